@@ -1,0 +1,1 @@
+"""Every recipe is one file; see README.md."""

@@ -1,0 +1,1 @@
+"""Normalizer-Free Networks in JAX and Haiku."""

@@ -1,0 +1,26 @@
+"""Four fake CPU devices; silence made loud."""
+
+import os
+
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+)
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_addoption(parser):
+  parser.addoption('--slow', action='store_true', help='run slow tests too')
+
+
+def pytest_collection_modifyitems(config, items):
+  if config.getoption('--slow'):
+    return
+  skip = pytest.mark.skip(reason='slow: run scripts/test.sh --slow')
+  for item in items:
+    if 'slow' in item.keywords:
+      item.add_marker(skip)
