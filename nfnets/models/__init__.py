@@ -1,0 +1,1 @@
+"""Networks: blocks and nets, one family a file."""
