@@ -1,0 +1,9 @@
+"""Optimization: adaptive gradient clipping, the chain around it, schedules."""
+
+from nfnets.optim.agc import adaptive_grad_clip as adaptive_grad_clip
+from nfnets.optim.agc import unitwise_norm as unitwise_norm
+from nfnets.optim.chain import sgd as sgd
+from nfnets.optim.schedules import constant as constant
+from nfnets.optim.schedules import piecewise as piecewise
+from nfnets.optim.schedules import warmup_cosine as warmup_cosine
+from nfnets.optim.schedules import warmup_exponential as warmup_exponential

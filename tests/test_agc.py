@@ -1,0 +1,158 @@
+"""Adaptive gradient clipping: the equation, the units, and the edges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nfnets.optim import agc
+
+
+def noise(seed, shape, scale=1.0):
+  draws = np.random.RandomState(seed).standard_normal(shape)
+  return (scale * draws).astype(np.float32)
+
+
+def clip(grad, param, clipping=0.01, name='w', **kwargs):
+  clipper = agc.adaptive_grad_clip(clipping, **kwargs)
+  params = {'net': {name: param}}
+  opt_state = clipper.init(params)
+  updates, _ = clipper.update({'net': {name: grad}}, opt_state, params)
+  return updates['net'][name]
+
+
+def test_every_output_of_a_convolution_is_clipped_by_its_own_norm():
+  # Half the units lie within their bound, half beyond it.
+  param = noise(0, (3, 3, 4, 6))
+  grad = noise(1, (3, 3, 4, 6)) * np.array([1e-3] * 3 + [1.0] * 3, np.float32)
+  got = np.asarray(clip(grad, param))
+  for o in range(6):
+    unit = grad[..., o].astype(np.float64)
+    limit = 0.01 * np.linalg.norm(param[..., o])
+    oracle = unit * min(1, limit / np.linalg.norm(unit))
+    np.testing.assert_allclose(got[..., o], oracle, rtol=1e-5)
+  np.testing.assert_array_equal(got[..., :3], grad[..., :3])
+
+
+@pytest.mark.parametrize(
+  ('shape', 'norm_shape'),
+  [
+    ((), ()),
+    ((7,), (1,)),
+    ((1, 1, 1, 7), (1, 1, 1, 1)),
+    ((5, 7), (1, 7)),
+    ((2, 5, 7), (1, 5, 7)),
+    ((3, 3, 5, 7), (1, 1, 1, 7)),
+    ((3, 3, 1, 7), (1, 1, 1, 7)),
+  ],
+)
+def test_units_follow_the_published_ranks(shape, norm_shape):
+  assert agc.unitwise_norm(jnp.ones(shape)).shape == norm_shape
+
+
+def test_bounds_are_never_passed_and_directions_are_kept():
+  param, grad = noise(0, (8, 5)), noise(1, (8, 5), 100)
+  clipped = clip(grad, param)
+  ratio = agc.unitwise_norm(clipped) / agc.unitwise_norm(param)
+  np.testing.assert_allclose(ratio, 0.01, rtol=1e-5)
+  cosine = (clipped * grad).sum(0) / (
+    np.linalg.norm(clipped, axis=0) * np.linalg.norm(grad, axis=0)
+  )
+  np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+
+
+def test_clipping_forgets_the_scale_of_a_gradient_once_every_unit_clips():
+  param, grad = noise(0, (8, 5)), noise(1, (8, 5), 100)
+  np.testing.assert_allclose(
+    clip(4 * grad, param), clip(grad, param), rtol=1e-5
+  )
+
+
+def test_zero_initialized_parameters_move_by_the_floor():
+  for shape in ((), (4,), (3, 4)):
+    moved = agc.unitwise_norm(
+      clip(np.ones(shape, np.float32), jnp.zeros(shape))
+    )
+    np.testing.assert_allclose(moved, 0.01 * 1e-3, rtol=1e-5)
+
+
+def test_a_zero_gradient_stays_zero():
+  assert not np.any(clip(jnp.zeros((3, 4)), jnp.zeros((3, 4))))
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_non_finite_gradient_stays_visible_and_within_its_unit(bad):
+  grad = noise(1, (6, 3))
+  grad[2, 1] = bad
+  clipped = clip(grad, noise(0, (6, 3)))
+  assert not np.isfinite(clipped[2, 1])
+  assert np.isfinite(clipped[:, [0, 2]]).all()
+
+
+def test_bfloat16_gradients_keep_their_type_and_float32_norms():
+  grad = jnp.full((4096, 2), 1.0, jnp.bfloat16)
+  # 4096 ones: a sum in bfloat16 would stop at 256.
+  np.testing.assert_allclose(agc.unitwise_norm(grad), [[64.0, 64.0]])
+  assert clip(grad, noise(0, (4096, 2))).dtype == jnp.bfloat16
+
+
+def test_an_unknown_rank_is_an_error_that_names_the_parameter():
+  shape = (3, 3, 3, 4, 8)
+  with pytest.raises(ValueError, match='net/conv3d.*axes'):
+    clip(jnp.ones(shape), jnp.ones(shape), name='conv3d')
+
+
+def test_given_axes_make_units_of_a_new_kind_of_layer():
+  param, grad = noise(0, (3, 3, 3, 4, 8)), noise(1, (3, 3, 3, 4, 8))
+  got = clip(grad, param, name='conv3d', axes={'conv3d$': (0, 1, 2, 3)})
+  flat = clip(grad.reshape(-1, 8), param.reshape(-1, 8))
+  np.testing.assert_allclose(got, flat.reshape(got.shape), rtol=1e-5)
+
+
+def test_given_axes_that_do_not_exist_are_refused():
+  with pytest.raises(ValueError, match='no axes'):
+    clip(jnp.ones((3, 4)), jnp.ones((3, 4)), axes={'w': (2,)})
+
+
+def test_patterns_leave_parameters_alone_and_typing_errors_are_caught():
+  grad, param = noise(1, (5, 4), 100), noise(0, (5, 4))
+  np.testing.assert_array_equal(clip(grad, param, unclipped='net/w'), grad)
+  with pytest.raises(ValueError, match='stemm'):
+    clip(grad, param, unclipped=('stemm',))
+  with pytest.raises(ValueError, match='attention'):
+    clip(grad, param, axes={'attention': (0,)})
+
+
+@pytest.mark.parametrize('kwargs', [{'clipping': 0.0}, {'eps': -1.0}])
+def test_impossible_thresholds_are_refused(kwargs):
+  with pytest.raises(ValueError, match='must be above 0'):
+    agc.adaptive_grad_clip(**{'clipping': 0.01, **kwargs})
+
+
+def test_update_without_params_says_what_is_missing():
+  with pytest.raises(ValueError, match='params=params'):
+    agc.adaptive_grad_clip(0.01).update({}, optax.EmptyState())
+
+
+@pytest.mark.parametrize(
+  'optimizer',
+  [
+    optax.sgd(0.1),
+    optax.adam(1e-3),
+    optax.adamw(1e-3),
+    optax.lion(1e-3),
+    optax.rmsprop(1e-3),
+  ],
+  ids=['sgd', 'adam', 'adamw', 'lion', 'rmsprop'],
+)
+def test_works_before_any_optimizer(optimizer):
+  params = {'net': {'w': noise(0, (5, 4)), 'b': np.zeros(4, np.float32)}}
+  grads = jax.tree.map(lambda p: noise(1, p.shape, 100), params)
+  clipper = agc.adaptive_grad_clip(0.01)
+  both = optax.chain(clipper, optimizer)
+  got, _ = jax.jit(both.update)(grads, both.init(params), params)
+  clipped, _ = clipper.update(grads, clipper.init(params), params)
+  oracle, _ = optimizer.update(clipped, optimizer.init(params), params)
+  for leaf, expected in zip(jax.tree.leaves(got), jax.tree.leaves(oracle)):
+    np.testing.assert_allclose(leaf, expected, rtol=1e-5)
