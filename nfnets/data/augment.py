@@ -1,0 +1,125 @@
+"""A training batch as the network sees it: crop, mix, RandAugment, normalize.
+
+All of it runs on the device, inside the step, from the step's key.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfnets.data import mixing, randaugment
+
+# ImageNet's channel statistics in grey levels (the published recipes' own).
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+def augment(
+  key: jax.Array,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  num_classes: int,
+  pad: int = 0,
+  mix: str = 'none',
+  pairs: str = 'batch',
+  mixup_alpha: float = 0.2,
+  randaugment_layers: int = 0,
+  randaugment_magnitude: float = 0,
+  formulation: str = 'auto',
+  mean: Sequence[float] = IMAGENET_MEAN,
+  std: Sequence[float] = IMAGENET_STD,
+  dtype: jnp.dtype = jnp.float32,
+) -> tuple[jax.Array, jax.Array]:
+  """Augments one device's batch in the published order.
+
+  Mix, then clip and truncate to whole grey levels and RandAugment, then
+  normalize (arXiv 2102.06171, appendix A). Label smoothing is left to the loss,
+  which applies it to the mixed labels.
+
+  Args:
+    key: a jax key; under pmap, the device's own.
+    images: [B, H, W, 3] uint8 (float32 grey levels are accepted too).
+    labels: [B] int32.
+    num_classes: K.
+    pad: when above 0, first the CIFAR crop and flip with that padding.
+    mix: one of `mixing.MODES`.
+    pairs: 'batch' (N = B) or 'fresh' (N = B / 2); see `mixing.mix`.
+    mixup_alpha: of Beta(alpha, alpha).
+    randaugment_layers: operations per image; 0 switches RandAugment off.
+    randaugment_magnitude: M of `randaugment.arguments`.
+    formulation: how RandAugment is run; see `randaugment.rand_augment`.
+    mean: [3] grey levels.
+    std: [3] grey levels.
+    dtype: of the returned images.
+
+  Returns:
+    Images [N, H, W, 3] of `dtype` and soft labels [N, K] float32.
+  """
+  if labels.ndim != 1 or labels.shape[0] != images.shape[0]:
+    raise ValueError(
+      f'labels must be [{images.shape[0]}] integers, not {labels.shape}'
+    )
+  crop_key, mix_key, policy_key = jax.random.split(key, 3)
+  soft_labels = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+  if pad:
+    images = pad_crop_flip(crop_key, images, pad)
+  if mix != 'none' or pairs != 'batch':
+    images, soft_labels = mixing.mix(
+      mix_key, images, soft_labels, mix, pairs=pairs, alpha=mixup_alpha
+    )
+  if randaugment_layers:
+    images = randaugment.rand_augment(
+      policy_key,
+      images,
+      randaugment_layers,
+      randaugment_magnitude,
+      formulation=formulation,
+    )
+  return normalize(images, mean, std, dtype), soft_labels
+
+
+def normalize(
+  images: jax.Array,
+  mean: Sequence[float] = IMAGENET_MEAN,
+  std: Sequence[float] = IMAGENET_STD,
+  dtype: jnp.dtype = jnp.float32,
+) -> jax.Array:
+  """(images - mean) / std per channel, computed in float32.
+
+  Args:
+    images: [..., 3] grey levels 0..255, any dtype.
+    mean: [3] grey levels.
+    std: [3] grey levels.
+    dtype: of the result.
+  """
+  shape = (1,) * (images.ndim - 1) + (len(mean),)
+  mean = np.asarray(mean, np.float32).reshape(shape)
+  std = np.asarray(std, np.float32).reshape(shape)
+  return ((images.astype(jnp.float32) - mean) / std).astype(dtype)
+
+
+def pad_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
+  """Pads with black, crops the old size at random, flips half the time.
+
+  The CIFAR augmentation of arXiv 1512.03385, section 4.2.
+
+  Args:
+    key: a jax key.
+    images: [N, H, W, C], any dtype.
+    pad: pixels added on each side.
+  """
+  n, height, width, channels = images.shape
+  offset_key, flip_key = jax.random.split(key)
+  offsets = jax.random.randint(offset_key, (n, 2), 0, 2 * pad + 1)
+  flips = jax.random.bernoulli(flip_key, 0.5, (n,))
+  padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+  def crop(image: jax.Array, offset: jax.Array, flip: jax.Array) -> jax.Array:
+    start = (offset[0], offset[1], 0)
+    image = jax.lax.dynamic_slice(image, start, (height, width, channels))
+    return jnp.where(flip, image[:, ::-1], image)
+
+  return jax.vmap(crop)(padded, offsets, flips)
