@@ -1,0 +1,1 @@
+"""Examples in, batches out: sources, host pipeline, device augmentation."""

@@ -1,0 +1,103 @@
+"""Which window of an image is cut out, and how it is resized.
+
+Windows are `(top, left, height, width)` in whole pixels. Random ones are a
+function of numbers in [0, 1) that the caller draws.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+Window = tuple[int, int, int, int]
+
+TRIES = 10  # max_attempts, dataset.py:442-461
+DRAWS_PER_TRY = 4
+AREA = (0.08, 1.0)
+ASPECT = (3 / 4, 4 / 3)
+MIN_COVERED = 0.1  # of the whole image, as the box of every example is
+
+
+def inception_window(
+  height: int, width: int, image_size: int, draws: np.ndarray
+) -> Window:
+  """Random window of area 8-100 % and aspect 3/4-4/3 (PAPER_FACTS 2.2, 1).
+
+  Follows TensorFlow's sample_distorted_bounding_box: the aspect ratio is
+  uniform, then the height is uniform among those the area allows. After 10
+  misses the padded centre crop stands in.
+
+  Args:
+    height, width: of the image.
+    image_size: of the network's input, for the stand-in.
+    draws: uniform in [0, 1), at least `[TRIES * DRAWS_PER_TRY]`.
+  """
+  pixels = height * width
+  for u in draws[: TRIES * DRAWS_PER_TRY].reshape(TRIES, DRAWS_PER_TRY):
+    aspect = ASPECT[0] + u[0] * (ASPECT[1] - ASPECT[0])
+    low = round(math.sqrt(AREA[0] * pixels / aspect))
+    high = round(math.sqrt(AREA[1] * pixels / aspect))
+    if round(high * aspect) > width:
+      high = int((width + 0.5 - 1e-7) / aspect)
+    high = min(high, height)
+    low = min(low, high)
+    h = low + int(u[1] * (high - low + 1))
+    w = round(h * aspect)
+    covered = h * w / pixels
+    if not max(AREA[0], MIN_COVERED) <= covered <= AREA[1]:
+      continue
+    if not (0 < w <= width and 0 < h <= height):
+      continue
+    return int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1)), h, w
+  return centre_window(height, width, image_size)
+
+
+def centre_window(height: int, width: int, image_size: int) -> Window:
+  """Padded centre crop: s / (s + 32) of the short side, square."""
+  side = int(image_size / (image_size + 32) * min(height, width))
+  side = max(side, 1)
+  return (height - side + 1) // 2, (width - side + 1) // 2, side, side
+
+
+def cut(image: np.ndarray, window: Window) -> np.ndarray:
+  """Returns the window of uint8 [H, W, 3], as a view."""
+  top, left, height, width = window
+  return image[top : top + height, left : left + width]
+
+
+def padded_cut(
+  image: np.ndarray, padding: int, draws: np.ndarray
+) -> np.ndarray:
+  """Pads [H, W, 3] with black and cuts [H, W, 3] out of it at random (D, 4.2).
+
+  Args:
+    image: uint8 [H, W, 3].
+    padding: pixels added on each side.
+    draws: uniform in [0, 1), at least [2].
+  """
+  height, width, channels = image.shape
+  top, left = (int(u * (2 * padding + 1)) for u in draws[:2])
+  padded = np.zeros(
+    (height + 2 * padding, width + 2 * padding, channels), image.dtype
+  )
+  padded[padding : padding + height, padding : padding + width] = image
+  return cut(padded, (top, left, height, width))
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Resizes uint8 [H, W, 3], bicubic, no antialias, clamped to 0..255."""
+  if image.shape[:2] == (height, width):
+    return image
+  return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def resize_then_crop(image: np.ndarray, image_size: int) -> np.ndarray:
+  """NFNets' evaluation: squash to s + 32, then the centre s."""
+  large = resize(image, image_size + 32, image_size + 32)
+  return cut(large, (16, 16, image_size, image_size))
+
+
+def crop_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
+  """ResNets' and NF-RegNets' evaluation: padded centre crop, resized."""
+  window = centre_window(*image.shape[:2], image_size)
+  return resize(cut(image, window), image_size, image_size)

@@ -1,0 +1,281 @@
+"""Examples to host batches: order, decoding, crop, flip, resize, prefetch.
+
+The training stream is endless: position `step * batch_size + i` of it holds one
+example, each epoch is one permutation of the source, and batches run across the
+epochs' borders. Order and augmentation are functions of (seed, position) alone,
+so resuming costs nothing, and neither threads nor processes change the stream.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import grain
+import numpy as np
+from absl import logging
+
+from nfnets.data import crops
+from nfnets.data import decode as decoding
+from nfnets.data.sources import Source
+
+Batch = dict[str, np.ndarray]
+
+PIECE = 64  # examples a thread loads at once; no result depends on it
+
+
+def train_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  image_size: int,
+  crop: str = 'inception',
+  flip: bool = True,
+  seed: int = 0,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int = 2,
+  cache: bool = False,
+  on_error: str = 'raise',
+  skipped: dict[str, str] | None = None,
+) -> Iterator[Batch]:
+  """Endless training batches of this process, from step `start_step` on.
+
+  Args:
+    source: the examples.
+    batch_size: global; process p gets the p-th contiguous part of each batch.
+    image_size: side of the output in pixels.
+    crop: `'inception'`, `'pad4'` (or another number of pixels), `'none'`.
+    flip: whether every second image, at random, is mirrored.
+    seed: of order and augmentation.
+    start_step: the first batch's step; resuming re-reads nothing.
+    process_index, process_count: who of how many asks.
+    num_threads: that decode; 0 works in the caller's thread.
+    cache: keep decoded images in memory, for sets of small images.
+    on_error: `'raise'`, or `'skip'`: another example takes the place.
+    skipped: collects `{where: why}` under `'skip'`.
+
+  Returns:
+    An iterator of `{'images': uint8 [n, image_size, image_size, 3], 'labels':
+    int32 [n], 'ids': int64 [n]}`, n = batch_size / process_count; ids index
+    the source.
+
+  Raises:
+    ValueError: for impossible arguments; while iterating, for an example that
+      can't be decoded or whose label is out of range, naming it.
+  """
+  first, size = _part(batch_size, process_index, process_count)
+  augment = _augmentation(crop, flip, image_size, seed)
+  reader = _Reader(source, cache, on_error, skipped)
+  order = functools.lru_cache(maxsize=4)(
+    lambda epoch: _permutation(len(source), seed, epoch)
+  )
+
+  def load(step: int, slots: range) -> Batch:
+    examples = []
+    for slot in slots:
+      position = step * batch_size + first + slot
+      epoch, index = divmod(position, len(source))
+      i, image, label = reader.read(int(order(epoch)[index]))
+      examples.append((augment(image, position), label, i))
+    return _stack(examples)
+
+  return _batches(load, size, start_step, None, num_threads)
+
+
+def eval_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  image_size: int,
+  preprocessing: str = 'resize_crop_32',
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int = 2,
+  on_error: str = 'raise',
+  skipped: dict[str, str] | None = None,
+) -> Iterator[Batch]:
+  """Batches that hold every example exactly once, the last one padded.
+
+  Every process gets equally many batches of equal size. Arguments, batches and
+  errors as for `train_batches`, and:
+
+  Args:
+    preprocessing: `'resize_crop_32'` (NFNets), `'crop_resize'` (ResNets,
+      NF-RegNets), or `'none'`: resized only where the size differs.
+
+  Returns:
+    An iterator of batches that have also `'mask'`, float32 [n]: 1 for an
+    example, 0 for padding (and for what `'skip'` left out), whose id is -1.
+  """
+  first, size = _part(batch_size, process_index, process_count)
+  prepare = _preprocessing(preprocessing, image_size)
+  reader = _Reader(source, False, on_error, skipped)
+  padding = np.zeros((image_size, image_size, 3), np.uint8), 0, -1
+
+  def load(step: int, slots: range) -> Batch:
+    examples = []
+    for slot in slots:
+      index = step * batch_size + first + slot
+      read = reader.read_or_none(index) if index < len(source) else None
+      if read is None:
+        examples.append(padding)
+      else:
+        examples.append((prepare(read[0]), read[1], index))
+    batch = _stack(examples)
+    return {**batch, 'mask': (batch['ids'] >= 0).astype(np.float32)}
+
+  return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
+
+
+class _Reader:
+  """Decoded, checked examples of a source."""
+
+  def __init__(
+    self,
+    source: Source,
+    cache: bool,
+    on_error: str,
+    skipped: dict[str, str] | None,
+  ):
+    if on_error not in ('raise', 'skip'):
+      raise ValueError(f"on_error {on_error!r} is neither 'raise' nor 'skip'")
+    if not len(source):
+      raise ValueError('the source holds no examples')
+    self._source = source
+    self._cache = {} if cache else None
+    self._on_error = on_error
+    self._skipped = {} if skipped is None else skipped
+
+  def read(self, index: int) -> tuple[int, np.ndarray, int]:
+    """Returns (index, image, label) of the first good one from `index` on."""
+    for ahead in range(len(self._source)):
+      i = (index + ahead) % len(self._source)
+      example = self.read_or_none(i)
+      if example is not None:
+        return i, *example
+    raise ValueError(f'none of {len(self._source)} examples could be read')
+
+  def read_or_none(self, index: int) -> tuple[np.ndarray, int] | None:
+    if self._cache is not None and index in self._cache:
+      return self._cache[index]
+    try:
+      example = self._read(index)
+    except (OSError, ValueError) as error:
+      where = self._source.describe(index)
+      if self._on_error == 'raise':
+        raise ValueError(f'{where}: {error}') from error
+      if where not in self._skipped:
+        self._skipped[where] = str(error)
+        logging.warning('skipped %s: %s', where, error)
+      return None
+    if self._cache is not None:
+      self._cache[index] = example
+    return example
+
+  def _read(self, index: int) -> tuple[np.ndarray, int]:
+    example = self._source[index]
+    label, num_classes = example['label'], self._source.num_classes
+    if not 0 <= label < num_classes:
+      raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
+    return decoding.decode(example['image']), label
+
+
+def _part(
+  batch_size: int, process_index: int, process_count: int
+) -> tuple[int, int]:
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f'batch_size {batch_size} must be a positive multiple of the '
+      f'{process_count} processes'
+    )
+  size = batch_size // process_count
+  return process_index * size, size
+
+
+def _augmentation(
+  crop: str, flip: bool, image_size: int, seed: int
+) -> Callable[[np.ndarray, int], np.ndarray]:
+  padding = crop.removeprefix('pad')
+  if crop not in ('inception', 'none') and not (
+    crop.startswith('pad') and padding.isdigit()
+  ):
+    raise ValueError(
+      f"crop {crop!r} is unknown; choose 'inception', 'pad4' or 'none'"
+    )
+
+  def augment(image: np.ndarray, position: int) -> np.ndarray:
+    mirror, *draws = _uniform(seed, position, 1 + crops.TRIES * 4)
+    draws = np.asarray(draws)
+    if crop == 'inception':
+      window = crops.inception_window(*image.shape[:2], image_size, draws)
+      image = crops.cut(image, window)
+    image = crops.resize(image, image_size, image_size)
+    if crop not in ('inception', 'none'):
+      image = crops.padded_cut(image, int(padding), draws)
+    return image[:, ::-1] if flip and mirror < 0.5 else image
+
+  return augment
+
+
+def _preprocessing(
+  name: str, image_size: int
+) -> Callable[[np.ndarray], np.ndarray]:
+  choices = {
+    'resize_crop_32': crops.resize_then_crop,
+    'crop_resize': crops.crop_then_resize,
+    'none': lambda image, size: crops.resize(image, size, size),
+  }
+  if name not in choices:
+    raise ValueError(
+      f'preprocessing {name!r} is unknown; choose among {sorted(choices)}'
+    )
+  return lambda image: choices[name](image, image_size)
+
+
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+  # NumPy froze RandomState's stream: the order survives its new versions.
+  return np.random.RandomState([seed, epoch]).permutation(length)
+
+
+def _uniform(seed: int, position: int, count: int) -> np.ndarray:
+  """Returns float64 [count] in [0, 1) for one position of one stream."""
+  # Positions are far apart in Philox's counter, so no two share a draw.
+  bits = np.random.Philox(key=[seed, 0], counter=[0, 0, position, 0])
+  return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
+
+
+def _stack(examples: list[tuple[np.ndarray, int, int]]) -> Batch:
+  images, labels, ids = zip(*examples)
+  return {
+    'images': np.stack(images),
+    'labels': np.array(labels, np.int32),
+    'ids': np.array(ids, np.int64),
+  }
+
+
+def _batches(
+  load: Callable[[int, range], Batch],
+  size: int,
+  start_step: int,
+  num_steps: int | None,
+  num_threads: int,
+) -> Iterator[Batch]:
+  pieces = [range(i, min(i + PIECE, size)) for i in range(0, size, PIECE)]
+
+  def load_piece(number: int) -> Batch:
+    step, piece = divmod(number, len(pieces))
+    return load(step, pieces[piece])
+
+  stop = 2**62 if num_steps is None else num_steps * len(pieces)
+  numbers = grain.MapDataset.range(start_step * len(pieces), stop)
+  ahead = max(2 * num_threads, 2 * len(pieces)) if num_threads else 0
+  dataset = numbers.map(load_piece).to_iter_dataset(
+    grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
+  )
+  return iter(dataset.batch(len(pieces), batch_fn=_join))
+
+
+def _join(parts: list[Batch]) -> Batch:
+  if len(parts) == 1:
+    return parts[0]
+  return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}

@@ -1,0 +1,260 @@
+"""Where examples come from: a length, and an image with a label at any index.
+
+Every source knows four splits, named as the papers use them (PAPER_FACTS 2.2):
+`train_and_valid` is all training data, `valid` its first 10,000 (or its first
+tenth, if that is fewer), `train` the rest, `test` the official test set
+(ImageNet's validation set). `first` means first in TFDS's fixed shuffled order;
+the digits and image folders, which come sorted, are put in a fixed random order
+beforehand.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+SPLITS = ('train', 'valid', 'train_and_valid', 'test')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tiff')
+
+
+class Source(Protocol):
+  """Random access to labelled images.
+
+  `source[i]` is `{'image': file content as bytes, or uint8 [H, W, 3], 'label':
+  int}`; `describe(i)` says where example `i` is, for messages.
+  """
+
+  num_classes: int
+  class_names: Sequence[str]
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, index: int) -> dict[str, Any]: ...
+  def describe(self, index: int) -> str: ...
+
+
+def create(
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  num_classes: int | None = None,
+) -> Source:
+  """Opens `'digits'`, `'folder'`, or any prepared TFDS data set by its name.
+
+  Args:
+    name: `'digits'` (comes with scikit-learn), `'folder'` (`data_dir` holds
+      `train/<class>/*.jpg` and `val/` or `test/` likewise), or a TFDS name such
+      as `'cifar10'` or `'imagenet2012:5.1.0'`, prepared as array_record.
+    split: one of `SPLITS`; for TFDS also a slice such as `'train[:500]'`.
+    data_dir: where the folder or the prepared TFDS data are; for TFDS,
+      `$TFDS_DATA_DIR` and then `~/tensorflow_datasets` stand in for None.
+    num_classes: what the network expects; None takes what is there.
+
+  Raises:
+    ValueError, FileNotFoundError: naming what is wrong, where, and the remedy.
+  """
+  if split not in SPLITS and '[' not in split:
+    raise ValueError(f'split {split!r} is unknown; choose among {SPLITS}')
+  if name == 'digits':
+    source = Digits(split)
+  elif name == 'folder':
+    source = Folder(data_dir, split)
+  else:
+    source = Tfds(name, split, data_dir)
+  if num_classes is not None and num_classes != source.num_classes:
+    raise ValueError(
+      f'{name} in {data_dir} has {source.num_classes} classes, but '
+      f'{num_classes} are expected; set num_classes={source.num_classes}'
+    )
+  return source
+
+
+class Digits:
+  """scikit-learn's 1,797 handwritten digits, uint8 [8, 8, 3] in 0..255.
+
+  Source: UCI optical recognition of handwritten digits (Alpaydin, Kaynak), CC
+  BY 4.0. A fixed fifth of each class is the test set.
+  """
+
+  def __init__(self, split: str):
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    levels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # ink 0..16
+    self._images = np.repeat(levels[..., None], 3, axis=-1)
+    self._labels = digits.target
+    self.num_classes = 10
+    self.class_names = [str(i) for i in range(10)]
+    order = np.random.RandomState(0).permutation(len(self._labels))
+    test = np.zeros(len(order), bool)
+    for label in range(10):
+      members = order[self._labels[order] == label]
+      test[members[: round(len(members) / 5)]] = True
+    self._ids = _choose(order[~test[order]], order[test[order]], split)
+
+  def __len__(self) -> int:
+    return len(self._ids)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    i = self._ids[index]
+    return {'image': self._images[i], 'label': int(self._labels[i])}
+
+  def describe(self, index: int) -> str:
+    return f'digit {self._ids[index]}'
+
+
+class Folder:
+  """Image files in one folder per class; the ILSVRC2012 layout is one such.
+
+  `root/train/<class>/*` trains, `root/val/<class>/*` or `root/test/<class>/*`
+  tests; classes are the sorted names of train's folders.
+  """
+
+  def __init__(self, root: str | None, split: str):
+    if root is None:
+      raise ValueError("a 'folder' source needs data_dir")
+    self._root = pathlib.Path(root).expanduser()
+    train = _existing(self._root, 'train')
+    self.class_names = sorted(p.name for p in train.iterdir() if p.is_dir())
+    if not self.class_names:
+      raise ValueError(f'{train} holds no class folders')
+    self.num_classes = len(self.class_names)
+    folder = _existing(self._root, 'val', 'test') if split == 'test' else train
+    files = self._list(folder)
+    order = np.random.RandomState(0).permutation(len(files))
+    self._files = [files[i] for i in _choose(order, order, split)]
+
+  def _list(self, folder: pathlib.Path) -> list[tuple[str, int]]:
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    if odd := set(found) ^ set(self.class_names):
+      raise ValueError(
+        f'{folder} has {len(found)} class folders, train has '
+        f'{self.num_classes}; for instance {sorted(odd)[0]!r} is in one only'
+      )
+    files = []
+    for label, name in enumerate(self.class_names):
+      names = sorted(
+        e.name
+        for e in os.scandir(folder / name)
+        if e.name.lower().endswith(IMAGE_SUFFIXES)
+      )
+      if not names:
+        raise ValueError(f'{folder / name} holds no images {IMAGE_SUFFIXES}')
+      files += [(os.path.join(folder, name, n), label) for n in names]
+    return files
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    path, label = self._files[index]
+    with open(path, 'rb') as f:
+      return {'image': f.read(), 'label': label}
+
+  def describe(self, index: int) -> str:
+    return self._files[index][0]
+
+
+class Tfds:
+  """A data set that tensorflow_datasets prepared as array_record.
+
+  Reads through TFDS's data source, without TensorFlow; images stay encoded.
+  Never downloads: what isn't there is an error that says what to run.
+  """
+
+  def __init__(self, name: str, split: str, data_dir: str | None = None):
+    folder = _prepared(name, data_dir)
+    # Deferred, and by directory: tfds.data_source(name) asks the network first.
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    label = builder.info.features['label']
+    self.num_classes = label.num_classes
+    self.class_names = label.names or [str(i) for i in range(self.num_classes)]
+    self._split = _tfds_split(name, builder.info.splits, split)
+    self._where = f'{folder} {self._split}'
+    self._data = builder.as_data_source(
+      split=self._split, decoders={'image': tfds.decode.SkipDecoding()}
+    )
+
+  def __len__(self) -> int:
+    return len(self._data)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    example = self._data[index]
+    return {'image': example['image'], 'label': int(example['label'])}
+
+  def describe(self, index: int) -> str:
+    return f'{self._where} example {index}'
+
+
+def _choose(train: np.ndarray, test: np.ndarray, split: str) -> np.ndarray:
+  num_valid = _num_valid(len(train))
+  return {
+    'train': train[num_valid:],
+    'valid': train[:num_valid],
+    'train_and_valid': train,
+    'test': test,
+  }[split]
+
+
+def _num_valid(num_train: int) -> int:
+  return min(10_000, num_train // 10)  # ImageNet: dataset.py:53-55
+
+
+def _existing(root: pathlib.Path, *names: str) -> pathlib.Path:
+  for name in names:
+    if (root / name).is_dir():
+      return root / name
+  raise FileNotFoundError(
+    f'{root / names[0]} is missing: an image folder is laid out as '
+    f'{root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg'
+  )
+
+
+def _prepared(name: str, data_dir: str | None) -> str:
+  root = pathlib.Path(
+    data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+  ).expanduser()
+  base, _, version = name.partition(':')
+  prepare = (
+    f'python -m scripts.prepare_data --dataset={base} --data_dir={root} '
+    '(needs requirements-prepare.txt)'
+  )
+  found = {
+    info.parent.name: info
+    for info in (root / base).glob('*/dataset_info.json')
+    if all(part.isdigit() for part in info.parent.name.split('.'))
+  }
+  if not found:
+    raise FileNotFoundError(f'{base} is not prepared in {root}; run {prepare}')
+  if version and version not in found:
+    raise FileNotFoundError(
+      f'{root / base} holds version {", ".join(sorted(found))}, not {version}'
+    )
+  newest = max(found, key=lambda v: [int(part) for part in v.split('.')])
+  info = found[version or newest]
+  file_format = json.loads(info.read_text()).get('fileFormat', 'tfrecord')
+  if file_format != 'array_record':
+    raise ValueError(
+      f'{info.parent} is in {file_format} format, which needs TensorFlow to '
+      f'read; convert it: {prepare}'
+    )
+  return str(info.parent)
+
+
+def _tfds_split(name: str, splits: Any, split: str) -> str:
+  if '[' in split:
+    return split
+  if split == 'test':
+    # ImageNet's TFDS split called test has no labels.
+    official = 'validation' if name.startswith('imagenet') else 'test'
+    return official if official in splits else 'validation'
+  num_valid = _num_valid(splits['train'].num_examples)
+  return {
+    'train': f'train[{num_valid}:]',
+    'valid': f'train[:{num_valid}]',
+    'train_and_valid': 'train',
+  }[split]

@@ -1,0 +1,115 @@
+"""nfnets/data/sources.py: splits are disjoint and whole; errors name a cure."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nfnets.data import sources
+
+
+def test_digits_splits_are_disjoint_and_cover_all_1797():
+  parts = {s: sources.Digits(s) for s in sources.SPLITS}
+  ids = {s: {d.describe(i) for i in range(len(d))} for s, d in parts.items()}
+  assert len(ids['test'] | ids['train_and_valid']) == 1797
+  assert not ids['test'] & ids['train_and_valid']
+  assert ids['train'] | ids['valid'] == ids['train_and_valid']
+  assert not ids['train'] & ids['valid']
+
+
+def test_digits_test_split_is_a_fifth_of_each_class():
+  from sklearn.datasets import load_digits
+
+  test = sources.create('digits', 'test')
+  counts = np.bincount([test[i]['label'] for i in range(len(test))])
+  everything = np.bincount(load_digits().target)
+  np.testing.assert_array_equal(counts, np.rint(everything / 5))
+
+
+def test_digits_use_the_whole_grey_scale():
+  example = sources.create('digits', 'train')[0]
+  assert example['image'].shape == (8, 8, 3)
+  images = [sources.Digits('test')[i]['image'] for i in range(50)]
+  assert np.min(images) == 0 and np.max(images) == 255
+
+
+def _make_folder(root, classes=('a', 'b'), count=20):
+  for part in ('train', 'val'):
+    for label, name in enumerate(classes):
+      (root / part / name).mkdir(parents=True)
+      for i in range(count):
+        shade = np.full((4, 5, 3), 100 * label + i, np.uint8)
+        Image.fromarray(shade).save(root / part / name / f'{i}.png')
+
+
+def test_folder_labels_follow_the_sorted_class_names(tmp_path):
+  _make_folder(tmp_path)
+  source = sources.create('folder', 'train_and_valid', str(tmp_path))
+  assert list(source.class_names) == ['a', 'b'] and len(source) == 40
+  for i in range(len(source)):
+    expected = source.class_names[source[i]['label']]
+    assert f'/train/{expected}/' in source.describe(i)
+  assert {'/val/' in sources.create('folder', 'test', str(tmp_path)).describe(i)
+          for i in range(40)} == {True}  # fmt: skip
+
+
+def test_folder_valid_and_train_part_the_training_folder(tmp_path):
+  _make_folder(tmp_path)
+  names = {}
+  for split in ('train', 'valid', 'train_and_valid'):
+    source = sources.create('folder', split, str(tmp_path))
+    names[split] = {source.describe(i) for i in range(len(source))}
+  assert len(names['valid']) == 4 and len(names['train']) == 36
+  assert names['train'] | names['valid'] == names['train_and_valid']
+
+
+def test_empty_class_folder_is_named(tmp_path):
+  _make_folder(tmp_path)
+  (tmp_path / 'train' / 'c').mkdir()
+  with pytest.raises(ValueError, match='train/c holds no images'):
+    sources.create('folder', 'train', str(tmp_path))
+
+
+def test_class_folders_that_differ_between_train_and_val_are_named(tmp_path):
+  _make_folder(tmp_path)
+  (tmp_path / 'val' / 'c').mkdir()
+  with pytest.raises(ValueError, match="'c' is in one only"):
+    sources.create('folder', 'test', str(tmp_path))
+
+
+def test_wrong_number_of_classes_is_an_error(tmp_path):
+  _make_folder(tmp_path)
+  with pytest.raises(ValueError, match='has 2 classes, but 1000'):
+    sources.create('folder', 'train', str(tmp_path), num_classes=1000)
+
+
+def test_missing_folder_says_the_expected_layout(tmp_path):
+  with pytest.raises(FileNotFoundError, match='train/<class>'):
+    sources.create('folder', 'train', str(tmp_path / 'nowhere'))
+
+
+def test_unknown_split_is_an_error():
+  with pytest.raises(ValueError, match="'eval' is unknown"):
+    sources.create('digits', 'eval')
+
+
+def test_unprepared_tfds_name_says_what_to_run(tmp_path):
+  with pytest.raises(FileNotFoundError, match='scripts.prepare_data --dataset'):
+    sources.create('cifar10', 'train', str(tmp_path))
+
+
+def test_tfds_data_in_tfrecord_say_how_to_convert(tmp_path):
+  folder = tmp_path / 'cifar10' / '3.0.2'
+  folder.mkdir(parents=True)
+  info = json.dumps({'name': 'cifar10', 'fileFormat': 'tfrecord'})
+  (folder / 'dataset_info.json').write_text(info)
+  with pytest.raises(ValueError, match='tfrecord format.*convert it: python'):
+    sources.create('cifar10', 'train', str(tmp_path))
+
+
+def test_other_version_than_the_one_asked_for_is_named(tmp_path):
+  (tmp_path / 'cifar10' / '3.0.2').mkdir(parents=True)
+  (tmp_path / 'cifar10' / '3.0.2' / 'dataset_info.json').write_text('{}')
+  with pytest.raises(FileNotFoundError, match='holds version 3.0.2, not 1.0.0'):
+    sources.create('cifar10:1.0.0', 'train', str(tmp_path))
