@@ -1,0 +1,161 @@
+"""From a config to its parts: data, network, schedule, optimizer; checked.
+
+Every function raises `ValueError` with one line that names the culprit.
+"""
+
+import functools
+from typing import Any
+
+import haiku as hk
+import optax
+from ml_collections import ConfigDict
+
+from nfnets import models, optim
+from nfnets.data import sources
+
+
+def check(config: ConfigDict, device_count: int, process_count: int) -> None:
+  """Refuses what can't be trained, before anything is compiled.
+
+  Args:
+    config: a recipe, resolved.
+    device_count: of all processes together.
+    process_count: of the run.
+
+  Raises:
+    ValueError: names the key, its value and the remedy.
+  """
+  choices = {
+    'precision': ('float32', 'bfloat16'),
+    'loss': ('softmax', 'sigmoid'),
+    'optimizer.clip': ('agc', 'norm', 'layer', 'none'),
+    'ema.mode': ('warmup', 'constant', 'none'),
+    'schedule.name': (
+      'warmup_cosine',
+      'warmup_exponential',
+      'piecewise',
+      'constant',
+    ),
+  }
+  for key, allowed in choices.items():
+    if _get(config, key) not in allowed:
+      raise ValueError(
+        f'config.{key}={_get(config, key)!r}: choose one of '
+        + ', '.join(allowed)
+      )
+  positive = (
+    'batch_size eval_batch_size micro_batches num_steps num_epochs log_every '
+    'eval_every checkpoint_every keep_checkpoints stop_after_nonfinite '
+    'data.num_classes data.num_train data.train_image_size '
+    'data.eval_image_size optimizer.clipping optimizer.eps'
+  )
+  for key in positive.split():
+    if not _get(config, key) > 0:
+      raise ValueError(f'config.{key}={_get(config, key)}: must be above 0')
+  for key in ['learning_rate', 'optimizer.weight_decay', 'sam.rho']:
+    if not 0 <= _get(config, key) < float('inf'):
+      raise ValueError(f'config.{key}={_get(config, key)}: must be 0 or more')
+  for key in ['optimizer.momentum', 'label_smoothing', 'ema.decay']:
+    if not 0 <= _get(config, key) < 1:
+      raise ValueError(f'config.{key}={_get(config, key)}: must be in [0, 1)')
+  if not 0 <= config.schedule.warmup_steps <= config.num_steps:
+    raise ValueError(
+      f'config.schedule.warmup_steps={config.schedule.warmup_steps}: must be '
+      f'from 0 to config.num_steps={config.num_steps}'
+    )
+  _check_batch(config, device_count, process_count)
+
+
+def _check_batch(
+  config: ConfigDict, device_count: int, process_count: int
+) -> None:
+  parts = device_count * config.micro_batches
+  if config.batch_size % parts:
+    below = config.batch_size // parts * parts
+    near = f'{below} or {below + parts}' if below else str(parts)
+    raise ValueError(
+      f'config.batch_size={config.batch_size} does not divide into '
+      f'{device_count} devices x {config.micro_batches} micro-batches: '
+      f'take {near}'
+    )
+
+
+def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
+  """The training and the evaluation source, checked against the config."""
+  create = functools.partial(
+    sources.create, config.data.name, data_dir=config.data.data_dir
+  )
+  train, evaluation = (
+    create(config.data.train_split),
+    create(config.data.eval_split),
+  )
+  for source in (train, evaluation):
+    if source.num_classes != config.data.num_classes:
+      raise ValueError(
+        f'config.data.num_classes={config.data.num_classes}, but '
+        f'{config.data.name} has {source.num_classes} classes'
+      )
+  if len(train) != config.data.num_train:
+    raise ValueError(
+      f'config.data.num_train={config.data.num_train}, but the split '
+      f'{config.data.train_split!r} of {config.data.name} has {len(train)} '
+      f'examples: pass --config.data.num_train={len(train)}'
+    )
+  return train, evaluation
+
+
+def network_of(config: ConfigDict) -> hk.TransformedWithState:
+  """The network; every key of `config.model` but `name` is an override."""
+  overrides = {k: v for k, v in config.model.items() if k != 'name'}
+  return models.create(config.model.name, config.data.num_classes, **overrides)
+
+
+def schedule_of(config: ConfigDict) -> optax.Schedule:
+  """The learning rate as a function of the step."""
+  peak, spec = config.learning_rate, config.schedule
+  match spec.name:
+    case 'warmup_cosine':
+      return optim.warmup_cosine(
+        peak, config.num_steps, spec.warmup_steps, spec.start, spec.end
+      )
+    case 'warmup_exponential':
+      return optim.warmup_exponential(
+        peak,
+        config.num_steps,
+        spec.warmup_steps,
+        spec.decay_rate,
+        spec.decay_steps,
+        spec.start,
+      )
+    case 'piecewise':
+      return optim.piecewise(
+        peak,
+        [round(share * config.num_steps) for share in spec.boundaries],
+        spec.factor,
+        spec.warmup_steps,
+        spec.start,
+      )
+    case 'constant':
+      return optim.constant(peak, spec.warmup_steps, spec.start)
+  raise ValueError(f'config.schedule.name={spec.name!r} is unknown')
+
+
+def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
+  """Clipping, weight decay, momentum and the schedule, in that order."""
+  spec = config.optimizer
+  return optim.sgd(
+    schedule_of(config),
+    momentum=spec.momentum,
+    nesterov=spec.nesterov,
+    weight_decay=spec.weight_decay,
+    clip=spec.clip,
+    clipping=spec.clipping,
+    eps=spec.eps,
+    unclipped=spec.unclipped,
+  )
+
+
+def _get(config: ConfigDict, key: str) -> Any:
+  for part in key.split('.'):
+    config = config[part]
+  return config

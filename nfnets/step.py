@@ -1,0 +1,236 @@
+"""`TrainState`, and the train and eval steps: pure, per-device code."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from nfnets import losses, parallel
+from nfnets.data import augment
+from nfnets.optim import ema
+
+LOSSES = {
+  'softmax': losses.cross_entropy,
+  'sigmoid': losses.sigmoid_cross_entropy,
+}
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+Batch = Mapping[str, jax.Array]
+Tree = Any
+
+
+class TrainState(NamedTuple):
+  """All that a run carries from step to step; float32 but for `step`."""
+
+  step: jax.Array  # []
+  params: Tree
+  state: Tree
+  opt_state: Tree
+  ema_params: Tree
+  ema_state: Tree
+
+
+def make_train_step(
+  config: ConfigDict,
+  network: hk.TransformedWithState,
+  optimizer: optax.GradientTransformation,
+  learning_rate: Callable[[jax.Array], jax.Array],
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict]]:
+  """Makes `train_step(state, batch, key)` for `parallel.map_step`.
+
+  Args:
+    config: a recipe (configs/).
+    network: `nfnets.models.create`'s.
+    optimizer: the chain; its updates are added to the parameters.
+    learning_rate: the schedule, for the log.
+
+  Returns:
+    A function of the state, this device's batch (`images` uint8
+    `[N, H, W, 3]`, `labels` int32 `[N]`) and the run's key, which returns the
+    next state and the metrics (`[]` each, equal on all devices). A step whose
+    loss or gradient isn't finite leaves all but the counter as it was.
+  """
+  gradient = make_gradient(config, network)
+
+  def train_step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, dict]:
+    key = parallel.device_key(jax.random.fold_in(key, state.step))
+    data_key, model_key = jax.random.split(key)
+    inputs = augment_batch(config, data_key, batch)
+    grads, (metrics, net_state) = gradient(
+      state.params, state.state, model_key, inputs
+    )
+    grads, net_state, metrics = parallel.mean((grads, net_state, metrics))
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averages = ema.update(
+      (state.ema_params, state.ema_state),
+      (params, net_state),
+      state.step,
+      config.ema.decay,
+      config.ema.mode,
+    )
+    new = TrainState(state.step, params, net_state, opt_state, *averages)
+    grad_norm = optax.global_norm(grads)
+    finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics['loss'])
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    metrics |= {
+      'grad_norm': grad_norm,
+      'learning_rate': jnp.asarray(learning_rate(state.step)),
+      'nonfinite': 1.0 - finite,
+    }
+    return new._replace(step=state.step + 1), metrics
+
+  return train_step
+
+
+def make_gradient(
+  config: ConfigDict, network: hk.TransformedWithState
+) -> Callable[..., tuple[Tree, tuple[dict, Tree]]]:
+  """Makes `gradient(params, net_state, key, inputs)` for one device's inputs.
+
+  Micro-batches are averaged inside; SAM, if `config.sam.rho` isn't 0, wraps
+  the whole.
+
+  Returns:
+    A function which returns (gradients, (metrics, new network state)).
+  """
+
+  def loss(
+    params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
+  ) -> tuple[jax.Array, tuple[dict, Tree]]:
+    outputs, net_state = network.apply(
+      params, net_state, key, inputs['images'], True
+    )
+    logits = outputs['logits'].astype(jnp.float32)
+    targets = losses.smooth(inputs['targets'], config.label_smoothing)
+    value = jnp.mean(LOSSES[config.loss](logits, targets))
+    hits = losses.top_k_correct(logits, inputs['targets'].argmax(-1), 1)
+    return value, ({'loss': value, 'top_1': jnp.mean(hits)}, net_state)
+
+  gradient = jax.grad(loss, has_aux=True)
+  if config.micro_batches > 1:
+    gradient = accumulate(gradient, config.micro_batches)
+  if config.sam.rho:
+    from nfnets.optim import sam
+
+    gradient = sam.sharpness_aware(
+      gradient,
+      config.sam.rho,
+      ascent_fraction=config.sam.ascent_fraction,
+      axis_name=parallel.AXIS if config.sam.synchronized else None,
+    )
+  return gradient
+
+
+def accumulate(
+  gradient: Callable[..., Any], micro_batches: int
+) -> Callable[..., Any]:
+  """Averages `gradient` over equal parts of the batch, one at a time.
+
+  The network's state goes from part to part; each part draws its own noise.
+  """
+
+  def averaged(
+    params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
+  ) -> tuple[Tree, tuple[dict, Tree]]:
+    parts = jax.tree.map(
+      lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), inputs
+    )
+
+    def add(carry: Tree, part: tuple) -> tuple[Tree, None]:
+      sums, net_state = carry
+      index, inputs = part
+      grads, (metrics, net_state) = gradient(
+        params, net_state, jax.random.fold_in(key, index), inputs
+      )
+      return (jax.tree.map(jnp.add, sums, (grads, metrics)), net_state), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(gradient, params, net_state, key, first)
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][0])
+    )
+    (sums, net_state), _ = jax.lax.scan(
+      add, (zeros, net_state), (jnp.arange(micro_batches), parts)
+    )
+    grads, metrics = jax.tree.map(lambda x: x / micro_batches, sums)
+    return grads, (metrics, net_state)
+
+  return averaged
+
+
+def augment_batch(config: ConfigDict, key: jax.Array, batch: Batch) -> dict:
+  """uint8 images and labels to network inputs and soft targets.
+
+  Returns:
+    `images` `[N, H, W, 3]` of the compute type, `targets` float32 `[N, K]`.
+  """
+  images, targets = augment.augment(
+    key,
+    batch['images'],
+    batch['labels'],
+    num_classes=config.data.num_classes,
+    mean=config.data.mean,
+    std=config.data.std,
+    dtype=DTYPES[config.precision],
+    **config.augment,
+  )
+  return {'images': images, 'targets': targets}
+
+
+def make_eval_step(
+  config: ConfigDict, network: hk.TransformedWithState
+) -> Callable[[dict[str, tuple[Tree, Tree]], Batch], dict]:
+  """Makes `eval_step(variables, batch)` for `parallel.map_eval`.
+
+  Returns:
+    A function of {prefix: (params, state)} and this device's batch (`images`,
+    `labels`, and `mask` float32 `[N]`, 0 for padding), which returns the sums
+    over all devices {prefix: {count, loss, top_1, top_5}}. It computes in
+    float32, as published.
+  """
+
+  def eval_step(variables: dict[str, tuple[Tree, Tree]], batch: Batch) -> dict:
+    images = augment.normalize(
+      batch['images'].astype(jnp.float32), config.data.mean, config.data.std
+    )
+    labels = batch['labels']
+    targets = jax.nn.one_hot(labels, config.data.num_classes)
+    sums = {}
+    for prefix, (params, state) in variables.items():
+      outputs, _ = network.apply(params, state, None, images, False)
+      logits = outputs['logits'].astype(jnp.float32)
+      values = {
+        'count': jnp.ones_like(batch['mask']),
+        'loss': LOSSES[config.loss](logits, targets),
+        'top_1': losses.top_k_correct(logits, labels, 1),
+        'top_5': losses.top_k_correct(logits, labels, min(5, logits.shape[-1])),
+      }
+      sums[prefix] = {
+        name: jnp.sum(jnp.where(batch['mask'] > 0, value, 0.0))
+        for name, value in values.items()
+      }
+    return parallel.total(sums)
+
+  return eval_step
+
+
+def init_state(
+  config: ConfigDict,
+  network: hk.TransformedWithState,
+  optimizer: optax.GradientTransformation,
+  key: jax.Array,
+) -> TrainState:
+  """The state before the first step. Traceable: jit it or ask for shapes."""
+  size = config.data.train_image_size
+  params, state = network.init(key, jnp.zeros((2, size, size, 3)), True)
+  opt_state = optimizer.init(params)
+  return TrainState(
+    jnp.zeros((), jnp.int32), params, state, opt_state, params, state
+  )

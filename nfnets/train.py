@@ -1,0 +1,226 @@
+"""`train_and_evaluate(config, workdir)`: the whole run, top to bottom."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from nfnets import (
+  checkpoint,
+  curves,
+  evaluate,
+  monitor,
+  parallel,
+  recipe,
+  results,
+  step,
+)
+from nfnets.data import pipeline, sources
+
+
+class Run(NamedTuple):
+  """A checked run, nothing compiled yet."""
+
+  config: ConfigDict
+  folder: results.RunFolder
+  train_source: sources.Source
+  eval_source: sources.Source
+  network: hk.TransformedWithState
+  optimizer: optax.GradientTransformation
+
+
+def train_and_evaluate(
+  config: ConfigDict, workdir: str | os.PathLike[str]
+) -> dict[str, Any]:
+  """Trains to `config.num_steps`, from the newest checkpoint in `workdir`.
+
+  Args:
+    config: a recipe (configs/), resolved.
+    workdir: the run's folder.
+
+  Returns:
+    The summary, as in summary.json: `status` ('finished', 'interrupted' or
+    'diverged'), `step` and the last evaluation's metrics.
+
+  Raises:
+    ValueError: the config or the workdir is refused, before any compilation.
+  """
+  return train(set_up(config, workdir))
+
+
+def set_up(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
+  """Checks everything that can be checked without compiling."""
+  recipe.check(config, jax.device_count(), jax.process_count())
+  network = recipe.network_of(config)
+  optimizer = recipe.optimizer_of(config)
+  train_source, eval_source = recipe.sources_of(config)
+  folder = results.RunFolder(workdir)
+  folder.check_same_run(config.to_dict())
+  return Run(config, folder, train_source, eval_source, network, optimizer)
+
+
+def train(run: Run) -> dict[str, Any]:
+  """The loop: dispatch step t, then read the metrics of step t - 1."""
+  config = run.config
+  checkpoints = checkpoint.Checkpoints(run.folder.path, config.keep_checkpoints)
+  state, first_step = _initial_state(run, checkpoints)
+  key = parallel.replicate(jax.random.key(config.seed))
+  train_step = parallel.map_step(
+    step.make_train_step(
+      config, run.network, run.optimizer, recipe.schedule_of(config)
+    )
+  )
+  eval_step = parallel.map_eval(step.make_eval_step(config, run.network))
+  run.folder.write_config(config.to_dict())
+  console = results.Console(config.num_steps, first_step)
+  loggers = _open_loggers(run, console, first_step)
+  meter = monitor.Meter(config, first_step)
+  batches = _train_batches(run, first_step)
+  evaluation: dict[str, float] = {}
+  status = 'finished'
+  done = first_step
+  with monitor.Interrupts() as interrupts:
+    metrics = None
+    while done < config.num_steps:
+      batch = parallel.shard(next(batches))
+      state, new_metrics = train_step(state, batch, key)
+      if metrics is not None:
+        meter.add(done, metrics)
+      metrics, done = new_metrics, done + 1
+      console.advance(done)
+      last = done == config.num_steps
+      if last or interrupts or done % config.eval_every == 0:
+        meter.add(done, metrics)
+        metrics = None
+      if meter.nonfinite_in_a_row >= config.stop_after_nonfinite:
+        status = 'diverged'
+        break
+      for logged_step, row in meter.due():
+        _log(loggers, logged_step, row)
+      if interrupts and not last:
+        status = 'interrupted'
+        break
+      if last or done % config.eval_every == 0:
+        evaluation = _evaluate(run, eval_step, state)
+        _log(loggers, done, evaluation)
+        meter.restart_clock()
+      if done % config.checkpoint_every == 0:
+        checkpoints.save(done, state)
+  if status != 'diverged':
+    checkpoints.save(done, state)
+  checkpoints.wait()
+  summary = {'status': status, 'step': done, **evaluation}
+  if status == 'diverged':
+    summary['step'] = meter.last_step
+    console.print(_divergence(meter, checkpoints))
+  if status == 'interrupted':
+    console.print(
+      f'interrupted: step {done} is saved; run the same command to go on'
+    )
+  run.folder.write_summary(summary)
+  for logger in loggers:
+    logger.close()
+  if jax.process_index() == 0:
+    _plot(run, summary)
+  checkpoints.close()
+  return summary
+
+
+def _initial_state(
+  run: Run, checkpoints: checkpoint.Checkpoints
+) -> tuple[step.TrainState, int]:
+  def init(key: jax.Array) -> step.TrainState:
+    return step.init_state(run.config, run.network, run.optimizer, key)
+
+  key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
+  state = checkpoints.restore_latest(jax.eval_shape(init, key))
+  if state is None:
+    state = parallel.to_host(jax.jit(init)(key))
+  # Copies: the step donates every leaf, and two leaves may share a buffer.
+  state = jax.tree.map(np.array, state)
+  return parallel.replicate(state), int(state.step)
+
+
+def _train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
+  config = run.config
+  fresh = 2 if config.augment.pairs == 'fresh' else 1
+  batches = pipeline.train_batches(
+    run.train_source,
+    batch_size=config.batch_size * fresh,
+    image_size=config.data.train_image_size,
+    crop=config.data.crop,
+    flip=config.data.flip,
+    seed=config.seed,
+    start_step=start_step,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    num_threads=config.data.num_threads,
+    cache=config.data.cache,
+    on_error=config.data.on_error,
+  )
+  for batch in batches:
+    yield {name: batch[name] for name in ('images', 'labels')}
+
+
+def _evaluate(
+  run: Run, eval_step: Any, state: step.TrainState
+) -> dict[str, float]:
+  config = run.config
+  batches = pipeline.eval_batches(
+    run.eval_source,
+    batch_size=evaluate.device_batch_multiple(
+      config.eval_batch_size, jax.process_count()
+    )
+    * jax.process_count(),
+    image_size=config.data.eval_image_size,
+    preprocessing=config.data.eval_preprocessing,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    num_threads=config.data.num_threads,
+    on_error=config.data.on_error,
+  )
+  variables = evaluate.variables_of(state, config.ema.mode)
+  return evaluate.evaluate(eval_step, variables, batches)
+
+
+def _open_loggers(
+  run: Run, console: results.Console, first_step: int
+) -> list[Any]:
+  loggers: list[Any] = [console]
+  if jax.process_index() == 0:
+    path = run.folder.path
+    loggers.append(results.JsonLines(path / 'metrics.jsonl', first_step))
+    loggers.append(results.TensorBoard(path / 'tensorboard', first_step))
+    if run.config.wandb:
+      loggers.append(results.WeightsAndBiases(path, run.config.to_dict()))
+  return loggers
+
+
+def _log(loggers: list[Any], step_done: int, row: dict[str, float]) -> None:
+  for logger in loggers:
+    logger.log(step_done, row)
+
+
+def _plot(run: Run, summary: dict[str, Any]) -> None:
+  name, data = run.config.model.name, run.config.data.name
+  curves.plot(
+    run.folder.read_metrics(),
+    run.folder.path / 'curves.png',
+    f'{name} on {data}: {summary["status"]} at step {summary["step"]}',
+  )
+
+
+def _divergence(
+  meter: monitor.Meter, checkpoints: checkpoint.Checkpoints
+) -> str:
+  saved = checkpoints.latest_step()
+  left = f'checkpoint of step {saved}' if saved else 'no checkpoint'
+  return (
+    f'stopped: the loss or gradient of step {meter.last_step} is not finite; '
+    f'the last good state is the {left}'
+  )

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Makes .venv, trains a small normalizer-free network with AGC on real digits,
+# and shows the accuracy, a picture of the curves and the run's folder.
+#   ./scripts/quickstart.sh [WORKDIR]    (default: runs/quickstart)
+set -euo pipefail
+workdir=$(realpath -m "${1:-$(dirname "$0")/../runs/quickstart}")
+source "$(dirname "$0")/environment.sh"
+make_environment requirements.txt
+.venv/bin/python -m scripts.train --config=configs/quickstart.py \
+  --workdir="$workdir"

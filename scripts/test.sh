@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Makes .venv with the test tools, lints, and runs the tests.
+#   ./scripts/test.sh [--slow] [pytest arguments]
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+make_environment requirements.txt requirements-test.txt
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" "$@"
