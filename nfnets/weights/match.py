@@ -1,0 +1,94 @@
+"""Says in one report how a tree of weights differs from a network's own."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Tree = Mapping[str, Mapping[str, Any]]
+
+
+class Mismatch(ValueError):
+  """Weights that are not this network's: the message is the whole report."""
+
+
+def flatten(tree: Tree) -> dict[str, Any]:
+  """`{module: {name: leaf}}` as `{'module/name': leaf}`, the public paths."""
+  return {
+    f'{module}/{name}': leaf
+    for module, leaves in tree.items()
+    for name, leaf in leaves.items()
+  }
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """The reverse of `flatten`."""
+  tree: dict[str, dict[str, Any]] = {}
+  for path, leaf in leaves.items():
+    module, slash, name = path.rpartition('/')
+    if not slash:
+      raise ValueError(f'{path!r} is no path of a parameter: module/name')
+    tree.setdefault(module, {})[name] = leaf
+  return tree
+
+
+def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
+  """Raises unless both trees have the same paths with the same shapes.
+
+  Args:
+    found: the tree that was read, arrays or shapes at its leaves.
+    wanted: the network's own, e.g. of `jax.eval_shape`.
+    source: what was read, for the report.
+
+  Raises:
+    Mismatch: with every missing, unexpected and wrongly shaped leaf; leaves
+      that differ by the number of their block share a line.
+  """
+  have = {path: tuple(leaf.shape) for path, leaf in flatten(found).items()}
+  need = {path: tuple(leaf.shape) for path, leaf in flatten(wanted).items()}
+  missing = {p: f'{need[p]}' for p in need.keys() - have.keys()}
+  unexpected = {p: f'{have[p]}' for p in have.keys() - need.keys()}
+  wrong = {
+    p: f'{have[p]}, needs {need[p]}'
+    for p in need.keys() & have.keys()
+    if have[p] != need[p]
+  }
+  if not (missing or unexpected or wrong):
+    return
+  lines = [
+    f'{source}: not the weights of this network ({len(missing)} missing, '
+    f'{len(unexpected)} unexpected, {len(wrong)} of another shape)'
+  ]
+  for title, leaves in (
+    ('missing', missing),
+    ('unexpected', unexpected),
+    ('shape', wrong),
+  ):
+    lines += [f'  {title}: {line}' for line in _grouped(leaves)]
+  raise Mismatch('\n'.join(lines))
+
+
+def _grouped(leaves: Mapping[str, str]) -> list[str]:
+  groups: dict[tuple[str, str], list[int]] = {}
+  for path, text in leaves.items():
+    block = re.search(r'block(?:_(\d+))?(?=/)', path)
+    number = int(block[1] or 0) if block else 0
+    pattern = re.sub(r'block(_\d+)?(?=/)', 'block#', path)
+    groups.setdefault((pattern, text), []).append(number)
+  return sorted(
+    f'{pattern.replace("#", _suffix(numbers))} {text}'
+    for (pattern, text), numbers in groups.items()
+  )
+
+
+def _suffix(numbers: list[int]) -> str:
+  """[0, 1, 2, 5] as '_{0-2,5}', [5] as '_5', [0] as nothing."""
+  runs: list[list[int]] = []
+  for number in sorted(numbers):
+    if runs and number == runs[-1][1] + 1:
+      runs[-1][1] = number
+    else:
+      runs.append([number, number])
+  parts = [f'{a}' if a == b else f'{a}-{b}' for a, b in runs]
+  if len(numbers) > 1:
+    return '_{' + ','.join(parts) + '}'
+  return f'_{numbers[0]}' if numbers[0] else ''

@@ -1,0 +1,180 @@
+"""Reads PyTorch's `state_dict` files (.pth, .pt) without PyTorch."""
+
+import io
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from nfnets.weights import restricted
+
+_DTYPES = {
+  'torch.FloatStorage': '<f4',
+  'torch.DoubleStorage': '<f8',
+  'torch.HalfStorage': '<f2',
+  'torch.LongStorage': '<i8',
+  'torch.IntStorage': '<i4',
+  'torch.ShortStorage': '<i2',
+  'torch.CharStorage': '<i1',
+  'torch.ByteStorage': '<u1',
+  'torch.BoolStorage': '|b1',
+}
+# The number that opens PyTorch's files from before version 1.6.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads a flat `state_dict`, alone or under the key 'state_dict'.
+
+  Args:
+    path: a file by `torch.save`, of PyTorch 1.6's zip format or the one before.
+
+  Returns:
+    Arrays by their dotted names.
+
+  Raises:
+    ValueError: on a file that asks for anything but tensors in dictionaries.
+  """
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      content = _read_zip(archive)
+  else:
+    with open(path, 'rb') as file:
+      content = _read_legacy(file)
+  return _state_dict(content, path)
+
+
+def _read_zip(archive: zipfile.ZipFile) -> Any:
+  pickles = [n for n in archive.namelist() if n.endswith('/data.pkl')]
+  if len(pickles) != 1:
+    raise restricted.Refused('no data.pkl inside: not a file by torch.save')
+  folder = pickles[0].removesuffix('data.pkl')
+  if f'{folder}byteorder' in archive.namelist() and (
+    archive.read(f'{folder}byteorder') != b'little'
+  ):
+    raise restricted.Refused('written by a big-endian machine: unsupported')
+  storages: dict[str, np.ndarray] = {}
+
+  def stored(pid: Any) -> np.ndarray:
+    dtype, key, size = _described(pid)
+    if key not in storages:
+      member = f'{folder}data/{key}'
+      if archive.getinfo(member).file_size != size * dtype.itemsize:
+        raise restricted.Refused(f'storage {key!r} has not the announced size')
+      storages[key] = np.frombuffer(archive.read(member), dtype)
+    return storages[key]
+
+  return _load(io.BytesIO(archive.read(pickles[0])), stored)
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+  if restricted.load(file) != _LEGACY_MAGIC:
+    raise restricted.Refused('not a file by torch.save')
+  restricted.load(file)  # The format's version.
+  restricted.load(file)  # The writer's byte order and sizes.
+  file_size = os.fstat(file.fileno()).st_size
+  storages: dict[str, np.ndarray] = {}
+
+  def stored(pid: Any) -> np.ndarray:
+    dtype, key, size = _described(pid)
+    if size * dtype.itemsize > file_size:
+      raise restricted.Refused(f'storage {key!r} is larger than the file')
+    # Its bytes follow the pickle: the array is filled below.
+    return storages.setdefault(key, np.zeros(size, dtype))
+
+  content = _load(file, stored, view=True)
+  for key in restricted.load(file):
+    (size,) = np.frombuffer(file.read(8), '<i8')
+    storage = storages[key]
+    if size != storage.size:
+      raise restricted.Refused(f'storage {key!r} has not the announced size')
+    storage[:] = np.frombuffer(file.read(storage.nbytes), storage.dtype)
+  return content
+
+
+def _described(pid: Any) -> tuple[np.dtype, str, int]:
+  # ('storage', type, key, device, size, view): PyTorch's persistent id.
+  if (
+    not isinstance(pid, tuple)
+    or len(pid) not in (5, 6)
+    or pid[0] != 'storage'
+    or not isinstance(pid[1], _Storage)
+    or not isinstance(pid[2], str)
+    or type(pid[4]) is not int
+    or not 0 <= pid[4] < 2**40
+    or (len(pid) == 6 and pid[5] is not None)
+  ):
+    raise restricted.Refused('a storage is described in an unknown way')
+  return pid[1].dtype, pid[2], pid[4]
+
+
+def _load(
+  file: BinaryIO, stored: Callable[[Any], Any], view: bool = False
+) -> Any:
+  def tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+  ) -> np.ndarray:
+    strided = _strided(storage, offset, shape, strides)
+    return strided if view else np.array(strided)
+
+  names = {
+    'torch._utils._rebuild_tensor_v2': tensor,
+    'torch._utils._rebuild_parameter': lambda data, *_: data,
+  }
+  inert = {name: restricted.Inert(name, call) for name, call in names.items()}
+  storages = {name: _Storage(dtype) for name, dtype in _DTYPES.items()}
+  return restricted.load(file, inert | storages, stored)
+
+
+class _Storage:
+  """The type of a storage, as the pickle names it."""
+
+  __slots__ = ('dtype',)
+
+  def __init__(self, dtype: str):
+    self.dtype = np.dtype(dtype)
+
+
+def _strided(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
+  sizes = (offset, *shape, *strides)
+  if (
+    not isinstance(storage, np.ndarray)
+    or len(shape) != len(strides)
+    or not all(type(size) is int and 0 <= size < 2**40 for size in sizes)
+  ):
+    raise restricted.Refused('a tensor is described in an unknown way')
+  last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
+  if math.prod(shape) and max(last + 1, math.prod(shape)) > storage.size:
+    raise restricted.Refused('a tensor reaches beyond its storage')
+  if not math.prod(shape):
+    return np.zeros(shape, storage.dtype)
+  return np.lib.stride_tricks.as_strided(
+    storage[offset:],
+    shape,
+    [stride * storage.itemsize for stride in strides],
+    writeable=False,
+  )
+
+
+def _state_dict(
+  content: Any, path: str | pathlib.Path
+) -> dict[str, np.ndarray]:
+  if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
+    content = content['state_dict']
+  if not isinstance(content, dict):
+    raise ValueError(f'{path}: no state_dict inside')
+  arrays = {
+    name: value
+    for name, value in content.items()
+    if isinstance(name, str) and isinstance(value, np.ndarray)
+  }
+  if len(arrays) != len(content) or not arrays:
+    raise ValueError(
+      f'{path}: a state_dict holds tensors by name; this file holds '
+      f'{len(content) - len(arrays)} other entries'
+    )
+  return arrays

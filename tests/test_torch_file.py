@@ -1,0 +1,186 @@
+"""PyTorch's files are read without PyTorch, and nothing else is."""
+
+import collections
+import io
+import os
+import pickle
+import struct
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from nfnets.weights import restricted, torch_file
+
+ARRAYS = {
+  'head.fc.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'half': np.array([1.5, 2.5], np.float16),
+  'count': np.array(7, np.int64),
+  'none': np.zeros((0, 4), np.float32),
+}
+STORAGES = {'f4': 'FloatStorage', 'f2': 'HalfStorage', 'i8': 'LongStorage'}
+
+
+class _Tensor:
+  def __init__(self, key, array, shape=None, strides=None, offset=0):
+    self.key, self.array = key, array
+    self.shape = array.shape if shape is None else shape
+    sizes = [s // array.itemsize for s in array.strides]
+    self.strides = tuple(sizes) if strides is None else strides
+    self.offset = offset
+
+  def __reduce__(self):
+    rebuild = sys.modules['torch._utils']._rebuild_tensor_v2
+    storage = _Stored(self.key, self.array)
+    hooks = collections.OrderedDict()
+    args = (storage, self.offset, self.shape, self.strides, False, hooks)
+    return rebuild, args
+
+
+class _Stored:
+  def __init__(self, key, array):
+    self.key, self.array = key, array
+
+
+class _Pickler(pickle.Pickler):
+  view = ()
+
+  def persistent_id(self, value):
+    if not isinstance(value, _Stored):
+      return None
+    kind = getattr(sys.modules['torch'], STORAGES[value.array.dtype.str[1:]])
+    size = value.array.size
+    return ('storage', kind, value.key, 'cpu', size, *self.view)
+
+
+@pytest.fixture
+def fake_torch(monkeypatch):
+  """The names alone, so that pickle writes them as PyTorch would."""
+  torch = types.ModuleType('torch')
+  utils = types.ModuleType('torch._utils')
+  for name in STORAGES.values():
+    kind = type(name, (), {'__module__': 'torch', '__qualname__': name})
+    setattr(torch, name, kind)
+
+  def _rebuild_tensor_v2():
+    raise AssertionError('a name of the file was run')
+
+  _rebuild_tensor_v2.__module__ = 'torch._utils'
+  _rebuild_tensor_v2.__qualname__ = '_rebuild_tensor_v2'
+  utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+  monkeypatch.setitem(sys.modules, 'torch', torch)
+  monkeypatch.setitem(sys.modules, 'torch._utils', utils)
+
+
+def _state_dict():
+  content = collections.OrderedDict(
+    (name, _Tensor(str(index), array))
+    for index, (name, array) in enumerate(ARRAYS.items())
+  )
+  content._metadata = {'': {'version': 1}}  # PyTorch's modules leave this.
+  return content
+
+
+def _write_zip(path, content, storages):
+  stream = io.BytesIO()
+  _Pickler(stream, 2).dump(content)
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', stream.getvalue())
+    archive.writestr('archive/byteorder', 'little')
+    for key, array in storages.items():
+      archive.writestr(f'archive/data/{key}', array.tobytes())
+
+
+def _write_legacy(path, content, storages):
+  with open(path, 'wb') as file:
+    pickle.dump(0x1950A86A20F9469CFC6C, file, 2)
+    pickle.dump(1001, file, 2)
+    pickle.dump({'little_endian': True}, file, 2)
+    pickler = _Pickler(file, 2)
+    pickler.view = (None,)
+    pickler.dump(content)
+    pickle.dump(list(storages), file, 2)
+    for array in storages.values():
+      file.write(struct.pack('<q', array.size) + array.tobytes())
+
+
+WRITERS = [_write_zip, _write_legacy]
+
+
+@pytest.mark.parametrize('write', WRITERS)
+@pytest.mark.parametrize('key', [None, 'state_dict'])
+def test_both_formats_are_read(write, key, fake_torch, tmp_path):
+  content = _state_dict() if key is None else {key: _state_dict()}
+  storages = {str(i): a for i, a in enumerate(ARRAYS.values())}
+  write(tmp_path / 'w.pth', content, storages)
+  found = torch_file.read(tmp_path / 'w.pth')
+  assert list(found) == list(ARRAYS)
+  for name, array in ARRAYS.items():
+    assert found[name].shape == array.shape
+    assert found[name].dtype == array.dtype
+    np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_views_of_one_storage_are_read(write, fake_torch, tmp_path):
+  storage = np.arange(6, dtype=np.float32)
+  content = {
+    'transposed': _Tensor('0', storage, (3, 2), (1, 3)),
+    'tail': _Tensor('0', storage, (2,), (1,), 4),
+  }
+  write(tmp_path / 'w.pth', content, {'0': storage})
+  found = torch_file.read(tmp_path / 'w.pth')
+  want = storage.reshape(2, 3).T
+  np.testing.assert_array_equal(found['transposed'], want)
+  np.testing.assert_array_equal(found['tail'], [4, 5])
+
+
+@pytest.mark.parametrize('write', WRITERS)
+@pytest.mark.parametrize(
+  ('shape', 'strides', 'offset'),
+  [((7,), (1,), 0), ((2,), (1,), 5), ((2**20, 2**10), (0, 0), 0)],
+)
+def test_a_tensor_beyond_its_storage_is_refused(
+  write, shape, strides, offset, fake_torch, tmp_path
+):
+  storage = np.arange(6, dtype=np.float32)
+  content = {'w': _Tensor('0', storage, shape, strides, offset)}
+  write(tmp_path / 'w.pth', content, {'0': storage})
+  with pytest.raises(restricted.Refused, match='beyond its storage'):
+    torch_file.read(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_anything_else_is_refused_and_does_not_run(
+  write, fake_torch, tmp_path, monkeypatch
+):
+  class Attack:
+    def __reduce__(self):
+      return os.system, (f'touch {tmp_path}/marker',)
+
+  write(tmp_path / 'w.pth', {'w': Attack()}, {})
+  with pytest.raises(restricted.Refused, match=r'posix\.system'):
+    torch_file.read(tmp_path / 'w.pth')
+  assert not (tmp_path / 'marker').exists()
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_what_is_no_state_dict_is_said_to_be_so(write, fake_torch, tmp_path):
+  write(tmp_path / 'w.pth', {'epoch': 3}, {})
+  with pytest.raises(ValueError, match='holds 1 other entries'):
+    torch_file.read(tmp_path / 'w.pth')
+
+
+def test_other_files_get_one_line(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'w.pth', 'w') as archive:
+    archive.writestr('readme', 'nothing')
+  with pytest.raises(restricted.Refused, match=r'no data\.pkl'):
+    torch_file.read(tmp_path / 'w.pth')
+  (tmp_path / 'text.pth').write_bytes(b'hello')
+  with pytest.raises(restricted.Refused, match='not a whole pickle'):
+    torch_file.read(tmp_path / 'text.pth')
+  (tmp_path / 'other.pth').write_bytes(pickle.dumps(3))
+  with pytest.raises(restricted.Refused, match=r'not a file by torch\.save'):
+    torch_file.read(tmp_path / 'other.pth')
