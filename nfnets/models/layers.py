@@ -1,0 +1,257 @@
+"""The layers that the networks are made of.
+
+Parameters are float32 whatever the activations' type, and are cast where they
+are used. Shapes: N images, H and W pixels, C and O channels in and out.
+"""
+
+import math
+from collections.abc import Callable
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from nfnets.models import convolution
+
+Initializer = Callable[..., jax.Array]
+
+WS_EPS = ('published', 'timm')
+
+
+class WSConv2D(hk.Module):
+  """Convolution with Scaled Weight Standardization (paper B, equation 1).
+
+  Args:
+    channels: O.
+    kernel: side of the square window.
+    stride: of both axes; padding is TensorFlow's 'SAME'.
+    groups: that C and O are split into.
+    eps: how a vanishing variance is guarded, see `standardize`.
+  """
+
+  def __init__(
+    self,
+    channels: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    eps: str = 'published',
+    name: str | None = None,
+  ) -> None:
+    super().__init__(name)
+    self.channels = channels
+    self.kernel = kernel
+    self.stride = stride
+    self.groups = groups
+    self.eps = eps
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
+    shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
+    w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
+    gain = hk.get_parameter('gain', (self.channels,), init=jnp.ones)
+    bias = hk.get_parameter('bias', (self.channels,), init=jnp.zeros)
+    weights = standardize(w, gain, self.eps)
+    stride = (self.stride, self.stride)
+    out = convolution.conv2d(x, weights, stride, self.groups)
+    return out + _per_channel(bias, x)
+
+
+class Conv2D(hk.Module):
+  """Plain convolution, 'SAME' padding, initialized by He's rule by default."""
+
+  def __init__(
+    self,
+    channels: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    with_bias: bool = False,
+    w_init: Initializer | None = None,
+    name: str | None = None,
+  ) -> None:
+    super().__init__(name)
+    self.channels = channels
+    self.kernel = kernel
+    self.stride = stride
+    self.groups = groups
+    self.with_bias = with_bias
+    self.w_init = w_init or normal_fan_in(2.0)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
+    shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
+    w = hk.get_parameter('w', shape, init=self.w_init)
+    stride = (self.stride, self.stride)
+    out = convolution.conv2d(x, w, stride, self.groups)
+    if self.with_bias:
+      b = hk.get_parameter('b', (self.channels,), init=jnp.zeros)
+      out = out + _per_channel(b, x)
+    return out
+
+
+class Linear(hk.Module):
+  """Linear layer in the type of its input; Haiku's default initialization."""
+
+  def __init__(
+    self,
+    features: int,
+    w_init: Initializer | None = None,
+    name: str | None = None,
+  ) -> None:
+    super().__init__(name)
+    self.features = features
+    self.w_init = w_init
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[N, C]` to `[N, O]`."""
+    # Not corrected for the truncation, as published: std 0.88 / sqrt(fan_in).
+    init = self.w_init or hk.initializers.TruncatedNormal(
+      1 / math.sqrt(x.shape[-1])
+    )
+    w = hk.get_parameter('w', (x.shape[-1], self.features), init=init)
+    b = hk.get_parameter('b', (self.features,), init=jnp.zeros)
+    return x @ w.astype(x.dtype) + b.astype(x.dtype)[None]
+
+
+class BatchNorm(hk.BatchNorm):
+  """`hk.BatchNorm`, decay 0.9 and eps 1e-5, computed in float32.
+
+  Statistics are each device's own, as published, unless `cross_replica_axis`
+  names the mapped axis to average them over.
+  """
+
+  def __init__(
+    self, cross_replica_axis: str | None = None, name: str | None = None
+  ) -> None:
+    super().__init__(
+      create_scale=True,
+      create_offset=True,
+      decay_rate=0.9,
+      eps=1e-5,
+      cross_replica_axis=cross_replica_axis,
+      name=name,
+    )
+
+  def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+    """Normalizes `[N, H, W, C]` per channel."""
+    return super().__call__(x.astype(jnp.float32), is_training).astype(x.dtype)
+
+
+class SqueezeExcite(hk.Module):
+  """A gate per image and channel (Hu et al., arXiv 1709.01507).
+
+  Args:
+    channels: C.
+    ratio: hidden units as a share of C.
+    activation: between the two linear layers; the published one is plain ReLU.
+  """
+
+  def __init__(
+    self,
+    channels: int,
+    ratio: float,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    name: str = 'squeeze_excite',
+  ) -> None:
+    super().__init__(name)
+    self.activation = activation
+    self.linear = Linear(max(1, int(channels * ratio)), name='linear')
+    self.linear_1 = Linear(channels, name='linear_1')
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[N, H, W, C]` to the gate `[N, 1, 1, C]`, each in (0, 1)."""
+    squeezed = jnp.mean(x, axis=(1, 2))
+    gate = self.linear_1(self.activation(self.linear(squeezed)))
+    return jax.nn.sigmoid(gate)[:, None, None]
+
+
+class StochDepth(hk.Module):
+  """Drops the whole branch of an image with probability `rate`.
+
+  What is kept isn't divided by 1 - rate, and nothing is scaled in evaluation:
+  the published form, unlike EfficientNet's.
+  """
+
+  def __call__(
+    self,
+    branch: jax.Array,
+    rate: float | jax.Array,
+    key: jax.Array | None,
+    is_training: bool,
+  ) -> jax.Array:
+    """`[N, H, W, C]` to the same, whole images zeroed."""
+    if not is_training or _is_zero(rate):
+      return branch
+    _require(key, 'stochastic depth', 'stochdepth_rate')
+    keep = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1, 1))
+    return branch * keep.astype(branch.dtype)
+
+
+def dropout(
+  x: jax.Array, rate: float, key: jax.Array | None, is_training: bool
+) -> jax.Array:
+  """Zeroes entries with probability `rate`, divides the rest by 1 - rate."""
+  if not is_training or _is_zero(rate):
+    return x
+  _require(key, 'dropout', 'drop_rate')
+  return hk.dropout(key, rate, x)
+
+
+def standardize(
+  w: jax.Array, gain: jax.Array, eps: str = 'published'
+) -> jax.Array:
+  """Scaled Weight Standardization in float32 (paper B, equation 1).
+
+  Args:
+    w: `[kh, kw, C / groups, O]`.
+    gain: `[O]`.
+    eps: 'published' for gain / sqrt(max(var N, 1e-4)), N = kh kw C / groups,
+      'timm' for gain / sqrt((var + 1e-5) N).
+
+  Returns:
+    `[kh, kw, C / groups, O]`, float32: per output mean 0, variance gain^2 / N.
+  """
+  w = w.astype(jnp.float32)
+  fan_in = math.prod(w.shape[:3])
+  mean = jnp.mean(w, axis=(0, 1, 2), keepdims=True)
+  var = jnp.var(w, axis=(0, 1, 2), keepdims=True)
+  if eps == 'published':
+    scale = jax.lax.rsqrt(jnp.maximum(var * fan_in, 1e-4))  # base.py:134
+  elif eps == 'timm':
+    scale = jax.lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
+  else:
+    raise ValueError(f'no ws_eps {eps!r}: choose one of {", ".join(WS_EPS)}.')
+  return (w - mean) * (scale * gain.astype(jnp.float32)[None, None, None])
+
+
+def normal_fan_in(scale: float) -> Initializer:
+  """N(0, scale / fan_in)."""
+  return hk.initializers.VarianceScaling(scale, 'fan_in', 'normal')
+
+
+def _kernel_shape(
+  x: jax.Array, kernel: int, groups: int, channels: int, name: str
+) -> tuple[int, int, int, int]:
+  if x.shape[-1] % groups or channels % groups:
+    raise ValueError(
+      f'{name}: {groups} groups divide neither or only one of {x.shape[-1]} '
+      f'input and {channels} output channels.'
+    )
+  return (kernel, kernel, x.shape[-1] // groups, channels)
+
+
+def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
+  return vector.astype(x.dtype)[None, None, None]
+
+
+def _is_zero(rate: float | jax.Array) -> bool:
+  return isinstance(rate, int | float) and rate == 0
+
+
+def _require(key: jax.Array | None, what: str, override: str) -> None:
+  if key is None:
+    raise ValueError(
+      f'{what} draws while training: pass a key, or create the model with '
+      f'{override}=0.'
+    )

@@ -1,0 +1,166 @@
+"""Builds and runs a network's blocks; what every family does alike."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from nfnets.models import layers
+
+Blocks = list[list[hk.Module]]
+Numbers = list[list[dict[str, float]]]
+
+
+def build(
+  block: Callable[[int, int, int], hk.Module],
+  depths: Sequence[int],
+  widths: Sequence[int],
+  channels: int,
+  strides: Sequence[int],
+) -> Blocks:
+  """Makes each stage's blocks, in the calling module's `__init__`.
+
+  Args:
+    block: `block(in_channels, out_channels, stride)`.
+    depths: blocks per stage.
+    widths: output channels per stage.
+    channels: the first block's input channels.
+    strides: of each stage's first block.
+  """
+  blocks = []
+  for depth, width, stride in zip(depths, widths, strides, strict=True):
+    stage = [block(channels, width, stride)]
+    stage += [block(width, width, 1) for _ in range(depth - 1)]
+    blocks.append(stage)
+    channels = width
+  return blocks
+
+
+def numbers(
+  depths: Sequence[int], stochdepth_rate: float, alpha: float | None = None
+) -> Numbers:
+  """The numbers that each block's call takes by name, stage by stage.
+
+  Args:
+    depths: blocks per stage.
+    stochdepth_rate: that stochastic depth's ramp, rate * index / num_blocks,
+      would reach one block after the last (nfnet.py:97).
+    alpha: None where blocks don't divide by an expected std.
+  """
+  total = sum(depths)
+  index = 0
+  result = []
+  stds = None if alpha is None else expected_stds(depths, alpha)
+  for stage, depth in enumerate(depths):
+    rows = []
+    for position in range(depth):
+      row = {'stochdepth_rate': stochdepth_rate * index / total}
+      if stds is not None:
+        row['expected_std'] = stds[stage][position]
+      rows.append(row)
+      index += 1
+    result.append(rows)
+  return result
+
+
+def expected_stds(depths: tuple[int, ...], alpha: float) -> list[list[float]]:
+  """The standard deviation of each block's input (paper B, section 3).
+
+  It starts at 1; a block adds alpha^2 to the variance, and the first block of a
+  stage, whose shortcut is a convolution of the normalized input, sets it to 1
+  before adding.
+
+  Returns:
+    One list per stage, one number per block.
+  """
+  stds, variance = [], 1.0
+  for depth in depths:
+    stage = []
+    for index in range(depth):
+      stage.append(math.sqrt(variance))
+      variance = (1.0 if index == 0 else variance) + alpha**2
+    stds.append(stage)
+  return stds
+
+
+def run(
+  blocks: Blocks,
+  numbers: Numbers,
+  x: jax.Array,
+  key: jax.Array | None,
+  is_training: bool,
+  remat: bool,
+) -> tuple[jax.Array, list[jax.Array]]:
+  """Runs blocks in order, each with a key folded from its index.
+
+  Args:
+    blocks: as `build` made them.
+    numbers: as `numbers` made them.
+    x: `[N, H, W, C]`.
+    key: of this pass; None where nothing draws.
+    is_training: whether the network trains.
+    remat: recompute each block's inside in the backward pass.
+
+  Returns:
+    The last output and every stage's output, `[N, H', W', C']`.
+  """
+  outputs = []
+  index = 0
+  for stage_blocks, stage_numbers in zip(blocks, numbers, strict=True):
+    for block, row in zip(stage_blocks, stage_numbers, strict=True):
+      x = _call(block, row, x, fold_in(key, index), is_training, remat)
+      index += 1
+    outputs.append(x)
+  return x, outputs
+
+
+def classify(
+  x: jax.Array,
+  linear: hk.Module,
+  drop_rate: float,
+  key: jax.Array | None,
+  is_training: bool,
+) -> dict[str, jax.Array]:
+  """Mean pool, dropout and the head.
+
+  Args:
+    x: `[N, H, W, C]`, activated.
+    linear: the head.
+    drop_rate: of the pooled features.
+    key: None where nothing draws.
+    is_training: whether dropout applies.
+
+  Returns:
+    'pool' `[N, C]` and 'logits' `[N, K]`, the logits float32.
+  """
+  pool = jnp.mean(x, axis=(1, 2))
+  logits = linear(layers.dropout(pool, drop_rate, key, is_training))
+  return {'logits': logits.astype(jnp.float32), 'pool': pool}
+
+
+def with_strides(
+  outputs: Sequence[jax.Array], first: int
+) -> dict[int, jax.Array]:
+  """Stage outputs by their stride, which doubles from `first` on."""
+  return {first * 2**index: output for index, output in enumerate(outputs)}
+
+
+def fold_in(key: jax.Array | None, index: int) -> jax.Array | None:
+  """A key that depends on the index alone, never on the order of calls."""
+  return None if key is None else jax.random.fold_in(key, index)
+
+
+def _call(
+  block: hk.Module,
+  row: dict[str, float],
+  x: jax.Array,
+  key: jax.Array | None,
+  is_training: bool,
+  remat: bool,
+) -> jax.Array:
+  def call(x: jax.Array, key: jax.Array | None) -> jax.Array:
+    return block(x, is_training, key, **row)
+
+  return hk.remat(call)(x, key) if remat else call(x, key)
