@@ -2,8 +2,11 @@
 
 import os
 
+# Level 0 compiles three times as fast; tiny networks run as fast at any level.
 os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+  os.environ.get('XLA_FLAGS', '')
+  + ' --xla_force_host_platform_device_count=4'
+  + ' --xla_backend_optimization_level=0'
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
