@@ -2,14 +2,16 @@
 
 import json
 import pathlib
+import re
 import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from nfnets import optim
+from nfnets import models, optim
 from nfnets.optim import chain
 
 GOLDEN = json.loads(
@@ -90,25 +92,6 @@ def test_published_trajectories_are_reproduced(case):
     )
 
 
-def test_labels_follow_the_published_groups():
-  paths = {
-    'Net/bias1': 'gain_or_bias',
-    'Net/~/initial_conv/w': 'weight',
-    'Net/~/block/skip_gain': 'gain_or_bias',
-    'Net/~/block/bias1a': 'gain_or_bias',
-    'Net/~/block/scale': 'gain_or_bias',
-    'Net/~/block/~/conv0/gain': 'gain_or_bias',
-    'Net/~/block/~/conv0/b': 'gain_or_bias',
-    'Net/~/block/~/bn0/offset': 'gain_or_bias',
-    'Net/~/block/~/squeeze_excite/~/linear/w': 'weight',
-    'Net/~/block/~/squeeze_excite/~/linear_1/w': 'weight',
-    'Net/~/linear/w': 'head',
-    'Net/~/linear/b': 'gain_or_bias',
-    'Net/~/linear_1/w': 'weight',
-  }
-  assert flat(chain.labels(tree(dict.fromkeys(paths, 0.0)))) == paths
-
-
 def test_an_unlabelled_parameter_is_an_error_that_names_it():
   params = {'net/~/odd': {'temperature': jnp.ones(())}}
   with pytest.raises(ValueError, match='net/~/odd/temperature'):
@@ -129,3 +112,316 @@ def test_nesterov_false_is_plain_momentum():
     moved[nesterov] = sizes
   # b = 1, 1.5; the Nesterov step is g + 0.5 b.
   assert moved == {True: [-1.5, -1.75], False: [-1.0, -1.5]}
+
+
+def thin(name, shrink=8, **overrides):
+  """A network's whole tree, its channels divided, filled with noise."""
+  network = models.create(name, 10, **overrides)
+  shapes, _ = jax.eval_shape(
+    lambda key: network.init(key, jnp.zeros((2, 32, 32, 3)), True),
+    jax.random.key(0),
+  )
+
+  def fill(path, leaf):
+    shape = tuple(max(1, n // shrink) if n > 3 else n for n in leaf.shape)
+    return jnp.asarray(draw(jax.tree_util.keystr(path), shape))
+
+  return jax.tree.map_with_path(fill, shapes)
+
+
+@pytest.fixture(scope='module')
+def whole_network():
+  return with_gradients(thin('nfnet_f0'))
+
+
+@pytest.fixture(scope='module')
+def network():
+  """A thin NFNet-F0 with only the first block of each stage."""
+  params = {
+    module: leaves
+    for module, leaves in thin('nfnet_f0').items()
+    if not re.search(r'nf_block_(?!(1|3|9)(/|$))', module)
+  }
+  return with_gradients(params)
+
+
+def with_gradients(params):
+  sizes = iter(np.geomspace(1e-4, 1e2, len(jax.tree.leaves(params))))
+  grads = jax.tree.map(
+    lambda p: jnp.asarray(draw('grad', p.shape) * np.float32(next(sizes))),
+    params,
+  )
+  return params, grads
+
+
+def changed(updates, grads):
+  return {
+    path
+    for path, update in flat(updates).items()
+    if not np.array_equal(update, flat(grads)[path])
+  }
+
+
+def clip(clipper, params, grads):
+  # Not jitted: few shapes and many tensors compile op by op far sooner.
+  updates, _ = clipper.update(grads, clipper.init(params), params)
+  return updates
+
+
+def test_a_long_run_equals_the_equations_in_numpy():
+  """Other lambda, decay, momentum and warm-up than the golden cases."""
+  shapes = {'net/~/conv/w': (3, 3, 2, 4), 'net/~/linear/w': (6, 5)}
+  shapes |= {'net/~/linear/b': (5,)}
+  clipping, eps, decay, momentum = 0.07, 1e-2, 3e-3, 0.8
+  schedule = optim.warmup_cosine(0.9, 80, 20, start=0.1, end=0.05)
+  optimizer = optim.sgd(
+    schedule,
+    momentum=momentum,
+    weight_decay=decay,
+    clipping=clipping,
+    eps=eps,
+  )
+  params = tree({path: draw(path, shape) for path, shape in shapes.items()})
+  expected = {path: x.astype(np.float64) for path, x in flat(params).items()}
+  trace = {path: np.zeros(shape) for path, shape in shapes.items()}
+  opt_state = optimizer.init(params)
+  update = jax.jit(optimizer.update)
+  for step in range(100):
+    grads = {path: draw(f'{step}{path}', s) for path, s in shapes.items()}
+    updates, opt_state = update(tree(grads), opt_state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+    if step < 20:
+      rate = 0.1 + 0.8 * step / 20
+    else:
+      rate = 0.05 + 0.85 * (1 + np.cos(np.pi * min(1, (step - 20) / 60))) / 2
+    for path, w in expected.items():
+      g = grads[path].astype(np.float64)
+      if path != 'net/~/linear/w':
+        axes = tuple(range(w.ndim - 1)) or (0,)
+        size = np.sqrt((w**2).sum(axes, keepdims=True))
+        norm = np.sqrt((g**2).sum(axes, keepdims=True))
+        g = g * np.minimum(1, clipping * np.maximum(size, eps) / norm)
+      g = g + decay * w * (not path.endswith('/b'))
+      trace[path] = momentum * trace[path] + g
+      expected[path] = w - rate * (g + momentum * trace[path])
+  for path, leaf in flat(params).items():
+    np.testing.assert_allclose(
+      leaf, expected[path], rtol=1e-5, atol=1e-5 * np.abs(leaf).max()
+    )
+
+
+def test_unclipped_takes_labels_places_and_patterns(network):
+  params, grads = network
+  grads = jax.tree.map(lambda p: jnp.asarray(1e3 * draw('g', p.shape)), params)
+  everything = set(flat(params))
+
+  def spared(*entries):
+    clipper = chain.clipper('agc', 0.01, unclipped=entries)
+    return everything - changed(clip(clipper, params, grads), grads)
+
+  assert spared() == set()
+  assert spared('head') == {'NFNet/~/linear/w'}
+  assert spared('head', 'stem') == {
+    path
+    for path in everything
+    if path == 'NFNet/~/linear/w' or '/stem_conv' in path
+  }
+  assert spared(r'squeeze_excite|/bias$') == {
+    path
+    for path in everything
+    if 'squeeze_excite' in path or path.endswith('/bias')
+  }
+  with pytest.raises(ValueError, match='stage_9'):
+    spared('stage_9')
+
+
+def test_a_clipper_that_excludes_nothing_agrees_with_optax(whole_network):
+  """On a whole NFNet tree optax means the same units throughout.
+
+  The two part only where no NFNet has parameters: optax guesses the axes of
+  rank five, and divides by at least 1e-6.
+  """
+  params, grads = whole_network
+  ours = clip(chain.clipper('agc', 0.01, unclipped=()), params, grads)
+  theirs = clip(optax.adaptive_grad_clip(0.01), params, grads)
+  for path, update in flat(ours).items():
+    np.testing.assert_allclose(update, flat(theirs)[path], rtol=1e-5)
+  touched = changed(ours, grads)
+  assert touched and touched != set(flat(grads))
+
+
+def test_norm_clipping_is_global_or_per_layer(network):
+  params, grads = network
+  ours = clip(chain.clipper('norm', 2.0, unclipped=()), params, grads)
+  np.testing.assert_allclose(optax.tree.norm(ours), 2.0, rtol=1e-5)
+  theirs = clip(optax.clip_by_global_norm(2.0), params, grads)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b), ours, theirs)
+
+  per_layer = flat(clip(chain.clipper('layer', 2.0), params, grads))
+  for path, grad in flat(grads).items():
+    norm = np.linalg.norm(grad)
+    share = min(1, 2 / norm) if path != 'NFNet/~/linear/w' else 1
+    np.testing.assert_allclose(per_layer[path], share * grad, rtol=1e-5)
+
+
+def test_small_and_zero_gradients_pass_every_clipper_untouched(network):
+  params, _ = network
+  for scale in (0, 1e-9):
+    grads = jax.tree.map(lambda p, s=scale: np.float32(s) * p, params)
+    for name in chain.CLIPPERS:
+      assert not changed(clip(chain.clipper(name, 0.01), params, grads), grads)
+
+
+def test_no_clipper_is_none_by_name_and_by_threshold(network):
+  params, grads = network
+  by_name = clip(optim.sgd(1.0, clip='none', clipping=0.01), params, grads)
+  by_value = clip(optim.sgd(1.0, clipping=None), params, grads)
+  clipped = clip(optim.sgd(1.0, clipping=0.01), params, grads)
+  assert not changed(by_name, by_value)
+  assert changed(clipped, by_value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'threshold', 'message'),
+  [('agcc', 0.1, 'agcc'), ('norm', None, 'above 0'), ('layer', 0.0, 'above 0')],
+)
+def test_impossible_clippers_are_refused(name, threshold, message):
+  with pytest.raises(ValueError, match=message):
+    chain.clipper(name, threshold)
+
+
+@pytest.fixture(scope='module')
+def regression():
+  """Four devices' parts of a batch, and a loss which is a mean over it."""
+  params = {
+    'net/~/dense': {'w': draw('w', (6, 4)), 'b': np.zeros(4, np.float32)},
+    'net/~/linear': {'w': draw('h', (4, 2))},
+  }
+  parts = 3 * draw('x', (4, 8, 6)), draw('y', (4, 8, 2))
+
+  def loss_fn(params, x, y):
+    dense = params['net/~/dense']
+    hidden = jnp.tanh(x @ dense['w'] + dense['b'][None])
+    return jnp.mean(jnp.square(hidden @ params['net/~/linear']['w'] - y))
+
+  optimizer = optim.sgd(0.5, weight_decay=1e-3, clipping=0.01)
+  whole = [part.reshape(32, -1) for part in parts]
+  grads = jax.jit(jax.grad(loss_fn))(params, *whole)
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  return params, parts, loss_fn, optimizer, updates
+
+
+def test_on_devices_the_mean_is_clipped(regression):
+  params, parts, loss_fn, optimizer, expected = regression
+
+  def step(params, x, y):
+    grads = jax.grad(loss_fn)(params, x, y)
+    return optimizer.update(
+      jax.lax.pmean(grads, 'data'), optimizer.init(params), params
+    )[0]
+
+  mapped = jax.pmap(step, 'data', in_axes=(None, 0, 0), out_axes=None)
+  updates = mapped(params, *parts)
+  for path, update in flat(updates).items():
+    np.testing.assert_allclose(
+      update, flat(expected)[path], rtol=1e-4, atol=1e-7
+    )
+
+
+def test_under_accumulation_the_whole_batch_is_clipped_once(regression):
+  params, parts, loss_fn, optimizer, expected = regression
+  accumulated = optax.MultiSteps(optimizer, every_k_schedule=4)
+  opt_state = accumulated.init(params)
+  grad_fn = jax.jit(jax.grad(loss_fn))
+  update = jax.jit(accumulated.update)
+  clip_first = []
+  for x, y in zip(*parts):
+    grads = grad_fn(params, x, y)
+    clip_first.append(
+      optimizer.update(grads, optimizer.init(params), params)[0]
+    )
+    updates, opt_state = update(grads, opt_state, params)
+  for path, leaf in flat(updates).items():
+    np.testing.assert_allclose(leaf, flat(expected)[path], rtol=1e-4, atol=1e-7)
+  # Clipping each part first is another step: the test can tell.
+  other = jax.tree.map(lambda *parts: sum(parts) / 4, *clip_first)
+  path = 'net/~/dense'
+  assert not np.allclose(other[path]['w'], expected[path]['w'], rtol=1e-2)
+
+
+def test_zero_initialized_gains_leave_zero():
+  params = {'net/~/block': {'skip_gain': jnp.zeros(())}}
+  optimizer = optim.sgd(1.0, momentum=0.0, clipping=0.01)
+  grads = jax.tree.map(jnp.ones_like, params)
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  moved = updates['net/~/block']['skip_gain']
+  np.testing.assert_allclose(moved, -0.01 * 1e-3, rtol=1e-6)
+
+
+def test_momentum_is_float32_under_bfloat16_gradients():
+  params = {'net/~/conv': {'w': jnp.ones((2, 2))}}
+  optimizer = optim.sgd(0.1, clipping=0.01)
+  grads = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+  opt_state = optimizer.init(params)
+  _, new_state = optimizer.update(grads, opt_state, params)
+  for before, after in zip(
+    jax.tree.leaves(opt_state), jax.tree.leaves(new_state)
+  ):
+    assert before.dtype == after.dtype != jnp.bfloat16
+
+
+def test_the_audit_names_every_parameter_once_and_counts_it(network):
+  params, _ = network
+  rows = chain.audit(
+    params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01
+  )
+  paths = [path for row in rows for path in row['paths']]
+  assert sorted(paths) == sorted(flat(params))
+  assert sum(row['parameters'] for row in rows) == sum(
+    x.size for x in jax.tree.leaves(params)
+  )
+  facts = {row['label']: (row['weight_decay'], row['clipping']) for row in rows}
+  assert facts == {
+    'gain_or_bias': (0.0, 0.01),
+    'head': (2e-5, None),
+    'weight': (2e-5, 0.01),
+  }
+  weights = flat(params)
+  units = sum(x.shape[-1] for path, x in weights.items() if path.endswith('/w'))
+  by_label = {row['label']: row for row in rows}
+  head = weights['NFNet/~/linear/w'].shape[-1]
+  assert by_label['weight']['units'] == units - head
+  assert (
+    by_label['gain_or_bias']['units'] == by_label['gain_or_bias']['tensors']
+  )
+
+
+@pytest.mark.parametrize('unclipped', [('head',), ('stem', 'stage_2')])
+def test_the_audit_tells_what_the_chain_does(network, unclipped):
+  params, _ = network
+  settings = {'weight_decay': 0.1, 'clipping': 0.01, 'unclipped': unclipped}
+  rows = chain.audit(params, learning_rate=1.0, **settings)
+  optimizer = optim.sgd(1.0, momentum=0.0, **settings)
+  zero = jax.tree.map(jnp.zeros_like, params)
+  decayed = changed(clip(optimizer, params, zero), zero)
+  assert decayed == {
+    path for row in rows if row['weight_decay'] for path in row['paths']
+  }
+  huge = jax.tree.map(lambda p: jnp.asarray(1e3 * draw('g', p.shape)), params)
+  clipper = chain.clipper('agc', 0.01, unclipped=unclipped)
+  assert changed(clip(clipper, params, huge), huge) == {
+    path for row in rows if row['clipping'] for path in row['paths']
+  }
+
+
+def test_the_audit_prints_as_a_table(network):
+  params, _ = network
+  rows = chain.audit(
+    params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01
+  )
+  lines = chain.format_audit(rows).splitlines()
+  assert len(lines) == 2 + len(rows)
+  assert lines[2].split()[:6] == ['head', '1', '384', '2e-05', 'none', '-']
+  assert max(map(len, lines)) <= 120
+  off = chain.audit(params, learning_rate=1.6, clipping=0.01, clip='none')
+  assert all(row['clipping'] is None for row in off)

@@ -4,6 +4,8 @@ Each unit of a weight tensor, that is all the weights that feed one output,
 has its gradient's norm held below a fraction of its own norm.
 """
 
+import functools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -73,7 +75,7 @@ def adaptive_grad_clip(
     if matches_any(unclipped, name):
       return grad
     unit = unit_axes(param.shape, name, axes)
-    return clip_units(grad, param, clipping, eps, unit)
+    return clip_units(grad, param, clipping, eps, axes=unit)
 
   def check_units(path: tuple[object, ...], param: jax.Array) -> None:
     name = path_name(path)
@@ -83,12 +85,14 @@ def adaptive_grad_clip(
   return optax.GradientTransformation(init, update)
 
 
+# Compiled by itself, so that tensors of one shape are traced once.
+@functools.partial(jax.jit, static_argnames='axes')
 def clip_units(
   grad: jax.Array,
   param: jax.Array,
   clipping: float,
   eps: float,
-  axes: Sequence[int],
+  axes: tuple[int, ...],
 ) -> jax.Array:
   """One tensor's gradient, clipped; both arrays have the same shape."""
   limit = clipping * jnp.maximum(unitwise_norm(param, axes), eps)
@@ -144,6 +148,14 @@ def unit_axes(
     f'adaptive_grad_clip: the units of {name}, of shape {tuple(shape)}, are '
     f'unknown; give them with axes={{pattern: axes}} or leave it unclipped'
   )
+
+
+def count_units(
+  shape: Sequence[int], name: str, axes: Axes | None = None
+) -> int:
+  """How many units the parameter `name` has."""
+  over = {axis % len(shape) for axis in unit_axes(shape, name, axes)}
+  return math.prod(n for axis, n in enumerate(shape) if axis not in over)
 
 
 def path_name(path: tuple[object, ...]) -> str:

@@ -3,17 +3,17 @@
 Clipping, then weight decay, then momentum, then the learning rate.
 """
 
-import re
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from nfnets.optim import agc
+from nfnets.optim import agc, groups
+from nfnets.optim.groups import labels
 
-LABELS = ('gain_or_bias', 'head', 'weight')
 CLIPPERS = ('agc', 'norm', 'layer', 'none')
 
 Tree = TypeVar('Tree')
@@ -29,7 +29,7 @@ def sgd(
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
   clip: str = 'agc',
-  axes: Mapping[str, Sequence[int]] | None = None,
+  axes: agc.Axes | None = None,
 ) -> optax.GradientTransformation:
   """The published optimizer: clip, decay, Nesterov momentum, -learning rate.
 
@@ -41,8 +41,8 @@ def sgd(
       biases; coupled with the learning rate.
     clipping: threshold of the clipper, lambda for AGC; None switches it off.
     eps: AGC's floor of the parameters' norms.
-    unclipped: who isn't clipped: labels (`LABELS`)
-      or patterns searched in the path `module/name`.
+    unclipped: who isn't clipped: labels, places such as 'stem' and 'stage_1',
+      or patterns, as `groups.select` reads them.
     clip: which clipper, one of `CLIPPERS`.
     axes: AGC's units for parameters whose rank doesn't tell them.
 
@@ -70,7 +70,7 @@ def clipper(
   threshold: float | None,
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
-  axes: Mapping[str, Sequence[int]] | None = None,
+  axes: agc.Axes | None = None,
 ) -> optax.GradientTransformation:
   """The first link of a chain, by the name a config gives it.
 
@@ -106,29 +106,13 @@ def clipper(
 def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
   """Holds the norm of each tensor's gradient at or below `max_norm`."""
 
+  @jax.jit
   def clip_leaf(grad: jax.Array) -> jax.Array:
     norm = jnp.linalg.norm(grad.astype(jnp.float32).ravel())
     clipped = grad * (max_norm / jnp.where(norm == 0, 1.0, norm))
     return jnp.where(norm <= max_norm, grad, clipped.astype(grad.dtype))
 
   return optax.stateless(lambda updates, _: jax.tree.map(clip_leaf, updates))
-
-
-def labels(params: Tree) -> Tree:
-  """Each parameter's label, in the structure of `params`.
-
-  - `gain_or_bias`: leaves `b`, `scale`, `offset`, and any with `gain` or
-    `bias` in its own name. Not decayed; clipped.
-  - `head`: `w` of `<root>/~/linear`. Decayed; not clipped by default.
-  - `weight`: other leaves `w`, and anything else of rank two or more. Decayed
-    and clipped.
-
-  Raises:
-    ValueError: for a parameter that no rule covers.
-  """
-  return jax.tree.map_with_path(
-    lambda path, leaf: _label(agc.path_name(path), jnp.ndim(leaf)), params
-  )
 
 
 def is_decayed(params: Tree) -> Tree:
@@ -142,34 +126,110 @@ def is_clipped(params: Tree, unclipped: Iterable[str] = ('head',)) -> Tree:
   Raises:
     ValueError: for an entry of `unclipped` that names nothing.
   """
-  by_label = labels(params)
-  excluded = [_selected(params, by_label, entry) for entry in unclipped]
-  return jax.tree.map(lambda _, *hits: not any(hits), by_label, *excluded)
+  return jax.tree.map(lambda hit: not hit, groups.select(params, unclipped))
 
 
-def _selected(params: Tree, by_label: Tree, entry: str) -> Tree:
-  if entry in LABELS:
-    return jax.tree.map(lambda label: label == entry, by_label)
-  hits = jax.tree.map_with_path(
-    lambda path, _: bool(re.search(entry, agc.path_name(path))), by_label
+def audit(
+  params: Tree,
+  *,
+  learning_rate: float,
+  weight_decay: float = 0.0,
+  clipping: float | None = None,
+  eps: float = 1e-3,
+  unclipped: Iterable[str] = ('head',),
+  clip: str = 'agc',
+  axes: agc.Axes | None = None,
+) -> list[dict[str, Any]]:
+  """Who is treated how: one row per group of parameters treated alike.
+
+  Args:
+    params: parameters, or their shapes.
+    learning_rate: its peak, for the table.
+    weight_decay: this and the rest as for `sgd`.
+
+  Returns:
+    Rows with the keys `label`, `tensors`, `parameters`, `units` (of AGC; what
+    has no known units counts as 0), `weight_decay`, `clip`, `clipping` (None
+    if off), `learning_rate` and `paths`. Each parameter's path is in exactly
+    one of them.
+  """
+  is_on = clip != 'none' and clipping is not None
+  trees = (
+    params,
+    labels(params),
+    is_decayed(params),
+    is_clipped(params, unclipped),
   )
-  if not any(jax.tree.leaves(hits)):
-    raise ValueError(
-      f'unclipped={entry!r} names no label {LABELS} and its pattern matches '
-      'no parameter'
+  rows: dict[tuple, dict[str, Any]] = {}
+  leaves, _ = jax.tree.flatten_with_path(params)
+  for (path, leaf), *facts in zip(leaves, *map(jax.tree.leaves, trees[1:])):
+    label, decayed, clipped = facts
+    clipped = clipped and is_on
+    row = rows.setdefault(
+      (label, decayed, clipped),
+      {
+        'label': label,
+        'tensors': 0,
+        'parameters': 0,
+        'units': 0,
+        'weight_decay': weight_decay if decayed else 0.0,
+        'clip': clip if clipped else 'none',
+        'clipping': clipping if clipped else None,
+        'eps': eps if clipped and clip == 'agc' else None,
+        'learning_rate': learning_rate,
+        'paths': [],
+      },
     )
-  return hits
+    name = groups.path_name(path)
+    row['tensors'] += 1
+    row['parameters'] += math.prod(leaf.shape)
+    if clipped and clip == 'agc':
+      row['units'] += agc.count_units(leaf.shape, name, axes)
+    row['paths'].append(name)
+  return [rows[key] for key in sorted(rows)]
 
 
-def _label(path: str, rank: int) -> str:
-  name = path.rpartition('/')[2]
-  if name in ('b', 'scale', 'offset') or 'gain' in name or 'bias' in name:
-    return 'gain_or_bias'
-  if re.fullmatch(r'[^/]+/~/linear/w', path):
-    return 'head'
-  if name == 'w' or rank >= 2:
-    return 'weight'
-  raise ValueError(
-    f'no label for parameter {path} of rank {rank}: rename it (gain, bias, '
-    'w) or extend nfnets.optim.chain.labels'
+def format_audit(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows of `audit` as a table, with a line of totals."""
+  table = [
+    (
+      'group',
+      'tensors',
+      'parameters',
+      'decay',
+      'clipping',
+      'units',
+      'learning rate',
+      'for example',
+    )
+  ]
+  for row in rows:
+    clipping = 'none'
+    if row['clipping'] is not None:
+      clipping = f'{row["clip"]} {row["clipping"]:g}'
+    table.append(
+      (
+        row['label'],
+        f'{row["tensors"]:,}',
+        f'{row["parameters"]:,}',
+        f'{row["weight_decay"]:g}',
+        clipping,
+        f'{row["units"]:,}' if row['units'] else '-',
+        f'{row["learning_rate"]:g}',
+        row['paths'][0],
+      )
+    )
+  tensors, parameters, units = (
+    f'{sum(row[key] for row in rows):,}'
+    for key in ('tensors', 'parameters', 'units')
   )
+  table.append(('all', tensors, parameters, '', '', units, '', ''))
+  widths = [max(map(len, column)) for column in zip(*table)]
+  lines = []
+  for cells in table:
+    first, *middle, last = (
+      cell.ljust(width) if index in (0, 7) else cell.rjust(width)
+      for index, (cell, width) in enumerate(zip(cells, widths))
+    )
+    lines.append('  '.join((first, *middle, last)).rstrip())
+  return '\n'.join(lines)

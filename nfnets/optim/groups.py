@@ -1,0 +1,138 @@
+"""Every parameter's label and place, and selecting parameters by either."""
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+import jax
+
+LABELS = ('gain_or_bias', 'head', 'weight')
+
+Tree = TypeVar('Tree')
+
+
+def labels(params: Tree) -> Tree:
+  """Each parameter's label, in the structure of `params`.
+
+  - `gain_or_bias`: leaves `b`, `scale`, `offset`, and any with `gain` or
+    `bias` in its own name. Not decayed; clipped.
+  - `head`: `w` of `<root>/~/linear`. Decayed; not clipped by default.
+  - `weight`: other leaves `w`, and anything else of rank two or more. Decayed
+    and clipped.
+
+  Raises:
+    ValueError: for a parameter that no rule covers.
+  """
+  return jax.tree.map_with_path(
+    lambda path, leaf: _label(path_name(path), len(_shape(leaf))), params
+  )
+
+
+def stages(params: Tree) -> Tree:
+  """Each parameter's place in the network: stem, stage_1, ..., final, other.
+
+  A block opens a stage if it projects its shortcut or changes the width.
+  Everything after the last block, the head included, is `final`; what lies
+  in none of our networks' places is `other`.
+  """
+  of_block = _stage_of_each_block(params)
+
+  def place(path: tuple[object, ...], leaf: jax.Array) -> str:
+    top = _top_module(path_name(path))
+    if top in of_block:
+      return f'stage_{of_block[top]}'
+    if re.match(r'stem|initial|bias1$', top):
+      return 'stem'
+    if re.match(r'final|linear$|bias2$', top):
+      return 'final'
+    return 'other'
+
+  return jax.tree.map_with_path(place, params)
+
+
+def select(params: Tree, entries: Iterable[str]) -> Tree:
+  """True for every parameter that one of the entries names.
+
+  Args:
+    params: parameters, or their shapes.
+    entries: labels, places as `stages` names them, or patterns for
+      `re.search` in the path `module/name`, tried in this order.
+
+  Raises:
+    ValueError: for an entry that names nothing. (A label may be absent: a
+      network need not have a head.)
+  """
+  entries = (entries,) if isinstance(entries, str) else tuple(entries)
+  by_label, by_stage = labels(params), stages(params)
+  names = jax.tree.map_with_path(lambda path, _: path_name(path), params)
+  places = set(jax.tree.leaves(by_stage))
+
+  def hits(entry: str) -> Tree:
+    if entry in LABELS:
+      return jax.tree.map(lambda label: label == entry, by_label)
+    if entry in places:
+      return jax.tree.map(lambda stage: stage == entry, by_stage)
+    found = jax.tree.map(lambda name: bool(re.search(entry, name)), names)
+    if not any(jax.tree.leaves(found)):
+      raise ValueError(
+        f'{entry!r} is no label ({", ".join(LABELS)}), no part of the network '
+        f'({", ".join(sorted(places))}), and matches no parameter'
+      )
+    return found
+
+  return jax.tree.map(
+    lambda _, *found: any(found), names, *[hits(entry) for entry in entries]
+  )
+
+
+def path_name(path: tuple[object, ...]) -> str:
+  """A leaf's path as `module/name`."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _label(path: str, rank: int) -> str:
+  name = path.rpartition('/')[2]
+  if name in ('b', 'scale', 'offset') or 'gain' in name or 'bias' in name:
+    return 'gain_or_bias'
+  if re.fullmatch(r'[^/]+/~/linear/w', path):
+    return 'head'
+  if name == 'w' or rank >= 2:
+    return 'weight'
+  raise ValueError(
+    f'no label for parameter {path} of rank {rank}: rename it (gain, bias, '
+    'w) or extend nfnets.optim.groups.labels'
+  )
+
+
+def _stage_of_each_block(params: Tree) -> dict[str, int]:
+  blocks: dict[str, dict[str, tuple[int, ...]]] = {}
+  for path, leaf in jax.tree.flatten_with_path(params)[0]:
+    name = path_name(path)
+    top = _top_module(name)
+    if 'block' in top:
+      blocks.setdefault(top, {})[name.partition(top)[2]] = _shape(leaf)
+  stage_of, stage, width = {}, 0, None
+  for block in sorted(blocks, key=_block_order):
+    shapes = blocks[block]
+    projects = any('conv_shortcut' in name for name in shapes)
+    convs = [name for name in shapes if re.search(r'/conv\d\w*/w$', name)]
+    last_width = shapes[max(convs)][-1] if convs else width
+    if not stage_of or projects or last_width != width:
+      stage += 1
+    stage_of[block], width = stage, last_width
+  return stage_of
+
+
+def _block_order(block: str) -> tuple[str, int]:
+  # Haiku numbers the second of a name _1; a version (block_v2) isn't a number.
+  base, index = re.fullmatch(r'(.*?block(?:_v\d+)?)(?:_(\d+))?', block).groups()
+  return base, int(index or 0)
+
+
+def _top_module(name: str) -> str:
+  parts = [part for part in name.split('/') if part != '~']
+  return parts[1] if len(parts) > 1 else ''
+
+
+def _shape(leaf: object) -> tuple[int, ...]:
+  return tuple(getattr(leaf, 'shape', ()))

@@ -1,0 +1,123 @@
+"""What adaptive gradient clipping does to a network, as a few numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from nfnets.optim import agc, groups
+
+QUANTILES = (0.1, 0.5, 0.9)
+# Beyond these shares AGC is a fixed step length, or nothing at all.
+ALMOST_ALL = 0.98
+ALMOST_NONE = 0.001
+
+
+def observe(
+  params: groups.Tree,
+  grads: groups.Tree,
+  clipping: float,
+  eps: float = 1e-3,
+  unclipped: Iterable[str] = ('head',),
+  axes: agc.Axes | None = None,
+) -> dict[str, jax.Array]:
+  """Shares of clipped units and quantiles of r = ||G|| / max(||W||, eps).
+
+  Pure and traceable; give it the gradients that the chain is given, before
+  clipping. A unit is clipped where r > `clipping`; shares are of the units
+  that clipping applies to, quantiles of all units.
+
+  Args:
+    params: parameters, as before the step.
+    grads: their gradients.
+    clipping: lambda.
+    eps: floor of ||W||.
+    unclipped: as for `chain.sgd`.
+    axes: as for `agc.adaptive_grad_clip`.
+
+  Returns:
+    float32 scalars, `[]`:
+    - `agc/clipped_fraction`: of the whole network.
+    - `agc/label/<label>/...` and `agc/stage/<stage>/...`, with
+      `clipped_fraction`, `ratio_q10`, `ratio_q50`, `ratio_q90`, `ratio_max`.
+    - `agc/<layer>/clipped_fraction` for each clipped weight tensor, by its
+      module's path.
+    A share of nothing (all of a label unclipped, say) is left out.
+  """
+  leaves, _ = jax.tree.flatten_with_path(params)
+  names = [groups.path_name(path) for path, _ in leaves]
+  all_ratios = [
+    _ratios(param, grad, eps, agc.unit_axes(param.shape, name, axes))
+    for name, (_, param), grad in zip(names, leaves, jax.tree.leaves(grads))
+  ]
+  free = jax.tree.leaves(groups.select(params, unclipped))
+  labels = jax.tree.leaves(groups.labels(params))
+  stages = jax.tree.leaves(groups.stages(params))
+  hits = [
+    None if is_free else jnp.sum(ratios > clipping)
+    for ratios, is_free in zip(all_ratios, free)
+  ]
+
+  values = _fraction('agc', hits, all_ratios)
+  for kind, members in (('label', labels), ('stage', stages)):
+    for group in sorted(set(members)):
+      chosen = [i for i, member in enumerate(members) if member == group]
+      prefix = f'agc/{kind}/{group}'
+      ratios = [all_ratios[i] for i in chosen]
+      values |= _fraction(prefix, [hits[i] for i in chosen], ratios)
+      values |= _spread(prefix, ratios)
+  for name, label, hit, ratios in zip(names, labels, hits, all_ratios):
+    if label != 'gain_or_bias':
+      layer = name.rpartition('/')[0]
+      values |= _fraction(f'agc/{layer}', [hit], [ratios])
+  return values
+
+
+def warning(values: Mapping[str, float], clipping: float) -> str | None:
+  """One line if almost every unit, or almost none, is clipped; else None."""
+  fraction = float(values['agc/clipped_fraction'])
+  if fraction > ALMOST_ALL:
+    return (
+      f'AGC clips {fraction:.1%} of all units: with clipping={clipping:g} the '
+      'gradient only gives the direction; try a larger clipping (smaller '
+      'batches want larger values)'
+    )
+  if fraction < ALMOST_NONE:
+    return (
+      f'AGC clips {fraction:.2%} of all units: clipping={clipping:g} does '
+      'next to nothing; try a smaller clipping (larger batches want smaller '
+      'values)'
+    )
+  return None
+
+
+def _ratios(
+  param: jax.Array, grad: jax.Array, eps: float, axes: Sequence[int]
+) -> jax.Array:
+  size = jnp.maximum(agc.unitwise_norm(param, axes), eps)
+  return (agc.unitwise_norm(grad, axes) / size).ravel()
+
+
+def _fraction(
+  prefix: str,
+  hits: Sequence[jax.Array | None],
+  ratios: Sequence[jax.Array],
+) -> dict[str, jax.Array]:
+  counted = [
+    (hit, ratio.size) for hit, ratio in zip(hits, ratios) if hit is not None
+  ]
+  if not counted:
+    return {}
+  clipped = sum(hit for hit, _ in counted)
+  units = sum(size for _, size in counted)
+  return {f'{prefix}/clipped_fraction': clipped / jnp.float32(units)}
+
+
+def _spread(prefix: str, ratios: Sequence[jax.Array]) -> dict[str, jax.Array]:
+  joined = jnp.concatenate(ratios)
+  values = jnp.quantile(joined, jnp.array(QUANTILES))
+  named = {
+    f'{prefix}/ratio_q{round(100 * q)}': value
+    for q, value in zip(QUANTILES, values)
+  }
+  return named | {f'{prefix}/ratio_max': jnp.max(joined)}

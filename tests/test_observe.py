@@ -1,0 +1,128 @@
+"""The observatory's numbers against the clipper's own doing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnets.optim import chain, observe
+
+RNG = np.random.RandomState(0)
+
+
+def noise(*shape):
+  return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def network():
+  params = {
+    'Net/~/stem_conv0': {'w': noise(3, 3, 3, 8), 'bias': noise(8)},
+    'Net/~/nf_block': {'skip_gain': np.zeros((), np.float32)},
+    'Net/~/nf_block/~/conv0': {'w': noise(1, 1, 8, 16), 'gain': noise(16)},
+    'Net/~/nf_block_1/~/conv0': {'w': noise(1, 1, 16, 16)},
+    'Net/~/nf_block_2/~/conv0': {'w': noise(1, 1, 16, 32)},
+    'Net/~/linear': {'w': noise(32, 5), 'b': np.zeros(5, np.float32)},
+  }
+  # Around half of the units pass lambda = 0.01.
+  grads = jax.tree.map(
+    lambda p: (
+      noise(*p.shape)
+      * np.exp(2 * noise(*p.shape[-1:]))[(None,) * (p.ndim - 1)]
+      * np.float32(0.01)
+      if p.ndim
+      else np.float32(1e-7)
+    ),
+    params,
+  )
+  return params, grads
+
+
+def test_shares_equal_what_the_clipper_changes(network):
+  params, grads = network
+  values = jax.jit(lambda p, g: observe.observe(p, g, 0.01))(params, grads)
+  clipper = chain.clipper('agc', 0.01)
+  clipped, _ = clipper.update(grads, clipper.init(params), params)
+  total = units = 0
+  for module, leaves in params.items():
+    for name, param in leaves.items():
+      if (module, name) == ('Net/~/linear', 'w'):
+        continue
+      hit = np.array(clipped[module][name] != grads[module][name])
+      if param.squeeze().ndim <= 1:
+        hit = np.any(hit).reshape(1)
+      else:
+        hit = hit.reshape(-1, param.shape[-1]).any(0)
+      total, units = total + hit.sum(), units + hit.size
+      if name == 'w':
+        np.testing.assert_allclose(
+          values[f'agc/{module}/clipped_fraction'], hit.mean(), rtol=1e-6
+        )
+  np.testing.assert_allclose(
+    values['agc/clipped_fraction'], total / units, rtol=1e-6
+  )
+  assert 0.1 < total / units < 0.9
+
+
+def test_quantiles_equal_numpy(network):
+  params, grads = network
+  values = observe.observe(params, grads, 0.01)
+  ratios = np.concatenate(
+    [
+      np.linalg.norm(grads[module]['w'].reshape(-1, n), axis=0)
+      / np.linalg.norm(params[module]['w'].reshape(-1, n), axis=0)
+      for module, n in (
+        ('Net/~/nf_block/~/conv0', 16),
+        ('Net/~/nf_block_1/~/conv0', 16),
+      )
+    ]
+  )
+  gain = 'Net/~/nf_block/~/conv0', 'gain'
+  vector = [
+    np.linalg.norm(grads[gain[0]][gain[1]])
+    / np.linalg.norm(params[gain[0]][gain[1]]),
+    1e-7 / 1e-3,
+  ]
+  ratios = np.concatenate([ratios, vector])
+  for q in (10, 50, 90):
+    np.testing.assert_allclose(
+      values[f'agc/stage/stage_1/ratio_q{q}'],
+      np.quantile(ratios, q / 100),
+      rtol=1e-4,
+    )
+  np.testing.assert_allclose(
+    values['agc/stage/stage_1/ratio_max'], ratios.max(), rtol=1e-5
+  )
+
+
+def test_groups_are_whole_and_the_unclipped_have_no_share(network):
+  values = observe.observe(*network, 0.01)
+  assert all(v.shape == () and v.dtype == jnp.float32 for v in values.values())
+  for kind, names in (
+    ('label', ('gain_or_bias', 'head', 'weight')),
+    ('stage', ('stem', 'stage_1', 'stage_2', 'final')),
+  ):
+    found = {k.split('/')[2] for k in values if k.startswith(f'agc/{kind}/')}
+    assert found == set(names)
+  assert 'agc/label/head/clipped_fraction' not in values
+  assert 'agc/label/head/ratio_q50' in values
+  assert 'agc/Net/~/linear/clipped_fraction' not in values
+  every = observe.observe(*network, 0.01, unclipped=())
+  assert 'agc/Net/~/linear/clipped_fraction' in every
+
+
+@pytest.mark.parametrize(
+  ('fraction', 'says'),
+  [(1.0, 'larger clipping'), (0.0, 'smaller clipping'), (0.5, None)],
+)
+def test_it_warns_when_almost_all_or_almost_nothing_is_clipped(fraction, says):
+  line = observe.warning({'agc/clipped_fraction': fraction}, 0.01)
+  assert (line is None) if says is None else (says in line)
+  assert line is None or '\n' not in line
+
+
+def test_extreme_lambdas_raise_the_warning_on_a_network(network):
+  tight = observe.observe(*network, 1e-9)
+  assert 'larger' in observe.warning(tight, 1e-9)
+  loose = observe.observe(*network, 1e9)
+  assert 'smaller' in observe.warning(loose, 1e9)
