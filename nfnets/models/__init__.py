@@ -9,10 +9,20 @@ import jax
 from nfnets import variants
 from nfnets.models import activations
 from nfnets.models.cifar_resnet import CIFARResNet
+from nfnets.models.fixup_resnet import FixUpResNet
+from nfnets.models.nf_regnet import NFRegNet
+from nfnets.models.nf_resnet import NFResNet
 from nfnets.models.nfnet import NFNet
+from nfnets.models.resnet import ResNet
+from nfnets.models.skipinit_resnet import SkipInitResNet
 
 FAMILIES = {
   'nfnet': (NFNet, variants.NFNET),
+  'nf_resnet': (NFResNet, variants.NF_RESNET),
+  'nf_regnet': (NFRegNet, variants.NF_REGNET),
+  'resnet': (ResNet, variants.RESNET),
+  'skipinit_resnet': (SkipInitResNet, variants.SKIPINIT_RESNET),
+  'fixup_resnet': (FixUpResNet, variants.FIXUP_RESNET),
   'cifar_resnet': (CIFARResNet, variants.CIFAR_RESNET),
 }
 

@@ -37,6 +37,7 @@ class CIFARResNet(hk.Module):
     stochdepth_rate: rate that the last block approaches; None for 0.
     skipinit_gain: initial `skip_gain`, a number or an initializer; 'nf' alone.
     ws_eps: see `layers.standardize`.
+    folded: run weights by `nfnets.weights.fold`; 'nf' alone, inference only.
     cross_replica_axis: see `layers.BatchNorm`.
     remat: recompute each block in the backward pass.
     features: return each stage's output too.
@@ -54,6 +55,7 @@ class CIFARResNet(hk.Module):
     stochdepth_rate: float | None = None,
     skipinit_gain: float | Callable = 0.0,
     ws_eps: str = 'published',
+    folded: bool = False,
     cross_replica_axis: str | None = None,
     remat: bool = False,
     features: bool = False,
@@ -64,19 +66,20 @@ class CIFARResNet(hk.Module):
       raise ValueError(
         f'no normalizer {normalizer!r}: use one of {", ".join(NORMALIZERS)}.'
       )
+    if folded and normalizer != 'nf':
+      raise ValueError("folded=True folds normalizer='nf' alone.")
     self.is_nf = normalizer == 'nf'
-    self.activation = activations.get(activation, scaled=self.is_nf)
+    self.activation = activations.get(activation, scaled=False)
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
     self.features = features
+    kit = kits.make('nf', activation, ws_eps, folded=folded)
     if self.is_nf:
+      self.activation = kit.activation
       block = functools.partial(
-        NFBasicBlock,
-        kit=kits.make('nf', activation, ws_eps),
-        alpha=alpha,
-        skipinit_gain=skipinit_gain,
+        NFBasicBlock, kit=kit, alpha=alpha, skipinit_gain=skipinit_gain
       )
-      self.stem = layers.WSConv2D(16, 3, eps=ws_eps, name='initial_conv')
+      self.stem = kit.conv(16, 3, name='initial_conv')
     else:
       conv = functools.partial(
         ConvNorm, normalizer=normalizer, cross_replica_axis=cross_replica_axis
@@ -92,7 +95,7 @@ class CIFARResNet(hk.Module):
     if stochdepth_rate is None:
       stochdepth_rate = variant['stochdepth_rate']
     self.numbers = stages.numbers(
-      depths, stochdepth_rate, alpha if self.is_nf else None
+      depths, stochdepth_rate, alpha if self.is_nf and kit.is_nf else None
     )
     init = hk.initializers.RandomNormal(0.01) if self.is_nf else None
     self.linear = layers.Linear(num_classes, init, name='linear')
@@ -142,6 +145,7 @@ class NFBasicBlock(hk.Module):
     name: str = 'nf_block',
   ) -> None:
     super().__init__(name)
+    self.is_nf = kit.is_nf
     self.activation = kit.activation
     self.alpha = alpha
     self.skipinit_gain = skipinit_gain
@@ -160,15 +164,17 @@ class NFBasicBlock(hk.Module):
     is_training: bool,
     key: jax.Array | None,
     stochdepth_rate: float,
-    expected_std: float,
+    expected_std: float = 1.0,
   ) -> jax.Array:
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     act = self.activation(x) / expected_std
     shortcut = self.conv_shortcut(act) if self.conv_shortcut else x
     branch = self.branch(act)
     branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
-    gain = kits.skip_gain(self.skipinit_gain)
-    return shortcut + branch * (gain * self.alpha).astype(branch.dtype)
+    if self.is_nf:
+      gain = kits.skip_gain(self.skipinit_gain)
+      branch = branch * (gain * self.alpha).astype(branch.dtype)
+    return shortcut + branch
 
   def branch(self, act: jax.Array) -> jax.Array:
     """The residual branch before stochastic depth, gain and alpha."""

@@ -16,6 +16,7 @@ from nfnets.models import convolution
 Initializer = Callable[..., jax.Array]
 
 WS_EPS = ('published', 'timm')
+PADDINGS = ('same', 'symmetric')
 
 
 class WSConv2D(hk.Module):
@@ -24,8 +25,10 @@ class WSConv2D(hk.Module):
   Args:
     channels: O.
     kernel: side of the square window.
-    stride: of both axes; padding is TensorFlow's 'SAME'.
+    stride: of both axes.
     groups: that C and O are split into.
+    padding: 'same' as TensorFlow pads, or 'symmetric' as PyTorch does, see
+      `pad_symmetrically`.
     eps: how a vanishing variance is guarded, see `standardize`.
   """
 
@@ -35,6 +38,7 @@ class WSConv2D(hk.Module):
     kernel: int,
     stride: int = 1,
     groups: int = 1,
+    padding: str = 'same',
     eps: str = 'published',
     name: str | None = None,
   ) -> None:
@@ -43,6 +47,7 @@ class WSConv2D(hk.Module):
     self.kernel = kernel
     self.stride = stride
     self.groups = groups
+    self.padding = padding
     self.eps = eps
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,13 +57,12 @@ class WSConv2D(hk.Module):
     gain = hk.get_parameter('gain', (self.channels,), init=jnp.ones)
     bias = hk.get_parameter('bias', (self.channels,), init=jnp.zeros)
     weights = standardize(w, gain, self.eps)
-    stride = (self.stride, self.stride)
-    out = convolution.conv2d(x, weights, stride, self.groups)
+    out = _convolve(x, weights, self.stride, self.groups, self.padding)
     return out + _per_channel(bias, x)
 
 
 class Conv2D(hk.Module):
-  """Plain convolution, 'SAME' padding, initialized by He's rule by default."""
+  """Plain convolution, initialized by He's rule by default."""
 
   def __init__(
     self,
@@ -68,6 +72,7 @@ class Conv2D(hk.Module):
     groups: int = 1,
     with_bias: bool = False,
     w_init: Initializer | None = None,
+    padding: str = 'same',
     name: str | None = None,
   ) -> None:
     super().__init__(name)
@@ -76,14 +81,14 @@ class Conv2D(hk.Module):
     self.stride = stride
     self.groups = groups
     self.with_bias = with_bias
+    self.padding = padding
     self.w_init = w_init or normal_fan_in(2.0)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
     shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
     w = hk.get_parameter('w', shape, init=self.w_init)
-    stride = (self.stride, self.stride)
-    out = convolution.conv2d(x, w, stride, self.groups)
+    out = _convolve(x, w, self.stride, self.groups, self.padding)
     if self.with_bias:
       b = hk.get_parameter('b', (self.channels,), init=jnp.zeros)
       out = out + _per_channel(b, x)
@@ -105,11 +110,8 @@ class Linear(hk.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, C]` to `[N, O]`."""
-    # Not corrected for the truncation, as published: std 0.88 / sqrt(fan_in).
-    init = self.w_init or hk.initializers.TruncatedNormal(
-      1 / math.sqrt(x.shape[-1])
-    )
-    w = hk.get_parameter('w', (x.shape[-1], self.features), init=init)
+    shape = (x.shape[-1], self.features)
+    w = hk.get_parameter('w', shape, init=self.w_init or truncated_fan_in)
     b = hk.get_parameter('b', (self.features,), init=jnp.zeros)
     return x @ w.astype(x.dtype) + b.astype(x.dtype)[None]
 
@@ -225,9 +227,61 @@ def standardize(
   return (w - mean) * (scale * gain.astype(jnp.float32)[None, None, None])
 
 
+def pad_symmetrically(
+  x: jax.Array, kernel: int, stride: int, padding: str, value: float = 0.0
+) -> jax.Array:
+  """Makes a 'SAME' window start where symmetric padding lets it start.
+
+  The two differ for strided windows on even sides alone: 'SAME' then pads one
+  less at the top and left. The result's own output has a row and a column too
+  many; cut it to `ceil(H / stride)`, `ceil(W / stride)`.
+
+  Args:
+    x: `[N, H, W, C]`.
+    kernel: side of the window.
+    stride: 1 or 2.
+    padding: one of `PADDINGS`; 'same' returns x.
+    value: what is padded with.
+  """
+  if padding == 'same' or stride == 1 or kernel == 1:
+    return x
+  pads = [(1, 1) if side % 2 == 0 else (0, 0) for side in x.shape[1:3]]
+  return jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
+
+
+def conv_init(name: str) -> Initializer:
+  """'he' N(0, 2 / fan_in), 'lecun' N(0, 1 / fan_in), or 'truncated'."""
+  known = {
+    'he': normal_fan_in(2.0),
+    'lecun': normal_fan_in(1.0),
+    'truncated': truncated_fan_in,
+  }
+  if name not in known:
+    raise ValueError(f'no conv_init {name!r}: use one of {", ".join(known)}.')
+  return known[name]
+
+
 def normal_fan_in(scale: float) -> Initializer:
   """N(0, scale / fan_in)."""
   return hk.initializers.VarianceScaling(scale, 'fan_in', 'normal')
+
+
+def truncated_fan_in(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+  """Haiku's default: N(0, 1 / fan_in) cut at two deviations, not corrected.
+
+  The published networks' plain layers start so, with std 0.88 / sqrt(fan_in).
+  """
+  std = 1 / math.sqrt(math.prod(shape[:-1]))
+  return hk.initializers.TruncatedNormal(std)(shape, dtype)
+
+
+def _convolve(
+  x: jax.Array, weights: jax.Array, stride: int, groups: int, padding: str
+) -> jax.Array:
+  height, width = (-(-side // stride) for side in x.shape[1:3])
+  x = pad_symmetrically(x, weights.shape[0], stride, padding)
+  out = convolution.conv2d(x, weights, (stride, stride), groups)
+  return out[:, :height, :width]
 
 
 def _kernel_shape(

@@ -36,6 +36,8 @@ class NFNet(hk.Module):
       BN before every activation, no weight standardization, gamma, alpha,
       expected std, skip gain or factor 2 on squeeze-excite.
     ws_eps: see `layers.standardize`.
+    padding: see `layers.WSConv2D`.
+    folded: run weights by `nfnets.weights.fold`; inference only.
     cross_replica_axis: see `layers.BatchNorm`.
     remat: recompute each block in the backward pass.
     features: return each stage's output too.
@@ -59,13 +61,17 @@ class NFNet(hk.Module):
     skipinit_gain: float | Callable = 0.0,
     normalizer: str = 'nf',
     ws_eps: str = 'published',
+    padding: str = 'same',
+    folded: bool = False,
     cross_replica_axis: str | None = None,
     remat: bool = False,
     features: bool = False,
     name: str = 'NFNet',
   ) -> None:
     super().__init__(name)
-    kit = kits.make(normalizer, activation, ws_eps, cross_replica_axis)
+    kit = kits.make(
+      normalizer, activation, ws_eps, cross_replica_axis, padding, folded
+    )
     self.activation = kit.activation
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
@@ -212,9 +218,7 @@ class NFBlock(hk.Module):
     """The input, or a projection of what the activation made of it."""
     if self.conv_shortcut is None:
       return x
-    if self.stride > 1:
-      act = hk.avg_pool(act, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')
-    return self.conv_shortcut(act)
+    return self.conv_shortcut(stages.avg_pool(act) if self.stride > 1 else act)
 
 
 def _widths(widths: Sequence[int] | str | None, variant: Mapping) -> tuple:

@@ -140,6 +140,19 @@ def classify(
   return {'logits': logits.astype(jnp.float32), 'pool': pool}
 
 
+def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
+  """3x3 maximum at stride 2 of `[N, H, W, C]`; padding as in `WSConv2D`."""
+  height, width = (-(-side // 2) for side in x.shape[1:3])
+  x = layers.pad_symmetrically(x, 3, 2, padding, value=-jnp.inf)
+  pooled = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
+  return pooled[:, :height, :width]
+
+
+def avg_pool(x: jax.Array) -> jax.Array:
+  """2x2 mean at stride 2 over the pixels there are, of `[N, H, W, C]`."""
+  return hk.avg_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')
+
+
 def with_strides(
   outputs: Sequence[jax.Array], first: int
 ) -> dict[int, jax.Array]:
