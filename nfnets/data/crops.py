@@ -4,10 +4,15 @@ Windows are `(top, left, height, width)` in whole pixels. Random ones are a
 function of numbers in [0, 1) that the caller draws.
 """
 
+import functools
 import math
 
 import cv2
 import numpy as np
+from scipy import sparse
+
+# The pipeline's threads each resize an image; OpenCV's own would only compete.
+cv2.setNumThreads(0)
 
 Window = tuple[int, int, int, int]
 
@@ -85,7 +90,11 @@ def padded_cut(
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes uint8 [H, W, 3], bicubic, no antialias, clamped to 0..255."""
+  """Resizes uint8 [H, W, 3] for training: bicubic, no antialias, clamped.
+
+  OpenCV's kernel has a = -0.75, where the published a = -0.5 (`resize_exact`)
+  takes five times as long; on photographs they differ by half a grey level.
+  """
   if image.shape[:2] == (height, width):
     return image
   return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -93,11 +102,45 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def resize_then_crop(image: np.ndarray, image_size: int) -> np.ndarray:
   """NFNets' evaluation: squash to s + 32, then the centre s."""
-  large = resize(image, image_size + 32, image_size + 32)
+  large = resize_exact(image, image_size + 32, image_size + 32)
   return cut(large, (16, 16, image_size, image_size))
 
 
 def crop_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
   """ResNets' and NF-RegNets' evaluation: padded centre crop, resized."""
   window = centre_window(*image.shape[:2], image_size)
-  return resize(cut(image, window), image_size, image_size)
+  return resize_exact(cut(image, window), image_size, image_size)
+
+
+def resize_exact(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Resizes uint8 [H, W, 3] as tf.image.resize's bicubic, rounded and clamped.
+
+  Keys' kernel with a = -0.5, half-pixel centres, no antialias.
+  """
+  if image.shape[:2] == (height, width):
+    return image
+  old_height, old_width, channels = image.shape
+  rows = image.reshape(old_height, -1).astype(np.float32)
+  rows = _bicubic(old_height, height) @ rows
+  columns = rows.reshape(height, old_width, channels).swapaxes(0, 1)
+  columns = _bicubic(old_width, width) @ columns.reshape(old_width, -1)
+  resized = columns.reshape(width, height, channels).swapaxes(0, 1)
+  return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=256)
+def _bicubic(old: int, new: int) -> sparse.csr_array:
+  """Returns the weights [new, old] of one axis; taps outside are left out."""
+  centre = (np.arange(new) + 0.5) * (old / new) - 0.5
+  first = np.floor(centre).astype(int) - 1
+  taps = first[:, None] + np.arange(4)
+  x = np.abs(centre[:, None] - taps)
+  near = ((1.5 * x - 2.5) * x) * x + 1  # Keys 1981, a = -0.5, |x| <= 1
+  far = ((-0.5 * x + 2.5) * x - 4) * x + 2  # 1 < |x| < 2
+  weights = np.where(x <= 1, near, far) * ((taps >= 0) & (taps < old))
+  weights /= weights.sum(1, keepdims=True)
+  data = weights.astype(np.float32).ravel()
+  columns = np.clip(taps, 0, old - 1).ravel()
+  return sparse.csr_array(
+    (data, columns, np.arange(0, 4 * new + 1, 4)), shape=(new, old)
+  )

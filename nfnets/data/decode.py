@@ -12,6 +12,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+MAX_PIXELS = 80_000_000  # a damaged header must not fill the memory
+
 
 def decode(data: bytes | np.ndarray) -> np.ndarray:
   """Returns uint8 [H, W, 3] for a file's bytes or for uint8 [H, W, 3] itself.
@@ -29,22 +31,44 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
     raise ValueError('the file is empty')
   # Orientation is a tag of EXIF; without the marker there is nothing to turn.
   if data[:2] == b'\xff\xd8' and b'Exif\0' not in data[:65536]:
-    _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     if colorspace in ('YCbCr', 'RGB', 'Gray'):
-      return simplejpeg.decode_jpeg(data, 'RGB')
+      _check_size(height, width)
+      return _decode_jpeg(data)
   return _decode_any(data)
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+  # The fast transform is TensorFlow's default: equal to it bit for bit.
+  try:
+    return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True)
+  except ValueError as error:
+    # Stray bytes between segments harm no pixel; real photographs have them.
+    if 'extraneous bytes' not in str(error):
+      raise
+    return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True, strict=False)
 
 
 def _decode_any(data: bytes) -> np.ndarray:
   try:
     with Image.open(io.BytesIO(data)) as file:
+      _check_size(*file.size)
       image = ImageOps.exif_transpose(file)
       if image.mode.startswith('I') or image.mode == 'F':
-        grey = np.asarray(image)
-        if image.mode == 'F' or grey.max(initial=0) > 65535:
-          raise ValueError(f'pixel mode {image.mode} has no known range')
-        levels = (grey.astype(np.int64) >> 8).astype(np.uint8)
-        return np.repeat(levels[..., None], 3, axis=-1)
+        return _high_byte(image)
       return np.array(image.convert('RGB'))
-  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise ValueError(str(error)) from error
+  except Exception as error:  # Pillow's readers raise nearly anything.
+    raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_size(height: int, width: int) -> None:
+  if height * width > MAX_PIXELS:
+    raise ValueError(f'{height} x {width} pixels are over {MAX_PIXELS}')
+
+
+def _high_byte(image: Image.Image) -> np.ndarray:
+  grey = np.asarray(image)
+  if image.mode == 'F' or not 0 <= grey.min() <= grey.max() <= 65535:
+    raise ValueError(f'the range of pixel mode {image.mode} is unknown')
+  levels = (grey.astype(np.int32) >> 8).astype(np.uint8)
+  return np.repeat(levels[..., None], 3, axis=-1)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
-from absl import logging
 
 from nfnets.data import crops
-from nfnets.data import decode as decoding
+from nfnets.data.reader import Reader
 from nfnets.data.sources import Source
 
 Batch = dict[str, np.ndarray]
@@ -65,7 +64,7 @@ def train_batches(
   """
   first, size = _part(batch_size, process_index, process_count)
   augment = _augmentation(crop, flip, image_size, seed)
-  reader = _Reader(source, cache, on_error, skipped)
+  reader = Reader(source, cache, on_error, skipped)
   order = functools.lru_cache(maxsize=4)(
     lambda epoch: _permutation(len(source), seed, epoch)
   )
@@ -109,7 +108,7 @@ def eval_batches(
   """
   first, size = _part(batch_size, process_index, process_count)
   prepare = _preprocessing(preprocessing, image_size)
-  reader = _Reader(source, False, on_error, skipped)
+  reader = Reader(source, False, on_error, skipped)
   padding = np.zeros((image_size, image_size, 3), np.uint8), 0, -1
 
   def load(step: int, slots: range) -> Batch:
@@ -125,59 +124,6 @@ def eval_batches(
     return {**batch, 'mask': (batch['ids'] >= 0).astype(np.float32)}
 
   return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
-
-
-class _Reader:
-  """Decoded, checked examples of a source."""
-
-  def __init__(
-    self,
-    source: Source,
-    cache: bool,
-    on_error: str,
-    skipped: dict[str, str] | None,
-  ):
-    if on_error not in ('raise', 'skip'):
-      raise ValueError(f"on_error {on_error!r} is neither 'raise' nor 'skip'")
-    if not len(source):
-      raise ValueError('the source holds no examples')
-    self._source = source
-    self._cache = {} if cache else None
-    self._on_error = on_error
-    self._skipped = {} if skipped is None else skipped
-
-  def read(self, index: int) -> tuple[int, np.ndarray, int]:
-    """Returns (index, image, label) of the first good one from `index` on."""
-    for ahead in range(len(self._source)):
-      i = (index + ahead) % len(self._source)
-      example = self.read_or_none(i)
-      if example is not None:
-        return i, *example
-    raise ValueError(f'none of {len(self._source)} examples could be read')
-
-  def read_or_none(self, index: int) -> tuple[np.ndarray, int] | None:
-    if self._cache is not None and index in self._cache:
-      return self._cache[index]
-    try:
-      example = self._read(index)
-    except (OSError, ValueError) as error:
-      where = self._source.describe(index)
-      if self._on_error == 'raise':
-        raise ValueError(f'{where}: {error}') from error
-      if where not in self._skipped:
-        self._skipped[where] = str(error)
-        logging.warning('skipped %s: %s', where, error)
-      return None
-    if self._cache is not None:
-      self._cache[index] = example
-    return example
-
-  def _read(self, index: int) -> tuple[np.ndarray, int]:
-    example = self._source[index]
-    label, num_classes = example['label'], self._source.num_classes
-    if not 0 <= label < num_classes:
-      raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
-    return decoding.decode(example['image']), label
 
 
 def _part(
@@ -223,7 +169,7 @@ def _preprocessing(
   choices = {
     'resize_crop_32': crops.resize_then_crop,
     'crop_resize': crops.crop_then_resize,
-    'none': lambda image, size: crops.resize(image, size, size),
+    'none': lambda image, size: crops.resize_exact(image, size, size),
   }
   if name not in choices:
     raise ValueError(

@@ -178,6 +178,12 @@ class Tfds:
     self._data = builder.as_data_source(
       split=self._split, decoders={'image': tfds.decode.SkipDecoding()}
     )
+    for part in builder.info.splits[self._split].file_instructions:
+      if not os.path.exists(part.filename):
+        raise FileNotFoundError(
+          f'{part.filename} is missing, though dataset_info.json beside it '
+          'lists it; copy or prepare the data again'
+        )
 
   def __len__(self) -> int:
     return len(self._data)
@@ -219,10 +225,7 @@ def _prepared(name: str, data_dir: str | None) -> str:
     data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
   ).expanduser()
   base, _, version = name.partition(':')
-  prepare = (
-    f'python -m scripts.prepare_data --dataset={base} --data_dir={root} '
-    '(needs requirements-prepare.txt)'
-  )
+  prepare = f'python -m scripts.prepare_data --dataset={base} --data_dir={root}'
   found = {
     info.parent.name: info
     for info in (root / base).glob('*/dataset_info.json')
@@ -236,11 +239,12 @@ def _prepared(name: str, data_dir: str | None) -> str:
     )
   newest = max(found, key=lambda v: [int(part) for part in v.split('.')])
   info = found[version or newest]
-  file_format = json.loads(info.read_text()).get('fileFormat', 'tfrecord')
-  if file_format != 'array_record':
+  facts = json.loads(info.read_text())
+  formats = [facts.get('fileFormat', 'tfrecord')]
+  if 'array_record' not in formats + facts.get('alternativeFileFormats', []):
     raise ValueError(
-      f'{info.parent} is in {file_format} format, which needs TensorFlow to '
-      f'read; convert it: {prepare}'
+      f'{info.parent} is in {formats[0]} format, which has no random access; '
+      f'convert it: {prepare}'
     )
   return str(info.parent)
 
