@@ -23,7 +23,9 @@ def get_config() -> ConfigDict:
   config.data.eval_image_size = 8
   config.data.mean = (77.8, 77.8, 77.8)
   config.data.std = (95.9, 95.9, 95.9)
+  config.data.crop = 'pad1'  # a flipped digit is another sign
   config.augment.pad = 0
+  config.optimizer.weight_decay = 5e-4
   config.schedule.name = 'warmup_cosine'
   config.schedule.warmup_steps = 22  # 2 epochs
   config.optimizer.nesterov = True

@@ -76,7 +76,7 @@ def make_train_step(
       config.ema.mode,
     )
     new = TrainState(state.step, params, net_state, opt_state, *averages)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics['loss'])
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
     metrics |= {

@@ -1,0 +1,196 @@
+"""The train and eval steps, on four fake devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nfnets import parallel, recipe, step
+
+
+def all_close(tree, other, rtol=2e-5, atol=2e-6):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol),
+    tree,
+    other,
+  )
+
+
+@pytest.mark.parametrize('clip', ['none', 'agc'])
+def test_four_devices_take_the_step_of_one(clip):
+  config = tiny.config(optimizer__clip=clip, ema__mode='warmup')
+  four, metrics_4 = tiny.take_steps(config, jax.devices())
+  one, metrics_1 = tiny.take_steps(config, jax.devices()[:1])
+  all_close(parallel.to_host(four), parallel.to_host(one))
+  all_close(parallel.to_host(metrics_4), parallel.to_host(metrics_1), 1e-4)
+
+
+def gradients(normalizer, devices):
+  """Before AGC: it would hide a gradient that is a multiple too large."""
+  config = tiny.config(normalizer)
+  network, _, state = tiny.network_and_state(config)
+  gradient = step.make_gradient(config, network)
+
+  def per_device(state, batch, key):
+    inputs = step.augment_batch(config, key, batch)
+    grads, _ = gradient(state.params, state.state, key, inputs)
+    return parallel.mean(grads)
+
+  mapped = parallel.map_step(per_device, devices)
+  return parallel.to_host(
+    mapped(
+      parallel.replicate(state, devices),
+      parallel.shard(tiny.batch(16), devices),
+      parallel.replicate(jax.random.key(0), devices),
+    )
+  )
+
+
+def relative_difference(tree, other):
+  flat = [np.concatenate([x.ravel() for x in jax.tree.leaves(t)])
+          for t in (tree, other)]  # fmt: skip
+  return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
+
+
+@pytest.mark.parametrize('normalizer', ['nf', 'none'])
+def test_mean_of_device_gradients_is_the_whole_batchs_without_batchnorm(
+  normalizer,
+):
+  four = gradients(normalizer, jax.devices())
+  one = gradients(normalizer, jax.devices()[:1])
+  assert relative_difference(four, one) < 1e-5
+
+
+def test_mean_of_device_gradients_is_not_the_whole_batchs_with_batchnorm():
+  four = gradients('batch', jax.devices())
+  one = gradients('batch', jax.devices()[:1])
+  assert relative_difference(four, one) > 0.05
+
+
+def test_pmap_and_shard_map_take_equal_steps():
+  config = tiny.config('batch', optimizer__clip='agc')
+  network, optimizer, state = tiny.network_and_state(config)
+  train_step = step.make_train_step(
+    config, network, optimizer, recipe.schedule_of(config)
+  )
+  mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
+  whole, split = PartitionSpec(), PartitionSpec(parallel.AXIS)
+
+  def unstacked(state, batch, key):
+    return train_step(state, jax.tree.map(lambda x: x[0], batch), key)
+
+  sharded = jax.jit(
+    jax.shard_map(
+      unstacked,
+      mesh=mesh,
+      in_specs=(whole, split, whole),
+      out_specs=whole,
+      check_vma=False,
+    )
+  )
+  batch = tiny.batch(16)
+  placed = jax.device_put(
+    jax.tree.map(lambda x: x.reshape(4, 4, *x.shape[1:]), batch),
+    NamedSharding(mesh, split),
+  )
+  got, _ = sharded(state, placed, jax.random.key(0))
+  expected, _ = tiny.take_steps(config, jax.devices(), 1, batch)
+  all_close(parallel.to_host(got), parallel.to_host(expected))
+
+
+@pytest.mark.parametrize('normalizer', ['batch', 'nf'])
+def test_every_device_ends_with_the_same_bits(normalizer):
+  config = tiny.config(
+    normalizer, model__drop_rate=0.3, ema__mode='warmup', sam__rho=0.05
+  )
+  state, metrics = tiny.take_steps(config, jax.devices())
+  for leaf in jax.tree.leaves((state, metrics)):
+    shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+    assert len(shards) == 4
+    for shard in shards[1:]:
+      np.testing.assert_array_equal(shards[0], shard)
+
+
+def test_devices_draw_different_dropout():
+  config = tiny.config(model__drop_rate=0.5)
+  network, _, state = tiny.network_and_state(config)
+  same = {k: np.repeat(v[:1], 4, 0) for k, v in tiny.batch(1).items()}
+
+  def logits(variables, batch):
+    state, key = variables
+    key = parallel.device_key(key)
+    inputs = step.augment_batch(config, key, batch)
+    outputs, _ = network.apply(
+      state.params, state.state, key, inputs['images'], True
+    )
+    return jax.lax.all_gather(outputs['logits'], parallel.AXIS)
+
+  variables = parallel.replicate((state, jax.random.key(0)))
+  mapped = parallel.map_eval(logits)
+  out = parallel.to_host(mapped(variables, parallel.shard(same)))
+  assert len({x.tobytes() for x in out}) == 4
+
+
+def test_micro_batches_equal_the_large_batch_without_batchnorm():
+  whole, _ = tiny.take_steps(tiny.config(), jax.devices()[:1])
+  parts, _ = tiny.take_steps(tiny.config(micro_batches=4), jax.devices()[:1])
+  all_close(parallel.to_host(parts.params), parallel.to_host(whole.params))
+
+
+def test_a_nonfinite_step_changes_only_the_counter():
+  config = tiny.config('batch', ema__mode='warmup')
+  network, optimizer, state = tiny.network_and_state(config)
+  params = jax.tree.map(np.copy, state.params)
+  params['CIFAR_ResNet/~/linear']['w'][0, 0] = np.inf
+  state = state._replace(params=params)
+  train_step = parallel.map_step(
+    step.make_train_step(config, network, optimizer, recipe.schedule_of(config))
+  )
+  after, metrics = train_step(
+    parallel.replicate(state),
+    parallel.shard(tiny.batch(16)),
+    parallel.replicate(jax.random.key(0)),
+  )
+  assert float(metrics['nonfinite']) == 1.0
+  assert int(after.step) == 1
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    parallel.to_host(after._replace(step=0)),
+    state._replace(step=0),
+  )
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
+  config = tiny.config(precision='bfloat16', ema__mode='warmup')
+  network, optimizer, state = tiny.network_and_state(config)
+  inputs = jax.eval_shape(
+    lambda key, batch: step.augment_batch(config, key, batch),
+    jax.random.key(0),
+    tiny.batch(4),
+  )
+  assert inputs['images'].dtype == jnp.bfloat16
+  after, _ = tiny.take_steps(config, jax.devices())
+  dtypes = {x.dtype for x in jax.tree.leaves(after)}
+  assert dtypes == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+  exact, _ = tiny.take_steps(tiny.config(ema__mode='warmup'), jax.devices())
+  drift = relative_difference(
+    parallel.to_host(after.params), parallel.to_host(exact.params)
+  )
+  assert 0 < drift < 0.02
+
+
+def test_the_state_is_donated():
+  config = tiny.config()
+  network, optimizer, state = tiny.network_and_state(config)
+  train_step = parallel.map_step(
+    step.make_train_step(config, network, optimizer, recipe.schedule_of(config))
+  )
+  before = parallel.replicate(state)
+  train_step(
+    before,
+    parallel.shard(tiny.batch(16)),
+    parallel.replicate(jax.random.key(0)),
+  )
+  assert all(x.is_deleted() for x in jax.tree.leaves(before.params))

@@ -1,0 +1,86 @@
+"""Tiny recipes and batches that tests share."""
+
+import jax
+import numpy as np
+
+from configs import cifar_resnet20
+from nfnets import models, parallel, recipe, step
+
+
+def config(normalizer='nf', **values):
+  """A ResNet of one block a stage on 8-pixel digits, nothing random."""
+  tiny = cifar_resnet20.get_config()
+  with tiny.unlocked():
+    tiny.model.normalizer = normalizer
+    tiny.model.depths = (1, 1, 1)
+    tiny.model.widths = (16, 16, 32)
+    tiny.data.name = 'digits'
+    tiny.data.num_train = 1438
+    tiny.data.train_image_size = tiny.data.eval_image_size = 8
+    tiny.augment.pad = 0
+    tiny.batch_size = 16
+    tiny.learning_rate = 0.1
+    tiny.num_steps = 8
+    tiny.schedule.name = 'constant'
+    for key, value in values.items():
+      *parents, last = key.split('__')
+      node = tiny
+      for parent in parents:
+        node = node[parent]
+      node[last] = value
+  return tiny.copy_and_resolve_references()
+
+
+def network_and_state(tiny):
+  """The network, optimizer and a host state whose branches all matter.
+
+  Filled by NumPy: compiling an initialization takes longer than the tests.
+  """
+  network, optimizer = recipe.network_of(tiny), recipe.optimizer_of(tiny)
+  shapes = jax.eval_shape(
+    lambda key: step.init_state(tiny, network, optimizer, key),
+    jax.random.key(0),
+  )
+  random = np.random.RandomState(0)
+
+  def fill(path, leaf):
+    name = getattr(path[-1], 'key', '')
+    if name in ('gain', 'scale', 'skip_gain'):
+      return np.full(leaf.shape, 0.9, np.float32)
+    if name != 'w':
+      return np.zeros(leaf.shape, leaf.dtype)
+    fan_in = np.prod(leaf.shape[:-1])
+    return (random.randn(*leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+  params = jax.tree_util.tree_map_with_path(fill, shapes.params)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  copies = jax.tree.map(np.copy, params)
+  return network, optimizer, zeros._replace(params=params, ema_params=copies)
+
+
+def batch(size, image_size=8, num_classes=10, seed=0):
+  random = np.random.RandomState(seed)
+  return {
+    'images': random.randint(
+      0, 256, (size, image_size, image_size, 3), dtype=np.uint8
+    ),
+    'labels': random.randint(0, num_classes, (size,), dtype=np.int32),
+  }
+
+
+def take_steps(tiny, devices, num_steps=2, host_batch=None):
+  """Parameters after a few steps on so many devices, on the host."""
+  network, optimizer, state = network_and_state(tiny)
+  train_step = parallel.map_step(
+    step.make_train_step(tiny, network, optimizer, recipe.schedule_of(tiny)),
+    devices,
+  )
+  state = parallel.replicate(state, devices)
+  key = parallel.replicate(jax.random.key(0), devices)
+  for index in range(num_steps):
+    data = host_batch or batch(tiny.batch_size, seed=index)
+    state, metrics = train_step(state, parallel.shard(data, devices), key)
+  return state, metrics
+
+
+__all__ = ['batch', 'config', 'models', 'network_and_state', 'take_steps']
