@@ -67,7 +67,7 @@ def mix(
   _check(images, soft_labels)
   drawn = plan(key, images.shape, mode, pairs=pairs, alpha=alpha)
   if mode == 'none':
-    return images.astype(jnp.float32), soft_labels
+    return jnp.asarray(images, jnp.float32), jnp.asarray(soft_labels)
   return apply(drawn, images, soft_labels)
 
 
@@ -104,8 +104,7 @@ def plan(
     first, second = _rolled_pairs(pair_key, n)
   blend, box = jnp.ones((n,)), jnp.zeros((n, 4), jnp.int32)
   if n_mixup:
-    ratios = jax.random.beta(blend_key, alpha, alpha, (n_mixup,))
-    blend = blend.at[:n_mixup].set(ratios)
+    blend = blend.at[:n_mixup].set(_beta(blend_key, alpha, n_mixup))
   if mode in ('cutmix', 'mixup_cutmix') and n > n_mixup:
     boxes = _cutmix_boxes(box_key, n - n_mixup, height, width)
     box = box.at[n_mixup:].set(boxes)
@@ -120,6 +119,7 @@ def apply(
   drawn: Plan, images: jax.Array, soft_labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Mixes images [B, H, W, C] and soft labels [B, K] as the plan says."""
+  images, soft_labels = jnp.asarray(images), jnp.asarray(soft_labels)
   top, bottom, left, right = drawn.box.T[:, :, None, None, None]
   rows = jnp.arange(images.shape[1])[None, :, None, None]
   columns = jnp.arange(images.shape[2])[None, None, :, None]
@@ -147,7 +147,7 @@ def _check(images: jax.Array, soft_labels: jax.Array) -> None:
 
 def _rolled_pairs(key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
   index = jnp.arange(n)
-  offset = jax.random.randint(key, (), 1, max(n, 2))
+  offset = 1 + (jax.random.uniform(key) * (n - 1)).astype(jnp.int32)
   return index, (index + offset) % n
 
 
@@ -159,17 +159,37 @@ def _fresh_pairs(n_mixup: int, n: int) -> tuple[jax.Array, jax.Array]:
   return jnp.asarray(first), jnp.asarray(second)
 
 
+def _beta(key: jax.Array, alpha: float, n: int) -> jax.Array:
+  """[n] draws of Beta(alpha, alpha) by Johnk's rejection, in logarithms.
+
+  `jax.random.beta` samples it as well, through two gammas, and adds seconds to
+  every compilation; it takes over above 1, where Johnk seldom accepts.
+  """
+  if alpha > 1:
+    return jax.random.beta(key, alpha, alpha, (n,))
+
+  def draw(carry: tuple) -> tuple:
+    key, ratio, accepted = carry
+    key, draw_key = jax.random.split(key)
+    u = jax.random.uniform(draw_key, (2, n), minval=2.0**-24)
+    x, y = jnp.log(u) / alpha
+    ratio = jnp.where(accepted, ratio, jax.nn.sigmoid(x - y))
+    return key, ratio, accepted | (jnp.logaddexp(x, y) <= 0)
+
+  start = (key, jnp.zeros(n), jnp.zeros(n, bool))
+  return jax.lax.while_loop(lambda carry: ~carry[2].all(), draw, start)[1]
+
+
 def _cutmix_boxes(key: jax.Array, n: int, height: int, width: int) -> jax.Array:
   """Rectangles [n, 4]: area share U(0, 1), centre uniform, cut at borders.
 
   arXiv 1905.04899, section 3.1: sides in the image's own proportion, so that
   box area / image area is the share before the borders cut it.
   """
-  share_key, row_key, column_key = jax.random.split(key, 3)
-  side = jnp.sqrt(jax.random.uniform(share_key, (n,)))
+  share, *centres = jax.random.uniform(key, (3, n))
   spans = []
-  for axis_key, size in ((row_key, height), (column_key, width)):
-    centre = jax.random.randint(axis_key, (n,), 0, size)
-    half = (side * size).astype(jnp.int32) // 2
+  for centre, size in zip(centres, (height, width)):
+    centre = (centre * size).astype(jnp.int32)
+    half = (jnp.sqrt(share) * size).astype(jnp.int32) // 2
     spans += [jnp.maximum(centre - half, 0), jnp.minimum(centre + half, size)]
   return jnp.stack(spans, axis=1)

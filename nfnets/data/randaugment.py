@@ -84,18 +84,16 @@ def resolve(formulation: str, n: int) -> str:
 
 def draw(key: jax.Array, n: int, layers: int, formulation: str) -> Draws:
   """Draws the operations and their randomness for n images."""
-  operation_key, sign_key, centre_key = jax.random.split(key, 3)
+  slot_key, key = jax.random.split(key)
+  which, sign, *centre = jax.random.uniform(key, (4, layers, n))
+  slot, operation = None, (which * _COUNT).astype(jnp.int32)
   if formulation == 'stratified':
-    keys = jax.random.split(operation_key, layers)
     places = _places(n)
-    shuffle = jax.vmap(lambda k: jax.random.permutation(k, places)[:n])
-    slot = shuffle(keys)
+    order = jax.random.uniform(slot_key, (layers, places))
+    slot = jnp.argsort(order)[:, :n].astype(jnp.int32)
     operation = slot // (places // _COUNT)
-  else:
-    slot = None
-    operation = jax.random.randint(operation_key, (layers, n), 0, _COUNT)
-  sign = 2 * jax.random.bernoulli(sign_key, 0.5, (layers, n)) - 1
-  centre = jax.random.uniform(centre_key, (layers, n, 2))
+  sign = jnp.where(sign < 0.5, -1, 1)
+  centre = jnp.stack(centre, axis=-1)
   return Draws(operation, image_ops.Draw(sign, centre), slot)
 
 
