@@ -1,9 +1,11 @@
 """nfnets/data/sources.py: splits are disjoint and whole; errors name a cure."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import tiny_tfds
 from PIL import Image
 
 from nfnets.data import sources
@@ -28,9 +30,9 @@ def test_digits_test_split_is_a_fifth_of_each_class():
 
 
 def test_digits_use_the_whole_grey_scale():
-  example = sources.create('digits', 'train')[0]
-  assert example['image'].shape == (8, 8, 3)
-  images = [sources.Digits('test')[i]['image'] for i in range(50)]
+  digits = sources.create('digits', 'test')
+  images = [digits[i]['image'] for i in range(50)]
+  assert images[0].shape == (8, 8, 3)
   assert np.min(images) == 0 and np.max(images) == 255
 
 
@@ -113,3 +115,49 @@ def test_other_version_than_the_one_asked_for_is_named(tmp_path):
   (tmp_path / 'cifar10' / '3.0.2' / 'dataset_info.json').write_text('{}')
   with pytest.raises(FileNotFoundError, match='holds version 3.0.2, not 1.0.0'):
     sources.create('cifar10:1.0.0', 'train', str(tmp_path))
+
+
+def test_tfds_splits_are_the_published_ones_and_need_no_tensorflow(tmp_path):
+  counts = {'train': 40, 'validation': 6, 'test': 4}
+  written = tiny_tfds.write(tmp_path, 'imagenet2012', counts)
+  read = {}
+  for split in sources.SPLITS:
+    source = sources.create('imagenet2012', split, str(tmp_path))
+    items = [source[i] for i in range(len(source))]
+    read[split] = [(item['image'], item['label']) for item in items]
+  assert read['train_and_valid'] == written['train']
+  assert read['valid'] == written['train'][:4]
+  assert read['train'] == written['train'][4:]
+  assert read['test'] == written['validation']
+  assert 'tensorflow' not in sys.modules
+
+
+def test_other_tfds_sets_are_tested_on_their_test_split(tmp_path):
+  written = tiny_tfds.write(tmp_path, 'toy', {'train': 8, 'test': 5})
+  source = sources.create('toy', 'test', str(tmp_path), num_classes=3)
+  assert [source[i]['image'] for i in range(5)] == [
+    image for image, _ in written['test']
+  ]
+  assert list(source.class_names) == ['class_0', 'class_1', 'class_2']
+
+
+def test_newest_prepared_version_is_taken_unless_one_is_named(tmp_path):
+  for version, count in (('9.0.0', 10), ('10.0.0', 20)):
+    tiny_tfds.write(tmp_path, 'toy', {'train': count}, version=version)
+  assert len(sources.create('toy', 'train_and_valid', str(tmp_path))) == 20
+  old = sources.create('toy:9.0.0', 'train_and_valid', str(tmp_path))
+  assert len(old) == 10
+
+
+def test_shard_that_vanished_is_named(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 10, 'test': 4})
+  next(tmp_path.rglob('toy-train*-00001-of-*')).unlink()
+  assert len(sources.create('toy', 'test', str(tmp_path))) == 4
+  with pytest.raises(FileNotFoundError, match='00001-of-00002 is missing'):
+    sources.create('toy', 'train_and_valid', str(tmp_path))
+
+
+def test_split_that_is_not_there_is_named(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 10})
+  with pytest.raises(ValueError, match="no split 'test'"):
+    sources.create('toy', 'test', str(tmp_path))

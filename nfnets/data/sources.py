@@ -252,13 +252,13 @@ def _prepared(name: str, data_dir: str | None) -> str:
 def _tfds_split(name: str, splits: Any, split: str) -> str:
   if '[' in split:
     return split
-  if split == 'test':
-    # ImageNet's TFDS split called test has no labels.
-    official = 'validation' if name.startswith('imagenet') else 'test'
-    return official if official in splits else 'validation'
-  num_valid = _num_valid(splits['train'].num_examples)
-  return {
-    'train': f'train[{num_valid}:]',
-    'valid': f'train[:{num_valid}]',
-    'train_and_valid': 'train',
-  }[split]
+  # ImageNet's TFDS split called test has no labels.
+  imagenet = name.startswith('imagenet2012')
+  test = 'validation' if imagenet else 'test'
+  base = test if split == 'test' else 'train'
+  if base not in splits:
+    raise ValueError(f'{name} has no split {base!r}, only {sorted(splits)}')
+  if split in ('test', 'train_and_valid'):
+    return base
+  num_valid = _num_valid(splits[base].num_examples)
+  return f'train[:{num_valid}]' if split == 'valid' else f'train[{num_valid}:]'

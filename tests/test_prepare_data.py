@@ -1,0 +1,153 @@
+"""scripts/prepare_data.py: converts, builds, or says what is missing."""
+
+import io
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import tiny_tfds
+
+from nfnets.data import sources
+from scripts import prepare_data
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(*arguments, **options):
+  return subprocess.run(
+    [sys.executable, '-m', 'scripts.prepare_data', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    **options,
+  )
+
+
+def read(source):
+  items = [source[i] for i in range(len(source))]
+  return [(item['image'], item['label']) for item in items]
+
+
+def test_tfrecord_is_converted_without_loss_and_in_order(tmp_path):
+  written = tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  prepare_data.prepare('toy', tmp_path, None)
+  source = sources.create('toy', 'train_and_valid', str(tmp_path))
+  assert read(source) == written['train']
+
+
+def test_what_is_prepared_is_left_alone(tmp_path, capsys):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 25})
+  shards = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*-of-*')}
+  prepare_data.prepare('toy', tmp_path, None)
+  assert 'toy is ready' in capsys.readouterr().out
+  assert shards == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*-of-*')}
+
+
+def test_truncated_tfrecord_is_named_and_nothing_is_declared_ready(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  shard = next(tmp_path.rglob('*00001-of-00002'))
+  shard.write_bytes(shard.read_bytes()[:-30])
+  with pytest.raises(ValueError, match='00001-of-00002 ends in the middle'):
+    prepare_data.prepare('toy', tmp_path, None)
+  with pytest.raises(ValueError, match='convert it'):
+    sources.create('toy', 'train', str(tmp_path))
+
+
+def test_missing_shard_is_named(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  next(tmp_path.rglob('*00001-of-00002')).unlink()
+  with pytest.raises(ValueError, match='1 of 2 shards toy-train'):
+    prepare_data.prepare('toy', tmp_path, None)
+
+
+def test_unknown_data_set_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match='can make only cifar10'):
+    prepare_data.prepare('mnist', tmp_path, None)
+
+
+def test_imagenet_without_tars_names_them(tmp_path):
+  with pytest.raises(FileNotFoundError, match='ILSVRC2012_img_val.tar'):
+    prepare_data.build('imagenet2012', tmp_path, str(tmp_path))
+
+
+def test_incomplete_caltech_is_refused(tmp_path):
+  folder = tmp_path / '101_ObjectCategories' / 'ant'
+  folder.mkdir(parents=True)
+  (folder / 'image_0001.jpg').write_bytes(tiny_tfds.jpeg(1))
+  with pytest.raises(ValueError, match='holds 1 of the 2040 train images'):
+    prepare_data.write_caltech(tmp_path, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_command_line_refuses_in_one_line():
+  result = run('--dataset=mnist', '--data_dir=/nowhere')
+  assert result.returncode == 2
+  assert len(result.stderr.strip().splitlines()) == 1
+
+
+def _tar(path, files):
+  with tarfile.open(path, 'w') as tar:
+    for name, content in files.items():
+      member = tarfile.TarInfo(name)
+      member.size = len(content)
+      tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.slow
+def test_imagenet_tars_become_the_published_splits(tmp_path):
+  pytest.importorskip('tensorflow')
+  synsets = ('n01440764', 'n01443537')
+  for synset in synsets:
+    images = {f'{synset}_{i}.JPEG': tiny_tfds.jpeg(i) for i in range(20)}
+    _tar(tmp_path / f'{synset}.tar', images)
+  tars = {f'{s}.tar': (tmp_path / f'{s}.tar').read_bytes() for s in synsets}
+  _tar(tmp_path / 'ILSVRC2012_img_train.tar', tars)
+  validation = {
+    f'ILSVRC2012_val_{i:08d}.JPEG': tiny_tfds.jpeg(i) for i in range(1, 7)
+  }
+  _tar(tmp_path / 'ILSVRC2012_img_val.tar', validation)
+  result = run(
+    '--dataset=imagenet2012', f'--data_dir={tmp_path}', f'--source={tmp_path}'
+  )
+  assert result.returncode == 0, result.stderr
+  made = {
+    split: sources.create('imagenet2012', split, str(tmp_path))
+    for split in sources.SPLITS
+  }
+  lengths = {split: len(source) for split, source in made.items()}
+  assert lengths == {
+    'train': 36,
+    'valid': 4,
+    'train_and_valid': 40,
+    'test': 6,
+  }
+  whole = read(made['train_and_valid'])
+  assert read(made['valid']) + read(made['train']) == whole
+  expected = [(tiny_tfds.jpeg(i), k) for i in range(20) for k in range(2)]
+  assert sorted(whole) == sorted(expected)
+
+
+@pytest.mark.slow
+def test_caltech_is_split_by_our_list_and_its_files_are_untouched(tmp_path):
+  pytest.importorskip('tensorflow')
+  archive = ROOT / '../shared/data/caltech101_3060.tar'
+  if not archive.exists():
+    pytest.skip(f'{archive} is not here')
+  result = run(
+    '--dataset=caltech101', f'--data_dir={tmp_path}', f'--source={archive}'
+  )
+  assert result.returncode == 0, result.stderr
+  with tarfile.open(archive) as tar:
+    files = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}
+  for split, part in (('train_and_valid', 'train'), ('test', 'test')):
+    source = sources.create('caltech101', split, str(tmp_path), num_classes=102)
+    names = source.class_names
+    expected = [
+      (content, names.index(path.split('/')[-2]))
+      for path, content in files.items()
+      if f'/{part}/' in path
+    ]
+    assert sorted(read(source)) == sorted(expected)
