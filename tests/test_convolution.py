@@ -178,7 +178,7 @@ def test_lowered_for_an_accelerator_it_is_laxs_convolution(platform):
     text = run.trace(images, weights).lower(lowering_platforms=(platform,))
     lines = text.as_text().splitlines()
     lines = [line for line in lines if 'stablehlo.convolution' in line]
-    return [re.sub(r'%[\w#]+', '%', line) for line in lines]
+    return [re.sub(r'%[\w#]+', '%', line.strip()) for line in lines]
 
   expected = convolutions(oracle, platform)
   assert len(expected) == 3
