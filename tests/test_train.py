@@ -1,0 +1,164 @@
+"""The loop: what it writes, how it stops, how it goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from nfnets import checkpoint, recipe, results, step, train
+
+
+def run_config(**values):
+  return tiny.config(
+    **{
+      'num_steps': 6,
+      'log_every': 2,
+      'eval_every': 6,
+      'eval_batch_size': 100,
+      'checkpoint_every': 2,
+      'data__cache': True,
+      'ema__mode': 'warmup',
+      **values,
+    }
+  )
+
+
+def last_state(config, workdir):
+  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  shapes = jax.eval_shape(
+    lambda key: step.init_state(config, network, optimizer, key),
+    jax.random.key(0),
+  )
+  checkpoints = checkpoint.Checkpoints(workdir)
+  state = checkpoints.restore_latest(shapes)
+  checkpoints.close()
+  return state
+
+
+def assert_bit_equal(tree, other):
+  jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+@pytest.fixture
+def guard_the_loop(monkeypatch):
+  """From the first batch on, every implicit transfer is an error."""
+  batches = train.pipeline.train_batches
+
+  def guarded(*args, **kwargs):
+    jax.config.update('jax_transfer_guard', 'disallow')
+    yield from batches(*args, **kwargs)
+
+  monkeypatch.setattr(train.pipeline, 'train_batches', guarded)
+  yield
+  jax.config.update('jax_transfer_guard', 'allow')
+
+
+@pytest.mark.usefixtures('guard_the_loop')
+def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(tmp_path):
+  config = run_config()
+  summary = train.train(train.set_up(config, tmp_path))
+  jax.config.update('jax_transfer_guard', 'allow')
+  assert summary['status'] == 'finished' and summary['step'] == 6
+  assert summary['eval/count'] == summary['eval_ema/count'] == 359
+  folder = results.RunFolder(tmp_path)
+  assert folder.read_summary() == pytest.approx(summary)
+  assert folder.read_config()['batch_size'] == config.batch_size
+  rows = [r for r in folder.read_metrics() if 'train/loss' in r]
+  assert [row['step'] for row in rows] == [2, 4, 6]
+  assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+  assert list((tmp_path / 'tensorboard').iterdir())
+  assert int(last_state(config, tmp_path).step) == 6
+
+
+def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
+  tmp_path, monkeypatch
+):
+  config = run_config(model__drop_rate=0.1)
+  train.train_and_evaluate(config, tmp_path / 'whole')
+  batches = train.pipeline.train_batches
+
+  def terminated(*args, **kwargs):
+    for number, batch in enumerate(batches(*args, **kwargs)):
+      if number == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  monkeypatch.setattr(train.pipeline, 'train_batches', terminated)
+  summary = train.train_and_evaluate(config, tmp_path / 'parts')
+  assert summary['status'] == 'interrupted' and summary['step'] == 4
+  monkeypatch.undo()
+  summary = train.train_and_evaluate(config, tmp_path / 'parts')
+  assert summary['status'] == 'finished' and summary['step'] == 6
+  assert_bit_equal(
+    last_state(config, tmp_path / 'parts'),
+    last_state(config, tmp_path / 'whole'),
+  )
+  steps = [
+    row['step']
+    for row in results.RunFolder(tmp_path / 'parts').read_metrics()
+    if 'train/loss' in row
+  ]
+  assert steps == [2, 4, 6]
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import conftest, test_train
+from nfnets import train
+train.train_and_evaluate(test_train.run_config(num_steps=8), sys.argv[1])
+"""
+
+
+def test_kill_9_and_resume_equals_an_unbroken_run_bit_for_bit(tmp_path):
+  paths = [
+    os.path.dirname(__file__),
+    os.path.dirname(os.path.dirname(__file__)),
+  ]
+  script = [sys.executable, '-c', SCRIPT.format(paths=paths)]
+  broken = subprocess.Popen(
+    [*script, str(tmp_path / 'broken')], stdout=subprocess.DEVNULL
+  )
+  saved = tmp_path / 'broken' / 'checkpoints' / '4'
+  deadline = time.time() + 300
+  while not saved.exists() and time.time() < deadline:
+    assert broken.poll() is None
+    time.sleep(0.002)
+  broken.kill()
+  assert broken.wait() == -signal.SIGKILL
+  config = run_config(num_steps=8)
+  train.train_and_evaluate(config, tmp_path / 'broken')
+  train.train_and_evaluate(config, tmp_path / 'whole')
+  assert_bit_equal(
+    last_state(config, tmp_path / 'broken'),
+    last_state(config, tmp_path / 'whole'),
+  )
+
+
+def test_a_nonfinite_loss_stops_the_run_and_leaves_the_last_good_checkpoint(
+  tmp_path, capsys, monkeypatch
+):
+  config = run_config(num_steps=20, checkpoint_every=1)
+  schedule = lambda step: jax.numpy.where(step < 3, 0.01, 1e38)
+  monkeypatch.setattr(recipe, 'schedule_of', lambda config: schedule)
+  summary = train.train_and_evaluate(config, tmp_path)
+  assert summary['status'] == 'diverged'
+  assert summary['step'] < 8
+  said = capsys.readouterr().out
+  assert f'step {summary["step"]} is not finite' in said
+  state = last_state(config, tmp_path)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+  assert f'checkpoint of step {int(state.step)}' in said
+
+
+def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
+  results.RunFolder(tmp_path).write_config(run_config().to_dict())
+  train.set_up(run_config(log_every=1), tmp_path)
+  with pytest.raises(ValueError, match='learning_rate .0.1 there, 0.3 here'):
+    train.set_up(run_config(learning_rate=0.3), tmp_path)
