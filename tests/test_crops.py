@@ -144,12 +144,12 @@ def test_windows_are_distributed_as_tensorflows(shape):
   count = 4000
   box = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
 
-  @tf.function
-  def draw(seed):
+  @tf.function  # one trace, since i is a tensor
+  def draw(i):
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
       [*shape, 3],
       box,
-      seed=tf.stack([seed, 1]),
+      seed=tf.stack([i, 1]),
       min_object_covered=0.1,
       aspect_ratio_range=(3 / 4, 4 / 3),
       area_range=(0.08, 1.0),
@@ -157,7 +157,7 @@ def test_windows_are_distributed_as_tensorflows(shape):
     )
     return tf.concat([begin[:2], size[:2]], 0)
 
-  theirs = np.array([draw(i).numpy() for i in range(count)]).T
+  theirs = np.array([draw(i).numpy() for i in tf.range(count)]).T
   ours = windows(*shape, count).T
   for name, a, b in zip(('top', 'left', 'height', 'width'), ours, theirs):
     assert stats.ks_2samp(a, b).pvalue > 1e-3, name
