@@ -1,11 +1,20 @@
 """nfnets/data/pipeline.py: an exact stream, a complete evaluation."""
 
 import itertools
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import tiny_tfds
 
 from nfnets.data import pipeline, sources
+
+ROOT = pathlib.Path(__file__).parents[1]
+KEYS = ('images', 'labels', 'mask')
 
 
 class Ramp:
@@ -217,3 +226,75 @@ def test_digits_feed_the_network_unchanged():
   )
   for i in range(16):
     np.testing.assert_array_equal(batch['images'][i], source[i]['image'])
+
+
+def test_folder_that_vanishes_is_named_by_the_missing_file(tmp_path):
+  for part, name in itertools.product(('train', 'val'), 'ab'):
+    (tmp_path / part / name).mkdir(parents=True)
+    (tmp_path / part / name / '0.jpg').write_bytes(tiny_tfds.jpeg(1))
+  source = sources.create('folder', 'train_and_valid', str(tmp_path))
+  batches = pipeline.train_batches(source, batch_size=4, image_size=8)
+  assert next(batches)['images'].shape == (4, 8, 8, 3)
+  shutil.rmtree(tmp_path / 'train')
+  with pytest.raises(ValueError, match=r'train/[ab]/0.jpg: .*No such file'):
+    list(itertools.islice(batches, 50))
+
+
+def test_prepared_data_set_and_folder_of_the_same_files_agree(tmp_path):
+  written = tiny_tfds.write(tmp_path / 'tfds', 'toy', {'train': 12, 'test': 9})
+  for part, split in (('train', 'train'), ('val', 'test')):
+    for i, (data, label) in enumerate(written[split]):
+      folder = tmp_path / part / f'class_{label}'
+      folder.mkdir(parents=True, exist_ok=True)
+      (folder / f'{i}.JPEG').write_bytes(data)
+  pixels = [
+    sorted(
+      (int(label), image.tobytes())
+      for batch in pipeline.eval_batches(
+        sources.create(name, 'test', str(where)), batch_size=4, image_size=8
+      )
+      for image, label, mask in zip(*(batch[k] for k in KEYS))
+      if mask
+    )
+    for name, where in (('folder', tmp_path), ('toy', tmp_path / 'tfds'))
+  ]
+  assert pixels[0] == pixels[1] and len(pixels[0]) == 9
+
+
+STREAM = """
+import sys
+from nfnets.data import pipeline, sources
+start, index, count = map(int, sys.argv[1:])
+source = sources.create('digits', 'train')
+batches = pipeline.train_batches(
+  source, batch_size=64, image_size=8, crop='pad1', seed=11, start_step=start,
+  process_index=index, process_count=count)
+for batch in batches:
+  print(*(batch[k].tobytes().hex() for k in ('ids', 'images')), flush=True)
+"""
+
+
+def stream(steps, start=0, index=0, count=1):
+  """Reads so many batches of a process's stream, then kills it with -9."""
+  command = [sys.executable, '-c', STREAM, str(start), str(index), str(count)]
+  with subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+  ) as process:
+    lines = [process.stdout.readline().split() for _ in range(steps)]
+    process.send_signal(signal.SIGKILL)
+  assert process.returncode == -signal.SIGKILL
+  return [tuple(bytes.fromhex(part) for part in line) for line in lines]
+
+
+@pytest.mark.slow
+def test_killed_stream_goes_on_exactly_on_one_process_or_two():
+  whole = stream(30)  # an epoch has 20.2 batches
+  before = stream(13)
+  after = stream(17, start=13)
+  assert before + after == whole
+  halves = [stream(17, start=13, index=i, count=2) for i in range(2)]
+  joined = [
+    tuple(a + b for a, b in zip(first, second))
+    for first, second in zip(*halves)
+  ]
+  assert joined == whole[13:]

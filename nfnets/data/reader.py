@@ -52,7 +52,7 @@ class Reader:
       return self._cache[index]
     try:
       example = self._read(index)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
       where = self._source.describe(index)
       if self._on_error == 'raise':
         raise ValueError(f'{where}: {error}') from error
