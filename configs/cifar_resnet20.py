@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
   config.ema.decay = 0.999
 
   config.eval_batch_size = 1000
+  config.observe_every = 100  # of AGC; 0 switches it off
   config.log_every = 50
   config.eval_every = lazy.steps(
     config.data.get_ref('num_train'), 1, batch_size

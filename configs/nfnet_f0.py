@@ -101,6 +101,7 @@ def get_config() -> ConfigDict:
   config.ema.decay = 0.99999  # A.1
 
   config.eval_batch_size = 1024
+  config.observe_every = 100  # of AGC; 0 switches it off
   config.log_every = 100
   config.eval_every = 5000
   config.checkpoint_every = 1000

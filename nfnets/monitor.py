@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,10 +11,19 @@ from nfnets import parallel
 
 
 class Meter:
-  """Averages the steps' metrics between logs; counts non-finite steps."""
+  """Averages the steps' metrics between logs; counts non-finite steps.
 
-  def __init__(self, config: ConfigDict, first_step: int):
+  Args:
+    config: of the run.
+    first_step: where this process begins.
+    observed: names of the entries of the step's `observed` vector, in order.
+  """
+
+  def __init__(
+    self, config: ConfigDict, first_step: int, observed: Sequence[str] = ()
+  ):
     self._config = config
+    self._observed = observed
     self._sums: dict[str, float] = {}
     self._count = 0
     self._rows: list[tuple[int, dict[str, float]]] = []
@@ -28,6 +37,7 @@ class Meter:
 
   def add(self, step_done: int, metrics: Any) -> None:
     """Takes the metrics of the step that made the count `step_done`."""
+    observed = metrics.pop('observed', None)
     values = {k: float(v) for k, v in parallel.to_host(metrics).items()}
     self.last_step = step_done
     skipped = values['nonfinite'] > 0
@@ -40,6 +50,9 @@ class Meter:
       or step_done == self._config.num_steps
     ):
       self._rows.append((step_done, self._row(values)))
+    if observed is not None and step_done % self._config.observe_every == 0:
+      numbers = map(float, parallel.to_host(observed))
+      self._rows.append((step_done, dict(zip(self._observed, numbers))))
 
   def due(self) -> Iterator[tuple[int, dict[str, float]]]:
     while self._rows:

@@ -21,6 +21,7 @@ FREE_KEYS = (
   'eval_batch_size',
   'checkpoint_every',
   'keep_checkpoints',
+  'observe_every',
   'wandb',
   'data.data_dir',
   'data.num_threads',
@@ -84,6 +85,11 @@ class RunFolder:
   def read_summary(self) -> dict[str, Any] | None:
     path = self.path / 'summary.json'
     return json.loads(path.read_text()) if path.exists() else None
+
+  def is_finished(self) -> bool:
+    """Whether the run that lives here reached its last step."""
+    summary = self.read_summary()
+    return summary is not None and summary['status'] == 'finished'
 
   def read_metrics(self) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl, in order; a torn last line is left out."""
@@ -173,6 +179,8 @@ class Console:
 
   def log(self, step: int, metrics: Metrics) -> None:
     text = format_metrics(metrics)
+    if not text:
+      return
     if self._bar is not None and 'train/loss' in metrics:
       self._bar.update(self._task, completed=step, metrics=text)
     else:

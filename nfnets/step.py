@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from nfnets import losses, parallel
 from nfnets.data import augment
-from nfnets.optim import ema
+from nfnets.optim import ema, sam
+from nfnets.optim import observe as observing
 
 LOSSES = {
   'softmax': losses.cross_entropy,
@@ -84,9 +85,39 @@ def make_train_step(
       'learning_rate': jnp.asarray(learning_rate(state.step)),
       'nonfinite': 1.0 - finite,
     }
-    return new._replace(step=state.step + 1), metrics
+    new = new._replace(step=state.step + 1)
+    if config.observe_every:
+      metrics['observed'] = _observed(config, new.step, state.params, grads)
+    return new, metrics
 
   return train_step
+
+
+def observe(config: ConfigDict, params: Tree, grads: Tree) -> dict:
+  """The AGC observatory's scalars, by name (see `optim.observe`)."""
+  spec = config.optimizer
+  return observing.observe(
+    params, grads, spec.clipping, spec.eps, spec.unclipped
+  )
+
+
+def _observed(
+  config: ConfigDict, step: jax.Array, params: Tree, grads: Tree
+) -> jax.Array:
+  """`observe`'s values in the order of their names, each k-th step; else 0."""
+
+  def values(params: Tree, grads: Tree) -> jax.Array:
+    found = observe(config, params, grads)
+    return jnp.stack([found[name] for name in sorted(found)])
+
+  zeros = jax.eval_shape(values, params, grads)
+  return jax.lax.cond(
+    step % config.observe_every == 0,
+    values,
+    lambda *_: jnp.zeros(zeros.shape, zeros.dtype),
+    params,
+    grads,
+  )
 
 
 def make_gradient(
@@ -117,13 +148,12 @@ def make_gradient(
   if config.micro_batches > 1:
     gradient = accumulate(gradient, config.micro_batches)
   if config.sam.rho:
-    from nfnets.optim import sam
-
     gradient = sam.sharpness_aware(
       gradient,
       config.sam.rho,
       ascent_fraction=config.sam.ascent_fraction,
       axis_name=parallel.AXIS if config.sam.synchronized else None,
+      multiple_of=config.micro_batches,
     )
   return gradient
 

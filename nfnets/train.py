@@ -21,6 +21,8 @@ from nfnets import (
   step,
 )
 from nfnets.data import pipeline, sources
+from nfnets.optim import chain
+from nfnets.optim import observe as observing
 
 
 class Run(NamedTuple):
@@ -69,6 +71,8 @@ def train(run: Run) -> dict[str, Any]:
   config = run.config
   checkpoints = checkpoint.Checkpoints(run.folder.path, config.keep_checkpoints)
   state, first_step = _initial_state(run, checkpoints)
+  if first_step >= config.num_steps and run.folder.is_finished():
+    return run.folder.read_summary()
   key = parallel.replicate(jax.random.key(config.seed))
   train_step = parallel.map_step(
     step.make_train_step(
@@ -79,7 +83,8 @@ def train(run: Run) -> dict[str, Any]:
   run.folder.write_config(config.to_dict())
   console = results.Console(config.num_steps, first_step)
   loggers = _open_loggers(run, console, first_step)
-  meter = monitor.Meter(config, first_step)
+  console.print(_audit(run, state.params))
+  meter = monitor.Meter(config, first_step, _observed_names(run, state.params))
   batches = _train_batches(run, first_step)
   evaluation: dict[str, float] = {}
   status = 'finished'
@@ -102,6 +107,7 @@ def train(run: Run) -> dict[str, Any]:
         break
       for logged_step, row in meter.due():
         _log(loggers, logged_step, row)
+        _warn_of_clipping(config, console, row)
       if interrupts and not last:
         status = 'interrupted'
         break
@@ -204,6 +210,39 @@ def _open_loggers(
 def _log(loggers: list[Any], step_done: int, row: dict[str, float]) -> None:
   for logger in loggers:
     logger.log(step_done, row)
+
+
+def _audit(run: Run, params: Any) -> str:
+  """Who is decayed and clipped, as a table; every parameter once."""
+  spec = run.config.optimizer
+  rows = chain.audit(
+    params,
+    learning_rate=run.config.learning_rate,
+    weight_decay=spec.weight_decay,
+    clipping=spec.clipping,
+    eps=spec.eps,
+    unclipped=spec.unclipped,
+    clip=spec.clip,
+  )
+  return chain.format_audit(rows)
+
+
+def _observed_names(run: Run, params: Any) -> list[str]:
+  if not run.config.observe_every:
+    return []
+  shapes = jax.eval_shape(
+    lambda tree: step.observe(run.config, tree, tree), params
+  )
+  return sorted(shapes)
+
+
+def _warn_of_clipping(
+  config: ConfigDict, console: results.Console, row: dict[str, float]
+) -> None:
+  if config.optimizer.clip == 'agc' and 'agc/clipped_fraction' in row:
+    warning = observing.warning(row, config.optimizer.clipping)
+    if warning:
+      console.print(warning)
 
 
 def _plot(run: Run, summary: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ def run_config(**values):
       'num_steps': 6,
       'log_every': 2,
       'eval_every': 6,
+      'observe_every': 3,
       'eval_batch_size': 100,
       'checkpoint_every': 2,
       'data__cache': True,
@@ -71,6 +72,9 @@ def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(tmp_path):
   assert folder.read_config()['batch_size'] == config.batch_size
   rows = [r for r in folder.read_metrics() if 'train/loss' in r]
   assert [row['step'] for row in rows] == [2, 4, 6]
+  rows = [r for r in folder.read_metrics() if 'agc/clipped_fraction' in r]
+  assert [row['step'] for row in rows] == [3, 6]
+  assert all(0 < row['agc/stage/stage_1/ratio_q50'] < 10 for row in rows)
   assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
   assert list((tmp_path / 'tensorboard').iterdir())
   assert int(last_state(config, tmp_path).step) == 6
@@ -99,6 +103,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
     last_state(config, tmp_path / 'parts'),
     last_state(config, tmp_path / 'whole'),
   )
+  assert train.train_and_evaluate(config, tmp_path / 'parts') == summary
   steps = [
     row['step']
     for row in results.RunFolder(tmp_path / 'parts').read_metrics()

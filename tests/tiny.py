@@ -22,6 +22,7 @@ def config(normalizer='nf', **values):
     tiny.learning_rate = 0.1
     tiny.num_steps = 8
     tiny.schedule.name = 'constant'
+    tiny.observe_every = 0
     for key, value in values.items():
       *parents, last = key.split('__')
       node = tiny
