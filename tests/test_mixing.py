@@ -101,7 +101,9 @@ def test_partners_are_a_permutation_without_fixed_points(n):
   assert set(np.asarray(drawn.second[:, 0])) == set(range(1, n))
 
 
-@pytest.mark.parametrize('alpha', [0.2, 3.0])
+@pytest.mark.parametrize(
+  'alpha', [0.2, pytest.param(3.0, marks=pytest.mark.slow)]
+)
 def test_mixup_ratio_is_beta_per_sample(alpha):
   plan = plans(
     jax.random.key(0), images_shape=(4000, 2, 2, 3), mode='mixup', alpha=alpha

