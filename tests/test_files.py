@@ -31,13 +31,14 @@ def _assert_same(found, wanted):
 @pytest.mark.parametrize('ending', ['.npz', '.safetensors'])
 def test_files_of_ours_come_back_whole(ending, tmp_path):
   overrides = {'activation': 'gelu_erf', 'widths': [8, 8, 8, 8]}
-  weights = files.Weights(PARAMS, STATE, 'nfnet_f0', 7, overrides)
+  data = {'class_names': ['a', 'b'], 'mean': [1.5, 2.5, 3.5]}
+  weights = files.Weights(PARAMS, STATE, 'nfnet_f0', 7, overrides, data)
   path = tmp_path / f'weights{ending}'
   files.write(path, weights)
   found = files.read(path)
   _assert_same(found.params, PARAMS)
   _assert_same(found.state, STATE)
-  assert found[2:] == ('nfnet_f0', 7, overrides)
+  assert found[2:] == ('nfnet_f0', 7, overrides, data)
 
 
 def test_non_contiguous_arrays_are_written_by_value(tmp_path):

@@ -147,6 +147,7 @@ class SqueezeExcite(hk.Module):
     channels: C.
     ratio: hidden units as a share of C.
     activation: between the two linear layers; the published one is plain ReLU.
+    divisor: hidden units are rounded to a multiple of it; 1 cuts off fractions.
   """
 
   def __init__(
@@ -154,11 +155,13 @@ class SqueezeExcite(hk.Module):
     channels: int,
     ratio: float,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    divisor: int = 1,
     name: str = 'squeeze_excite',
   ) -> None:
     super().__init__(name)
     self.activation = activation
-    self.linear = Linear(max(1, int(channels * ratio)), name='linear')
+    hidden = int(channels * ratio + divisor // 2) // divisor * divisor
+    self.linear = Linear(max(divisor, hidden), name='linear')
     self.linear_1 = Linear(channels, name='linear_1')
 
   def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """NF-RegNets (paper B, arXiv 2101.08692, section 5 and appendix)."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import haiku as hk
@@ -19,6 +20,8 @@ class NFRegNet(hk.Module):
     width: multiplier of the table's widths.
     expansion: of a block's input channels, the first block's (1) aside.
     group_size: channels per group of the 3x3 convolution.
+    channel_divisor: round every width to a multiple of it, as timm does (8);
+      1 cuts off fractions, as released.
     activation: name in `activations.GAMMAS`.
     alpha: scale of every residual branch.
     se_ratio: squeeze-excite's hidden share of the expanded channels.
@@ -45,6 +48,7 @@ class NFRegNet(hk.Module):
     width: float = 0.75,
     expansion: float = 2.25,
     group_size: int = 8,
+    channel_divisor: int = 1,
     activation: str = 'silu',
     alpha: float = 0.2,
     se_ratio: float = 0.5,
@@ -70,19 +74,21 @@ class NFRegNet(hk.Module):
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
     self.features = features
-    widths = [int(channels * width) for channels in variant['widths']]
+    rounded = functools.partial(_rounded, divisor=channel_divisor)
+    widths = [rounded(channels * width) for channels in variant['widths']]
     self.initial_conv = kit.conv(widths[0], 3, 2, name='initial_conv')
     # The first block doesn't expand, after EfficientNet.
     expansions = iter([1.0] + [expansion] * sum(variant['depths']))
 
     def block(in_channels: int, out_channels: int, stride: int) -> NFBlock:
-      groups = int(in_channels * next(expansions)) // group_size
+      groups = rounded(in_channels * next(expansions)) // group_size
       return NFBlock(
         in_channels,
         out_channels,
         stride,
         groups=groups,
         group_size=group_size,
+        channel_divisor=channel_divisor,
         kit=kit,
         alpha=alpha,
         se_ratio=se_ratio if use_se else None,
@@ -100,6 +106,8 @@ class NFRegNet(hk.Module):
       depths, stochdepth_rate, alpha if kit.is_nf else None
     )
     channels = int(1280 * widths[-1] // 440)  # EfficientNet's head, scaled
+    if channel_divisor > 1:
+      channels = rounded(1280 * variant['widths'][-1] // 440 * width)
     self.final_conv = kit.conv(channels, 1, name='final_conv')
     self.final_norm = kit.norm(name='final_bn')
     self.linear = layers.Linear(num_classes, jnp.zeros, name='linear')
@@ -132,6 +140,7 @@ class NFBlock(hk.Module):
     *,
     groups: int,
     group_size: int,
+    channel_divisor: int,
     kit: kits.Kit,
     alpha: float,
     se_ratio: float | None,
@@ -155,7 +164,10 @@ class NFBlock(hk.Module):
     self.squeeze_excite = None
     if se_ratio is not None:
       self.squeeze_excite = layers.SqueezeExcite(
-        mid, se_ratio, kits.se_activation(se_activation, kit)
+        mid,
+        se_ratio,
+        kits.se_activation(se_activation, kit),
+        channel_divisor,
       )
     self.stoch_depth = layers.StochDepth()
 
@@ -189,3 +201,11 @@ class NFBlock(hk.Module):
     if self.conv_shortcut is None:
       return x
     return self.conv_shortcut(stages.avg_pool(act) if self.stride > 1 else act)
+
+
+def _rounded(channels: float, divisor: int) -> int:
+  """The nearest multiple, at least nine tenths of what was asked for."""
+  if divisor == 1:
+    return int(channels)
+  nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+  return nearest + (divisor if nearest < 0.9 * channels else 0)

@@ -29,6 +29,8 @@ class NFResNet(hk.Module):
       batch-normalized twin is the family `resnet_50`.
     ws_eps: see `layers.standardize`.
     padding: see `layers.WSConv2D`.
+    pool_shortcut: shrink a shortcut by an average pool, as NFNets and timm do,
+      not by its convolution's stride.
     folded: run weights by `nfnets.weights.fold`; inference only.
     remat: recompute each block in the backward pass.
     features: return each stage's output too.
@@ -50,6 +52,7 @@ class NFResNet(hk.Module):
     normalizer: str = 'nf',
     ws_eps: str = 'published',
     padding: str = 'same',
+    pool_shortcut: bool = False,
     folded: bool = False,
     remat: bool = False,
     features: bool = False,
@@ -78,6 +81,7 @@ class NFResNet(hk.Module):
     block = functools.partial(
       NFResBlock,
       kit=kit,
+      pool_shortcut=pool_shortcut,
       alpha=alpha,
       se_ratio=se_ratio if use_se else None,
       se_activation=se_activation,
@@ -133,6 +137,7 @@ class NFResBlock(hk.Module):
     stride: int,
     *,
     kit: kits.Kit,
+    pool_shortcut: bool = False,
     alpha: float = 1.0,
     se_ratio: float | None = None,
     se_activation: str = 'relu',
@@ -148,10 +153,11 @@ class NFResBlock(hk.Module):
     self.conv0 = kit.conv(mid, 1, name='conv0')
     self.conv1 = kit.conv(mid, 3, stride, name='conv1')
     self.conv2 = kit.conv(out_channels, 1, name='conv2')
+    self.pools = pool_shortcut and stride > 1
     self.conv_shortcut = None
     if stride > 1 or in_channels != out_channels:
       self.conv_shortcut = kit.conv(
-        out_channels, 1, stride, name='conv_shortcut'
+        out_channels, 1, 1 if self.pools else stride, name='conv_shortcut'
       )
     self.squeeze_excite = None
     if se_ratio is not None:
@@ -170,13 +176,12 @@ class NFResBlock(hk.Module):
   ) -> jax.Array:
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     act = self.activation(x) / expected_std
-    shortcut = self.conv_shortcut(act) if self.conv_shortcut else x
     branch = self.branch(act, is_training)
     branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
     if self.kit.is_nf:
       gain = kits.skip_gain(self.skipinit_gain)
       branch = branch * (gain * self.alpha).astype(branch.dtype)
-    return shortcut + branch
+    return self.shortcut(x, act) + branch
 
   def branch(self, act: jax.Array, is_training: bool) -> jax.Array:
     """The residual branch before stochastic depth, gain and alpha."""
@@ -188,3 +193,9 @@ class NFResBlock(hk.Module):
       return x
     # The gate is about 1/2 at initialization; 2 keeps the branch's scale.
     return x * self.squeeze_excite(x) * (2 if self.kit.is_nf else 1)
+
+  def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
+    """The input, or a projection of what the activation made of it."""
+    if self.conv_shortcut is None:
+      return x
+    return self.conv_shortcut(stages.avg_pool(act) if self.pools else act)

@@ -4,17 +4,19 @@ A file of ours holds every leaf under its public path, `module/name`, a state's
 leaves under `state:module/name`, and how to make the network: no code.
 """
 
+import functools
 import json
 import pathlib
 import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from nfnets import variants
+from nfnets import models, variants
 from nfnets.weights import match, restricted
 
 Tree = Mapping[str, Mapping[str, Any]]
@@ -26,7 +28,9 @@ class Weights(NamedTuple):
   """A network's numbers and the arguments of `nfnets.models.create`.
 
   `params` and `state` are `{module: {name: array}}`; `overrides` are JSON
-  values; `model` is None where a file doesn't say.
+  values; `model` is None where a file doesn't say. `data` says how images were
+  prepared, in a recipe's words, as far as it differs from ImageNet's way:
+  `eval_image_size`, `eval_preprocessing`, `mean`, `std`, `class_names`.
   """
 
   params: Tree
@@ -34,6 +38,7 @@ class Weights(NamedTuple):
   model: str | None = None
   num_classes: int | None = None
   overrides: Mapping[str, Any] = {}
+  data: Mapping[str, Any] = {}
 
 
 def read(path: str | pathlib.Path) -> Weights:
@@ -56,6 +61,30 @@ def read(path: str | pathlib.Path) -> Weights:
   return identify(weights)
 
 
+def load(path: str | pathlib.Path) -> Weights:
+  """Reads a file and checks that it holds a whole network's weights.
+
+  Raises:
+    ValueError: as `read`; where the network isn't known; `match.Mismatch`
+      where leaves are missing, too many, or of another shape.
+  """
+  weights = read(path)
+  require_whole(weights, str(path))
+  return weights
+
+
+def require_whole(weights: Weights, source: str = 'the weights') -> None:
+  """Raises unless the weights are exactly those of the network they name."""
+  if weights.model is None:
+    raise ValueError(
+      f'{source}: of which network? Its modules are '
+      f'{", ".join(sorted(weights.params)[:3])} …'
+    )
+  wanted = shapes(weights.model, weights.num_classes, **weights.overrides)
+  match.require(weights.params, wanted[0], source)
+  match.require(weights.state, wanted[1], source)
+
+
 def write(path: str | pathlib.Path, weights: Weights) -> None:
   """Writes `.safetensors` or `.npz`, by the path's ending.
 
@@ -71,6 +100,7 @@ def write(path: str | pathlib.Path, weights: Weights) -> None:
       'model': weights.model,
       'num_classes': weights.num_classes,
       'overrides': dict(weights.overrides),
+      'data': dict(weights.data),
     },
     sort_keys=True,
   )
@@ -120,6 +150,17 @@ def read_arrays(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     return safetensors.numpy.load_file(path)
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path}: no safetensors file: {error}') from error
+
+
+def shapes(model: str, num_classes: int, **overrides: Any) -> tuple[Tree, Tree]:
+  """The trees of `models.create(model, …)`, shapes at their leaves."""
+  network = models.create(model, num_classes, **overrides)
+  size = variants.find(model)['train_image_size']
+  images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return jax.eval_shape(
+    functools.partial(network.init, is_training=True), key, images
+  )
 
 
 def identify(weights: Weights) -> Weights:

@@ -127,11 +127,40 @@ def from_timm(
     for key, value in state_dict.items()
   }
   if peer.scales_weights:
-    for path in [p for p in leaves if p.endswith('/~/conv0/w')]:
-      block = path.removesuffix('/~/conv0/w')
+    for path in [p for p in leaves if p.endswith('/~/conv0/gain')]:
+      block = path.removesuffix('/~/conv0/gain')
       leaves[f'{block}/skip_gain'] = np.ones((), np.float32)
     leaves = _move_gamma(leaves, peer, into_weights=False)
   return match.unflatten(leaves)
+
+
+def name_of(model: str) -> str:
+  """timm's network that a network of ours is nearest to.
+
+  Raises:
+    ValueError: where timm has none.
+  """
+  for name, peer in PEERS.items():
+    if peer.model == model:
+      return name
+  raise ValueError(f'timm has no {model}')
+
+
+def differences(name: str, overrides: Mapping[str, Any]) -> list[str]:
+  """Where timm's network computes another function of the same weights.
+
+  Args:
+    name: of timm's network.
+    overrides: of ours.
+
+  Returns:
+    A line per argument of ours that would have to change.
+  """
+  return [
+    f"timm's {name} is this network with {key}={value!r}"
+    for key, value in _peer(name).overrides.items()
+    if overrides.get(key) != value
+  ]
 
 
 def guess(state_dict: Mapping[str, np.ndarray]) -> str:
@@ -203,7 +232,7 @@ def _names(peer: Peer) -> dict[str, str]:
 
 
 def _to_torch(path: str, leaf: np.ndarray) -> np.ndarray:
-  leaf = leaf.astype(np.float32)
+  leaf = leaf.astype(np.float32, copy=False)
   if 'squeeze_excite' in path and leaf.ndim == 2:
     leaf = leaf.T[:, :, None, None]
   elif leaf.ndim == 2:
@@ -216,7 +245,7 @@ def _to_torch(path: str, leaf: np.ndarray) -> np.ndarray:
 
 
 def _from_torch(path: str, leaf: np.ndarray) -> np.ndarray:
-  leaf = leaf.astype(np.float32)
+  leaf = leaf.astype(np.float32, copy=False)
   if path.endswith('/gain'):
     leaf = leaf.reshape(-1)
   elif 'squeeze_excite' in path and leaf.ndim == 4:
