@@ -41,13 +41,17 @@ class RunFolder:
 
   Args:
     workdir: made if it isn't there.
+    must_exist: don't make it; a run must live there.
 
   Raises:
     OSError: the folder can't be written.
+    ValueError: no run lives there, and `must_exist`.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str]):
+  def __init__(self, workdir: str | os.PathLike[str], must_exist: bool = False):
     self.path = pathlib.Path(workdir)
+    if must_exist and not (self.path / 'config.json').exists():
+      raise ValueError(f"{workdir} is no run's folder: it has no config.json")
     self.path.mkdir(parents=True, exist_ok=True)
 
   def read_config(self) -> dict[str, Any] | None:
@@ -57,7 +61,7 @@ class RunFolder:
 
   def check_same_run(self, config: Mapping[str, Any]) -> None:
     """Raises ValueError if another config's run lives here."""
-    old, new = self.read_config(), _flat(_plain(config))
+    old, new = self.read_config(), _flat(plain(config))
     if old is None:
       return
     old = _flat(old)
@@ -231,11 +235,11 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 
 def dump_json(tree: Mapping[str, Any]) -> str:
-  return json.dumps(_plain(tree), indent=2, sort_keys=True) + '\n'
+  return json.dumps(plain(tree), indent=2, sort_keys=True) + '\n'
 
 
 def dump_line(row: Mapping[str, Any]) -> str:
-  return json.dumps(_plain(row)) + '\n'
+  return json.dumps(plain(row)) + '\n'
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -248,12 +252,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def _plain(value: Any) -> Any:
-  """JSON has no NaN or infinity: they become strings."""
+def plain(value: Any) -> Any:
+  """What JSON can hold: lists for tuples, strings for NaN and infinity."""
   if isinstance(value, Mapping):
-    return {k: _plain(v) for k, v in value.items()}
+    return {k: plain(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
-    return [_plain(v) for v in value]
+    return [plain(v) for v in value]
   if isinstance(value, bool | int | str) or value is None:
     return value
   number = float(value)

@@ -177,19 +177,7 @@ def _evaluate(
   run: Run, eval_step: Any, state: step.TrainState
 ) -> dict[str, float]:
   config = run.config
-  batches = pipeline.eval_batches(
-    run.eval_source,
-    batch_size=evaluate.device_batch_multiple(
-      config.eval_batch_size, jax.process_count()
-    )
-    * jax.process_count(),
-    image_size=config.data.eval_image_size,
-    preprocessing=config.data.eval_preprocessing,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    num_threads=config.data.num_threads,
-    on_error=config.data.on_error,
-  )
+  batches = evaluate.eval_batches(config, run.eval_source)
   variables = evaluate.variables_of(state, config.ema.mode)
   return evaluate.evaluate(eval_step, variables, batches)
 
