@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies
 from PIL import Image
 
-from nfnets.data.decode import decode
+from nfnets.data.decode import Scratch, decode
 
 SHARED = pathlib.Path(__file__).parents[1] / '..' / 'shared'
 PHOTOGRAPHS = SHARED / 'data' / 'caltech101_3060.tar'
@@ -155,6 +155,15 @@ def test_truncated_file_is_an_error(form, kept):
   kept = kept if isinstance(kept, int) else int(kept * len(data))
   with pytest.raises(ValueError):
     decode(data[:kept])
+
+
+def test_scratch_memory_changes_no_pixel_and_is_used_again():
+  scratch = Scratch()
+  for shape in ((24, 40), (50, 60), (8, 9)):
+    data = encoded(gradient(*shape))
+    image = decode(data, scratch)
+    np.testing.assert_array_equal(image, decode(data))
+    assert np.shares_memory(image, np.frombuffer(scratch(1), np.uint8))
 
 
 def test_text_called_jpg_is_an_error():

@@ -12,6 +12,7 @@ import pytest
 import tiny_tfds
 
 from nfnets.data import pipeline, sources
+from nfnets.data.decode import decode
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEYS = ('images', 'labels', 'mask')
@@ -238,6 +239,22 @@ def test_folder_that_vanishes_is_named_by_the_missing_file(tmp_path):
   shutil.rmtree(tmp_path / 'train')
   with pytest.raises(ValueError, match=r'train/[ab]/0.jpg: .*No such file'):
     list(itertools.islice(batches, 50))
+
+
+@pytest.mark.parametrize('crop', ['inception', 'none'])
+def test_memory_used_again_by_the_decoder_leaks_into_no_batch(crop):
+  photos = [tiny_tfds.jpeg(i, 16, 16) for i in range(40)]
+
+  class Files(Ramp):
+    def __getitem__(self, index):
+      return {'image': photos[index], 'label': index % 5}
+
+  batches = train(
+    Files(40), crop=crop, image_size=16, num_threads=3, batch_size=20
+  )
+  for batch in batches:
+    expected = [decode(photos[i])[0, 0] for i in batch['ids']]
+    np.testing.assert_array_equal(batch['images'][:, 5, 5], expected)
 
 
 def test_prepared_data_set_and_folder_of_the_same_files_agree(tmp_path):

@@ -70,13 +70,13 @@ def train_batches(
   )
 
   def load(step: int, slots: range) -> Batch:
-    examples = []
-    for slot in slots:
+    batch = _empty(len(slots), image_size)
+    for row, slot in enumerate(slots):
       position = step * batch_size + first + slot
       epoch, index = divmod(position, len(source))
       i, image, label = reader.read(int(order(epoch)[index]))
-      examples.append((augment(image, position), label, i))
-    return _stack(examples)
+      _put(batch, row, augment(image, position), label, i)
+    return batch
 
   return _batches(load, size, start_step, None, num_threads)
 
@@ -109,18 +109,16 @@ def eval_batches(
   first, size = _part(batch_size, process_index, process_count)
   prepare = _preprocessing(preprocessing, image_size)
   reader = Reader(source, False, on_error, skipped)
-  padding = np.zeros((image_size, image_size, 3), np.uint8), 0, -1
 
   def load(step: int, slots: range) -> Batch:
-    examples = []
-    for slot in slots:
+    batch = _empty(len(slots), image_size)
+    for row, slot in enumerate(slots):
       index = step * batch_size + first + slot
       read = reader.read_or_none(index) if index < len(source) else None
       if read is None:
-        examples.append(padding)
+        _put(batch, row, np.uint8(0), 0, -1)
       else:
-        examples.append((prepare(read[0]), read[1], index))
-    batch = _stack(examples)
+        _put(batch, row, prepare(read[0]), read[1], index)
     return {**batch, 'mask': (batch['ids'] >= 0).astype(np.float32)}
 
   return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
@@ -158,7 +156,7 @@ def _augmentation(
     image = crops.resize(image, image_size, image_size)
     if crop not in ('inception', 'none'):
       image = crops.padded_cut(image, int(padding), draws)
-    return image[:, ::-1] if flip and mirror < 0.5 else image
+    return crops.mirrored(image) if flip and mirror < 0.5 else image
 
   return augment
 
@@ -190,13 +188,20 @@ def _uniform(seed: int, position: int, count: int) -> np.ndarray:
   return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
-def _stack(examples: list[tuple[np.ndarray, int, int]]) -> Batch:
-  images, labels, ids = zip(*examples)
+def _empty(size: int, image_size: int) -> Batch:
   return {
-    'images': np.stack(images),
-    'labels': np.array(labels, np.int32),
-    'ids': np.array(ids, np.int64),
+    'images': np.empty((size, image_size, image_size, 3), np.uint8),
+    'labels': np.empty(size, np.int32),
+    'ids': np.empty(size, np.int64),
   }
+
+
+def _put(
+  batch: Batch, row: int, image: np.ndarray, label: int, index: int
+) -> None:
+  batch['images'][row] = image
+  batch['labels'][row] = label
+  batch['ids'][row] = index
 
 
 def _batches(

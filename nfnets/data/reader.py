@@ -3,12 +3,14 @@
 import numpy as np
 from absl import logging
 
-from nfnets.data.decode import decode
+from nfnets.data.decode import Scratch, decode
 from nfnets.data.sources import Source
 
 
 class Reader:
   """Decoded, checked examples of a source.
+
+  An image is good until its thread reads the next.
 
   Args:
     source: the examples.
@@ -30,6 +32,7 @@ class Reader:
       raise ValueError('the source holds no examples')
     self._source = source
     self._cache = {} if cache else None
+    self._scratch = None if cache else Scratch()
     self._on_error = on_error
     self._skipped = {} if skipped is None else skipped
 
@@ -69,4 +72,4 @@ class Reader:
     label, num_classes = example['label'], self._source.num_classes
     if not 0 <= label < num_classes:
       raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
-    return decode(example['image']), label
+    return decode(example['image'], self._scratch), label
