@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> int:
   """Reads, checks, writes, and says what was done."""
-  from nfnets.weights import files, fold
+  from nfnets.weights import files, fold_weights
 
   if target.suffix not in ('.safetensors', '.npz'):
     raise ValueError(f'{target}: write .safetensors or .npz')
@@ -66,7 +66,7 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
   if TO.value == 'timm':
     timm_name = write_timm(target, weights)
   else:
-    kept = fold.fold(weights) if FOLD.value else weights
+    kept = fold_weights(weights) if FOLD.value else weights
     files.write(target, kept)
   count = sum(x.size for m in weights.params.values() for x in m.values())
   print(f'{target}: {weights.model}, {count:,} parameters, from {source}')
