@@ -5,8 +5,12 @@
 
 64,000 steps at batch 128. Three networks of the same depth and widths:
 `--config.model.normalizer=batch` (He's), `none` (the same without
-normalization) and `nf` (normalizer-free); AGC with
-`--config.optimizer.clip=agc`. Paper D is arXiv 1512.03385, section 4.2.
+normalization) and `nf` (normalizer-free, whose gains and biases aren't
+decayed); AGC with `--config.optimizer.clip=agc`. 32, 44, 56 and 110 layers are
+the files beside this one; `--config.model.name=cifar_resnet_56` gives the same,
+but for 110 layers, whose file has a warm-up too. Paper D is
+arXiv 1512.03385, section 4.2; it subtracts each pixel's mean, not each
+channel's. Not yet run here in full.
 """
 
 from ml_collections import ConfigDict
@@ -21,18 +25,24 @@ def get_config() -> ConfigDict:
   config.batch_size = 128
   batch_size = config.get_ref('batch_size')
   config.micro_batches = 1
-  config.num_epochs = 164  # 64,000 steps of 128 among 50,000 images
+  config.num_epochs = 163.84  # 64,000 steps of 128 among 50,000 images
   config.precision = 'float32'
   config.loss = 'softmax'
   config.label_smoothing = 0.0
-  config.learning_rate = 0.1 * batch_size.to_float() / 128
+  config.learning_rate = 0.1 * batch_size.to_float() / 128  # 4.2
 
   config.model = ConfigDict()
   config.model.name = 'cifar_resnet_20'
+  name = config.model.get_ref('name')
+  config.model.depths = lazy.published(name, 'depths', tuple)
+  config.model.widths = lazy.published(name, 'widths', tuple)
   config.model.normalizer = 'batch'
-  config.model.alpha = 0.2  # of 'nf'
+  config.model.activation = 'relu'
+  config.model.alpha = 0.2  # of 'nf', as are skipinit_gain and ws_eps
   config.model.drop_rate = 0.0
   config.model.stochdepth_rate = 0.0
+  config.model.skipinit_gain = 0.0
+  config.model.ws_eps = 'published'
   config.model.remat = False
 
   config.data = ConfigDict()
@@ -54,7 +64,7 @@ def get_config() -> ConfigDict:
   config.data.on_error = 'raise'
 
   config.augment = ConfigDict()
-  config.augment.pad = 4  # pad, crop and flip
+  config.augment.pad = 4  # pad, crop and flip; 4.2
   config.augment.mix = 'none'
   config.augment.mixup_alpha = 0.2
   config.augment.pairs = 'batch'
@@ -71,11 +81,18 @@ def get_config() -> ConfigDict:
   config.schedule.warmup_steps = 0
   config.schedule.start = 0.0
   config.schedule.end = 0.0
+  config.schedule.decay_rate = 0.97  # of 'warmup_exponential', each 2.4 epochs
+  config.schedule.decay_steps = lazy.share(
+    config.get_ref('num_steps'), 2.4, config.get_ref('num_epochs')
+  )
 
   config.optimizer = ConfigDict()
-  config.optimizer.momentum = 0.9
+  config.optimizer.momentum = 0.9  # 4.2
   config.optimizer.nesterov = False
-  config.optimizer.weight_decay = 1e-4
+  config.optimizer.weight_decay = 1e-4  # 4.2
+  config.optimizer.decayed = lazy.choose(
+    config.model.get_ref('normalizer'), {'nf': 'weights'}, default='all'
+  )
   config.optimizer.clip = 'none'
   config.optimizer.clipping = 0.01
   config.optimizer.eps = 1e-3

@@ -1,5 +1,6 @@
 """Derived numbers: references that follow the key they come from."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import FieldReference
@@ -22,22 +23,52 @@ class _Published:
     return row[self._key]
 
 
-def published(model_name: FieldReference, key: str) -> FieldReference:
+class _Choice:
+  """`reference + _Choice(cases, default)` chooses when it is read."""
+
+  def __init__(self, cases: Mapping[str, str], default: str):
+    self._cases, self._default = cases, default
+
+  def __radd__(self, value: str) -> str:
+    return self._cases.get(value, self._default)
+
+
+def published(
+  model_name: FieldReference, key: str, kind: type
+) -> FieldReference:
   """The published `key` of whatever model is named when the config is read.
 
   So `--config.model.name=nfnet_f3` brings F3's sizes, rates and RandAugment
   along, and not those of the file's own variant.
+
+  Args:
+    model_name: reference to `config.model.name`.
+    key: a column of `nfnets.variants`.
+    kind: the value's type, which the command line parses: int, float, tuple.
   """
-  return model_name + _Published(key)
+  found = model_name + _Published(key)
+  casts = {
+    int: found.to_int,
+    float: found.to_float,
+    tuple: lambda: FieldReference(()) + found,
+  }
+  return casts[kind]()
+
+
+def choose(
+  value: FieldReference, cases: Mapping[str, str], default: str
+) -> FieldReference:
+  """`cases[value]`, or the default, for whatever the value is when read."""
+  return value + _Choice(cases, default)
 
 
 def steps(
-  num_train: FieldReference, num_epochs: FieldReference, batch_size: Any
+  num_train: FieldReference, num_epochs: Any, batch_size: Any
 ) -> FieldReference:
   """Whole steps in so many epochs."""
-  return num_train * num_epochs // batch_size
+  return (num_train * num_epochs // batch_size).to_int()
 
 
-def share(num_steps: FieldReference, part: int, whole: Any) -> FieldReference:
+def share(num_steps: FieldReference, part: float, whole: Any) -> FieldReference:
   """`part / whole` of the steps, rounded."""
-  return (num_steps * part * 2 + whole) // (whole * 2)
+  return ((num_steps * part * 2 + whole) // (whole * 2)).to_int()

@@ -14,7 +14,7 @@ from configs import cifar_resnet20
 def get_config() -> ConfigDict:
   """The CIFAR recipe on smaller pictures, with AGC and a cosine schedule."""
   config = cifar_resnet20.get_config()
-  config.num_epochs = 40
+  config.num_epochs = 40.0
   config.learning_rate = 0.1
   config.model.normalizer = 'nf'
   config.data.name = 'digits'

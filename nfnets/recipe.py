@@ -29,6 +29,7 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
     'precision': ('float32', 'bfloat16'),
     'loss': ('softmax', 'sigmoid'),
     'optimizer.clip': ('agc', 'norm', 'layer', 'none'),
+    'optimizer.decayed': ('weights', 'all'),
     'ema.mode': ('warmup', 'constant', 'none'),
     'schedule.name': (
       'warmup_cosine',
@@ -148,6 +149,7 @@ def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
     momentum=spec.momentum,
     nesterov=spec.nesterov,
     weight_decay=spec.weight_decay,
+    decayed=spec.decayed,
     clip=spec.clip,
     clipping=spec.clipping,
     eps=spec.eps,

@@ -207,6 +207,7 @@ def _audit(run: Run, params: Any) -> str:
     params,
     learning_rate=run.config.learning_rate,
     weight_decay=spec.weight_decay,
+    decayed=spec.decayed,
     clipping=spec.clipping,
     eps=spec.eps,
     unclipped=spec.unclipped,

@@ -15,6 +15,7 @@ from nfnets.optim import agc, groups
 from nfnets.optim.groups import labels
 
 CLIPPERS = ('agc', 'norm', 'layer', 'none')
+DECAYED = ('weights', 'all')
 
 Tree = TypeVar('Tree')
 
@@ -30,6 +31,7 @@ def sgd(
   unclipped: Iterable[str] = ('head',),
   clip: str = 'agc',
   axes: agc.Axes | None = None,
+  decayed: str = 'weights',
 ) -> optax.GradientTransformation:
   """The published optimizer: clip, decay, Nesterov momentum, -learning rate.
 
@@ -37,14 +39,16 @@ def sgd(
     learning_rate: a number or a schedule.
     momentum: 0 for none. b <- momentum * b + g.
     nesterov: whether the step is g + momentum * b, or b alone.
-    weight_decay: times W, added to the clipped gradients of all but gains and
-      biases; coupled with the learning rate.
+    weight_decay: times W, added to the clipped gradients of what `decayed`
+      says; coupled with the learning rate.
     clipping: threshold of the clipper, lambda for AGC; None switches it off.
     eps: AGC's floor of the parameters' norms.
     unclipped: who isn't clipped: labels, places such as 'stem' and 'stage_1',
       or patterns, as `groups.select` reads them.
     clip: which clipper, one of `CLIPPERS`.
     axes: AGC's units for parameters whose rank doesn't tell them.
+    decayed: 'weights' for all but gains and biases; 'all', as He et al. (2015)
+      decay.
 
   Returns:
     A transformation that labels the parameters by itself; its `update` needs
@@ -52,13 +56,19 @@ def sgd(
 
   Source: Brock, De, Smith and Simonyan 2021, appendix A.1.
   """
+  if decayed not in DECAYED:
+    raise ValueError(f'unknown decayed {decayed!r}; choose from {DECAYED}')
   links = [
     clipper(
       'none' if clipping is None else clip, clipping, eps, unclipped, axes
     )
   ]
   # Without decay too, since labelling is what refuses unknown parameters.
-  links.append(optax.add_decayed_weights(weight_decay, mask=is_decayed))
+  links.append(
+    optax.add_decayed_weights(
+      weight_decay, mask=lambda params: is_decayed(params, decayed)
+    )
+  )
   if momentum:
     links.append(optax.trace(momentum, nesterov, jnp.float32))
   links.append(optax.scale_by_learning_rate(learning_rate))
@@ -115,9 +125,11 @@ def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
   return optax.stateless(lambda updates, _: jax.tree.map(clip_leaf, updates))
 
 
-def is_decayed(params: Tree) -> Tree:
-  """Which parameters weight decay applies to."""
-  return jax.tree.map(lambda label: label != 'gain_or_bias', labels(params))
+def is_decayed(params: Tree, decayed: str = 'weights') -> Tree:
+  """Which parameters weight decay applies to; `decayed` as for `sgd`."""
+  return jax.tree.map(
+    lambda label: decayed == 'all' or label != 'gain_or_bias', labels(params)
+  )
 
 
 def is_clipped(params: Tree, unclipped: Iterable[str] = ('head',)) -> Tree:
@@ -139,6 +151,7 @@ def audit(
   unclipped: Iterable[str] = ('head',),
   clip: str = 'agc',
   axes: agc.Axes | None = None,
+  decayed: str = 'weights',
 ) -> list[dict[str, Any]]:
   """Who is treated how: one row per group of parameters treated alike.
 
@@ -157,22 +170,22 @@ def audit(
   trees = (
     params,
     labels(params),
-    is_decayed(params),
+    is_decayed(params, decayed),
     is_clipped(params, unclipped),
   )
   rows: dict[tuple, dict[str, Any]] = {}
   leaves, _ = jax.tree.flatten_with_path(params)
   for (path, leaf), *facts in zip(leaves, *map(jax.tree.leaves, trees[1:])):
-    label, decayed, clipped = facts
+    label, has_decay, clipped = facts
     clipped = clipped and is_on
     row = rows.setdefault(
-      (label, decayed, clipped),
+      (label, has_decay, clipped),
       {
         'label': label,
         'tensors': 0,
         'parameters': 0,
         'units': 0,
-        'weight_decay': weight_decay if decayed else 0.0,
+        'weight_decay': weight_decay if has_decay else 0.0,
         'clip': clip if clipped else 'none',
         'clipping': clipping if clipped else None,
         'eps': eps if clipped and clip == 'agc' else None,
