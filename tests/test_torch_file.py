@@ -5,14 +5,16 @@ import io
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import types
 import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from nfnets.weights import restricted, torch_file
+from nfnets.weights import certificate, restricted, torch_file
 
 ARRAYS = {
   'head.fc.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -184,3 +186,34 @@ def test_other_files_get_one_line(tmp_path):
   (tmp_path / 'other.pth').write_bytes(pickle.dumps(3))
   with pytest.raises(restricted.Refused, match=r'not a file by torch\.save'):
     torch_file.read(tmp_path / 'other.pth')
+
+
+_SAVE = """
+import sys, torch
+from safetensors.torch import save_file
+folder = sys.argv[1]
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+state = model.state_dict()
+save_file(state, f'{folder}/wanted.safetensors')
+torch.save(state, f'{folder}/zip.pth')
+torch.save(
+  {'state_dict': state}, f'{folder}/legacy.pth',
+  _use_new_zipfile_serialization=False,
+)
+"""
+
+
+@pytest.mark.slow
+def test_files_by_pytorch_itself_are_read(tmp_path):
+  python = certificate.python_with_timm()
+  if python is None:
+    pytest.skip('no PyTorch; NFNETS_TIMM_PYTHON names a Python that has it')
+  subprocess.run([python, '-c', _SAVE, str(tmp_path)], check=True)
+  wanted = safetensors.numpy.load_file(tmp_path / 'wanted.safetensors')
+  for name in ('zip.pth', 'legacy.pth'):
+    found = torch_file.read(tmp_path / name)
+    assert found.keys() == wanted.keys()
+    for key, array in wanted.items():
+      assert found[key].shape == array.shape
+      np.testing.assert_array_equal(found[key], array)
