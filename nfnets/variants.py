@@ -146,7 +146,10 @@ def find(name: str) -> dict:
   """
   if name in ALL:
     return ALL[name]
-  near = difflib.get_close_matches(str(name), ALL, n=3, cutoff=0.6)
+  likeness = lambda known: difflib.SequenceMatcher(None, name, known).ratio()
+  # Sorting is stable: among equally near names the table's first come first.
+  near = [known for known in ALL if likeness(known) >= 0.6]
+  near = sorted(near, key=likeness, reverse=True)[:3]
   if near:
     raise ValueError(f'no model {name!r}: did you mean {" or ".join(near)}?')
   raise ValueError(

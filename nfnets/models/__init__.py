@@ -53,7 +53,7 @@ def create(
     raise ValueError(
       f'num_classes={num_classes}: a network needs at least one.'
     )
-  network = next(cls for cls, rows in FAMILIES.values() if name in rows)
+  network = network_class(name)
   overrides = dict(overrides)
   row = row | _shape_overrides(network, overrides)
   _check(name, network, overrides)
@@ -69,6 +69,11 @@ def _shape_overrides(network: type, overrides: dict) -> dict:
   own = inspect.signature(network.__init__).parameters
   keys = [k for k in ('depths', 'widths') if k in overrides and k not in own]
   return {key: tuple(overrides.pop(key)) for key in keys}
+
+
+def network_class(name: str) -> type[hk.Module]:
+  """The class whose instances `create(name)` transforms."""
+  return next(cls for cls, rows in FAMILIES.values() if name in rows)
 
 
 def _check(name: str, network: type, overrides: dict) -> None:
