@@ -59,7 +59,9 @@ def variables_of(state: Any, ema_mode: str) -> dict[str, Any]:
 
 
 def eval_batches(
-  config: ConfigDict, source: sources.Source
+  config: ConfigDict,
+  source: sources.Source,
+  skipped: dict[str, str] | None = None,
 ) -> Iterable[Mapping[str, np.ndarray]]:
   """This process's batches, of a size that fills its devices."""
   return pipeline.eval_batches(
@@ -72,6 +74,7 @@ def eval_batches(
     process_count=jax.process_count(),
     num_threads=config.data.num_threads,
     on_error=config.data.on_error,
+    skipped=skipped,
   )
 
 

@@ -34,6 +34,7 @@ class Run(NamedTuple):
   eval_source: sources.Source
   network: hk.TransformedWithState
   optimizer: optax.GradientTransformation
+  skipped: dict[str, str]  # unreadable examples: where, and why
 
 
 def train_and_evaluate(
@@ -63,7 +64,7 @@ def set_up(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
   train_source, eval_source = recipe.sources_of(config)
   folder = results.RunFolder(workdir)
   folder.check_same_run(config.to_dict())
-  return Run(config, folder, train_source, eval_source, network, optimizer)
+  return Run(config, folder, train_source, eval_source, network, optimizer, {})
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -128,6 +129,9 @@ def train(run: Run) -> dict[str, Any]:
     console.print(
       f'interrupted: step {done} is saved; run the same command to go on'
     )
+  if run.skipped:
+    summary['skipped'] = dict(sorted(run.skipped.items()))
+    console.print(f'{len(run.skipped)} unreadable examples: see summary.json')
   run.folder.write_summary(summary)
   for logger in loggers:
     logger.close()
@@ -168,6 +172,7 @@ def _train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
     num_threads=config.data.num_threads,
     cache=config.data.cache,
     on_error=config.data.on_error,
+    skipped=run.skipped,
   )
   for batch in batches:
     yield {name: batch[name] for name in ('images', 'labels')}
@@ -177,7 +182,7 @@ def _evaluate(
   run: Run, eval_step: Any, state: step.TrainState
 ) -> dict[str, float]:
   config = run.config
-  batches = evaluate.eval_batches(config, run.eval_source)
+  batches = evaluate.eval_batches(config, run.eval_source, run.skipped)
   variables = evaluate.variables_of(state, config.ema.mode)
   return evaluate.evaluate(eval_step, variables, batches)
 

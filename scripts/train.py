@@ -29,6 +29,9 @@ def main(argv: Sequence[str]) -> int:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
   if CONFIG.value is None:
     return refuse('name a recipe: --config=configs/nfnet_f0.py')
+  for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
+    if not CONFIG.value[key] > 0:
+      return refuse(f'config.{key}={CONFIG.value[key]}: must be above 0')
   from nfnets import results
 
   try:

@@ -1,0 +1,123 @@
+"""A file of nfnets/ imports only from floors below its own."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Within a package the steps after the point are rungs of one floor.
+FLOORS = {
+  0.0: """variants parallel losses results curves models.activations
+    models.convolution optim.agc optim.sam optim.ema optim.schedules
+    data.sources data.mixing data.image_ops data.crops data.decode""",
+  0.5: 'monitor optim.groups data.randaugment data.reader models.layers',
+  1.0: 'optim.chain optim.observe data.pipeline data.augment',
+  1.4: 'models.kit models.stages',
+  1.8: 'optim data',
+  2.0: """models.nfnet models.nf_resnet models.nf_regnet models.resnet
+    models.cifar_resnet models.fixup_resnet""",
+  2.5: 'models.skipinit_resnet',
+  3.0: 'models',
+  4.0: """weights.match weights.inert weights.imagenet analysis.gamma
+    analysis.counts""",
+  4.1: 'weights.restricted analysis.signal',
+  4.2: 'weights.torch_file weights.files',
+  4.3: 'weights.timm weights.folding',
+  4.4: 'weights.certificate',
+  4.8: 'weights analysis',
+  5.0: 'step checkpoint recipe',
+  5.5: 'analysis.numerics',
+  6.0: 'evaluate plan',
+  7.0: 'train',
+}
+FLOOR = {name: f for f, names in FLOORS.items() for name in names.split()}
+FILES = sorted((ROOT / 'nfnets').rglob('*.py'))
+
+
+def module_name(path):
+  parts = path.relative_to(ROOT / 'nfnets').with_suffix('').parts
+  return '.'.join(part for part in parts if part != '__init__')
+
+
+def imports(path):
+  """Every module that a file imports, wherever in it, as dotted names."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      for alias in node.names:
+        whole = f'{node.module}.{alias.name}'
+        is_module = whole.removeprefix('nfnets.') in FLOOR
+        yield whole if is_module else node.module
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_name)
+def test_imports_come_from_floors_below(path):
+  name = module_name(path)
+  if not name:
+    return
+  assert name in FLOOR, f'{name} has no floor: add it to the plan'
+  for imported in imports(path):
+    if imported.startswith('nfnets.'):
+      below = imported.removeprefix('nfnets.')
+      assert FLOOR[below] < FLOOR[name], f'{name} imports {below}'
+
+
+def test_every_floor_plan_entry_is_there_or_planned():
+  there = {module_name(path) for path in FILES}
+  assert set(FLOOR) - there <= {'plan'}
+
+
+@pytest.mark.parametrize('path', FILES, ids=module_name)
+def test_nfnets_has_no_flags_and_no_dead_packages(path):
+  banned = {
+    'absl.app', 'absl.flags', 'clu', 'dill', 'jaxline', 'tensorflow',
+    'tensorflow_addons', 'tensorflow_probability', 'tree', 'chex', 'configs',
+    'experiments', 'scripts',
+  }  # fmt: skip
+  for imported in imports(path):
+    assert imported not in banned and imported.split('.')[0] not in banned
+
+
+def test_only_parallel_knows_pmap_and_only_checkpoint_knows_orbax():
+  for path in FILES:
+    text = path.read_text()
+    name = module_name(path)
+    assert name == 'parallel' or 'jax.pmap(' not in text, name
+    assert name == 'checkpoint' or 'import orbax' not in text, name
+
+
+def test_configs_import_no_jax():
+  for path in (ROOT / 'configs').glob('*.py'):
+    for imported in imports(path):
+      top = imported.split('.')[0]
+      assert top in ('configs', 'ml_collections', 'typing', 'collections') or (
+        imported in ('nfnets', 'nfnets.variants')
+      ), f'{path.name} imports {imported}'
+
+
+def test_scripts_never_import_each_other():
+  for path in (ROOT / 'scripts').glob('*.py'):
+    for imported in imports(path):
+      assert imported.split('.')[0] != 'scripts', f'{path.name}: {imported}'
+
+
+def test_experiments_import_configs_and_in_report_only_plotting():
+  allowed = {
+    'configs', 'ml_collections', 'pandas', 'matplotlib', 'sklearn', 'numpy',
+    'experiments', 'nfnets', 'math', 'pathlib', 'json', 'functools', 'typing',
+    'collections', 'itertools', 'dataclasses', 'statistics',
+  }  # fmt: skip
+  for path in (ROOT / 'experiments').glob('*.py'):
+    for imported in imports(path):
+      assert imported.split('.')[0] in allowed, f'{path.name}: {imported}'
+
+
+def test_files_stay_human():
+  for folder in ('nfnets', 'configs', 'experiments', 'scripts'):
+    for path in (ROOT / folder).rglob('*.py'):
+      lines = len(path.read_text().splitlines())
+      limit = 400 if path.name == 'variants.py' else 300  # a table
+      assert lines <= limit, f'{path.name} has {lines} lines'

@@ -1,0 +1,65 @@
+"""Configs are checked, and become parts."""
+
+import pytest
+import tiny
+
+from nfnets import recipe
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('precision', 'float16', "config.precision='float16': choose one of"),
+    ('optimizer__clip', 'norms', 'choose one of agc, norm, layer, none'),
+    ('ema__mode', 'on', 'choose one of warmup, constant, none'),
+    ('schedule__name', 'cosine', 'choose one of warmup_cosine'),
+    ('loss', 'l2', 'choose one of softmax, sigmoid'),
+    ('num_steps', -1, 'config.num_steps=-1: must be above 0'),
+    ('learning_rate', -0.1, 'config.learning_rate=-0.1: must be 0 or more'),
+    ('learning_rate', float('nan'), 'config.learning_rate=nan'),
+    ('optimizer__momentum', 1.0, r'momentum=1.0: must be in \[0, 1\)'),
+    ('label_smoothing', 1.5, r'label_smoothing=1.5: must be in \[0, 1\)'),
+    ('schedule__warmup_steps', 99, 'from 0 to config.num_steps=8'),
+    ('batch_size', 18, 'take 16 or 20'),
+    ('batch_size', 3, '3 does not divide into 4 devices x 1 micro-batches: '
+     'take 4'),
+    ('micro_batches', 3, '4 devices x 3 micro-batches: take 12 or 24'),
+  ],
+)  # fmt: skip
+def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
+  key, value, message
+):
+  config = tiny.config(**{key: value})
+  with pytest.raises(ValueError, match=message) as error:
+    recipe.check(config, device_count=4, process_count=1)
+  assert '\n' not in str(error.value)
+
+
+def test_a_good_config_passes():
+  recipe.check(tiny.config(), device_count=4, process_count=1)
+
+
+def test_wrong_class_and_example_counts_name_the_right_ones():
+  with pytest.raises(ValueError, match='digits has 10 classes'):
+    recipe.sources_of(tiny.config(data__num_classes=11))
+  with pytest.raises(ValueError, match='pass --config.data.num_train=1438'):
+    recipe.sources_of(tiny.config(data__num_train=1000))
+
+
+def test_unknown_model_and_override_are_named():
+  with pytest.raises(ValueError, match='did you mean'):
+    recipe.network_of(tiny.config(model__name='cifar_resnet_21'))
+  config = tiny.config()
+  with config.unlocked():
+    config.model.activatoin = 'relu'
+  with pytest.raises(ValueError, match='did you mean activation'):
+    recipe.network_of(config)
+
+
+def test_the_published_learning_rate_steps_come_out_of_he_et_als_schedule():
+  schedule = recipe.schedule_of(
+    tiny.config(schedule__name='piecewise', num_steps=64000)
+  )
+  assert [float(schedule(t)) for t in (0, 31999, 32000, 48000)] == (
+    pytest.approx([0.1, 0.1, 0.01, 0.001])
+  )

@@ -1,0 +1,73 @@
+"""scripts/train.py as its user meets it: one clear line, a clear exit code."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(*arguments):
+  environment = os.environ | {
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+    'TFDS_DATA_DIR': '',
+  }
+  return subprocess.run(
+    [sys.executable, '-m', 'scripts.train', *arguments],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--config.batch_sise=8'], 'Did you mean "batch_size"'),
+    (['--config.batch_size=many'], 'batch_size=many'),
+    (['--config.data.num_threds=1'], 'Did you mean "num_threads"'),
+    (['--config.optimizer.momentum=2'], 'must be in [0, 1)'),
+    (['--config.batch_size=0'], 'config.batch_size=0: must be above 0'),
+    (['--config.batch_size=30'], 'take 28 or 32'),
+    (['--config.data.name=cifar10', '--config.data.data_dir=/nowhere'],
+     'cifar10'),
+    (['stray'], "unexpected argument 'stray'"),
+  ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_before_any_compilation(
+  arguments, message, tmp_path
+):
+  workdir = tmp_path / 'run'
+  done = run(
+    '--config=configs/quickstart.py', f'--workdir={workdir}', *arguments
+  )
+  assert done.returncode == 2, done.stderr
+  assert message in done.stderr
+  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+  assert not done.stdout and not workdir.exists()
+
+
+def test_a_missing_recipe_and_a_missing_workdir_are_named():
+  assert 'name a recipe' in run().stderr
+  assert "name the run's folder" in run('--config=configs/nfnet_f0.py').stderr
+  missing = run('--config=configs/nfnet_f9.py')
+  assert 'nfnet_f9.py' in missing.stderr and missing.returncode == 2
+
+
+def test_print_config_prints_the_resolved_config_as_json_and_stops():
+  done = run(
+    '--config=configs/nfnet_f0.py',
+    '--print_config',
+    '--config.batch_size=1024',
+    '--config.model.name=nfnet_f3',
+  )
+  config = json.loads(done.stdout)
+  assert done.returncode == 0 and config['learning_rate'] == 0.4
+  assert config['data']['train_image_size'] == 320
+  assert config['augment']['randaugment_magnitude'] == 15
