@@ -27,14 +27,14 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  if CONFIG.value is None:
-    return refuse('name a recipe: --config=configs/nfnet_f0.py')
-  for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
-    if not CONFIG.value[key] > 0:
-      return refuse(f'config.{key}={CONFIG.value[key]}: must be above 0')
   from nfnets import results
 
   try:
+    if CONFIG.value is None:
+      return refuse('name a recipe: --config=configs/nfnet_f0.py')
+    for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
+      if not CONFIG.value[key] > 0:
+        return refuse(f'config.{key}={CONFIG.value[key]}: must be above 0')
     config = CONFIG.value.copy_and_resolve_references()
     if PRINT_CONFIG.value:
       print(results.dump_json(config.to_dict()), end='')
