@@ -83,6 +83,21 @@ def test_skip_gains_go_into_the_last_convolution(name):
     np.testing.assert_allclose(back[path], want, rtol=1e-6)
 
 
+def test_a_gate_behind_the_last_convolution_undoes_the_skip_gain():
+  """gate(g y) must be gate(y): timm's nfnet_f0 has no skip gain of its own."""
+  params = match.flatten(_params('dm_nfnet_f0'))
+  found = timm.to_timm(match.unflatten(params), 'nfnet_f0')
+  block = 'NFNet/~/nf_block'
+  skip_gain = params[f'{block}/skip_gain']
+  assert abs(skip_gain - 1) > 1e-3
+  np.testing.assert_allclose(
+    found['stages.0.0.attn_last.fc1.weight'][:, :, 0, 0].T * skip_gain,
+    params[f'{block}/~/squeeze_excite/~/linear/w'],
+    rtol=1e-6,
+  )
+  assert not any(key.endswith('skipinit_gain') for key in found)
+
+
 def test_gamma_moves_where_only_one_network_has_it():
   params = match.flatten(_params('nf_regnet_b0'))
   found = timm.to_timm(match.unflatten(params), 'nf_regnet_b0')

@@ -96,7 +96,7 @@ def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
   peer = _peer(name)
   leaves = {p: np.asarray(x) for p, x in match.flatten(params).items()}
   if peer.scales_weights:
-    leaves = _absorb_skip_gains(leaves)
+    leaves = _absorb_skip_gains(leaves, peer.model in variants.NFNET)
     leaves = _move_gamma(leaves, peer, into_weights=True)
   names = _names(peer)
   unknown = sorted(leaves.keys() - names.keys())
@@ -258,15 +258,23 @@ def _from_torch(path: str, leaf: np.ndarray) -> np.ndarray:
 
 
 def _absorb_skip_gains(
-  leaves: dict[str, np.ndarray],
+  leaves: dict[str, np.ndarray], gates_last: bool
 ) -> dict[str, np.ndarray]:
-  """g (gain w_hat * x + b) = (g gain) w_hat * x + g b, in the last conv."""
+  """g (gain w_hat * x + b) = (g gain) w_hat * x + g b, in the last conv.
+
+  A gate behind that convolution (`gates_last`) is computed from what it
+  multiplies, so its first layer has to undo g.
+  """
   out = dict(leaves)
   for path in [p for p in leaves if p.endswith('/skip_gain')]:
     skip_gain = out.pop(path)
-    conv = path.replace('/skip_gain', '/~/conv2')
+    inside = path.removesuffix('skip_gain') + '~'
     for name in ('gain', 'bias'):
-      out[f'{conv}/{name}'] = leaves[f'{conv}/{name}'] * skip_gain
+      leaf = f'{inside}/conv2/{name}'
+      out[leaf] = leaves[leaf] * skip_gain
+    gate = f'{inside}/squeeze_excite/~/linear/w'
+    if gates_last and gate in leaves and abs(skip_gain) > 1e-30:
+      out[gate] = leaves[gate] / skip_gain
   return out
 
 
