@@ -1,0 +1,152 @@
+"""Every command of the README runs, as it stands there.
+
+Long ones get a limit of steps, on tiny data sets of the real ones' layout.
+"""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import tiny_tfds
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+COMMANDS = [
+  line
+  for block in re.findall(r'```bash\n(.*?)```', README, re.S)
+  for line in block.splitlines()
+  if line
+]
+SHORT = '--config.num_steps=1 --config.schedule.warmup_steps=0 '
+CIFAR = SHORT + '--config.batch_size=8 --config.data.num_train=24 '
+IMAGENET = SHORT + (
+  '--config.batch_size=4 --config.data.num_train=24 '
+  '--config.eval_batch_size=4 --config.data.train_image_size=32 '
+  '--config.data.eval_image_size=32 --config.data.num_threads=1 '
+)
+QUICK = '--config=configs/quickstart.py --workdir=runs/quickstart '
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory):
+  """A checkout with data sets beside it, as a user would have."""
+  path = tmp_path_factory.mktemp('workspace')
+  for entry in ['nfnets', 'configs', 'scripts', 'examples', 'experiments']:
+    (path / entry).symlink_to(ROOT / entry)
+  splits = {'train': 24, 'test': 8}
+  tiny_tfds.write(
+    path / 'data', 'cifar10', splits, classes=10, version='3.0.2',
+    form='tfrecord',
+  )  # fmt: skip
+  splits = {'train': 24, 'validation': 8}
+  tiny_tfds.write(
+    path / 'data', 'imagenet2012', splits, classes=1000, version='5.1.0',
+    form='tfrecord',
+  )  # fmt: skip
+  for split, count in (('train', 12), ('val', 4)):
+    for name in ('n01440764', 'n01443537'):
+      folder = path / 'ILSVRC2012' / split / name
+      folder.mkdir(parents=True)
+      for i in range(count):
+        file = folder / f'{name}_{i}.JPEG'
+        file.write_bytes(tiny_tfds.jpeg(i, 40, 50))
+  (path / 'PHOTO.jpg').write_bytes(tiny_tfds.jpeg(20, 60, 80))
+  return path
+
+
+def call(workspace, command, extra=''):
+  """Runs a command as typed; `python` is this one."""
+  words = shlex.split(command) + shlex.split(extra)
+  if words[0] == 'python':
+    words[0] = sys.executable
+  done = subprocess.run(
+    words,
+    cwd=ROOT if words[0].startswith('./') else workspace,
+    env=os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr}'
+  return done.stdout
+
+
+def starting(text):
+  found = [c for c in COMMANDS if c.startswith(text)]
+  assert len(found) == 1, f'{text!r} begins {len(found)} README commands'
+  return found[0]
+
+
+# In the order of the README: a command may need what one before it left.
+CASES = [
+  ('./scripts/quickstart.sh', None),
+  ('./scripts/test.sh', None),
+  ('python -m scripts.prepare_data --dataset=cifar10', ''),
+  ('python -m scripts.prepare_data --dataset=imagenet2012', ''),
+  ('python -m scripts.train --config=configs/cifar_resnet20.py '
+   '--workdir=runs/bn', CIFAR),
+  ('python -m scripts.train --config=configs/cifar_resnet20.py '
+   '--workdir=runs/nf', CIFAR),
+  ('python -m scripts.train --config=configs/nfnet_f0.py --workdir=runs/f0 ',
+   IMAGENET),
+  ('python -m scripts.train --config=configs/nfnet_f0.py '
+   '--workdir=runs/f0_folder', IMAGENET + '--config.data.num_classes=2'),
+  ('python -m scripts.show_batch', ''),
+  ('python -m scripts.evaluate', ''),
+  ('python -m scripts.convert', ''),
+  ('python -m scripts.predict', ''),
+  ('python -m scripts.summary', ''),
+  ('python -m examples.agc_any_optimizer', ''),
+]  # fmt: skip
+FAST = ('python -m scripts.s', 'python -m scripts.prepare', 'python -m ex')
+
+
+def test_every_readme_command_has_a_test_and_each_test_a_command():
+  assert sorted(starting(start) for start, _ in CASES) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(
+  ('start', 'extra'),
+  [case for case in CASES if case[0].startswith(FAST)],
+)
+def test_quick_commands_run(workspace, start, extra):
+  assert call(workspace, starting(start), extra)
+
+
+@pytest.mark.slow
+def test_training_evaluation_and_prediction_commands_run_in_order(workspace):
+  for name in ('cifar10', 'imagenet2012'):
+    if not list((workspace / 'data' / name).rglob('*.array_record*')):
+      call(
+        workspace,
+        starting(f'python -m scripts.prepare_data --dataset={name}'),
+      )
+  call(workspace, f'python -m scripts.train {QUICK}', SHORT)
+  for start, extra in CASES:
+    if start.startswith('python') and not start.startswith(FAST):
+      said = call(workspace, starting(start), extra)
+      if 'scripts.train' in start:
+        assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
+      if 'predict' in start:
+        assert 'PHOTO.jpg' in said
+
+
+@pytest.mark.slow
+def test_quickstart_reaches_97_percent_and_can_be_repeated(tmp_path):
+  command = f'{starting("./scripts/quickstart.sh")} {tmp_path / "run"}'
+  said = call(None, command)
+  accuracy = re.search(r'^test accuracy (\d+\.\d) %$', said, re.M)
+  assert float(accuracy[1]) >= 97
+  assert str(tmp_path / 'run') in said.splitlines()[-1]
+  assert (tmp_path / 'run' / 'curves.png').exists()
+  assert f'test accuracy {accuracy[1]} %' in call(None, command)
+
+
+@pytest.mark.slow
+def test_the_test_command_lints_and_collects():
+  said = call(None, f'{starting("./scripts/test.sh")} --collect-only -q -n 0')
+  assert 'All checks passed!' in said and 'tests collected' in said
