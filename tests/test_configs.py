@@ -1,0 +1,469 @@
+"""Every recipe: complete, lazy, as published, and one real step."""
+
+import functools
+import importlib
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from absl import flags
+from ml_collections import config_flags
+
+from configs import cifar_resnet20, lazy, nf_regnet_b0, nfnet_f0
+from nfnets import parallel, recipe, results, step, variants
+from nfnets.optim import chain
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+NAMES = sorted(
+  path.stem
+  for path in FOLDER.glob('*.py')
+  if path.stem not in ('__init__', 'lazy')
+)
+
+
+def load(name):
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
+def flat(config):
+  return results._flat(config.to_dict())
+
+
+# ml_collections loads a recipe by a call that Python means to drop.
+loads_a_file = pytest.mark.filterwarnings(
+  'ignore:.*load_module:DeprecationWarning'
+)
+
+
+def from_command_line(name, *overrides):
+  """The config as `scripts.train` gets it."""
+  values = flags.FlagValues()
+  argv = ['train', f'--config={FOLDER / name}.py', *overrides]
+  config_flags.DEFINE_config_file(
+    'config', flag_values=values, lock_config=True, sys_argv=argv
+  )
+  values(argv)
+  return values['config'].value
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_recipe_is_locked_passes_the_check_and_prints_as_json(name):
+  config = load(name)
+  assert config.is_locked
+  with pytest.raises(AttributeError):
+    config.schedule.warm_up_steps = 1
+  resolved = config.copy_and_resolve_references()
+  recipe.check(resolved, device_count=32, process_count=4)
+  recipe.network_of(resolved)
+  recipe.optimizer_of(resolved)
+  printed = json.loads(results.dump_json(resolved.to_dict()))
+  assert printed['model']['name'] in variants.ALL
+  assert None not in results._flat(printed).values()
+
+
+def test_all_recipes_have_the_same_keys_and_types_outside_of_the_model():
+  def shape(config):
+    return {
+      key: type(value)
+      for key, value in flat(config).items()
+      if not key.startswith('model.')
+    }
+
+  expected = shape(load('nfnet_f0'))
+  for name in NAMES:
+    assert shape(load(name)) == expected, name
+
+
+# What a variant's file adds to its name, so that the name alone isn't enough.
+MORE_THAN_A_NAME = {
+  'cifar_resnet110': {'schedule.warmup_steps': 400, 'schedule.start': 0.01}
+}
+
+
+@loads_a_file
+@pytest.mark.parametrize(
+  'base, name',
+  [
+    (base, name)
+    for base, prefix in (
+      ('nfnet_f0', 'nfnet_f'),
+      ('nf_resnet_50', 'nf_resnet_'),
+      ('nf_regnet_b0', 'nf_regnet_b'),
+      ('cifar_resnet20', 'cifar_resnet'),
+    )
+    for name in NAMES
+    if name.startswith(prefix) and name[len(prefix) :].isdigit()
+  ],
+)
+def test_overriding_the_name_on_the_command_line_equals_the_variants_file(
+  base, name
+):
+  model = name.replace('cifar_resnet', 'cifar_resnet_')
+  got = flat(from_command_line(base, f'--config.model.name={model}'))
+  got |= MORE_THAN_A_NAME.get(name, {})
+  assert got == flat(load(name))
+
+
+@loads_a_file
+def test_f3_by_name_brings_its_own_augmentation_and_not_f0s():
+  config = from_command_line('nfnet_f0', '--config.model.name=nfnet_f3')
+  assert config.augment.randaugment_magnitude == 15
+  assert (config.data.train_image_size, config.data.eval_image_size) == (
+    320,
+    416,
+  )
+  assert config.model.drop_rate == 0.4
+  assert config.model.depths == (4, 8, 24, 12)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_batch_size_moves_the_steps(name):
+  config = load(name)
+  before = config.num_steps
+  config.batch_size = config.batch_size // 2
+  if name.startswith('jft_finetune'):
+    assert config.num_steps == before == 15_000
+  else:
+    assert abs(config.num_steps - 2 * before) <= 1
+
+
+@loads_a_file
+def test_the_batch_size_moves_the_learning_rate_and_a_given_rate_stays():
+  config = from_command_line('nfnet_f0', '--config.batch_size=1024')
+  assert config.learning_rate == pytest.approx(0.4)
+  assert config.num_steps == 450_410
+  config = from_command_line(
+    'nfnet_f0', '--config.batch_size=1024', '--config.learning_rate=1.6'
+  )
+  assert config.learning_rate == 1.6
+  # Paper B's NF-RegNets don't scale it.
+  assert (
+    from_command_line('nf_regnet_b0', '--config.batch_size=256').learning_rate
+    == 0.4
+  )
+
+
+@loads_a_file
+def test_any_value_can_be_set_on_the_command_line():
+  config = from_command_line(
+    'nfnet_f0',
+    '--config.num_epochs=1.5',
+    '--config.model.widths=(256, 512, 1024, 2048)',
+    '--config.model.use_two_convs=false',
+    '--config.model.normalizer=batch',
+    '--config.schedule.name=piecewise',
+    "--config.optimizer.unclipped=('head', 'stage_4')",
+  )
+  assert config.model.widths == (256, 512, 1024, 2048)
+  assert config.num_steps == 469
+  recipe.network_of(config.copy_and_resolve_references())
+  with pytest.raises(AttributeError, match='wdths'):
+    from_command_line('nfnet_f0', '--config.model.wdths=(1,)')
+
+
+def test_an_unpublished_weight_decay_is_asked_for():
+  config = nf_regnet_b0.get_config()
+  config.model.name = 'nf_regnet_b7'
+  with pytest.raises(ValueError, match='no weight_decay .*nf_regnet_b7'):
+    config.copy_and_resolve_references()
+  config.optimizer.weight_decay = 1e-4
+  assert config.copy_and_resolve_references().data.train_image_size == 512
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+  config = nfnet_f0.get_config()
+  config.model.name = 'nfnet_f33'
+  with pytest.raises(ValueError, match='did you mean nfnet_f3'):
+    config.copy_and_resolve_references()
+
+
+# num_steps, warm-up steps, rates at its start, its end, and the run's end:
+# papers A (A.1, A.5), B and D, or the released experiments.
+SCHEDULES = {
+  'nfnet_f0': (112_602, 1_564, 0.0, 1.6, 0.0),
+  'nf_resnet_50': (112_602, 6_256, 0.0, 0.4, 0.0),
+  'nf_regnet_b0': (450_410, 6_256, 0.0, 0.4, 0.001),
+  'cifar_resnet20': (64_000, 0, 0.1, 0.1, 0.001),
+  'cifar_resnet110': (64_000, 400, 0.01, 0.1, 0.001),
+  'jft_pretrain': (2_929_687, 5_000, 0.0, 0.4, 0.0),
+  'jft_pretrain_f4_plus': (1_464_843, 5_000, 0.0, 1.6, 0.0),
+  'jft_finetune': (15_000, 5_000, 0.0, 0.1, 0.0),
+  'jft_finetune_f4_plus': (15_000, 5_000, 0.0, 0.1, 0.0),
+  'quickstart': (449, 22, 0.0, 0.1, 0.0),
+}
+
+
+def schedule_row(name):
+  if name in SCHEDULES:
+    return SCHEDULES[name]
+  family = {
+    'nfnet': 'nfnet_f0',
+    'nf_regnet': 'nf_regnet_b0',
+    'cifar_resnet': 'cifar_resnet20',
+  }
+  model = load(name).model.name
+  return SCHEDULES[
+    next((v for k, v in family.items() if model.startswith(k)), 'nf_resnet_50')
+  ]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_schedule_has_the_published_end_points(name):
+  num_steps, warmup_steps, start, peak, end = schedule_row(name)
+  config = load(name).copy_and_resolve_references()
+  assert config.num_steps == num_steps
+  assert config.schedule.warmup_steps == warmup_steps
+  rate = recipe.schedule_of(config)
+  np.testing.assert_allclose(rate(0), start, atol=1e-9)
+  np.testing.assert_allclose(rate(warmup_steps), peak, rtol=1e-6)
+  np.testing.assert_allclose(rate(num_steps), end, rtol=1e-4, atol=1e-9)
+
+
+def test_hes_rate_falls_at_32k_and_48k_steps():
+  rate = recipe.schedule_of(
+    cifar_resnet20.get_config().copy_and_resolve_references()
+  )
+  np.testing.assert_allclose(
+    [rate(s) for s in (31_999, 32_000, 47_999, 48_000)],
+    [0.1, 0.01, 0.01, 0.001],
+    rtol=1e-5,
+  )
+
+
+# The name that stands for a family, as all of a recipe's variants shrink alike.
+SMALLEST = {
+  'nfnet': 'nfnet_f0',
+  'nf_resnet': 'nf_resnet_50',
+  'nf_regnet': 'nf_regnet_b0',
+  'resnet': 'resnet_50',
+  'skipinit_resnet': 'skipinit_resnet_50',
+  'fixup_resnet': 'fixup_resnet_50',
+  'cifar_resnet': 'cifar_resnet_20',
+}
+
+
+def shrunken(name):
+  """One block a stage, narrow, on small pictures of ten classes."""
+  config = load(name).copy_and_resolve_references()
+  family = re.match(r'\D+?(?=_\D?\d)', config.model.name).group()
+  size = 16 if family == 'cifar_resnet' else 32
+  with config.unlocked():
+    config.model.name = SMALLEST[family]
+    config.model.depths = (1,) * len(config.model.depths)
+    config.model.widths = (16, 16, 32, 32)[: len(config.model.depths)]
+    if family == 'nf_regnet':
+      config.model.width = 1.0
+    for key in ('drop_rate', 'stochdepth_rate'):
+      config.model[key] = 0.1 if config.model[key] else 0.0
+    if config.augment.randaugment_layers:
+      config.augment.randaugment_layers = 1
+      config.augment.randaugment_magnitude = 10
+    if config.optimizer.weight_decay:
+      config.optimizer.weight_decay = 1e-4
+    config.data.num_classes = 10
+    config.data.train_image_size = config.data.eval_image_size = size
+    config.batch_size = 8
+    config.num_steps = 100
+    config.schedule.warmup_steps = 10
+    config.schedule.start = 0.05
+    config.learning_rate = 0.1
+    config.label_smoothing = 0.1
+    config.observe_every = 0
+    config.ema.decay = 0.99
+  return config
+
+
+def program(name):
+  """What a shrunken recipe's step depends on: equal ones run once."""
+  blocks = ('model', 'optimizer', 'augment', 'sam', 'ema')
+  others = ('precision', 'loss', 'micro_batches', 'schedule.name')
+  return json.dumps(
+    {
+      key: value
+      for key, value in flat(shrunken(name)).items()
+      if key.startswith(blocks) or key in others
+    }
+  )
+
+
+DEFAULT = {
+  program(name)
+  for name in (
+    'nfnet_f0',
+    'fixup_resnet_50',
+    'cifar_resnet20',
+  )
+}
+
+
+@functools.cache
+def one_step(key, name):
+  """The state before and after a step, and its metrics."""
+  del key
+  config = shrunken(name)
+  network, optimizer, state = tiny.network_and_state(config)
+  devices = jax.devices()[:1]
+  train_step = parallel.map_step(
+    step.make_train_step(
+      config, network, optimizer, recipe.schedule_of(config)
+    ),
+    devices,
+  )
+  batch = tiny.batch(config.batch_size, config.data.train_image_size)
+  after, metrics = train_step(
+    parallel.replicate(state, devices),
+    parallel.shard(batch, devices),
+    parallel.replicate(jax.random.key(0), devices),
+  )
+  return state, parallel.to_host(after), parallel.to_host(metrics)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(
+      name, marks=[] if program(name) in DEFAULT else [pytest.mark.slow]
+    )
+    for name in NAMES
+  ],
+)
+def test_a_shrunken_copy_takes_one_real_step_that_moves_every_parameter(name):
+  key = program(name)
+  first = next(n for n in NAMES if program(n) == key)
+  before, after, metrics = one_step(key, first)
+  assert metrics['nonfinite'] == 0 and after.step == 1
+  assert 1 < metrics['loss'] < 10
+  for (path, old), new, average in zip(
+    jax.tree.flatten_with_path(before.params)[0],
+    jax.tree.leaves(after.params),
+    jax.tree.leaves(after.ema_params),
+  ):
+    assert np.isfinite(new).all(), path
+    assert (new != old).any(), path
+    if load(name).ema.mode == 'none':
+      np.testing.assert_array_equal(average, new)
+    else:
+      # (1 + t) / (10 + t) of the old average at t = 0.
+      np.testing.assert_allclose(
+        average, 0.1 * old + 0.9 * new, rtol=1e-5, atol=1e-7
+      )
+
+
+@functools.cache
+def shapes(key, name):
+  del key
+  config = shrunken(name)
+  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  return jax.eval_shape(
+    lambda key: step.init_state(config, network, optimizer, key),
+    jax.random.key(0),
+  ).params
+
+
+# Weight decay and AGC's threshold of weights, the head, gains and biases.
+GROUPS = {
+  'nfnet': (2e-5, 0.01),
+  'nfnet pretrain': (1e-6, 0.01),
+  'nfnet finetune': (1e-5, 0.01),
+  'nf_resnet agc': (1e-4, 0.01),
+  'pretrain': (1e-5, None),
+  'finetune': (0.0, None),
+  'resnet': (1e-4, None),
+  'cifar_resnet': (1e-4, None),
+  'quickstart': (5e-4, 0.1),
+  'nf_regnet_b0': (5e-5, None),
+  'nf_regnet_b1': (6e-5, None),
+  'nf_regnet_b2': (7e-5, None),
+  'nf_regnet_b3': (8e-5, None),
+  'nf_regnet_b4': (9e-5, None),
+  'nf_regnet_b5': (1e-4, None),
+}
+
+
+def group_row(name):
+  stage = re.match('jft_(pretrain|finetune)', name)
+  if name.endswith('f4_plus'):
+    return GROUPS[f'nfnet {stage.group(1)}']
+  if stage:
+    return GROUPS[stage.group(1)]
+  if name.startswith(('cifar_resnet', 'nfnet')):
+    return GROUPS[re.match('cifar_resnet|nfnet', name).group()]
+  return GROUPS.get(
+    name, GROUPS['nf_resnet agc' if name.endswith('agc') else 'resnet']
+  )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_group_table_is_the_published_one(name):
+  spec = load(name).copy_and_resolve_references().optimizer
+  key = program(name)
+  params = shapes(key, next(n for n in NAMES if program(n) == key))
+  rows = chain.audit(
+    params,
+    learning_rate=1.0,
+    weight_decay=spec.weight_decay,
+    decayed=spec.decayed,
+    clipping=spec.clipping,
+    eps=spec.eps,
+    unclipped=spec.unclipped,
+    clip=spec.clip,
+  )
+  decay, clipping = group_row(name)
+  decay_of_gains = decay if name.startswith('cifar_resnet') else 0.0
+  assert {
+    row['label']: (row['weight_decay'], row['clipping']) for row in rows
+  } == {
+    'weight': (decay, clipping),
+    'head': (decay, None),
+    'gain_or_bias': (decay_of_gains, clipping),
+  }
+  paths = [path for row in rows for path in row['paths']]
+  assert len(paths) == len(set(paths)) == len(jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(
+      name, marks=[] if name == 'nf_regnet_b0' else [pytest.mark.slow]
+    )
+    for name in NAMES
+  ],
+)
+def test_the_step_of_full_size_builds(name):
+  config = load(name).copy_and_resolve_references()
+  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  state = jax.eval_shape(
+    lambda key: step.init_state(config, network, optimizer, key), key
+  )
+  devices = jax.devices()[:1]
+  size, count = config.data.train_image_size, 8
+  batch = {
+    'images': jax.ShapeDtypeStruct((1, count, size, size, 3), np.uint8),
+    'labels': jax.ShapeDtypeStruct((1, count), np.int32),
+  }
+  train_step = parallel.map_step(
+    step.make_train_step(
+      config, network, optimizer, recipe.schedule_of(config)
+    ),
+    devices,
+  )
+  after, metrics = jax.eval_shape(train_step, state, batch, key)
+  same = lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype)
+  assert jax.tree.all(jax.tree.map(same, after, state))
+  assert metrics['loss'].shape == ()
+
+
+def test_derived_numbers_follow_what_they_come_from():
+  config = cifar_resnet20.get_config()
+  assert config.optimizer.decayed == 'all'
+  config.model.normalizer = 'nf'
+  assert config.optimizer.decayed == 'weights'
+  depth = lazy.published(config.model.get_ref('name'), 'depths', tuple)
+  config.model.name = 'cifar_resnet_56'
+  assert depth.get() == (9, 9, 9)
