@@ -36,6 +36,28 @@ def conv2d(
   return _conv2d(images, weights, tuple(strides), groups)
 
 
+def pad_symmetrically(
+  x: jax.Array, kernel: int, stride: int, padding: str, value: float = 0.0
+) -> jax.Array:
+  """Makes a 'SAME' window start where symmetric padding lets it start.
+
+  The two differ for strided windows on even sides alone: 'SAME' then pads one
+  less at the top and left. The result's own output has a row and a column too
+  many; cut it to `ceil(H / stride)`, `ceil(W / stride)`.
+
+  Args:
+    x: `[N, H, W, C]`.
+    kernel: side of the window.
+    stride: 1 or 2.
+    padding: 'symmetric', or 'same', which returns x.
+    value: what is padded with.
+  """
+  if padding == 'same' or stride == 1 or kernel == 1:
+    return x
+  pads = [(1, 1) if side % 2 == 0 else (0, 0) for side in x.shape[1:3]]
+  return jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv2d(
   images: jax.Array, weights: jax.Array, strides: tuple[int, int], groups: int

@@ -28,7 +28,7 @@ class WSConv2D(hk.Module):
     stride: of both axes.
     groups: that C and O are split into.
     padding: 'same' as TensorFlow pads, or 'symmetric' as PyTorch does, see
-      `pad_symmetrically`.
+      `convolution.pad_symmetrically`.
     eps: how a vanishing variance is guarded, see `standardize`.
   """
 
@@ -230,28 +230,6 @@ def standardize(
   return (w - mean) * (scale * gain.astype(jnp.float32)[None, None, None])
 
 
-def pad_symmetrically(
-  x: jax.Array, kernel: int, stride: int, padding: str, value: float = 0.0
-) -> jax.Array:
-  """Makes a 'SAME' window start where symmetric padding lets it start.
-
-  The two differ for strided windows on even sides alone: 'SAME' then pads one
-  less at the top and left. The result's own output has a row and a column too
-  many; cut it to `ceil(H / stride)`, `ceil(W / stride)`.
-
-  Args:
-    x: `[N, H, W, C]`.
-    kernel: side of the window.
-    stride: 1 or 2.
-    padding: one of `PADDINGS`; 'same' returns x.
-    value: what is padded with.
-  """
-  if padding == 'same' or stride == 1 or kernel == 1:
-    return x
-  pads = [(1, 1) if side % 2 == 0 else (0, 0) for side in x.shape[1:3]]
-  return jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
-
-
 def conv_init(name: str) -> Initializer:
   """'he' N(0, 2 / fan_in), 'lecun' N(0, 1 / fan_in), or 'truncated'."""
   known = {
@@ -282,7 +260,7 @@ def _convolve(
   x: jax.Array, weights: jax.Array, stride: int, groups: int, padding: str
 ) -> jax.Array:
   height, width = (-(-side // stride) for side in x.shape[1:3])
-  x = pad_symmetrically(x, weights.shape[0], stride, padding)
+  x = convolution.pad_symmetrically(x, weights.shape[0], stride, padding)
   out = convolution.conv2d(x, weights, (stride, stride), groups)
   return out[:, :height, :width]
 

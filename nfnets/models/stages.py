@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import layers
+from nfnets.models import convolution, layers
 
 Blocks = list[list[hk.Module]]
 Numbers = list[list[dict[str, float]]]
@@ -143,7 +143,7 @@ def classify(
 def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
   """3x3 maximum at stride 2 of `[N, H, W, C]`; padding as in `WSConv2D`."""
   height, width = (-(-side // 2) for side in x.shape[1:3])
-  x = layers.pad_symmetrically(x, 3, 2, padding, value=-jnp.inf)
+  x = convolution.pad_symmetrically(x, 3, 2, padding, value=-jnp.inf)
   pooled = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
   return pooled[:, :height, :width]
 
