@@ -61,6 +61,7 @@ def get_config() -> ConfigDict:
   config.data.std = (62.99, 62.09, 66.70)
   config.data.num_threads = 2
   config.data.cache = True
+  config.data.on_device = False  # decoded, whole: small sets
   config.data.on_error = 'raise'
 
   config.augment = ConfigDict()

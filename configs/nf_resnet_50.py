@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
   config.data.std = (0.229 * 255, 0.224 * 255, 0.225 * 255)
   config.data.num_threads = 16
   config.data.cache = False  # keep decoded images in memory: small sets
+  config.data.on_device = False  # decoded, whole: small sets
   config.data.on_error = 'raise'
 
   config.augment = ConfigDict()

@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnets import models, optim
-from nfnets.data import sources
+from nfnets.data import on_device, sources
 
 
 def check(config: ConfigDict, device_count: int, process_count: int) -> None:
@@ -75,6 +75,13 @@ def _check_batch(
     below = config.batch_size // parts * parts
     near = f'{below} or {below + parts}' if below else str(parts)
     raise ValueError(
+  if config.data.on_device:
+    on_device.check(
+      config.data.num_train,
+      config.data.train_image_size,
+      config.data.crop,
+      config.data.flip,
+    )
       f'config.batch_size={config.batch_size} does not divide into '
       f'{device_count} devices x {config.micro_batches} micro-batches: '
       f'take {near}'

@@ -25,6 +25,8 @@ FREE_KEYS = (
   'wandb',
   'data.data_dir',
   'data.num_threads',
+  'data.cache',
+  'data.on_device',
 )
 
 

@@ -93,6 +93,27 @@ def make_train_step(
   return train_step
 
 
+def gathering(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict]],
+) -> Callable[[TrainState, Batch, tuple], tuple[TrainState, dict]]:
+  """The same step for a set held on the device (`data.on_device`).
+
+  Returns:
+    A function of the state, this device's `{'ids': int32 [N]}` and a pair:
+    the run's key, and the whole set's `images` uint8 `[M, H, W, 3]` and
+    `labels` int32 `[M]`.
+  """
+
+  def gathering_step(
+    state: TrainState, batch: Batch, key_and_data: tuple
+  ) -> tuple[TrainState, dict]:
+    key, data = key_and_data
+    batch = {name: value[batch['ids']] for name, value in data.items()}
+    return train_step(state, batch, key)
+
+  return gathering_step
+
+
 def observe(config: ConfigDict, params: Tree, grads: Tree) -> dict:
   """The AGC observatory's scalars, by name (see `optim.observe`)."""
   spec = config.optimizer

@@ -20,7 +20,7 @@ from nfnets import (
   results,
   step,
 )
-from nfnets.data import pipeline, sources
+from nfnets.data import on_device, pipeline, sources
 from nfnets.optim import chain
 from nfnets.optim import observe as observing
 
@@ -74,12 +74,13 @@ def train(run: Run) -> dict[str, Any]:
   state, first_step = _initial_state(run, checkpoints)
   if first_step >= config.num_steps and run.folder.is_finished():
     return run.folder.read_summary()
-  key = parallel.replicate(jax.random.key(config.seed))
-  train_step = parallel.map_step(
-    step.make_train_step(
-      config, run.network, run.optimizer, recipe.schedule_of(config)
-    )
+  train_step = step.make_train_step(
+    config, run.network, run.optimizer, recipe.schedule_of(config)
   )
+  key: Any = jax.random.key(config.seed)
+  if config.data.on_device:
+    train_step, key = step.gathering(train_step), (key, _whole_set(run))
+  train_step, key = parallel.map_step(train_step), parallel.replicate(key)
   eval_step = parallel.map_eval(step.make_eval_step(config, run.network))
   run.folder.write_config(config.to_dict())
   console = results.Console(config.num_steps, first_step)
@@ -156,19 +157,32 @@ def _initial_state(
   return parallel.replicate(state), int(state.step)
 
 
+def _whole_set(run: Run) -> dict[str, np.ndarray]:
+  data = run.config.data
+  return on_device.load(
+    run.train_source, data.train_image_size, data.on_error, run.skipped
+  )
+
+
 def _train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
   config = run.config
   fresh = 2 if config.augment.pairs == 'fresh' else 1
+  place = {
+    'batch_size': config.batch_size * fresh,
+    'seed': config.seed,
+    'start_step': start_step,
+    'process_index': jax.process_index(),
+    'process_count': jax.process_count(),
+  }
+  if config.data.on_device:
+    yield from on_device.id_batches(len(run.train_source), **place)
+    return
   batches = pipeline.train_batches(
     run.train_source,
-    batch_size=config.batch_size * fresh,
+    **place,
     image_size=config.data.train_image_size,
     crop=config.data.crop,
     flip=config.data.flip,
-    seed=config.seed,
-    start_step=start_step,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
     num_threads=config.data.num_threads,
     cache=config.data.cache,
     on_error=config.data.on_error,

@@ -62,12 +62,10 @@ def train_batches(
     ValueError: for impossible arguments; while iterating, for an example that
       can't be decoded or whose label is out of range, naming it.
   """
-  first, size = _part(batch_size, process_index, process_count)
+  first, size = part(batch_size, process_index, process_count)
   augment = _augmentation(crop, flip, image_size, seed)
   reader = Reader(source, cache, on_error, skipped)
-  order = functools.lru_cache(maxsize=4)(
-    lambda epoch: _permutation(len(source), seed, epoch)
-  )
+  order = epoch_order(len(source), seed)
 
   def load(step: int, slots: range) -> Batch:
     batch = _empty(len(slots), image_size)
@@ -106,7 +104,7 @@ def eval_batches(
     An iterator of batches that have also `'mask'`, float32 [n]: 1 for an
     example, 0 for padding (and for what `'skip'` left out), whose id is -1.
   """
-  first, size = _part(batch_size, process_index, process_count)
+  first, size = part(batch_size, process_index, process_count)
   prepare = _preprocessing(preprocessing, image_size)
   reader = Reader(source, False, on_error, skipped)
 
@@ -124,9 +122,10 @@ def eval_batches(
   return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
 
 
-def _part(
+def part(
   batch_size: int, process_index: int, process_count: int
 ) -> tuple[int, int]:
+  """Where in a global batch this process's part begins, and its size."""
   if batch_size < 1 or batch_size % process_count:
     raise ValueError(
       f'batch_size {batch_size} must be a positive multiple of the '
@@ -176,9 +175,15 @@ def _preprocessing(
   return lambda image: choices[name](image, image_size)
 
 
-def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
-  # NumPy froze RandomState's stream: the order survives its new versions.
-  return np.random.RandomState([seed, epoch]).permutation(length)
+def epoch_order(length: int, seed: int) -> Callable[[int], np.ndarray]:
+  """Returns a function from an epoch to its permutation of `range(length)`."""
+
+  @functools.lru_cache(maxsize=4)
+  def order(epoch: int) -> np.ndarray:
+    # NumPy froze RandomState's stream: the order survives its new versions.
+    return np.random.RandomState([seed, epoch]).permutation(length)
+
+  return order
 
 
 def _uniform(seed: int, position: int, count: int) -> np.ndarray:
