@@ -103,6 +103,8 @@ def get_config() -> ConfigDict:
   config.sam.rho = 0.0
   config.sam.ascent_fraction = 1.0
   config.sam.synchronized = False
+  config.sam.m = 0  # examples that share a perturbation; 0: a device's batch
+  config.sam.perturbed = ()  # patterns of parameters' paths; none: all
 
   config.ema = ConfigDict()
   config.ema.mode = 'none'

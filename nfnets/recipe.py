@@ -64,7 +64,24 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
       f'config.schedule.warmup_steps={config.schedule.warmup_steps}: must be '
       f'from 0 to config.num_steps={config.num_steps}'
     )
+  if config.sam.m < 0 or config.batch_size % (config.sam.m or 1):
+    raise ValueError(
+      f'config.sam.m={config.sam.m}: must be 0 or divide config.batch_size='
+      f'{config.batch_size}'
+    )
+  if not 0 < config.sam.ascent_fraction <= 1:
+    raise ValueError(
+      f'config.sam.ascent_fraction={config.sam.ascent_fraction}: must be in '
+      '(0, 1]'
+    )
   _check_batch(config, device_count, process_count)
+  if config.data.on_device:
+    on_device.check(
+      config.data.num_train,
+      config.data.train_image_size,
+      config.data.crop,
+      config.data.flip,
+    )
 
 
 def _check_batch(
@@ -75,13 +92,6 @@ def _check_batch(
     below = config.batch_size // parts * parts
     near = f'{below} or {below + parts}' if below else str(parts)
     raise ValueError(
-  if config.data.on_device:
-    on_device.check(
-      config.data.num_train,
-      config.data.train_image_size,
-      config.data.crop,
-      config.data.flip,
-    )
       f'config.batch_size={config.batch_size} does not divide into '
       f'{device_count} devices x {config.micro_batches} micro-batches: '
       f'take {near}'

@@ -173,7 +173,11 @@ def make_gradient(
       gradient,
       config.sam.rho,
       ascent_fraction=config.sam.ascent_fraction,
-      axis_name=parallel.AXIS if config.sam.synchronized else None,
+      axis_name=parallel.AXIS
+      if config.sam.synchronized or config.sam.m
+      else None,
+      m=config.sam.m or None,
+      perturbed=config.sam.perturbed or None,
       multiple_of=config.micro_batches,
     )
   return gradient

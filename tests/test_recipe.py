@@ -20,6 +20,8 @@ from nfnets import recipe
     ('optimizer__momentum', 1.0, r'momentum=1.0: must be in \[0, 1\)'),
     ('label_smoothing', 1.5, r'label_smoothing=1.5: must be in \[0, 1\)'),
     ('schedule__warmup_steps', 99, 'from 0 to config.num_steps=8'),
+    ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
+    ('sam__ascent_fraction', 0.0, r'ascent_fraction=0.0: must be in .0, 1.'),
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x 1 micro-batches: '
      'take 4'),

@@ -139,6 +139,15 @@ def test_micro_batches_equal_the_large_batch_without_batchnorm():
   all_close(parallel.to_host(parts.params), parallel.to_host(whole.params))
 
 
+def test_sam_with_m_examples_does_not_depend_on_the_device_count():
+  config = tiny.config(sam__rho=0.1, sam__m=8)
+  four, _ = tiny.take_steps(config, jax.devices(), 1)
+  one, _ = tiny.take_steps(config, jax.devices()[:1], 1)
+  plain, _ = tiny.take_steps(tiny.config(), jax.devices()[:1], 1)
+  all_close(parallel.to_host(four.params), parallel.to_host(one.params))
+  assert relative_difference(*map(parallel.to_host, (one[1], plain[1]))) > 1e-4
+
+
 def test_a_nonfinite_step_changes_only_the_counter():
   config = tiny.config('batch', ema__mode='warmup')
   network, optimizer, state = tiny.network_and_state(config)
