@@ -74,7 +74,8 @@ def heat_map(
     for layer in layers
   ]
   labels = [layer.partition('/~/')[2].replace('/~/', ' ') for layer in layers]
-  figure = Figure(figsize=(11, 1.6 + 0.16 * len(layers)), layout='constrained')
+  height = min(1.6 + 0.16 * len(layers), 24)
+  figure = Figure(figsize=(11, height), layout='constrained')
   axis = figure.subplots()
   # Steps as they are: a resumed run's, or a last one, needn't be even.
   mesh = axis.pcolormesh(
@@ -85,7 +86,8 @@ def heat_map(
     vmax=1,
     cmap='viridis',
   )
-  axis.set_yticks(range(len(layers)), labels, fontsize=6)
+  shown = range(0, len(layers), 1 + len(layers) // 150)
+  axis.set_yticks(shown, [labels[index] for index in shown], fontsize=6)
   axis.invert_yaxis()
   axis.set_xlabel('step')
   axis.set_title(title)
