@@ -432,3 +432,22 @@ def test_the_audit_prints_as_a_table(network):
   assert max(map(len, lines)) <= 120
   off = chain.audit(params, learning_rate=1.6, clipping=0.01, clip='none')
   assert all(row['clipping'] is None for row in off)
+
+
+@pytest.mark.parametrize('decayed, share', [('weights', 0.0), ('all', 0.1)])
+def test_gains_and_biases_decay_only_if_asked(decayed, share):
+  params = {'net/~/linear': {'w': np.ones((2, 3)), 'b': np.full(3, 2.0)}}
+  grads = jax.tree.map(np.zeros_like, params)
+  optimizer = optim.sgd(1.0, weight_decay=0.1, momentum=0, decayed=decayed)
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  np.testing.assert_allclose(updates['net/~/linear']['w'], -0.1, rtol=1e-6)
+  np.testing.assert_allclose(
+    updates['net/~/linear']['b'], -2 * share, rtol=1e-6
+  )
+  rows = chain.audit(
+    params, learning_rate=1.0, weight_decay=0.1, decayed=decayed
+  )
+  found = {row['label']: row['weight_decay'] for row in rows}
+  assert found == {'head': 0.1, 'gain_or_bias': share}
+  with pytest.raises(ValueError, match="unknown decayed 'some'"):
+    optim.sgd(1.0, decayed='some')
