@@ -11,7 +11,7 @@ FLOORS = {
   0.0: """variants parallel losses results curves models.activations
     models.convolution optim.agc optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode""",
-  0.5: 'monitor optim.groups data.randaugment data.reader models.layers',
+  0.5: 'monitor records optim.groups data.randaugment data.reader models.layers',
   1.0: 'optim.chain optim.observe data.pipeline data.augment',
   1.2: 'data.on_device',
   1.4: 'models.kit models.stages',
@@ -21,14 +21,14 @@ FLOORS = {
   2.5: 'models.skipinit_resnet',
   3.0: 'models',
   4.0: """weights.match weights.inert weights.imagenet analysis.gamma
-    analysis.counts""",
-  4.1: 'weights.restricted analysis.signal',
+    analysis.counts analysis.golden analysis.rules""",
+  4.1: 'weights.restricted analysis.signal analysis.tables',
   4.2: 'weights.torch_file weights.files',
   4.3: 'weights.timm weights.folding',
   4.4: 'weights.certificate',
   4.8: 'weights analysis',
   5.0: 'step checkpoint recipe',
-  5.5: 'analysis.numerics',
+  5.5: 'analysis.numerics analysis.cost',
   6.0: 'evaluate plan',
   7.0: 'train',
 }

@@ -1,0 +1,78 @@
+"""Does a normalizer-free ResNet-20 with AGC train at all? CIFAR-10, 3 epochs.
+
+  python -m scripts.sweep --experiment=cifar10_first_runs -- \
+    --config.data.data_dir=DATA
+  python -m scripts.report --experiment=cifar10_first_runs
+
+Scaled down: He et al. train for 164 epochs, one seed here. It shows that both
+arms learn, not which is better.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cifar_resnet20
+
+TITLE = 'First runs on CIFAR-10'
+CLAIM = (
+  'A ResNet-20 without normalization layers, with scaled weight '
+  'standardization and AGC, trains beside its batch-normalized twin.'
+)
+PAPER = {'batch': (91.25, 'R', 'He et al., Table 6, 164 epochs')}
+SEEDS = (0,)
+RUNS = {
+  'batch': {'model.normalizer': 'batch'},
+  'nf_agc': {
+    'model.normalizer': 'nf',
+    'optimizer.clip': 'agc',
+    'optimizer.clipping': 0.16,  # batch 128 wants a large one (paper A, 4.1)
+  },
+}
+
+
+def get_config(run: str) -> ConfigDict:
+  """3 epochs at batch 128, peak 0.1, 100 steps of warm-up, cosine to 0."""
+  config = cifar_resnet20.get_config()
+  config.num_epochs = 3
+  config.schedule.name = 'warmup_cosine'
+  config.schedule.warmup_steps = 100
+  config.optimizer.nesterov = True
+  config.eval_every = 130
+  config.update_from_flattened_dict(RUNS[run])
+  return config
+
+
+def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
+  """Draws `curves.png` in the folder and returns the report as markdown."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(10, 3.6), layout='constrained')
+  figure.suptitle(
+    'ResNet-20 on CIFAR-10, 3 epochs: batch-normalized, and normalizer-free '
+    'with AGC'
+  )
+  loss, accuracy = figure.subplots(1, 2)
+  lines = [
+    '| run | test top-1 % | updates | status | published |',
+    '|---|---:|---:|---|---|',
+  ]
+  for record in records:
+    curve, row = record['curve'], record['row']
+    epochs = [point['step'] * 3 / record['updates'] for point in curve]
+    loss.plot(epochs, [p['train/loss'] for p in curve], 'o-', label=row)
+    top_1 = [100 * point['eval/top_1'] for point in curve]
+    accuracy.plot(epochs, top_1, 'o-', label=row)
+    number, tag, source = PAPER.get(row, ('–', '–', 'not published'))
+    lines.append(
+      f'| {row} | {100 * record["summary"]["eval/top_1"]:.2f} | '
+      f'{record["updates"]} | {record["status"]} | {number} [{tag}] {source} |'
+    )
+  for axis, label in ((loss, 'training loss'), (accuracy, 'test top-1 (%)')):
+    axis.set_xlabel('epoch')
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.3)
+    axis.legend()
+  figure.savefig(folder / 'curves.png', dpi=110)
+  return '\n'.join([*lines, '', '![curves](curves.png)'])

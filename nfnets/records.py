@@ -1,0 +1,111 @@
+"""One finished run as one JSON file, small enough to commit.
+
+`results/<experiment>/runs/<row>_seed<k>.json` is all that a report reads: a
+number without a record can't get into a table.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from nfnets import results
+
+PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
+
+
+def make(
+  folder: results.RunFolder, experiment: str, row: str, command: str
+) -> dict[str, Any]:
+  """Gathers a finished or diverged run.
+
+  Args:
+    folder: the run's.
+    experiment: the experiment's name.
+    row: which of its runs.
+    command: that trains it.
+
+  Returns:
+    The record: config, hardware, versions, status, update count, the metrics
+    at each evaluation and the mean training loss between them.
+
+  Raises:
+    ValueError: the run isn't over.
+  """
+  summary, config = folder.read_summary(), folder.read_config()
+  if summary is None or summary['status'] not in ('finished', 'diverged'):
+    raise ValueError(f'{folder.path}: the run is not over')
+  return {
+    'experiment': experiment,
+    'row': row,
+    'seed': config['seed'],
+    'command': command,
+    'status': summary['status'],
+    'updates': summary['step'],
+    'config': without_paths(config),
+    'hardware': hardware(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'summary': summary,
+    'curve': curve(folder.read_metrics()),
+  }
+
+
+def path_of(root: pathlib.Path, experiment: str, row: str, seed: int) -> Any:
+  return root / experiment / 'runs' / f'{row}_seed{seed}.json'
+
+
+def write(root: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
+  """Writes the record where reports look for it."""
+  path = path_of(root, record['experiment'], record['row'], record['seed'])
+  path.parent.mkdir(parents=True, exist_ok=True)
+  results.write_atomically(path, results.dump_json(record))
+  return path
+
+
+def read_all(root: pathlib.Path, experiment: str) -> list[dict[str, Any]]:
+  """Every record of an experiment, by row and seed."""
+  paths = sorted((root / experiment / 'runs').glob('*.json'))
+  return [json.loads(path.read_text()) for path in paths]
+
+
+def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+  """One point per evaluation, with the training metrics logged before it."""
+  points, train = [], {}
+  for row in rows:
+    if 'train/loss' in row:
+      keys = ('train/loss', 'train/top_1', 'train/step_seconds')
+      train = {key: row[key] for key in keys if key in row}
+    evaluation = {k: v for k, v in row.items() if k.startswith('eval')}
+    if evaluation:
+      points.append({'step': row['step'], **train, **evaluation})
+  return points
+
+
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
+  """The config less where this machine keeps its data."""
+  return {**config, 'data': {**config['data'], 'data_dir': ''}}
+
+
+def hardware() -> dict[str, Any]:
+  """What this process runs on, for the record."""
+  import jax
+
+  devices = jax.devices()
+  return {
+    'device': devices[0].device_kind,
+    'device_count': len(devices),
+    'cpu': _cpu_name(),
+    'cores': os.cpu_count(),
+  }
+
+
+def _cpu_name() -> str:
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  names = [line.partition(':')[2] for line in lines if 'model name' in line]
+  return names[0].strip() if names else platform.processor()

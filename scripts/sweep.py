@@ -1,0 +1,101 @@
+"""Runs every row of an experiment, or prints the commands.
+
+  python -m scripts.sweep --experiment=NAME [--only=ROW,ROW] [--seeds=0,1] \
+    [--print] [-- FLAGS OF scripts.train]
+
+Finished rows are skipped, broken ones go on from their checkpoint; each one's
+record is written to results/NAME/runs/ as soon as it is over. One row's failure
+doesn't stop the others. Exit codes: 0 all over, 1 some failed, 2 refused.
+"""
+
+import importlib
+import pathlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from nfnets import records, results
+
+EXPERIMENT = flags.DEFINE_string('experiment', None, 'A file in experiments/.')
+ONLY = flags.DEFINE_list('only', [], 'Rows to run; default: all.')
+SEEDS = flags.DEFINE_list('seeds', [], "Default: the experiment's own.")
+PRINT = flags.DEFINE_bool('print', False, 'Print the commands and stop.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
+RESULTS = flags.DEFINE_string('results', 'results', 'Where records go.')
+
+REFUSED = 2
+OVER = (0, 1)  # finished, diverged
+
+
+def main(argv: Sequence[str]) -> int:
+  logging.set_verbosity(logging.WARNING)
+  try:
+    rows = chosen_rows()
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return REFUSED
+  outcomes = {}
+  for number, (row, seed) in enumerate(rows, 1):
+    name = f'{row}_seed{seed}'
+    workdir = pathlib.Path(WORKDIR.value) / EXPERIMENT.value / name
+    command = [
+      '-m',
+      'scripts.train',
+      f'--config=experiments/{EXPERIMENT.value}.py:{row}',
+      f'--workdir={workdir}',
+      f'--config.seed={seed}',
+      *argv[1:],
+    ]
+    shown = shlex.join(['python', *command])
+    if PRINT.value:
+      print(shown)
+      continue
+    print(f'[{number}/{len(rows)}] {name}', flush=True)
+    outcomes[name] = run(row, seed, workdir, command, shown)
+  for name, outcome in outcomes.items():
+    print(f'{name}: {outcome}')
+  failed = any(o.startswith('failed') for o in outcomes.values())
+  return 1 if failed else 0
+
+
+def run(
+  row: str, seed: str, workdir: pathlib.Path, command: list[str], shown: str
+) -> str:
+  """Trains one row unless its record is there; says how it went."""
+  root = pathlib.Path(RESULTS.value)
+  if records.path_of(root, EXPERIMENT.value, row, seed).exists():
+    return 'was there'
+  code = subprocess.run([sys.executable, *command], check=False).returncode
+  if code not in OVER:
+    return f'failed with exit code {code}: {shown}'
+  folder = results.RunFolder(workdir, must_exist=True)
+  try:
+    record = records.make(folder, EXPERIMENT.value, row, shown)
+  except ValueError as error:
+    return f'failed: {error}'
+  records.write(root, record)
+  return record['status']
+
+
+def chosen_rows() -> list[tuple[str, str]]:
+  names = sorted(p.stem for p in pathlib.Path('experiments').glob('[!_]*.py'))
+  if EXPERIMENT.value not in names:
+    raise ValueError(
+      f'--experiment={EXPERIMENT.value}: choose one of {", ".join(names)}'
+    )
+  module = importlib.import_module(f'experiments.{EXPERIMENT.value}')
+  unknown = set(ONLY.value) - set(module.RUNS)
+  if unknown:
+    raise ValueError(
+      f'--only={",".join(sorted(unknown))}: rows are {", ".join(module.RUNS)}'
+    )
+  seeds = SEEDS.value or [str(seed) for seed in module.SEEDS]
+  rows = ONLY.value or list(module.RUNS)
+  return [(row, seed) for seed in seeds for row in rows]
+
+
+if __name__ == '__main__':
+  app.run(main)
