@@ -217,17 +217,19 @@ def standardize(
   Returns:
     `[kh, kw, C / groups, O]`, float32: per output mean 0, variance gain^2 / N.
   """
-  w = w.astype(jnp.float32)
-  fan_in = math.prod(w.shape[:3])
-  mean = jnp.mean(w, axis=(0, 1, 2), keepdims=True)
-  var = jnp.var(w, axis=(0, 1, 2), keepdims=True)
+  shape, fan_in = w.shape, math.prod(w.shape[:3])
+  # As a matrix: XLA's CPU backend reduces the gradient of leading axes of
+  # size 1 at a tenth of the speed.
+  w = w.astype(jnp.float32).reshape(fan_in, -1)
+  w = w - jnp.mean(w, axis=0, keepdims=True)
+  var = jnp.mean(w**2, axis=0, keepdims=True)
   if eps == 'published':
     scale = jax.lax.rsqrt(jnp.maximum(var * fan_in, 1e-4))  # base.py:134
   elif eps == 'timm':
     scale = jax.lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
   else:
     raise ValueError(f'no ws_eps {eps!r}: choose one of {", ".join(WS_EPS)}.')
-  return (w - mean) * (scale * gain.astype(jnp.float32)[None, None, None])
+  return (w * (scale * gain.astype(jnp.float32)[None])).reshape(shape)
 
 
 def conv_init(name: str) -> Initializer:
