@@ -29,7 +29,11 @@ FLOORS = {
   4.8: 'weights analysis',
   5.0: 'step checkpoint recipe',
   5.5: 'analysis.numerics analysis.cost',
-  6.0: 'evaluate plan',
+  5.6: 'bench.clock bench.report',
+  5.7: 'bench.peer bench.verdict',
+  5.8: 'bench.host bench.device',
+  6.0: 'evaluate plan bench.input',
+  6.8: 'bench',
   7.0: 'train',
 }
 FLOOR = {name: f for f, names in FLOORS.items() for name in names.split()}

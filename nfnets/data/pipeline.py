@@ -63,7 +63,7 @@ def train_batches(
       can't be decoded or whose label is out of range, naming it.
   """
   first, size = part(batch_size, process_index, process_count)
-  augment = _augmentation(crop, flip, image_size, seed)
+  augment = host_augmentation(crop, flip, image_size, seed)
   reader = Reader(source, cache, on_error, skipped)
   order = epoch_order(len(source), seed)
 
@@ -135,9 +135,10 @@ def part(
   return process_index * size, size
 
 
-def _augmentation(
+def host_augmentation(
   crop: str, flip: bool, image_size: int, seed: int
 ) -> Callable[[np.ndarray, int], np.ndarray]:
+  """Returns a function from (image, position in the stream) to its crop."""
   padding = crop.removeprefix('pad')
   if crop not in ('inception', 'none') and not (
     crop.startswith('pad') and padding.isdigit()

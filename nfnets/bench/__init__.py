@@ -1,0 +1,1 @@
+"""What things cost: rates measured alternately in one run, and their report."""

@@ -1,0 +1,99 @@
+"""Another interpreter's subjects, asked through lines of JSON."""
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nfnets.bench.clock import Sample, Subject, settle
+
+
+class Peer:
+  """A process that measures on request; a context manager.
+
+  Args:
+    command: starts it.
+    files: encoded images, which it reads before its first answer.
+    labels: theirs.
+    job: what else it is told at the start.
+
+  Raises:
+    ValueError: it can't start or measure; with its last word.
+  """
+
+  def __init__(
+    self,
+    command: Sequence[str],
+    files: Sequence[bytes],
+    labels: Sequence[int],
+    job: dict[str, Any],
+  ):
+    self._folder = tempfile.TemporaryDirectory()
+    path = os.path.join(self._folder.name, 'files.npz')
+    np.savez(
+      path,
+      content=np.frombuffer(b''.join(files), np.uint8),
+      ends=np.cumsum([len(file) for file in files]),
+      labels=np.asarray(labels, np.int32),
+    )
+    self._said = open(os.path.join(self._folder.name, 'stderr'), 'w+')  # noqa: SIM115
+    self._process = subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self._said,
+      text=True,
+      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
+    )
+    try:
+      self.about = self._ask({**job, 'path': path, 'count': len(files)})
+    except ValueError:
+      self.close()
+      raise
+
+  def subject(self, name: str, threads: int) -> Subject:
+    """The peer's subject of that name, on so many threads."""
+
+    def run(seconds: float) -> Sample:
+      settle()
+      question = {'subject': name, 'threads': threads, 'seconds': seconds}
+      return Sample(**self._ask(question))
+
+    return run
+
+  def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    try:
+      self._process.stdin.write(json.dumps(question) + '\n')
+      self._process.stdin.flush()
+      line = self._process.stdout.readline()
+    except BrokenPipeError:
+      line = ''
+    answer = json.loads(line) if line else {'error': self._last_word()}
+    if 'error' in answer:
+      raise ValueError(f'{self._process.args[-1]}: {answer["error"]}')
+    return answer
+
+  def _last_word(self) -> str:
+    self._process.wait(10)
+    self._said.seek(0)
+    return self._said.read().strip().rpartition('\n')[2] or 'no answer'
+
+  def __enter__(self) -> 'Peer':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
+    self._process.stdout.close()
+    self._process.terminate()
+    self._process.wait()
+    self._said.close()
+    self._folder.cleanup()
