@@ -5,11 +5,7 @@ average channel variance and the residual branch's variance after every block.
 `python -m scripts.signal_propagation` measures the runs and writes the report.
 """
 
-import matplotlib
-
-matplotlib.use('agg')
-
-import jax
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 from ml_collections import ConfigDict
@@ -87,10 +83,8 @@ def measure(config: ConfigDict) -> list[dict]:
   """One row per block, see `signal.Signal`."""
   overrides = config.model.to_dict()
   name = overrides.pop('name')
-  image_key, init_key = jax.random.split(jax.random.key(config.seed))
-  shape = (config.batch_size, config.image_size, config.image_size, 3)
-  images = jax.random.normal(image_key, shape)
-  signals = signal.measure(name, init_key, images, **overrides)
+  size = (config.batch_size, config.image_size)
+  signals = signal.measure_noise(name, config.seed, *size, **overrides)
   return [vars(row) for row in signals]
 
 

@@ -80,6 +80,16 @@ def measure(
   ]
 
 
+def measure_noise(
+  name: str, seed: int, batch_size: int, image_size: int, **overrides: object
+) -> list[Signal]:
+  """`measure` on a unit normal's images of `image_size` pixels a side."""
+  image_key, init_key = jax.random.split(jax.random.key(seed))
+  shape = (batch_size, image_size, image_size, 3)
+  images = jax.random.normal(image_key, shape)
+  return measure(name, init_key, images, **overrides)
+
+
 def check_contract(
   network: str | Build,
   key: jax.Array,
@@ -163,25 +173,19 @@ def _run(
   build: Build, key: jax.Array, images: jax.Array, interceptor: Callable
 ) -> tuple[list[dict], list[dict]]:
   """Returns what the interceptor noted of each block, and their places."""
-  places = []
+  rows, places = [], []
 
-  def forward(images: jax.Array) -> list[dict]:
+  def forward(images: jax.Array) -> None:
     net = build()
-    places[:] = _places(net)
-    rows = []
+    places.extend(_places(net))
     note = lambda *args: interceptor(rows, *args)
     with hk.intercept_methods(note):
       net(images, True)
-    return rows
 
-  net = hk.transform_with_state(forward)
-
-  @jax.jit
-  def run(key: jax.Array, images: jax.Array) -> list[dict]:
-    params, state = net.init(key, images)
-    return net.apply(params, state, None, images)[0]
-
-  return run(key, images), places
+  # Not compiled as a whole: a stage's equal blocks share what each operation
+  # compiles to, and 200 blocks in one program take minutes.
+  hk.transform_with_state(forward).init(key, images)
+  return rows, places
 
 
 def _places(net: hk.Module) -> list[dict]:

@@ -1,0 +1,91 @@
+"""Golden numbers and narrow networks for the tests of models."""
+
+import functools
+import json
+import pathlib
+
+import haiku as hk
+import jax
+import numpy as np
+import pytest
+
+from nfnets import models
+from nfnets.analysis import golden as goldens
+
+FOLDER = pathlib.Path(__file__).parents[1] / '..' / 'shared' / 'golden'
+
+images = goldens.images
+fill = goldens.fill
+
+
+def load(name):
+  """A golden file as a dictionary; skips the test where there is none."""
+  path = FOLDER / f'{name}.json'
+  if not path.exists():
+    pytest.skip(f'no golden numbers at {FOLDER}')
+  return json.loads(path.read_text())
+
+
+def difference(name, golden, **overrides):
+  """Our logits' distance from a golden file's, relative to their norm.
+
+  Checks the tree and the pooled features on the way.
+  """
+  params, _ = shapes(name, golden['kwargs']['num_classes'], **overrides)
+  sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+  assert sum(sizes) == golden['parameters']
+  if 'tree' in golden:
+    assert tree(params) == golden['tree']
+  out = goldens.outputs(name, golden, **overrides)
+  pool = np.asarray(golden['pool_head'])
+  error = np.abs(out['pool'][:, : pool.shape[1]] - pool).max()
+  assert error < 1e-4 * golden['pool_norm']
+  want = np.asarray(golden['logits'])
+  return np.linalg.norm(out['logits'] - want) / np.linalg.norm(want)
+
+
+def tree(shapes):
+  """Leaf path to shape, as the golden files write it."""
+  return {
+    f'{module}/{name}': list(leaf.shape)
+    for module, leaves in shapes.items()
+    for name, leaf in leaves.items()
+  }
+
+
+def shapes(name, num_classes=1000, **overrides):
+  """Shapes of a network's parameters and state."""
+  net = models.create(name, num_classes, **overrides)
+  x = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
+  init = functools.partial(net.init, is_training=True)
+  return jax.eval_shape(init, jax.random.key(0), x)
+
+
+def count(name, num_classes=1000, **overrides):
+  """A network's number of parameters."""
+  params, _ = shapes(name, num_classes, **overrides)
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def tiny(network, **overrides):
+  """A narrow network of the ResNet families, its functions compiled."""
+
+  def forward(images, is_training):
+    return tiny_module(network, **overrides)(images, is_training)
+
+  net = hk.transform_with_state(forward)
+  return net._replace(
+    init=jax.jit(net.init, static_argnums=2),
+    apply=jax.jit(net.apply, static_argnums=4),
+  )
+
+
+def tiny_module(network, **overrides):
+  """A network of one narrow block per stage, to be made in a transform."""
+  row = {
+    'depths': (1, 1, 1, 1),
+    'widths': (32, 32, 64, 64),
+    'drop_rate': 0.0,
+    'stochdepth_rate': 0.0,
+  }
+  return network(3, row, **overrides)

@@ -1,0 +1,55 @@
+"""Gamma-scaled activations keep a unit normal's variance."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnets.models import activations
+
+ELEMENTWISE = sorted(set(activations.GAMMAS) - {'glu', 'log_softmax'})
+
+
+@pytest.mark.parametrize('name', ELEMENTWISE)
+def test_variance_of_a_unit_normal_stays_one(name):
+  # A sum over a fine grid rather than samples: no noise.
+  z = np.linspace(-10, 10, 20_001)
+  density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * 1e-3
+  y = np.asarray(activations.get(name)(jnp.asarray(z, jnp.float32)), float)
+  mean = np.sum(density * y)
+  variance = np.sum(density * (y - mean) ** 2)
+  assert variance == pytest.approx(1, abs=2.5e-3)
+
+
+def test_relu_gamma_is_the_closed_form():
+  exact = math.sqrt(2 / (1 - 1 / math.pi))
+  assert activations.GAMMAS['relu'] == pytest.approx(exact, rel=1e-3)
+
+
+def test_gelu_is_the_tanh_form_unless_asked():
+  x = jnp.linspace(-3, 3, 61)
+  erf = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in np.asarray(x)]
+  gamma = activations.GAMMAS['gelu']
+  difference = activations.get('gelu')(x) / gamma - np.asarray(erf)
+  assert 1e-4 < np.abs(difference).max() < 1e-3
+  exact = activations.get('gelu_erf')(x) / gamma
+  np.testing.assert_allclose(exact, erf, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', activations.GAMMAS)
+def test_bfloat16_stays_bfloat16(name):
+  x = jnp.ones((2, 4), jnp.bfloat16)
+  assert activations.get(name)(x).dtype == jnp.bfloat16
+
+
+def test_unscaled_is_the_plain_function():
+  np.testing.assert_array_equal(
+    activations.get('relu', scaled=False)(jnp.array([-1.0, 2.0])), [0.0, 2.0]
+  )
+
+
+@pytest.mark.parametrize('name, near', [('swish', 'silu'), ('reluu', 'relu')])
+def test_an_unknown_name_gets_the_nearest(name, near):
+  with pytest.raises(ValueError, match=f'did you mean {near}'):
+    activations.get(name)

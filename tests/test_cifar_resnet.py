@@ -1,0 +1,135 @@
+"""CIFAR ResNets: He's network, the bare one, and the normalizer-free one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnets import models
+from nfnets.models import activations, layers
+
+KEY = jax.random.key(0)
+IMAGES = np.random.RandomState(0).standard_normal((4, 32, 32, 3))
+IMAGES = IMAGES.astype(np.float32)
+
+
+def shapes(name, normalizer):
+  net = models.create(name, 10, normalizer=normalizer)
+  return jax.eval_shape(lambda: net.init(KEY, IMAGES, True))
+
+
+def count(name, normalizer):
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes(name, normalizer)[0]))
+
+
+# He et al., Table 6, millions.
+@pytest.mark.parametrize(
+  'layers, millions',
+  [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)],
+)
+def test_parameters_are_he_s_count(layers, millions):
+  got = count(f'cifar_resnet_{layers}', 'batch') / 1e6
+  assert round(got, len(str(millions)) - 2) == millions
+
+
+def test_parameters_are_what_the_docstring_says():
+  got = [count('cifar_resnet_20', n) for n in ('batch', 'none', 'nf')]
+  assert got == [269722, 269034, 272483]
+
+
+@functools.cache
+def initialized(normalizer, **overrides):
+  net = models.create(
+    'cifar_resnet_20', 10, normalizer=normalizer, **dict(overrides)
+  )
+  return net, jax.jit(lambda: net.init(KEY, IMAGES, True))()
+
+
+@pytest.mark.parametrize('normalizer', ['batch', 'none', 'nf'])
+def test_every_parameter_gets_a_gradient_and_outputs_are_finite(normalizer):
+  net, (params, state) = initialized(normalizer, skipinit_gain=1.0)
+
+  def loss(params):
+    out, _ = net.apply(params, state, KEY, IMAGES, True)
+    return -jax.nn.log_softmax(out['logits'])[:, 0].mean()
+
+  grads = jax.jit(jax.grad(loss))(params)
+  for module, leaves in grads.items():
+    for name, leaf in leaves.items():
+      assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, module + name
+
+
+def test_none_has_biases_where_batch_has_normalization():
+  bare, state = shapes('cifar_resnet_20', 'none')
+  batch, _ = shapes('cifar_resnet_20', 'batch')
+  convs = {path for path in batch if 'conv' in path}
+  assert not state
+  assert {path for path in bare if 'conv' in path} == convs
+  assert all(set(bare[path]) == {'w', 'b'} for path in convs)
+  assert all(set(batch[path]) == {'w'} for path in convs)
+
+
+def test_a_block_of_he_s_equals_its_equation_with_option_a():
+  net, (params, state) = initialized('none', features=True)
+  out, _ = jax.jit(net.apply, static_argnums=4)(
+    params, state, None, IMAGES, False
+  )
+  root = 'CIFAR_ResNet/~/'
+
+  def conv(path, x, stride=1):
+    w, b = params[root + path]['w'], params[root + path]['b']
+    y = jax.lax.conv_general_dilated(
+      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    return y + b[None, None, None]
+
+  x = jax.nn.relu(conv('initial_conv', IMAGES))
+  for index in range(4):
+    path = f'block_{index}/~/' if index else 'block/~/'
+    stride = 2 if index == 3 else 1
+    y = jax.nn.relu(conv(path + 'conv0', x, stride))
+    y = conv(path + 'conv1', y)
+    if stride == 2:
+      zeros = jnp.zeros((4, 16, 16, 16))
+      x = jnp.concatenate([x[:, ::2, ::2], zeros], axis=-1)
+    x = jax.nn.relu(x + y)
+    if index == 2:
+      np.testing.assert_allclose(out['features'][1], x, rtol=1e-4, atol=1e-4)
+  for index in (4, 5):
+    y = jax.nn.relu(conv(f'block_{index}/~/conv0', x))
+    x = jax.nn.relu(x + conv(f'block_{index}/~/conv1', y))
+  np.testing.assert_allclose(out['features'][2], x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_normalizer_free_transition_equals_its_equation():
+  net, (params, state) = initialized('nf', features=True, skipinit_gain=0.7)
+  out, _ = jax.jit(net.apply, static_argnums=4)(
+    params, state, None, IMAGES, False
+  )
+  act = activations.get('relu')
+
+  def conv(name, x, stride=1):
+    leaf = params[f'CIFAR_ResNet/~/{name}']
+    w = layers.standardize(leaf['w'], leaf['gain'])
+    return jax.lax.conv_general_dilated(
+      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+  x = out['features'][1]
+  # Stage 1 adds 0.04 three times; the transition's shortcut starts from 1.
+  for block, std in ((3, 1.12), (4, 1.04), (5, 1.08)):
+    a = act(x) / std**0.5
+    stride = 2 if block == 3 else 1
+    y = conv(f'nf_block_{block}/~/conv0', a, stride)
+    y = conv(f'nf_block_{block}/~/conv1', act(y))
+    if block == 3:
+      x = conv('nf_block_3/~/conv_shortcut', a, stride)
+    x = x + 0.2 * 0.7 * y
+  np.testing.assert_allclose(out['features'][2], x, rtol=1e-3, atol=1e-4)
+
+
+def test_an_unknown_normalizer_is_one_clear_line():
+  with pytest.raises(ValueError, match="no normalizer 'layer'"):
+    models.create('cifar_resnet_20', normalizer='layer').init(KEY, IMAGES, True)

@@ -1,0 +1,166 @@
+"""Scaled weight standardization, squeeze-excite, stochastic depth, casts."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnets.models import layers
+
+KEY = jax.random.key(0)
+
+
+def transform(function):
+  net = hk.transform_with_state(function)
+  return net._replace(init=jax.jit(net.init), apply=jax.jit(net.apply))
+
+
+def test_standardized_weights_have_mean_zero_and_variance_one_over_fan_in():
+  w = 3 + 2 * jax.random.normal(KEY, (3, 3, 8, 5))
+  result = np.asarray(layers.standardize(w, jnp.arange(1.0, 6.0)))
+  np.testing.assert_allclose(result.mean((0, 1, 2)), 0, atol=1e-6)
+  np.testing.assert_allclose(
+    result.var((0, 1, 2)), np.arange(1, 6) ** 2 / 72, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('eps', layers.WS_EPS)
+@pytest.mark.parametrize('scale', [1.0, 1e-4])
+def test_standardize_equals_a_numpy_loop(eps, scale):
+  w = scale * np.random.RandomState(0).standard_normal((3, 3, 4, 6))
+  gain = np.linspace(0.5, 2, 6)
+  want = np.empty_like(w)
+  for o in range(6):
+    unit = w[..., o]
+    n, var = unit.size, np.mean((unit - unit.mean()) ** 2)
+    root = max(var * n, 1e-4) if eps == 'published' else (var + 1e-5) * n
+    want[..., o] = (unit - unit.mean()) * gain[o] / np.sqrt(root)
+  got = layers.standardize(jnp.asarray(w, jnp.float32), jnp.asarray(gain), eps)
+  np.testing.assert_allclose(got, want, rtol=2e-4, atol=1e-7)
+
+
+def test_statistics_are_float32_for_bfloat16_images():
+  net = transform(lambda x: layers.WSConv2D(64, 1, name='c')(x))
+  x = jnp.eye(64)[:, None, None].astype(jnp.bfloat16)
+  params, _ = net.init(KEY, x)
+  # A mean that bfloat16 can't hold beside the deviations around it.
+  params['c']['w'] = params['c']['w'] * 0.01 + 100
+  out, _ = net.apply(params, {}, None, x)
+  weights = layers.standardize(params['c']['w'], params['c']['gain'])
+  assert out.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    out[:, 0, 0].astype(jnp.float32), weights[0, 0], rtol=0.01, atol=1e-3
+  )
+
+
+def test_a_convolution_keeps_the_variance_of_a_unit_normal():
+  net = transform(lambda x: layers.WSConv2D(64, 3)(x))
+  x = jax.random.normal(KEY, (4, 32, 32, 16))
+  params, _ = net.init(KEY, x)
+  out, _ = net.apply(params, {}, None, x)
+  assert float(out[:, 1:-1, 1:-1].var()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_parameters_are_float32_and_outputs_follow_the_input(dtype):
+  def net(x):
+    x = layers.WSConv2D(8, 3, groups=2)(x)
+    x = layers.Conv2D(8, 3, 2, with_bias=True)(x)
+    x = layers.BatchNorm()(x, True)
+    x = x * layers.SqueezeExcite(8, 0.5)(x)
+    return layers.Linear(3)(x.mean((1, 2)))
+
+  x = jnp.ones((2, 8, 8, 4), dtype)
+  (params, state) = transform(net).init(KEY, x)
+  out, _ = transform(net).apply(params, state, None, x)
+  assert out.dtype == dtype and out.shape == (2, 3)
+  leaves = jax.tree.leaves((params, state))
+  assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in leaves)
+
+
+@pytest.mark.parametrize('is_training', [True, False])
+def test_batch_norm_is_haiku_s_own_in_state_and_value(is_training):
+  x = jax.random.normal(KEY, (4, 5, 5, 3)) * 3 + 1
+  ours = transform(lambda x: layers.BatchNorm(name='bn')(x, True))
+  theirs = transform(
+    lambda x: hk.BatchNorm(True, True, 0.9, name='bn')(x, True)
+  )
+  params, state = ours.init(KEY, x)
+  jax.tree.map(
+    np.testing.assert_array_equal, (params, state), theirs.init(KEY, x)
+  )
+  _, state = theirs.apply(params, state, None, x)
+  ours = transform(lambda x: layers.BatchNorm(name='bn')(x, is_training))
+  theirs = transform(
+    lambda x: hk.BatchNorm(True, True, 0.9, name='bn')(x, is_training)
+  )
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    ours.apply(params, state, None, x),
+    theirs.apply(params, state, None, x),
+  )
+
+
+@pytest.mark.parametrize(
+  'name, variance', [('he', 2.0), ('lecun', 1.0), ('truncated', 0.774)]
+)
+def test_weights_start_with_the_variance_asked_for(name, variance):
+  net = hk.transform(lambda: layers.conv_init(name)((3, 3, 64, 128), 'float32'))
+  w = jax.jit(net.apply)({}, KEY)
+  assert float(w.var()) * 9 * 64 == pytest.approx(variance, rel=0.02)
+
+
+def test_squeeze_excite_equals_its_equation():
+  net = transform(lambda x: layers.SqueezeExcite(6, 0.5)(x))
+  x = jax.random.normal(KEY, (2, 3, 3, 6))
+  params, _ = net.init(KEY, x)
+  gate, _ = net.apply(params, {}, None, x)
+  first, second = (np.asarray(leaf['w'], float) for leaf in params.values())
+  hidden = np.maximum(np.asarray(x).mean((1, 2)) @ first, 0)
+  want = 1 / (1 + np.exp(-hidden @ second))
+  assert first.shape == (6, 3) and gate.shape == (2, 1, 1, 6)
+  np.testing.assert_allclose(gate[:, 0, 0], want, rtol=1e-5)
+
+
+def stoch_depth(x, rate, key, is_training):
+  net = hk.transform(lambda: layers.StochDepth()(x, rate, key, is_training))
+  return net.apply({}, None)
+
+
+def test_stochastic_depth_drops_whole_images_and_rescales_nothing():
+  x = jnp.ones((4000, 2, 2, 3))
+  out = np.asarray(stoch_depth(x, 0.25, KEY, True)).reshape(4000, -1)
+  assert set(np.unique(out)) == {0.0, 1.0}
+  np.testing.assert_array_equal(out.min(1), out.max(1))
+  assert out[:, 0].mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_nothing_is_dropped_in_evaluation_or_at_rate_zero():
+  x = jnp.ones((8, 2, 2, 3))
+  assert stoch_depth(x, 0.9, None, False) is x
+  assert stoch_depth(x, 0.0, None, True) is x
+  assert layers.dropout(x, 0.5, None, False) is x
+
+
+def test_dropout_rescales_what_it_keeps():
+  out = layers.dropout(jnp.ones((100, 100)), 0.2, KEY, True)
+  assert set(np.unique(out)) == {0.0, 1.25}
+
+
+@pytest.mark.parametrize(
+  'draw, override',
+  [
+    (lambda x: stoch_depth(x, 0.1, None, True), 'stochdepth_rate=0'),
+    (lambda x: layers.dropout(x, 0.1, None, True), 'drop_rate=0'),
+  ],
+)
+def test_a_missing_key_is_one_clear_line(draw, override):
+  with pytest.raises(ValueError, match=f'pass a key.*{override}'):
+    draw(jnp.ones((2, 2, 2, 2)))
+
+
+def test_groups_that_do_not_divide_are_named():
+  with pytest.raises(ValueError, match='conv9: 3 groups'):
+    net = transform(lambda x: layers.WSConv2D(6, 3, groups=3, name='conv9')(x))
+    net.init(KEY, jnp.ones((1, 4, 4, 4)))

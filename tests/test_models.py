@@ -1,0 +1,64 @@
+"""`create`: names, overrides, and what it says when they are wrong."""
+
+import golden_lib
+import jax
+import numpy as np
+import pytest
+
+from nfnets import models, variants
+
+SMALL = [
+  'nfnet_f0',
+  'nf_resnet_50',
+  'nf_regnet_b0',
+  'resnet_50',
+  'skipinit_resnet_50',
+  'fixup_resnet_50',
+  'cifar_resnet_20',
+]
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_outputs_have_the_promised_shapes(name):
+  net = models.create(name, num_classes=7, features=True)
+  images = np.zeros((2, 64, 64, 3), np.float32)
+
+  def forward(key):
+    params, state = net.init(key, images, True)
+    return net.apply(params, state, None, images, False)
+
+  out, _ = jax.eval_shape(forward, jax.random.key(0))
+  assert out['logits'].shape == (2, 7) and out['logits'].dtype == 'float32'
+  assert out['pool'].shape[0] == 2 and out['pool'].ndim == 2
+  first = 1 if 'cifar' in name else 4
+  stages = len(variants.find(name)['depths'])
+  assert list(out['features']) == [first * 2**i for i in range(stages)]
+  for stride, feature in out['features'].items():
+    assert feature.shape[:3] == (2, 64 // stride, 64 // stride)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', variants.ALL)
+def test_defaults_build_for_every_name(name):
+  assert golden_lib.count(name) > 0
+
+
+def test_a_family_answers_for_every_name():
+  families = [rows for _, rows in models.FAMILIES.values()]
+  assert {name for rows in families for name in rows} == set(variants.ALL)
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ({'name': 'nfnet_f9'}, "no model 'nfnet_f9': did you mean nfnet_f"),
+    ({'name': 'nfnet_f0', 'drop_rte': 0}, 'did you mean drop_rate'),
+    ({'name': 'nfnet_f0', 'zzz': 0}, 'known: activation, alpha'),
+    ({'name': 'nfnet_f0', 'activation': 'swish'}, 'did you mean silu'),
+    ({'name': 'nfnet_f0', 'num_classes': 0}, 'num_classes=0'),
+  ],
+)
+def test_a_mistake_is_one_clear_line(arguments, words):
+  with pytest.raises(ValueError, match=words) as error:
+    models.create(**arguments)
+  assert '\n' not in str(error.value)

@@ -1,0 +1,44 @@
+"""The tables: every row complete, and a lookup that helps."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nfnets import variants
+
+
+@pytest.mark.parametrize('name', variants.ALL)
+def test_a_row_has_all_that_models_and_configs_read(name):
+  row = variants.ALL[name]
+  assert len(row['depths']) == len(row['widths'])
+  assert 0 < row['train_image_size'] <= row['eval_image_size']
+  assert 0 <= row['drop_rate'] < 1 and 0 <= row['stochdepth_rate'] < 1
+
+
+def test_depths_of_nfnets_are_multiples_of_f0():
+  for index in range(8):
+    depths = variants.NFNET[f'nfnet_f{index}']['depths']
+    assert depths == tuple((index + 1) * depth for depth in (1, 2, 6, 3))
+    assert variants.NFNET[f'nfnet_f{index}_plus']['depths'] == depths
+
+
+def test_names_of_cifar_resnets_count_their_layers():
+  for name, row in variants.CIFAR_RESNET.items():
+    assert int(name.rsplit('_', 1)[1]) == 2 * sum(row['depths']) + 2
+
+
+def test_an_unknown_name_gets_one_line_with_the_nearest():
+  with pytest.raises(ValueError, match='did you mean nfnet_f0 or') as error:
+    variants.find('nfnet_fo')
+  assert '\n' not in str(error.value)
+
+
+def test_a_name_like_no_other_gets_examples():
+  with pytest.raises(ValueError, match='names look like nfnet_f0'):
+    variants.find('zzz')
+
+
+def test_the_tables_import_no_jax():
+  code = 'import sys, nfnets.variants; sys.exit("jax" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code]).returncode == 0
