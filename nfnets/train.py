@@ -255,11 +255,10 @@ def _warn_of_clipping(
 
 def _plot(run: Run, summary: dict[str, Any]) -> None:
   name, data = run.config.model.name, run.config.data.name
-  curves.plot(
-    run.folder.read_metrics(),
-    run.folder.path / 'curves.png',
-    f'{name} on {data}: {summary["status"]} at step {summary["step"]}',
-  )
+  rows, path = run.folder.read_metrics(), run.folder.path
+  title = f'{name} on {data}: {summary["status"]} at step {summary["step"]}'
+  curves.plot(rows, path / 'curves.png', title)
+  curves.heat_map(rows, path / 'clipping.png', title)
 
 
 def _divergence(

@@ -75,7 +75,8 @@ def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(tmp_path):
   rows = [r for r in folder.read_metrics() if 'agc/clipped_fraction' in r]
   assert [row['step'] for row in rows] == [3, 6]
   assert all(0 < row['agc/stage/stage_1/ratio_q50'] < 10 for row in rows)
-  assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+  for picture in ('curves.png', 'clipping.png'):
+    assert (tmp_path / picture).read_bytes().startswith(b'\x89PNG')
   assert list((tmp_path / 'tensorboard').iterdir())
   assert int(last_state(config, tmp_path).step) == 6
 
