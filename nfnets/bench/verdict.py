@@ -175,7 +175,7 @@ def page(result: dict[str, Any], command: str) -> str:
     {command}
 
 {report.describe(where)}
-{where['count']} pictures, half of them over {height} x {width} pixels;
+{where['count']} pictures, {height} x {width} pixels in the median;
 {where['rounds']} rounds of {where['seconds']:g} s; device batch \
 {where['device_batch_size']}; pairs {result['pairs']!r}.
 

@@ -147,6 +147,9 @@ def host_augmentation(
       f"crop {crop!r} is unknown; choose 'inception', 'pad4' or 'none'"
     )
 
+  if crop == 'none' and not flip:  # for cached sets drawing would cost most
+    return lambda image, _: crops.resize(image, image_size, image_size)
+
   def augment(image: np.ndarray, position: int) -> np.ndarray:
     mirror, *draws = _uniform(seed, position, 1 + crops.TRIES * 4)
     draws = np.asarray(draws)
