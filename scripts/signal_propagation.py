@@ -1,60 +1,86 @@
 """Signal propagation: python -m scripts.signal_propagation [--model=NAME].
 
-Measures the runs of experiments/signal_propagation.py, or any one model, on
-random images at initialization; writes a plot, a table and the numbers. For a
+Measures the rows of experiments/signal_propagation.py, or any one model, on
+random images at initialization, and writes their records and report. For a
 normalizer-free model it says whether every block keeps the variance contract.
+Exit codes: 0 written, 1 contract broken, 2 refused.
 """
 
-import json
+import importlib.metadata
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags
+from ml_collections import ConfigDict
+
+from experiments import signal_propagation as experiment
 
 MODEL = flags.DEFINE_string('model', None, 'A name, such as nfnet_f0.')
-RUNS = flags.DEFINE_list('runs', None, "Some of the experiment's runs; all.")
+ONLY = flags.DEFINE_list('only', [], 'Rows to measure; default: all.')
 IMAGE_SIZE = flags.DEFINE_integer('image_size', 128, 'Pixels a side.')
-OUTPUT = flags.DEFINE_string(
-  'output', 'results/signal_propagation', 'The folder to write to.'
+RESULTS = flags.DEFINE_string(
+  'results', None, 'Where records go: results, or with --model runs.'
 )
+
+NAME = 'signal_propagation'
 
 
 def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  from experiments import signal_propagation as experiment
-
   try:
-    results = {}
-    for run, config in configs(experiment).items():
-      results[run] = experiment.measure(config)
-      print(f'measured {run}', flush=True)
-    write(experiment.report(results), results)
+    for row, config in configs().items():
+      record = measure(row, config)
+      print(f'measured {row}', flush=True)
+    print(report(record))
     return contract() if MODEL.value else 0
   except (ValueError, OSError) as error:
     return refuse(str(error))
 
 
-def configs(experiment: object) -> dict:
+def configs() -> dict[str, ConfigDict]:
   """The measurements that the flags ask for."""
+  size = IMAGE_SIZE.value
   if MODEL.value:
-    return {MODEL.value: experiment.of_model(MODEL.value, IMAGE_SIZE.value)}
-  runs = RUNS.value or list(experiment.RUNS)
-  found = {run: experiment.get_config(run) for run in runs}
-  for config in found.values():
-    config.image_size = IMAGE_SIZE.value
+    return {MODEL.value: experiment.of_model(MODEL.value, size)}
+  found = {}
+  for row in ONLY.value or experiment.RUNS:
+    found[row] = experiment.get_config(row)
+    found[row].image_size = size
   return found
 
 
-def write(files: dict, results: dict) -> None:
-  """Writes the report and its numbers, and prints the table."""
-  folder = pathlib.Path(OUTPUT.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'table.md').write_text(files['table.md'])
-  files['plot.png'].savefig(folder / 'plot.png', dpi=110)
-  (folder / 'signals.json').write_text(json.dumps(results, indent=1) + '\n')
-  print(files['table.md'], f'written to {folder}', sep='\n')
+def measure(row: str, config: ConfigDict) -> dict:
+  """Measures one row and writes its record."""
+  from nfnets import records
+
+  which = f'--model={row}' if MODEL.value else f'--only={row}'
+  record = {
+    'experiment': NAME,
+    'row': row,
+    'seed': config.seed,
+    'command': f'python -m scripts.signal_propagation {which} '
+    f'--image_size={config.image_size}',
+    'status': 'finished',
+    'config': config.to_dict(),
+    'hardware': records.hardware(),
+    'versions': {
+      name: importlib.metadata.version(name) for name in records.PACKAGES
+    },
+    'signals': experiment.measure(config),
+  }
+  records.write(root(), record)
+  return record
+
+
+def report(record: dict) -> str:
+  """The report of one model, or of all the rows recorded so far."""
+  from nfnets import records
+
+  folder = root() / NAME
+  found = [record] if MODEL.value else records.read_all(root(), NAME)
+  return experiment.report(found, folder) + f'\n\nwritten to {folder}'
 
 
 def contract() -> int:
@@ -74,6 +100,10 @@ def contract() -> int:
     return 1
   print('every block keeps the variance contract')
   return 0
+
+
+def root() -> pathlib.Path:
+  return pathlib.Path(RESULTS.value or ('runs' if MODEL.value else 'results'))
 
 
 def refuse(why: str) -> int:

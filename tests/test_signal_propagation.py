@@ -1,5 +1,11 @@
 """The experiment: its runs, its table against the paper, its plot."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from experiments import signal_propagation as experiment
@@ -32,17 +38,37 @@ def test_an_unknown_run_is_one_clear_line():
     experiment.get_config('bn')
 
 
-def test_the_report_sets_the_paper_s_numbers_beside_ours():
-  files = experiment.report({'bn_act': rows(3, None), 'nf': rows(3, 1.12)})
-  lines = files['table.md'].splitlines()
+def record(row, signals):
+  config = experiment.of_model('resnet_600').to_dict()
+  return {'row': row, 'signals': signals, 'config': config}
+
+
+def test_the_report_sets_the_paper_s_numbers_beside_ours(tmp_path):
+  records = [record('nf', rows(3, 1.12)), record('bn_act', rows(3, None))]
+  lines = experiment.report(records, tmp_path).splitlines()
   first = next(line for line in lines if line.startswith('| BN, ReLU'))
   assert '1 (13.7)' in first and '3 (35)' in first and '0.7 (0.68)' in first
-  assert sum('normalizer-free' in line for line in lines) == 4
-  assert len(files['plot.png'].axes) == 3
+  assert sum('normalizer-free ' in line for line in lines) == 4
+  assert (tmp_path / 'signals.png').stat().st_size > 10_000
 
 
-def test_any_model_can_be_measured():
-  config = experiment.of_model('cifar_resnet_20', image_size=32)
-  measured = experiment.measure(config)
-  assert len(measured) == 9
-  assert experiment.report({'cifar_resnet_20': measured})['table.md']
+def test_a_model_is_measured_from_the_command_line(tmp_path):
+  said = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'scripts.signal_propagation',
+      '--model=cifar_resnet_20',
+      '--image_size=16',
+      f'--results={tmp_path}',
+    ],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[1],
+    env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+  )
+  assert said.returncode == 0, said.stderr
+  folder = tmp_path / 'signal_propagation'
+  read = json.loads((folder / 'runs/cifar_resnet_20_seed0.json').read_text())
+  assert len(read['signals']) == 9
+  assert (folder / 'signals.png').exists()
