@@ -3,6 +3,7 @@
 import functools
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -70,7 +71,8 @@ def measure_time(config: ConfigDict, rounds: int, steps: int) -> dict[str, Any]:
   seconds: list[float] = []
   ratios: dict[str, list[float]] = {name: [] for name in pieces}
   order = random.Random(0)
-  for _ in range(rounds):
+  for done in range(rounds):
+    print(f'round {done + 1} of {rounds}', file=sys.stderr, flush=True)
     for name in order.sample(list(pieces), len(pieces)):
       pair = [plain, pieces[name]]
       swapped = order.random() < 0.5
