@@ -47,7 +47,10 @@ def initialized(normalizer, **overrides):
   return net, jax.jit(lambda: net.init(KEY, IMAGES, True))()
 
 
-@pytest.mark.parametrize('normalizer', ['batch', 'none', 'nf'])
+@pytest.mark.parametrize(
+  'normalizer',
+  ['nf', *(pytest.param(n, marks=pytest.mark.slow) for n in ('batch', 'none'))],
+)
 def test_every_parameter_gets_a_gradient_and_outputs_are_finite(normalizer):
   net, (params, state) = initialized(normalizer, skipinit_gain=1.0)
 

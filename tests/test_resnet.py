@@ -28,6 +28,7 @@ def test_state_is_haiku_s_batch_norm_state():
   assert state[path]['average'].shape == (1, 1, 1, 128)
 
 
+@pytest.mark.slow
 def test_evaluation_reads_the_averages_and_training_the_batch():
   net = golden_lib.tiny(resnet.ResNet)
   images = golden_lib.images((4, 32, 32, 3))
@@ -42,6 +43,7 @@ def test_evaluation_reads_the_averages_and_training_the_batch():
   jax.tree.map(np.testing.assert_array_equal, new, same)
 
 
+@pytest.mark.slow
 def test_the_order_decides_what_a_branch_receives():
   images = golden_lib.images((4, 32, 32, 3))
   pools = []

@@ -48,7 +48,7 @@ def test_the_report_sets_the_paper_s_numbers_beside_ours(tmp_path):
   lines = experiment.report(records, tmp_path).splitlines()
   first = next(line for line in lines if line.startswith('| BN, ReLU'))
   assert '1 (13.7)' in first and '3 (35)' in first and '0.7 (0.68)' in first
-  assert sum('normalizer-free ' in line for line in lines) == 4
+  assert sum(line.startswith('| normalizer-free') for line in lines) == 4
   assert (tmp_path / 'signals.png').stat().st_size > 10_000
 
 

@@ -3,6 +3,7 @@
 import golden_lib
 import jax
 import numpy as np
+import pytest
 
 from nfnets.models import skipinit_resnet
 
@@ -12,6 +13,7 @@ def test_resnet_50_equals_the_golden_numbers():
   assert golden_lib.difference('skipinit_resnet_50', want) < 1e-4
 
 
+@pytest.mark.slow
 def test_branches_and_head_start_at_zero():
   net = golden_lib.tiny(skipinit_resnet.SkipInitResNet)
   images = golden_lib.images((1, 32, 32, 3))
