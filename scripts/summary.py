@@ -1,13 +1,14 @@
 """Sizes of networks: python -m scripts.summary --model=nfnet_f3, or --all.
 
 Parameters and multiply-adds, stage by stage, without allocating a weight. With
---config and --batch_size, the papers' rules for another batch size.
+--config and --batch_size, the papers' rules for another batch size; with
+--config and --optimizer, who is decayed and clipped at which learning rate.
 """
 
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 MODEL = flags.DEFINE_string('model', None, 'A name, such as nfnet_f3.')
@@ -20,6 +21,9 @@ BATCH_SIZE = flags.DEFINE_integer(
 )
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A recipe, such as configs/nfnet_f0.py.', lock_config=True
+)
+OPTIMIZER = flags.DEFINE_bool(
+  'optimizer', False, "Print the groups of the recipe's parameters."
 )
 OUTPUT = flags.DEFINE_string(
   'output', None, 'A Markdown file to write, such as results/models.md.'
@@ -41,6 +45,7 @@ parameters and images, relative to their norm, in float32.
 
 
 def main(argv: Sequence[str]) -> int:
+  logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
   try:
@@ -48,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
   except (ValueError, OSError) as error:
     return refuse(str(error))
   if not text:
-    return refuse('choose --model=NAME, --all, or --config with --batch_size')
+    return refuse(
+      'choose --model=NAME, --all, or --config with --batch_size or --optimizer'
+    )
   print(text, end='')
   if OUTPUT.value:
     with open(OUTPUT.value, 'w') as file:
@@ -75,9 +82,30 @@ def sections() -> list[str]:
     result.append(TITLE + tables.of_family(measured))
   if BATCH_SIZE.value is not None:
     result.append(recipe(BATCH_SIZE.value))
-  elif CONFIG.value is not None:
-    raise ValueError('--config is read with --batch_size=B')
+  if OPTIMIZER.value:
+    result.append(groups() + '\n')
+  if CONFIG.value is not None and not result:
+    raise ValueError('--config is read with --batch_size=B or --optimizer')
   return result
+
+
+def groups() -> str:
+  """The recipe's parameter groups, from shapes alone."""
+  if CONFIG.value is None:
+    raise ValueError('--optimizer wants a recipe: --config=configs/NAME.py')
+  import jax
+
+  from nfnets import recipe as recipes
+  from nfnets import step
+
+  config = CONFIG.value.copy_and_resolve_references()
+  network = recipes.network_of(config)
+  optimizer = recipes.optimizer_of(config)
+  shapes = jax.eval_shape(
+    lambda key: step.init_state(config, network, optimizer, key),
+    jax.random.key(0),
+  )
+  return recipes.audit_of(config, shapes.params)
 
 
 def recipe(batch_size: int) -> str:
@@ -99,5 +127,13 @@ def refuse(why: str) -> int:
   return 2
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; what is wrong with them is one line, not a traceback."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    sys.exit(refuse(str(e.args[0] if e.args else e)))
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

@@ -11,7 +11,8 @@ FLOORS = {
   0.0: """variants parallel losses results curves models.activations
     models.convolution optim.agc optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode""",
-  0.5: 'monitor records optim.groups data.randaugment data.reader models.layers',
+  0.5: """monitor records optim.groups data.randaugment data.reader
+    models.layers""",
   1.0: 'optim.chain optim.observe data.pipeline data.augment',
   1.2: 'data.on_device',
   1.4: 'models.kit models.stages',

@@ -100,9 +100,16 @@ CASES = [
   ('python -m scripts.convert', ''),
   ('python -m scripts.predict', ''),
   ('python -m scripts.summary', ''),
+  ('python -m scripts.sweep', CIFAR),
+  ('python -m scripts.report', ''),
   ('python -m examples.agc_any_optimizer', ''),
 ]  # fmt: skip
-FAST = ('python -m scripts.s', 'python -m scripts.prepare', 'python -m ex')
+FAST = (
+  'python -m scripts.show',
+  'python -m scripts.summary',
+  'python -m scripts.prepare',
+  'python -m ex',
+)
 
 
 def test_every_readme_command_has_a_test_and_each_test_a_command():

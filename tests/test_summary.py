@@ -27,6 +27,15 @@ def test_another_batch_size_gets_numbers_with_rules(tmp_path):
   assert output.read_text() == result.stdout
 
 
+def test_a_recipe_prints_its_optimizer_groups_with_each_parameter_once():
+  done = run('--config=configs/nfnet_f0.py', '--optimizer')
+  assert done.returncode == 0, done.stderr
+  rows = [line.split() for line in done.stdout.splitlines()]
+  counts = {row[0]: int(row[2].replace(',', '')) for row in rows[1:] if row}
+  assert counts.pop('all') == sum(counts.values()) == 71_489_284
+  assert set(counts) == {'gain_or_bias', 'head', 'weight'}
+
+
 def test_mistakes_are_one_line():
   result = run('--model=nfnet_g0')
   assert result.returncode == 2
