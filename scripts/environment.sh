@@ -20,24 +20,24 @@ make_environment() {
   local stamp wanted python
   wanted=$(cat "$@" constraints.txt | cksum)
   stamp=.venv/installed-$(echo "$@" | tr ' /' '__')
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-    return
-  fi
-  if [ ! -x .venv/bin/python ]; then
+  # It may be half made, or its Python gone: then it is made anew.
+  if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
     python=$(find_python)
     echo "making .venv with $($python --version)"
-    "$python" -m venv .venv
+    "$python" -m venv --clear .venv
+  elif [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    return
   fi
-  local arguments=() constraints=()
+  local arguments=()
   for file in "$@"; do arguments+=(-r "$file"); done
   # The tested versions were tested on Python 3.11; others resolve their own.
   if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
   then
-    constraints=(-c constraints.txt)
+    arguments+=(-c constraints.txt)
   fi
   echo "installing $* (a minute or two the first time)"
   if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    "${arguments[@]}" "${constraints[@]}"; then
+    "${arguments[@]}"; then
     echo 'error: the installation failed. A package registry must be within' \
       'reach; after mending that, run this command again.' >&2
     return 1

@@ -3,8 +3,9 @@
 # and shows the accuracy, a picture of the curves and the run's folder.
 #   ./scripts/quickstart.sh [WORKDIR]    (default: runs/quickstart)
 set -euo pipefail
-workdir=$(realpath -m "${1:-$(dirname "$0")/../runs/quickstart}")
+workdir=${1:-}
+[[ -z $workdir || $workdir = /* ]] || workdir=$PWD/$workdir
 source "$(dirname "$0")/environment.sh"
 make_environment requirements.txt
 .venv/bin/python -m scripts.train --config=configs/quickstart.py \
-  --workdir="$workdir"
+  --workdir="${workdir:-runs/quickstart}"
