@@ -31,9 +31,16 @@ class Checkpoints:
       self._path,
       options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
     )
+    self._damaged: list[int] = []
 
   def save(self, step: int, state: Tree) -> None:
-    """Copies the state to the host, then writes in the background."""
+    """Copies the state to the host, then writes in the background.
+
+    Newer checkpoints that `restore_latest` couldn't read make room: orbax saves
+    nothing before them.
+    """
+    while self._damaged:
+      self._manager.delete(self._damaged.pop())
     if step in self._manager.all_steps():
       return
     host = parallel.to_host(state)
@@ -53,9 +60,11 @@ class Checkpoints:
     failures = []
     for step in steps:
       try:
-        return self._manager.restore(
+        state = self._manager.restore(
           step, args=ocp.args.StandardRestore(target)
         )
+        self._damaged = steps[: steps.index(step)]
+        return state
       except Exception as error:  # orbax raises many kinds
         failures.append(f'{self._path / str(step)}: {_first_line(error)}')
         logging.warning('checkpoint skipped: %s', failures[-1])

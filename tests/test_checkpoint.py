@@ -57,6 +57,17 @@ def test_a_half_written_checkpoint_gives_way_to_the_one_before(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
 
 
+def test_a_damaged_checkpoint_makes_room_for_the_steps_taken_again(tmp_path):
+  save(tmp_path, 1, 3)
+  damage(tmp_path / 'checkpoints' / '3', 7)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.restore_latest(tree(0))
+  checkpoints.save(2, tree(2))
+  checkpoints.save(3, tree(3))
+  checkpoints.close()
+  jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(3))
+
+
 def test_when_all_are_damaged_the_error_names_them(tmp_path):
   save(tmp_path, 1, 2)
   damage(tmp_path / 'checkpoints', 7)
