@@ -29,6 +29,7 @@ class Meter:
     self._rows: list[tuple[int, dict[str, float]]] = []
     self.last_step = first_step
     self.nonfinite_in_a_row = 0
+    self.diverged_at: int | None = None  # the step that ends the run
     self.restart_clock()
 
   def restart_clock(self) -> None:
@@ -42,6 +43,8 @@ class Meter:
     self.last_step = step_done
     skipped = values['nonfinite'] > 0
     self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if skipped else 0
+    if self.nonfinite_in_a_row == self._config.stop_after_nonfinite:
+      self.diverged_at = self.diverged_at or step_done
     self._count += 1
     for name, value in values.items():
       self._sums[name] = self._sums.get(name, 0.0) + value

@@ -11,7 +11,8 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnets import models, optim
-from nfnets.data import on_device, sources
+from nfnets.data import mixing, on_device, pipeline, sources
+from nfnets.optim import chain
 
 
 def check(config: ConfigDict, device_count: int, process_count: int) -> None:
@@ -37,6 +38,10 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
       'piecewise',
       'constant',
     ),
+    'augment.mix': mixing.MODES,
+    'augment.pairs': mixing.PAIRS,
+    'data.eval_preprocessing': ('resize_crop_32', 'crop_resize', 'none'),
+    'data.on_error': ('raise', 'skip'),
   }
   for key, allowed in choices.items():
     if _get(config, key) not in allowed:
@@ -48,15 +53,22 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
     'batch_size eval_batch_size micro_batches num_steps num_epochs log_every '
     'eval_every checkpoint_every keep_checkpoints stop_after_nonfinite '
     'data.num_classes data.num_train data.train_image_size '
-    'data.eval_image_size optimizer.clipping optimizer.eps'
+    'data.eval_image_size optimizer.clipping optimizer.eps augment.mixup_alpha'
   )
   for key in positive.split():
     if not _get(config, key) > 0:
       raise ValueError(f'config.{key}={_get(config, key)}: must be above 0')
-  for key in ['learning_rate', 'optimizer.weight_decay', 'sam.rho']:
+  not_negative = (
+    'learning_rate schedule.start schedule.end optimizer.weight_decay sam.rho '
+    'augment.pad augment.randaugment_layers augment.randaugment_magnitude '
+    'data.num_threads observe_every'
+  )
+  for key in not_negative.split():
     if not 0 <= _get(config, key) < float('inf'):
       raise ValueError(f'config.{key}={_get(config, key)}: must be 0 or more')
-  for key in ['optimizer.momentum', 'label_smoothing', 'ema.decay']:
+  rates = ['model.drop_rate', 'model.stochdepth_rate']
+  shares = ['optimizer.momentum', 'label_smoothing', 'ema.decay']
+  for key in shares + [k for k in rates if k.split('.')[1] in config.model]:
     if not 0 <= _get(config, key) < 1:
       raise ValueError(f'config.{key}={_get(config, key)}: must be in [0, 1)')
   if not 0 <= config.schedule.warmup_steps <= config.num_steps:
@@ -74,6 +86,11 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
       f'config.sam.ascent_fraction={config.sam.ascent_fraction}: must be in '
       '(0, 1]'
     )
+  if config.augment.pairs == 'fresh' and config.augment.mix == 'none':
+    raise ValueError("config.augment.pairs='fresh' needs config.augment.mix")
+  pipeline.host_augmentation(
+    config.data.crop, config.data.flip, config.data.train_image_size, 0
+  )
   _check_batch(config, device_count, process_count)
   if config.data.on_device:
     on_device.check(
@@ -172,6 +189,27 @@ def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
     eps=spec.eps,
     unclipped=spec.unclipped,
   )
+
+
+def audit_of(config: ConfigDict, params: Any) -> str:
+  """Who is decayed and clipped, as a table; every parameter exactly once.
+
+  Args:
+    config: a recipe.
+    params: the network's parameters, or their shapes.
+  """
+  spec = config.optimizer
+  rows = chain.audit(
+    params,
+    learning_rate=config.learning_rate,
+    weight_decay=spec.weight_decay,
+    decayed=spec.decayed,
+    clipping=spec.clipping,
+    eps=spec.eps,
+    unclipped=spec.unclipped,
+    clip=spec.clip,
+  )
+  return chain.format_audit(rows)
 
 
 def _get(config: ConfigDict, key: str) -> Any:

@@ -3,6 +3,7 @@
 All that later reads a run (reports, plots, another process) reads these files.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -130,7 +131,7 @@ class TensorBoard:
     import tensorboardX
 
     self._writer = tensorboardX.SummaryWriter(
-      str(path), purge_step=last_step + 1 if last_step else None
+      str(path), purge_step=last_step + 1
     )
 
   def log(self, step: int, metrics: Metrics) -> None:
@@ -145,13 +146,8 @@ class WeightsAndBiases:
   """Scalars for Weights & Biases; the `wandb` package is the user's to add."""
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any]):
-    try:
-      import wandb
-    except ImportError as error:
-      raise ValueError(
-        'config.wandb is on but the wandb package is missing: '
-        'pip install wandb, or --config.wandb=False'
-      ) from error
+    import wandb
+
     self._run = wandb.init(
       project='nfnets', dir=str(path), config=dict(config), resume='allow'
     )
@@ -161,6 +157,15 @@ class WeightsAndBiases:
 
   def close(self) -> None:
     self._run.finish()
+
+
+def need_wandb() -> None:
+  """Raises ValueError if the wandb package isn't installed."""
+  if importlib.util.find_spec('wandb') is None:
+    raise ValueError(
+      'config.wandb is on but the wandb package is missing: '
+      'pip install wandb, or --config.wandb=False'
+    )
 
 
 class Console:

@@ -1,5 +1,6 @@
 """`train_and_evaluate(config, workdir)`: the whole run, top to bottom."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from nfnets import (
   step,
 )
 from nfnets.data import on_device, pipeline, sources
-from nfnets.optim import chain
 from nfnets.optim import observe as observing
 
 
@@ -34,6 +34,7 @@ class Run(NamedTuple):
   eval_source: sources.Source
   network: hk.TransformedWithState
   optimizer: optax.GradientTransformation
+  shapes: step.TrainState  # of the state, abstract
   skipped: dict[str, str]  # unreadable examples: where, and why
 
 
@@ -61,10 +62,18 @@ def set_up(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
   recipe.check(config, jax.device_count(), jax.process_count())
   network = recipe.network_of(config)
   optimizer = recipe.optimizer_of(config)
+  if config.wandb:
+    results.need_wandb()
+  # Networks check their arguments when they are traced.
+  shapes = jax.eval_shape(
+    lambda: step.init_state(config, network, optimizer, jax.random.key(0))
+  )
   train_source, eval_source = recipe.sources_of(config)
   folder = results.RunFolder(workdir)
   folder.check_same_run(config.to_dict())
-  return Run(config, folder, train_source, eval_source, network, optimizer, {})
+  return Run(
+    config, folder, train_source, eval_source, network, optimizer, shapes, {}
+  )
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -73,6 +82,7 @@ def train(run: Run) -> dict[str, Any]:
   checkpoints = checkpoint.Checkpoints(run.folder.path, config.keep_checkpoints)
   state, first_step = _initial_state(run, checkpoints)
   if first_step >= config.num_steps and run.folder.is_finished():
+    checkpoints.close()
     return run.folder.read_summary()
   train_step = step.make_train_step(
     config, run.network, run.optimizer, recipe.schedule_of(config)
@@ -85,13 +95,15 @@ def train(run: Run) -> dict[str, Any]:
   run.folder.write_config(config.to_dict())
   console = results.Console(config.num_steps, first_step)
   loggers = _open_loggers(run, console, first_step)
-  console.print(_audit(run, state.params))
+  console.print(recipe.audit_of(config, state.params))
   meter = monitor.Meter(config, first_step, _observed_names(run, state.params))
   batches = _train_batches(run, first_step)
   evaluation: dict[str, float] = {}
   status = 'finished'
   done = first_step
-  with monitor.Interrupts() as interrupts:
+  with monitor.Interrupts() as interrupts, contextlib.ExitStack() as stack:
+    for logger in loggers:
+      stack.callback(logger.close)
     metrics = None
     while done < config.num_steps:
       batch = parallel.shard(next(batches))
@@ -104,7 +116,7 @@ def train(run: Run) -> dict[str, Any]:
       if last or interrupts or done % config.eval_every == 0:
         meter.add(done, metrics)
         metrics = None
-      if meter.nonfinite_in_a_row >= config.stop_after_nonfinite:
+      if meter.diverged_at:
         status = 'diverged'
         break
       for logged_step, row in meter.due():
@@ -119,12 +131,14 @@ def train(run: Run) -> dict[str, Any]:
         meter.restart_clock()
       if done % config.checkpoint_every == 0:
         checkpoints.save(done, state)
-  if status != 'diverged':
-    checkpoints.save(done, state)
-  checkpoints.wait()
+    if status == 'finished' and not evaluation:  # killed before its summary
+      evaluation = _evaluate(run, eval_step, state)
+    if status != 'diverged':
+      checkpoints.save(done, state)
+    checkpoints.wait()
   summary = {'status': status, 'step': done, **evaluation}
   if status == 'diverged':
-    summary['step'] = meter.last_step
+    summary['step'] = meter.diverged_at
     console.print(_divergence(meter, checkpoints))
   if status == 'interrupted':
     console.print(
@@ -134,8 +148,6 @@ def train(run: Run) -> dict[str, Any]:
     summary['skipped'] = dict(sorted(run.skipped.items()))
     console.print(f'{len(run.skipped)} unreadable examples: see summary.json')
   run.folder.write_summary(summary)
-  for logger in loggers:
-    logger.close()
   if jax.process_index() == 0:
     _plot(run, summary)
   checkpoints.close()
@@ -149,7 +161,7 @@ def _initial_state(
     return step.init_state(run.config, run.network, run.optimizer, key)
 
   key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
-  state = checkpoints.restore_latest(jax.eval_shape(init, key))
+  state = checkpoints.restore_latest(run.shapes)
   if state is None:
     state = parallel.to_host(jax.jit(init)(key))
   # Copies: the step donates every leaf, and two leaves may share a buffer.
@@ -219,22 +231,6 @@ def _log(loggers: list[Any], step_done: int, row: dict[str, float]) -> None:
     logger.log(step_done, row)
 
 
-def _audit(run: Run, params: Any) -> str:
-  """Who is decayed and clipped, as a table; every parameter once."""
-  spec = run.config.optimizer
-  rows = chain.audit(
-    params,
-    learning_rate=run.config.learning_rate,
-    weight_decay=spec.weight_decay,
-    decayed=spec.decayed,
-    clipping=spec.clipping,
-    eps=spec.eps,
-    unclipped=spec.unclipped,
-    clip=spec.clip,
-  )
-  return chain.format_audit(rows)
-
-
 def _observed_names(run: Run, params: Any) -> list[str]:
   if not run.config.observe_every:
     return []
@@ -267,6 +263,6 @@ def _divergence(
   saved = checkpoints.latest_step()
   left = f'checkpoint of step {saved}' if saved else 'no checkpoint'
   return (
-    f'stopped: the loss or gradient of step {meter.last_step} is not finite; '
+    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite; '
     f'the last good state is the {left}'
   )

@@ -22,6 +22,10 @@ PRINT_CONFIG = flags.DEFINE_bool(
   'print_config', False, 'Print the resolved config as JSON and stop.'
 )
 
+TRACEBACK = flags.DEFINE_bool(
+  'traceback', False, 'Show where a refusal comes from.'
+)
+
 
 def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
@@ -45,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
     run = train.set_up(config, WORKDIR.value)
   except (ValueError, TypeError, OSError) as error:
+    if TRACEBACK.value:
+      raise
     return refuse(str(error))
   summary = train.train(run)
   if 'eval/top_1' in summary:

@@ -22,6 +22,12 @@ from nfnets import recipe
     ('schedule__warmup_steps', 99, 'from 0 to config.num_steps=8'),
     ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
     ('sam__ascent_fraction', 0.0, r'ascent_fraction=0.0: must be in .0, 1.'),
+    ('data__crop', 'pad', "crop 'pad' is unknown; choose 'inception'"),
+    ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
+    ('data__num_threads', -1, 'config.data.num_threads=-1: must be 0 or more'),
+    ('augment__mix', 'mixing', 'choose one of none, mixup, cutmix'),
+    ('augment__pairs', 'fresh', "pairs='fresh' needs config.augment.mix"),
+    ('model__drop_rate', 1.5, r'drop_rate=1.5: must be in \[0, 1\)'),
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x 1 micro-batches: '
      'take 4'),

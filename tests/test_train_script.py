@@ -33,6 +33,7 @@ def run(*arguments):
     (['--config.batch_size=many'], 'batch_size=many'),
     (['--config.data.num_threds=1'], 'Did you mean "num_threads"'),
     (['--config.optimizer.momentum=2'], 'must be in [0, 1)'),
+    (['--config.model.normalizer=group'], 'use one of batch, none, nf'),
     (['--config.batch_size=0'], 'config.batch_size=0: must be above 0'),
     (['--config.batch_size=30'], 'take 28 or 32'),
     (['--config.data.name=cifar10', '--config.data.data_dir=/nowhere'],
