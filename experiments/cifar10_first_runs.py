@@ -9,6 +9,7 @@ arms learn, not which is better.
 """
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -66,7 +67,7 @@ def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
     accuracy.plot(epochs, top_1, 'o-', label=row)
     number, tag, source = PAPER.get(row, ('–', '–', 'not published'))
     lines.append(
-      f'| {row} | {100 * record["summary"]["eval/top_1"]:.2f} | '
+      f'| {row} | {100 * record["summary"].get("eval/top_1", nan):.2f} | '
       f'{record["updates"]} | {record["status"]} | {number} [{tag}] {source} |'
     )
   for axis, label in ((loss, 'training loss'), (accuracy, 'test top-1 (%)')):

@@ -5,15 +5,19 @@
 
 Finished rows are skipped, broken ones go on from their checkpoint; each one's
 record is written to results/NAME/runs/ as soon as it is over. One row's failure
-doesn't stop the others. Exit codes: 0 all over, 1 some failed, 2 refused.
+doesn't stop the others; Ctrl-C stops after the running one has saved. Exit
+codes: 0 all over, 1 some failed, 2 refused, 75 interrupted.
 """
 
 import importlib
+import multiprocessing
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent import futures
 
 from absl import app, flags, logging
 
@@ -28,6 +32,7 @@ RESULTS = flags.DEFINE_string('results', 'results', 'Where records go.')
 
 REFUSED = 2
 OVER = (0, 1)  # finished, diverged
+INTERRUPTED = 75
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,8 +60,12 @@ def main(argv: Sequence[str]) -> int:
       continue
     print(f'[{number}/{len(rows)}] {name}', flush=True)
     outcomes[name] = run(row, seed, workdir, command, shown)
+    if outcomes[name] == 'interrupted':
+      break
   for name, outcome in outcomes.items():
     print(f'{name}: {outcome}')
+  if 'interrupted' in outcomes.values():
+    return INTERRUPTED
   failed = any(o.startswith('failed') for o in outcomes.values())
   return 1 if failed else 0
 
@@ -68,16 +77,33 @@ def run(
   root = pathlib.Path(RESULTS.value)
   if records.path_of(root, EXPERIMENT.value, row, seed).exists():
     return 'was there'
-  code = subprocess.run([sys.executable, *command], check=False).returncode
+  code = call(command)
+  if code in (INTERRUPTED, -signal.SIGINT):
+    return 'interrupted'
   if code not in OVER:
     return f'failed with exit code {code}: {shown}'
-  folder = results.RunFolder(workdir, must_exist=True)
   try:
-    record = records.make(folder, EXPERIMENT.value, row, shown)
+    folder = results.RunFolder(workdir, must_exist=True)
+    # Elsewhere: who asks for the devices holds them, and the next row trains.
+    spawn = multiprocessing.get_context('spawn')
+    with futures.ProcessPoolExecutor(1, spawn) as pool:
+      record = pool.submit(
+        records.make, folder, EXPERIMENT.value, row, shown
+      ).result()
   except ValueError as error:
     return f'failed: {error}'
   records.write(root, record)
   return record['status']
+
+
+def call(command: list[str]) -> int:
+  """Runs Python with these arguments; on Ctrl-C waits until it has saved."""
+  child = subprocess.Popen([sys.executable, *command])
+  while True:
+    try:
+      return child.wait()
+    except KeyboardInterrupt:  # the terminal sent it to the child as well
+      continue
 
 
 def chosen_rows() -> list[tuple[str, str]]:
