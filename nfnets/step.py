@@ -25,7 +25,7 @@ Tree = Any
 
 
 class TrainState(NamedTuple):
-  """All that a run carries from step to step; float32 but for `step`."""
+  """All that a run carries from step to step; float32 but for counters."""
 
   step: jax.Array  # []
   params: Tree
