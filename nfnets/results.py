@@ -23,6 +23,7 @@ FREE_KEYS = (
   'checkpoint_every',
   'keep_checkpoints',
   'observe_every',
+  'stop_after_nonfinite',
   'wandb',
   'data.data_dir',
   'data.num_threads',

@@ -78,7 +78,8 @@ def make_train_step(
     )
     new = TrainState(state.step, params, net_state, opt_state, *averages)
     grad_norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics['loss'])
+    numbers = grad_norm, metrics['loss'], optax.tree.norm(params)
+    finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
     metrics |= {
       'grad_norm': grad_norm,

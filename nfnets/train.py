@@ -79,11 +79,10 @@ def set_up(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
 def train(run: Run) -> dict[str, Any]:
   """The loop: dispatch step t, then read the metrics of step t - 1."""
   config = run.config
+  if run.folder.is_finished():
+    return run.folder.read_summary()
   checkpoints = checkpoint.Checkpoints(run.folder.path, config.keep_checkpoints)
   state, first_step = _initial_state(run, checkpoints)
-  if first_step >= config.num_steps and run.folder.is_finished():
-    checkpoints.close()
-    return run.folder.read_summary()
   train_step = step.make_train_step(
     config, run.network, run.optimizer, recipe.schedule_of(config)
   )

@@ -25,10 +25,10 @@ REFUSED = 2
 
 
 def main(argv: Sequence[str]) -> int:
-  if len(argv) > 1 or CONFIG.value is None:
-    return refuse('name a recipe: --config=configs/nfnet_f0.py')
-  config = CONFIG.value.copy_and_resolve_references()
   try:
+    if len(argv) > 1 or CONFIG.value is None:
+      return refuse('name a recipe: --config=configs/nfnet_f0.py')
+    config = CONFIG.value.copy_and_resolve_references()
     before, after = load(config, COUNT.value, STEP.value)
   except (ValueError, OSError) as error:
     return refuse(str(error))
@@ -123,5 +123,13 @@ def refuse(reason: str) -> int:
   return REFUSED
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; what is wrong with them is one line, not a traceback."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    sys.exit(refuse(str(e.args[0] if e.args else e)))
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

@@ -48,11 +48,11 @@ def main(argv: Sequence[str]) -> int:
     from nfnets import train
 
     run = train.set_up(config, WORKDIR.value)
+    summary = train.train(run)
   except (ValueError, TypeError, OSError) as error:
     if TRACEBACK.value:
       raise
     return refuse(str(error))
-  summary = train.train(run)
   if 'eval/top_1' in summary:
     print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
   print(f'curves {run.folder.path.absolute() / "curves.png"}')

@@ -113,8 +113,10 @@ class Folder:
   """
 
   def __init__(self, root: str | None, split: str):
-    if root is None:
-      raise ValueError("a 'folder' source needs data_dir")
+    if not root:
+      raise ValueError(
+        "a 'folder' source needs to know which: pass --config.data.data_dir=DIR"
+      )
     self._root = pathlib.Path(root).expanduser()
     train = _existing(self._root, 'train')
     self.class_names = sorted(p.name for p in train.iterdir() if p.is_dir())
@@ -222,7 +224,7 @@ def _existing(root: pathlib.Path, *names: str) -> pathlib.Path:
 
 def _prepared(name: str, data_dir: str | None) -> str:
   root = pathlib.Path(
-    data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+    data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   ).expanduser()
   base, _, version = name.partition(':')
   prepare = f'python -m scripts.prepare_data --dataset={base} --data_dir={root}'
