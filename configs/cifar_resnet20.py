@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10, as He et al. trained it: 91.25 % (paper D, Table 6).
+r"""ResNet-20 on CIFAR-10, as He et al. trained it: 91.25 % (paper D, Table 6).
 
   python -m scripts.train --config=configs/cifar_resnet20.py --workdir=DIR \
     --config.data.data_dir=DATA

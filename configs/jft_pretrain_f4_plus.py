@@ -1,4 +1,4 @@
-"""Pre-trains NFNet-F4+ on a large labelled set, as paper A did on JFT-300M.
+r"""Pre-trains NFNet-F4+ on a large labelled set, as paper A did on JFT-300M.
 
   python -m scripts.train --config=configs/jft_pretrain_f4_plus.py \
     --workdir=DIR --config.data.data_dir=DATA --config.data.num_train=N \

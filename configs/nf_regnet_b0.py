@@ -1,4 +1,4 @@
-"""NF-RegNet-B0 on ImageNet: about 77.0 % top-1 (paper B, Figure 3).
+r"""NF-RegNet-B0 on ImageNet: about 77.0 % top-1 (paper B, Figure 3).
 
   python -m scripts.train --config=configs/nf_regnet_b0.py --workdir=DIR \
     --config.data.data_dir=DATA

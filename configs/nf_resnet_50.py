@@ -1,4 +1,4 @@
-"""NF-ResNet-50 on ImageNet, without clipping (paper B, Table 1).
+r"""NF-ResNet-50 on ImageNet, without clipping (paper B, Table 1).
 
   python -m scripts.train --config=configs/nf_resnet_50.py --workdir=DIR \
     --config.data.data_dir=DATA

@@ -1,4 +1,4 @@
-"""NF-ResNet-50 with AGC: the base of paper A's study of batch and clipping.
+r"""NF-ResNet-50 with AGC: the base of paper A's study of batch and clipping.
 
   python -m scripts.train --config=configs/nf_resnet_50_agc.py --workdir=DIR \
     --config.data.data_dir=DATA --config.batch_size=4096

@@ -1,4 +1,4 @@
-"""NFNet-F0 on ImageNet: 83.6 % top-1 (paper A, Table 3), from scratch.
+r"""NFNet-F0 on ImageNet: 83.6 % top-1 (paper A, Table 3), from scratch.
 
   python -m scripts.train --config=configs/nfnet_f0.py --workdir=DIR \
     --config.data.data_dir=DATA

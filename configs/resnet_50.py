@@ -1,4 +1,4 @@
-"""Batch-normalized pre-activation ResNet-50: the NF-ResNets' twin.
+r"""Batch-normalized pre-activation ResNet-50: the NF-ResNets' twin.
 
   python -m scripts.train --config=configs/resnet_50.py --workdir=DIR \
     --config.data.data_dir=DATA

@@ -1,4 +1,4 @@
-"""Does a normalizer-free ResNet-20 with AGC train at all? CIFAR-10, 3 epochs.
+r"""Does a normalizer-free ResNet-20 with AGC train at all? CIFAR-10, 3 epochs.
 
   python -m scripts.sweep --experiment=cifar10_first_runs -- \
     --config.data.data_dir=DATA
