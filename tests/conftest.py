@@ -12,12 +12,20 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 def pytest_addoption(parser):
   parser.addoption('--slow', action='store_true', help='run slow tests too')
+
+
+def pytest_collectstart(collector):
+  """Scripts that tests import define flags of the same names."""
+  del collector
+  for name in flags.FLAGS:
+    flags.FLAGS[name].allow_override = True
 
 
 def pytest_collection_modifyitems(config, items):

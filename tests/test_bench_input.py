@@ -75,6 +75,7 @@ for line in sys.stdin:
 PEER = [sys.executable, '-c', WORKER]
 
 
+@pytest.mark.slow
 def test_every_subject_is_measured_and_shown(tmp_path):
   config = photos(tmp_path)
   result = benchmark.measure(config, QUICK._replace(model=False), PEER)

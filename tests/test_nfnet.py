@@ -99,6 +99,7 @@ IMAGES = np.random.RandomState(0).standard_normal((2, 32, 32, 3))
 IMAGES = IMAGES.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_bfloat16_images_give_float32_logits_and_params_near_float32():
   params, state = tiny_params()
   net = tiny()
@@ -157,6 +158,7 @@ def test_features_are_the_stages_with_their_strides():
   }
 
 
+@pytest.mark.slow
 def test_the_batch_normalized_twin_has_bn_and_no_gain():
   params, state = tiny_params('batch')
   names = {name for leaves in params.values() for name in leaves}

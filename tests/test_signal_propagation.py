@@ -52,6 +52,7 @@ def test_the_report_sets_the_paper_s_numbers_beside_ours(tmp_path):
   assert (tmp_path / 'signals.png').stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_from_the_command_line(tmp_path):
   said = subprocess.run(
     [

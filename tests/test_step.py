@@ -139,6 +139,7 @@ def test_micro_batches_equal_the_large_batch_without_batchnorm():
   all_close(parallel.to_host(parts.params), parallel.to_host(whole.params))
 
 
+@pytest.mark.slow
 def test_sam_with_m_examples_does_not_depend_on_the_device_count():
   config = tiny.config(sam__rho=0.1, sam__m=8)
   four, _ = tiny.take_steps(config, jax.devices(), 1)
