@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -48,8 +49,17 @@ def map_eval(
 
 
 def mean(tree: Any) -> Any:
-  """The mean over devices of every leaf."""
-  return jax.lax.pmean(tree, AXIS)
+  """The mean over devices of every leaf, of its own type.
+
+  Integers, which are counters and equal everywhere, stay integers.
+  """
+
+  def of_leaf(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jnp.integer):
+      return jax.lax.pmax(x, AXIS)
+    return jax.lax.pmean(x, AXIS)
+
+  return jax.tree.map(of_leaf, tree)
 
 
 def total(tree: Any) -> Any:

@@ -23,6 +23,22 @@ def test_a_mapped_step_averages_over_devices_and_returns_natural_shapes():
   assert int(count) == jax.device_count() == 4
 
 
+def test_the_mean_keeps_types_so_that_a_step_compiles_once():
+  def step(state, batch, key):
+    del key
+    state = state['x'] + jnp.mean(batch), state['count'] + 1
+    return dict(zip(('x', 'count'), parallel.mean(state)))
+
+  mapped = parallel.map_step(step)
+  state = {'x': np.float32(0), 'count': np.int32(0)}
+  state = parallel.replicate(state)
+  for _ in range(3):
+    batch = parallel.shard(np.arange(4, dtype=np.float32))
+    state = mapped(state, batch, parallel.replicate(jax.random.key(0)))
+  assert state['count'].dtype == jnp.int32 and int(state['count']) == 3
+  assert float(state['x']) == 4.5
+
+
 def test_each_device_gets_its_own_key():
   def draw(_, batch):
     del batch
