@@ -63,10 +63,14 @@ def call(workspace, command, extra=''):
   words = shlex.split(command) + shlex.split(extra)
   if words[0] == 'python':
     words[0] = sys.executable
+  is_shell = words[0].startswith('./')
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  if not is_shell:  # tiny networks, where compilation is all
+    environment['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
   done = subprocess.run(
     words,
-    cwd=ROOT if words[0].startswith('./') else workspace,
-    env=os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+    cwd=ROOT if is_shell else workspace,
+    env=environment,
     capture_output=True,
     text=True,
     check=False,
