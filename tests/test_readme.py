@@ -159,5 +159,5 @@ def test_quickstart_reaches_97_percent_and_can_be_repeated(tmp_path):
 
 @pytest.mark.slow
 def test_the_test_command_lints_and_collects():
-  said = call(None, f'{starting("./scripts/test.sh")} --collect-only -q -n 0')
+  said = call(None, f'{starting("./scripts/test.sh")} --collect-only -n 0')
   assert 'All checks passed!' in said and 'tests collected' in said
