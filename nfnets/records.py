@@ -97,15 +97,17 @@ def hardware() -> dict[str, Any]:
   return {
     'device': devices[0].device_kind,
     'device_count': len(devices),
-    'cpu': _cpu_name(),
+    'cpu': processor(),
     'cores': os.cpu_count(),
   }
 
 
-def _cpu_name() -> str:
+def processor() -> str:
+  """The processor's own name, or what the system calls its kind."""
+  fallback = platform.processor() or platform.machine()
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:
-    return platform.processor()
+    return fallback
   names = [line.partition(':')[2] for line in lines if 'model name' in line]
-  return names[0].strip() if names else platform.processor()
+  return names[0].strip() if names else fallback

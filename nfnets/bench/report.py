@@ -1,7 +1,6 @@
 """Where and with what a measurement was made, and tables of it."""
 
 import os
-import pathlib
 import platform
 import shlex
 from collections.abc import Sequence
@@ -9,6 +8,8 @@ from importlib import metadata
 from typing import Any
 
 import jax
+
+from nfnets import records
 
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'opencv-python-headless', 'simplejpeg')
 # Flags whose values are places on one machine, and what stands for them.
@@ -27,7 +28,7 @@ def circumstances() -> dict[str, Any]:
     versions[package] = metadata.version(package)
   device = jax.devices()[0]
   return {
-    'processor': _processor(),
+    'processor': records.processor(),
     'cores': len(os.sched_getaffinity(0)),
     'device': device.device_kind,
     'devices': jax.local_device_count(),
@@ -80,12 +81,3 @@ def number(value: float) -> str:
     digits = len(str(int(value))) - 3
     return f'{round(value, -digits):,.0f}'
   return f'{value:#.3g}'.rstrip('.')
-
-
-def _processor() -> str:
-  cpuinfo = pathlib.Path('/proc/cpuinfo')
-  if cpuinfo.exists():
-    for line in cpuinfo.read_text().splitlines():
-      if line.startswith('model name'):
-        return line.partition(':')[2].strip()
-  return platform.processor() or platform.machine()
