@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
-  0.0: """variants parallel losses results curves models.activations
+  0.0: """variants chips parallel losses results curves models.activations
     models.convolution optim.agc optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode""",
   0.5: """monitor records optim.groups data.randaugment data.reader

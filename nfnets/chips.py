@@ -1,0 +1,59 @@
+"""Peak arithmetic of accelerators by JAX's name for them; imports no jax."""
+
+from typing import NamedTuple
+
+
+class Chip(NamedTuple):
+  """One device as JAX counts them: of TPU v2 and v3, a core, half a chip.
+
+  Attributes:
+    bfloat16: dense FLOP/s (a multiply-add is two); float16's where a chip has
+      no bfloat16.
+    float32: of what XLA computes float32 products and convolutions with at its
+      default precision: TF32 on NVIDIA's since Ampere, one bfloat16 pass on
+      TPUs.
+    source: of the numbers.
+  """
+
+  bfloat16: float
+  float32: float
+  source: str
+
+
+def _nvidia(bfloat16: float, float32: float) -> Chip:
+  return Chip(bfloat16 * 1e12, float32 * 1e12, "NVIDIA's data sheet, dense")
+
+
+def _tpu(bfloat16: float) -> Chip:
+  source = "Google Cloud's TPU documentation"
+  return Chip(bfloat16 * 1e12, bfloat16 * 1e12, source)
+
+
+# Beginnings of `device_kind`; the longest that fits is taken.
+CHIPS = {
+  'NVIDIA B200': _nvidia(2250, 1125),
+  'NVIDIA H200': _nvidia(989, 494),
+  'NVIDIA H100': _nvidia(989, 494),
+  'NVIDIA H100 PCIe': _nvidia(756, 378),
+  'NVIDIA H100 NVL': _nvidia(835, 417),
+  'NVIDIA A100': _nvidia(312, 156),
+  'NVIDIA A10G': _nvidia(70, 35),
+  'NVIDIA L4': _nvidia(121, 60),
+  'NVIDIA L40S': _nvidia(362, 183),
+  'Tesla V100': _nvidia(125, 15.7),
+  'Tesla T4': _nvidia(65, 8.1),
+  'TPU v2': _tpu(22.5),
+  'TPU v3': _tpu(61.5),
+  'TPU v4': _tpu(275),
+  'TPU v5': _tpu(459),
+  'TPU v5 lite': _tpu(197),
+  'TPU v5e': _tpu(197),
+  'TPU v6 lite': _tpu(918),
+  'TPU v6e': _tpu(918),
+}
+
+
+def find(device_kind: str) -> Chip | None:
+  """The chip that JAX calls so; None where it isn't in the table."""
+  fitting = [name for name in CHIPS if device_kind.startswith(name)]
+  return CHIPS[max(fitting, key=len)] if fitting else None

@@ -1,0 +1,30 @@
+"""Chips are found by the names that JAX gives their devices."""
+
+import pytest
+
+from nfnets import chips
+
+
+@pytest.mark.parametrize(
+  ('device_kind', 'tera'),
+  [
+    ('NVIDIA H100 80GB HBM3', 989),
+    ('NVIDIA H100 PCIe', 756),
+    ('NVIDIA A100-SXM4-40GB', 312),
+    ('Tesla V100-SXM2-16GB', 125),
+    ('TPU v3', 61.5),
+    ('TPU v5 lite', 197),
+    ('TPU v5p', 459),
+  ],
+)
+def test_the_longest_fitting_name_is_the_chips(device_kind, tera):
+  assert chips.find(device_kind).bfloat16 == tera * 1e12
+
+
+def test_a_cpu_has_no_published_peak():
+  assert chips.find('cpu') is None
+
+
+def test_float32_is_never_faster_than_bfloat16():
+  for chip in chips.CHIPS.values():
+    assert 0 < chip.float32 <= chip.bfloat16 and chip.source
