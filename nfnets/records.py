@@ -1,7 +1,8 @@
 """One finished run as one JSON file, small enough to commit.
 
-`results/<experiment>/runs/<row>_seed<k>.json` is all that a report reads: a
-number without a record can't get into a table.
+`results/<experiment>/runs/<row>_seed<k>.json`, or `<row>@<scale>_seed<k>.json`
+if it isn't full, is all that a report reads: a number without a record can't
+get into a table.
 """
 
 import importlib.metadata
@@ -14,11 +15,23 @@ from typing import Any
 
 from nfnets import results
 
+FULL = 'full'
+KEPT = (
+  'train/loss',
+  'train/top_1',
+  'train/grad_norm',
+  'train/step_seconds',
+  'agc/clipped_fraction',
+)
 PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
 
 def make(
-  folder: results.RunFolder, experiment: str, row: str, command: str
+  folder: results.RunFolder,
+  experiment: str,
+  row: str,
+  command: str,
+  scale: str = FULL,
 ) -> dict[str, Any]:
   """Gathers a finished or diverged run.
 
@@ -27,6 +40,7 @@ def make(
     experiment: the experiment's name.
     row: which of its runs.
     command: that trains it.
+    scale: of the experiment's `SCALES`.
 
   Returns:
     The record: config, hardware, versions, status, update count, the metrics
@@ -41,6 +55,7 @@ def make(
   return {
     'experiment': experiment,
     'row': row,
+    'scale': scale,
     'seed': config['seed'],
     'command': command,
     'status': summary['status'],
@@ -53,13 +68,31 @@ def make(
   }
 
 
-def path_of(root: pathlib.Path, experiment: str, row: str, seed: int) -> Any:
-  return root / experiment / 'runs' / f'{row}_seed{seed}.json'
+def path_of(
+  root: pathlib.Path,
+  experiment: str,
+  row: str,
+  seed: int | str,
+  scale: str = FULL,
+) -> pathlib.Path:
+  """Where the record of a run is."""
+  return root / experiment / 'runs' / f'{name_of(row, seed, scale)}.json'
+
+
+def name_of(row: str, seed: int | str, scale: str = FULL) -> str:
+  """A run's name among its experiment's."""
+  return f'{run_of(row, scale)}_seed{seed}'
+
+
+def run_of(row: str, scale: str = FULL) -> str:
+  """What `get_config` takes: 'row', or 'row@scale'."""
+  return row if scale == FULL else f'{row}@{scale}'
 
 
 def write(root: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
   """Writes the record where reports look for it."""
-  path = path_of(root, record['experiment'], record['row'], record['seed'])
+  place = (record[key] for key in ('experiment', 'row', 'seed'))
+  path = path_of(root, *place, record.get('scale', FULL))
   path.parent.mkdir(parents=True, exist_ok=True)
   results.write_atomically(path, results.dump_json(record))
   return path
@@ -68,16 +101,14 @@ def write(root: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
 def read_all(root: pathlib.Path, experiment: str) -> list[dict[str, Any]]:
   """Every record of an experiment, by row and seed."""
   paths = sorted((root / experiment / 'runs').glob('*.json'))
-  return [json.loads(path.read_text()) for path in paths]
+  return [{'scale': FULL} | json.loads(path.read_text()) for path in paths]
 
 
 def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
   """One point per evaluation, with the training metrics logged before it."""
   points, train = [], {}
   for row in rows:
-    if 'train/loss' in row:
-      keys = ('train/loss', 'train/top_1', 'train/step_seconds')
-      train = {key: row[key] for key in keys if key in row}
+    train |= {key: row[key] for key in KEPT if key in row}
     evaluation = {k: v for k, v in row.items() if k.startswith('eval')}
     if evaluation:
       points.append({'step': row['step'], **train, **evaluation})

@@ -1,7 +1,7 @@
 """Runs every row of an experiment, or prints the commands.
 
-  python -m scripts.sweep --experiment=NAME [--only=ROW,ROW] [--seeds=0,1] \
-    [--print] [-- FLAGS OF scripts.train]
+  python -m scripts.sweep --experiment=NAME [--scale=cpu] [--only=ROW,ROW] \
+    [--seeds=0,1] [--print] [-- FLAGS OF scripts.train]
 
 Finished rows are skipped, broken ones go on from their checkpoint; each one's
 record is written to results/NAME/runs/ as soon as it is over. One row's failure
@@ -24,6 +24,7 @@ from absl import app, flags, logging
 from nfnets import records, results
 
 EXPERIMENT = flags.DEFINE_string('experiment', None, 'A file in experiments/.')
+SCALE = flags.DEFINE_string('scale', records.FULL, 'One of its `SCALES`.')
 ONLY = flags.DEFINE_list('only', [], 'Rows to run; default: all.')
 SEEDS = flags.DEFINE_list('seeds', [], "Default: the experiment's own.")
 PRINT = flags.DEFINE_bool('print', False, 'Print the commands and stop.')
@@ -44,12 +45,13 @@ def main(argv: Sequence[str]) -> int:
     return REFUSED
   outcomes = {}
   for number, (row, seed) in enumerate(rows, 1):
-    name = f'{row}_seed{seed}'
+    name = records.name_of(row, seed, SCALE.value)
     workdir = pathlib.Path(WORKDIR.value) / EXPERIMENT.value / name
     command = [
       '-m',
       'scripts.train',
-      f'--config=experiments/{EXPERIMENT.value}.py:{row}',
+      f'--config=experiments/{EXPERIMENT.value}.py:'
+      + records.run_of(row, SCALE.value),
       f'--workdir={workdir}',
       f'--config.seed={seed}',
       *argv[1:],
@@ -75,7 +77,8 @@ def run(
 ) -> str:
   """Trains one row unless its record is there; says how it went."""
   root = pathlib.Path(RESULTS.value)
-  if records.path_of(root, EXPERIMENT.value, row, seed).exists():
+  place = (EXPERIMENT.value, row, seed, SCALE.value)
+  if records.path_of(root, *place).exists():
     return 'was there'
   code = call(command)
   if code in (INTERRUPTED, -signal.SIGINT):
@@ -88,7 +91,7 @@ def run(
     spawn = multiprocessing.get_context('spawn')
     with futures.ProcessPoolExecutor(1, spawn) as pool:
       record = pool.submit(
-        records.make, folder, EXPERIMENT.value, row, shown
+        records.make, folder, EXPERIMENT.value, row, shown, SCALE.value
       ).result()
   except ValueError as error:
     return f'failed: {error}'
@@ -119,7 +122,12 @@ def chosen_rows() -> list[tuple[str, str]]:
       f'--only={",".join(sorted(unknown))}: rows are {", ".join(module.RUNS)}'
     )
   seeds = SEEDS.value or [str(seed) for seed in module.SEEDS]
-  rows = ONLY.value or list(module.RUNS)
+  scales = getattr(module, 'SCALES', {records.FULL: {}})
+  if SCALE.value not in scales:
+    raise ValueError(
+      f'--scale={SCALE.value}: choose one of {", ".join(scales)}'
+    )
+  rows = ONLY.value or list(scales[SCALE.value].get('rows', module.RUNS))
   return [(row, seed) for seed in seeds for row in rows]
 
 

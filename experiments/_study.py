@@ -1,0 +1,206 @@
+"""What experiments share: scales, and the words of a verdict.
+
+An experiment's run is named 'row', or 'row@scale' for one of its `SCALES`:
+scale name to {'note': what a caption says of it, 'overrides': dotted config
+overrides, 'rows': those it has, if not all}. 'full' is the default.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from configs import cifar_resnet20, lazy
+
+FULL = 'full'
+VERDICTS = (
+  'borne out',
+  'not borne out',
+  'mixed',
+  'too short to tell',
+  'not run',
+)
+# Fewer updates can't judge AGC: skip gains start at 0 and grow by no more than
+# lr lambda 1e-3 a step (PAPER_FACTS 5.5).
+ENOUGH_UPDATES = 1000
+
+CIFAR_SCALES = {
+  'full': {'note': 'all 50,000 images, 100 epochs', 'overrides': {}},
+  'cpu': {
+    'note': 'the first 10,000 images, 13 epochs',
+    'overrides': {
+      'batch_size': 128,
+      'num_epochs': 13.0,  # 1,015 updates: just enough to judge AGC
+      'data.train_split': 'train[:10000]',
+      'data.num_train': 10000,
+    },
+  },
+}
+
+Record = Mapping[str, Any]
+Judgement = tuple[str, str]  # one of VERDICTS, and a sentence
+
+
+def cifar_config() -> ConfigDict:
+  """ResNet-20 on CIFAR-10 for 100 epochs: what all arms of the study share.
+
+  Learning rate 0.1 x batch / 128, 5 % of the steps linear warm-up, cosine to
+  0, Nesterov, weight decay 5e-4 on weights alone in every arm; 4 evaluations.
+  """
+  config = cifar_resnet20.get_config()
+  config.num_epochs = 100.0
+  config.schedule.name = 'warmup_cosine'
+  num_steps = config.get_ref('num_steps')
+  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
+  config.optimizer.nesterov = True
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.decayed = 'weights'
+  config.data.on_device = True
+  config.eval_every = num_steps // 4 + 1
+  config.log_every = num_steps // 40 + 1
+  config.observe_every = num_steps // 20 + 1
+  return config
+
+
+def configure(
+  config: ConfigDict,
+  runs: Mapping[str, Mapping[str, Any]],
+  scales: Mapping[str, Mapping[str, Any]],
+  run: str,
+) -> ConfigDict:
+  """Applies a run's scale, then its row, to the experiment's own recipe.
+
+  Args:
+    config: changed in place, and returned.
+    runs, scales: the experiment's `RUNS` and `SCALES`.
+    run: 'row' or 'row@scale'.
+
+  Raises:
+    ValueError: for an unknown row or scale.
+  """
+  row, scale = split(run)
+  if row not in runs:
+    raise ValueError(f'no row {row!r}: choose one of {", ".join(runs)}')
+  if scale not in scales:
+    raise ValueError(f'no scale {scale!r}: choose one of {", ".join(scales)}')
+  config.update_from_flattened_dict(dict(scales[scale]['overrides']))
+  config.update_from_flattened_dict(dict(runs[row]))
+  return config
+
+
+def split(run: str) -> tuple[str, str]:
+  """'row@scale' in its two parts."""
+  row, _, scale = run.partition('@')
+  return row, scale or FULL
+
+
+def rows_of(
+  scale: str,
+  runs: Iterable[str],
+  scales: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+  """The rows that a scale has, in order."""
+  return list(scales[scale].get('rows', runs))
+
+
+def by_scale(
+  records: Iterable[Record], scales: Iterable[str]
+) -> dict[str, list[Record]]:
+  """The records of each scale that has some, in the order of `scales`."""
+  records = list(records)
+  groups = {
+    scale: [r for r in records if r.get('scale', FULL) == scale]
+    for scale in scales
+  }
+  return {scale: group for scale, group in groups.items() if group}
+
+
+class Row(NamedTuple):
+  """A row's runs over seeds. `values` are the finished ones' test top-1, %."""
+
+  values: tuple[float, ...]
+  diverged: int
+  updates: int  # of the shortest run, as planned
+
+  @property
+  def mean(self) -> float:
+    return statistics.fmean(self.values) if self.values else math.nan
+
+  @property
+  def spread(self) -> float:
+    """Standard deviation over seeds (n - 1); not a number for one seed."""
+    several = len(self.values) > 1
+    return statistics.stdev(self.values) if several else math.nan
+
+  @property
+  def text(self) -> str:
+    """Mean and spread, and what diverged; a mean is never of survivors only."""
+    if self.diverged and not self.values:
+      return 'diverged'
+    if self.diverged:
+      runs = len(self.values) + self.diverged
+      values = ', '.join(f'{value:.2f}' for value in self.values)
+      return f'diverged in {self.diverged} of {runs}; else {values}'
+    spread = '' if math.isnan(self.spread) else f' ± {self.spread:.2f}'
+    return f'{self.mean:.2f}{spread}'
+
+
+def gather(records: Iterable[Record]) -> dict[str, Row]:
+  """Each row's runs, by row in the order of the records."""
+  found: dict[str, list[Record]] = {}
+  for record in records:
+    found.setdefault(record['row'], []).append(record)
+  return {row: _row(runs) for row, runs in found.items()}
+
+
+def _row(runs: Sequence[Record]) -> Row:
+  done = [r for r in runs if r['status'] == 'finished']
+  return Row(
+    tuple(100 * r['summary']['eval/top_1'] for r in done),
+    len(runs) - len(done),
+    min(planned(r) for r in runs),
+  )
+
+
+def planned(record: Record) -> int:
+  """How many updates the run was to make."""
+  return record['config']['num_steps']
+
+
+def judge(
+  records: Iterable[Record],
+  scales: Iterable[str],
+  of_scale: Callable[[Mapping[str, Row]], Judgement],
+) -> Judgement:
+  """Asks each scale that has records, the fullest first, until one can tell.
+
+  Args:
+    records: of an experiment.
+    scales: its `SCALES`, the fullest first.
+    of_scale: from one scale's rows (see `gather`) to a word and a sentence.
+      Rows too short for AGC are refused before it is asked.
+  """
+  answer = ('not run', 'No record is committed yet.')
+  for scale, group in by_scale(records, scales).items():
+    rows = gather(group)
+    word, why = too_short(rows.values()) or of_scale(rows)
+    assert word in VERDICTS, word
+    prefix = '' if scale == FULL else f'At scale {scale}: '
+    if word not in ('not run', 'too short to tell'):
+      return word, prefix + why
+    if answer[0] == 'not run':
+      answer = word, prefix + why
+  return answer
+
+
+def too_short(rows: Iterable[Row]) -> Judgement | None:
+  """The verdict 'too short to tell', if a run had too few updates for AGC."""
+  updates = min((row.updates for row in rows), default=ENOUGH_UPDATES)
+  if updates >= ENOUGH_UPDATES:
+    return None
+  return 'too short to tell', (
+    f'a run of {updates} updates can not judge AGC, which wants about '
+    f'{ENOUGH_UPDATES} before the skip gains have grown.'
+  )

@@ -1,0 +1,76 @@
+"""The CIFAR-10 study: rows, scales and verdicts."""
+
+import importlib
+
+import pytest
+
+from experiments import _study
+from nfnets import recipe
+
+STUDY = ('resnet20_three_ways',)
+RUNS = [
+  (name, row, scale)
+  for name in STUDY
+  for module in [importlib.import_module(f'experiments.{name}')]
+  for scale in module.SCALES
+  for row in _study.rows_of(scale, module.RUNS, module.SCALES)
+]
+
+
+@pytest.mark.parametrize(('name', 'row', 'scale'), RUNS)
+def test_every_row_resolves_at_every_scale(name, row, scale):
+  module = importlib.import_module(f'experiments.{name}')
+  config = module.get_config(f'{row}@{scale}')
+  assert config.is_locked
+  resolved = config.copy_and_resolve_references()
+  recipe.check(resolved, 1, 1)
+  for key, value in module.RUNS[row].items():
+    assert _at(resolved, key) == value, key
+
+
+def _at(config, key):
+  for part in key.split('.'):
+    config = config[part]
+  return config
+
+
+def finished(row, seed, top_1, updates=2000, scale='full', status='finished'):
+  summary = {'status': status, 'step': updates, 'eval/top_1': top_1}
+  return {
+    'row': row,
+    'seed': seed,
+    'scale': scale,
+    'status': status,
+    'updates': updates,
+    'config': {'num_steps': updates},
+    'summary': summary,
+    'curve': [],
+  }
+
+
+def test_a_diverged_run_is_never_averaged_away():
+  rows = _study.gather(
+    [
+      finished('a', 0, 0.9),
+      finished('a', 1, 0.1, status='diverged'),
+      finished('b', 0, 0.5),
+      finished('b', 1, 0.6),
+    ]
+  )
+  assert rows['a'].text == 'diverged in 1 of 2; else 90.00'
+  assert rows['b'].text == '55.00 ± 7.07'
+
+
+def test_under_a_thousand_updates_the_verdict_is_too_short_to_tell():
+  scales = {'full': {}, 'cpu': {}}
+
+  def sure(rows):
+    return 'borne out', ', '.join(rows)
+
+  short = [finished('a', 0, 0.9, updates=999, scale='cpu')]
+  word, why = _study.judge(short, scales, sure)
+  assert word == 'too short to tell' and '999 updates' in why
+  assert _study.judge([], scales, sure)[0] == 'not run'
+  enough = [finished('a', 0, 0.9, updates=1000, scale='cpu')]
+  word, why = _study.judge(enough, scales, sure)
+  assert (word, why) == ('borne out', 'At scale cpu: a')
