@@ -42,6 +42,8 @@ CHIPS = {
   'NVIDIA L40S': _nvidia(362, 183),
   'Tesla V100': _nvidia(125, 15.7),
   'Tesla T4': _nvidia(65, 8.1),
+  'NVIDIA GeForce RTX 3090': _nvidia(71, 35.6),  # accumulating in float32
+  'NVIDIA GeForce RTX 4090': _nvidia(165.2, 82.6),
   'TPU v2': _tpu(22.5),
   'TPU v3': _tpu(61.5),
   'TPU v4': _tpu(275),
@@ -57,3 +59,9 @@ def find(device_kind: str) -> Chip | None:
   """The chip that JAX calls so; None where it isn't in the table."""
   fitting = [name for name in CHIPS if device_kind.startswith(name)]
   return CHIPS[max(fitting, key=len)] if fitting else None
+
+
+def peak_flops(device_kind: str, precision: str) -> float | None:
+  """FLOP/s of a device at 'bfloat16' or 'float32'; None where not known."""
+  chip = find(device_kind)
+  return getattr(chip, precision) if chip else None

@@ -23,6 +23,13 @@ def test_the_longest_fitting_name_is_the_chips(device_kind, tera):
 
 def test_a_cpu_has_no_published_peak():
   assert chips.find('cpu') is None
+  assert chips.peak_flops('cpu', 'float32') is None
+
+
+def test_the_peak_is_that_of_the_precision():
+  assert chips.peak_flops('NVIDIA H200', 'bfloat16') == 989e12
+  assert chips.peak_flops('NVIDIA H200', 'float32') == 494e12
+  assert chips.peak_flops('NVIDIA GeForce RTX 3090', 'bfloat16') == 71e12
 
 
 def test_float32_is_never_faster_than_bfloat16():
