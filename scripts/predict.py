@@ -34,11 +34,12 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) < 2:
     return refuse('name at least one picture')
   from nfnets import weights as nfweights
+  from nfnets.weights import pictures
 
   try:
     weights = nfweights.load(WEIGHTS.value)
     predict = predictor(weights)
-    names = class_names(weights)
+    names = pictures.class_names(weights)
     prepare = preparation(weights, IMAGE_SIZE.value)
   except (ValueError, OSError) as error:
     return refuse(str(error))
@@ -66,14 +67,14 @@ def predictor(weights: Any) -> Callable[[np.ndarray], np.ndarray]:
   from nfnets import models
   from nfnets import weights as nfweights
   from nfnets.data import augment
+  from nfnets.weights import pictures
 
   if nfweights.can_fold(weights):
     weights = nfweights.fold_weights(weights)
   network = models.create(
     weights.model, weights.num_classes, **weights.overrides
   )
-  keys = [key for key in ('mean', 'std') if key in weights.data]
-  statistics = {key: weights.data[key] for key in keys}
+  statistics = pictures.statistics(weights)
 
   @jax.jit
   def probabilities(params: Any, state: Any, images: jax.Array) -> jax.Array:
@@ -93,35 +94,12 @@ def preparation(
   weights: Any, image_size: int | None
 ) -> Callable[[str], np.ndarray]:
   """A picture's path to uint8 `[size, size, 3]`, as the network was tested."""
-  from nfnets import variants
-  from nfnets.data import crops, decode
+  from nfnets.data import decode
+  from nfnets.weights import pictures
 
-  name = weights.data.get(
-    'eval_preprocessing',
-    # Paper A's evaluation; its predecessors crop first.
-    'resize_crop_32' if weights.model in variants.NFNET else 'crop_resize',
-  )
-  crop = {
-    'resize_crop_32': crops.resize_then_crop,
-    'crop_resize': crops.crop_then_resize,
-    'none': lambda image, size: crops.resize(image, size, size),
-  }[name]
-  size = image_size or weights.data.get(
-    'eval_image_size', variants.find(weights.model)['eval_image_size']
-  )
+  crop = pictures.CROPS[pictures.crop_name(weights)]
+  size = image_size or pictures.image_size(weights)
   return lambda path: crop(decode.decode(pathlib.Path(path).read_bytes()), size)
-
-
-def class_names(weights: Any) -> list[str]:
-  """The classes' names: the weights' own, or ImageNet's, or numbers."""
-  names = weights.data.get('class_names')
-  if names is not None:
-    return list(names)
-  if weights.num_classes == 1000:
-    from nfnets import weights as nfweights
-
-    return nfweights.imagenet_classes()
-  return [f'class {index}' for index in range(weights.num_classes)]
 
 
 def read(

@@ -25,7 +25,7 @@ FLOORS = {
     analysis.counts analysis.golden analysis.rules""",
   4.1: 'weights.restricted analysis.signal analysis.tables',
   4.2: 'weights.torch_file weights.files',
-  4.3: 'weights.timm weights.folding',
+  4.3: 'weights.timm weights.folding weights.pictures',
   4.4: 'weights.certificate',
   4.8: 'weights analysis',
   5.0: 'step checkpoint recipe',
@@ -34,6 +34,9 @@ FLOORS = {
   5.7: 'bench.peer bench.verdict',
   5.8: 'bench.host bench.device',
   6.0: 'evaluate plan bench.input',
+  6.2: 'pretrained',
+  6.4: 'finetune',
+  6.5: 'run',
   6.8: 'bench',
   7.0: 'train',
 }

@@ -85,14 +85,6 @@ def test_text_has_names_and_shares():
   assert len(lines) == 6
 
 
-def test_names_come_from_the_weights_or_imagenet_or_numbers():
-  own = _weights(class_names=NAMES)
-  assert predict.class_names(own) == NAMES
-  assert predict.class_names(_weights())[6] == 'class 6'
-  published = weights.Weights({}, {}, 'nfnet_f0', 1000)
-  assert predict.class_names(published)[207] == 'golden retriever'
-
-
 def test_pictures_are_prepared_as_the_network_was_tested(picture):
   path, image = picture
   np.testing.assert_array_equal(

@@ -1,0 +1,75 @@
+"""How a network's pictures are prepared, and what its classes are called."""
+
+from typing import Any
+
+from nfnets import variants
+from nfnets.data import augment, crops
+from nfnets.weights import files
+from nfnets.weights.imagenet import imagenet_classes
+
+# What a recipe's `eval_preprocessing` does with an image and a size s.
+CROPS = {
+  'resize_crop_32': crops.resize_then_crop,
+  'crop_resize': crops.crop_then_resize,
+  'none': lambda image, size: crops.resize(image, size, size),
+}
+RULES = {
+  'resize_crop_32': (
+    'Resize to (s + 32, s + 32), aspect ratio not kept; cut out the centre '
+    's x s. Bicubic (a = -0.5), half-pixel centres, no antialias, rounded to '
+    'whole grey levels.'
+  ),
+  'crop_resize': (
+    'Cut out the centre square of side s / (s + 32) of the short side; resize '
+    'it to (s, s). Bicubic (a = -0.5), half-pixel centres, no antialias, '
+    'rounded to whole grey levels.'
+  ),
+  'none': (
+    'Resize to (s, s), unless it is that large. Bicubic (a = -0.75), '
+    'half-pixel centres, no antialias.'
+  ),
+}
+
+
+def crop_name(weights: files.Weights) -> str:
+  """The key of `CROPS` that the network was tested with."""
+  # Paper A's evaluation; its predecessors crop first.
+  usual = 'resize_crop_32' if weights.model in variants.NFNET else 'crop_resize'
+  return weights.data.get('eval_preprocessing', usual)
+
+
+def image_size(weights: files.Weights) -> int:
+  """Side in pixels that the network was tested at."""
+  usual = variants.find(weights.model)['eval_image_size']
+  return int(weights.data.get('eval_image_size', usual))
+
+
+def statistics(weights: files.Weights) -> dict[str, list[float]]:
+  """'mean' and 'std', `[3]` each, in grey levels 0..255 of R, G, B."""
+  usual = {'mean': augment.IMAGENET_MEAN, 'std': augment.IMAGENET_STD}
+  return {
+    key: [float(x) for x in weights.data.get(key, value)]
+    for key, value in usual.items()
+  }
+
+
+def preparation(weights: files.Weights, size: int | None) -> dict[str, Any]:
+  """All of it as JSON values, for those who prepare pictures elsewhere."""
+  name = crop_name(weights)
+  return {
+    'image_size': size or image_size(weights),
+    'resize': name,
+    'resize_rule': RULES[name],
+    **statistics(weights),
+    'formula': 'images = (pixels - mean) / std, pixels RGB from 0 to 255',
+  }
+
+
+def class_names(weights: files.Weights) -> list[str]:
+  """The classes' names: the weights' own, or ImageNet's, or numbers."""
+  names = weights.data.get('class_names')
+  if names is not None:
+    return list(names)
+  if weights.num_classes == 1000:
+    return imagenet_classes()
+  return [f'class {index}' for index in range(weights.num_classes)]
