@@ -2,40 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import haiku as hk
 import jax
-import numpy as np
-import optax
 from ml_collections import ConfigDict
 
-from nfnets import (
-  checkpoint,
-  curves,
-  evaluate,
-  monitor,
-  parallel,
-  recipe,
-  results,
-  step,
-)
-from nfnets.data import on_device, pipeline, sources
-from nfnets.optim import observe as observing
-
-
-class Run(NamedTuple):
-  """A checked run, nothing compiled yet."""
-
-  config: ConfigDict
-  folder: results.RunFolder
-  train_source: sources.Source
-  eval_source: sources.Source
-  network: hk.TransformedWithState
-  optimizer: optax.GradientTransformation
-  shapes: step.TrainState  # of the state, abstract
-  skipped: dict[str, str]  # unreadable examples: where, and why
+from nfnets import checkpoint, monitor, parallel, recipe, results, step
+from nfnets import run as running
 
 
 def train_and_evaluate(
@@ -54,49 +27,32 @@ def train_and_evaluate(
   Raises:
     ValueError: the config or the workdir is refused, before any compilation.
   """
-  return train(set_up(config, workdir))
+  return train(running.set_up(config, workdir))
 
 
-def set_up(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
-  """Checks everything that can be checked without compiling."""
-  recipe.check(config, jax.device_count(), jax.process_count())
-  network = recipe.network_of(config)
-  optimizer = recipe.optimizer_of(config)
-  if config.wandb:
-    results.need_wandb()
-  # Networks check their arguments when they are traced.
-  shapes = jax.eval_shape(
-    lambda: step.init_state(config, network, optimizer, jax.random.key(0))
-  )
-  train_source, eval_source = recipe.sources_of(config)
-  folder = results.RunFolder(workdir)
-  folder.check_same_run(config.to_dict())
-  return Run(
-    config, folder, train_source, eval_source, network, optimizer, shapes, {}
-  )
-
-
-def train(run: Run) -> dict[str, Any]:
+def train(run: running.Run) -> dict[str, Any]:
   """The loop: dispatch step t, then read the metrics of step t - 1."""
   config = run.config
   if run.folder.is_finished():
     return run.folder.read_summary()
   checkpoints = checkpoint.Checkpoints(run.folder.path, config.keep_checkpoints)
-  state, first_step = _initial_state(run, checkpoints)
+  state, first_step = running.initial_state(run, checkpoints)
   train_step = step.make_train_step(
     config, run.network, run.optimizer, recipe.schedule_of(config)
   )
   key: Any = jax.random.key(config.seed)
   if config.data.on_device:
-    train_step, key = step.gathering(train_step), (key, _whole_set(run))
+    train_step, key = step.gathering(train_step), (key, running.whole_set(run))
   train_step, key = parallel.map_step(train_step), parallel.replicate(key)
   eval_step = parallel.map_eval(step.make_eval_step(config, run.network))
   run.folder.write_config(config.to_dict())
   console = results.Console(config.num_steps, first_step)
-  loggers = _open_loggers(run, console, first_step)
+  loggers = running.open_loggers(run, console, first_step)
   console.print(recipe.audit_of(config, state.params))
-  meter = monitor.Meter(config, first_step, _observed_names(run, state.params))
-  batches = _train_batches(run, first_step)
+  meter = monitor.Meter(
+    config, first_step, running.observed_names(run, state.params)
+  )
+  batches = running.train_batches(run, first_step)
   evaluation: dict[str, float] = {}
   status = 'finished'
   done = first_step
@@ -119,26 +75,26 @@ def train(run: Run) -> dict[str, Any]:
         status = 'diverged'
         break
       for logged_step, row in meter.due():
-        _log(loggers, logged_step, row)
-        _warn_of_clipping(config, console, row)
+        running.log(loggers, logged_step, row)
+        running.warn_of_clipping(config, console, row)
       if interrupts and not last:
         status = 'interrupted'
         break
       if last or done % config.eval_every == 0:
-        evaluation = _evaluate(run, eval_step, state)
-        _log(loggers, done, evaluation)
+        evaluation = running.evaluation(run, eval_step, state)
+        running.log(loggers, done, evaluation)
         meter.restart_clock()
       if done % config.checkpoint_every == 0:
         checkpoints.save(done, state)
     if status == 'finished' and not evaluation:  # killed before its summary
-      evaluation = _evaluate(run, eval_step, state)
+      evaluation = running.evaluation(run, eval_step, state)
     if status != 'diverged':
       checkpoints.save(done, state)
     checkpoints.wait()
   summary = {'status': status, 'step': done, **evaluation}
   if status == 'diverged':
     summary['step'] = meter.diverged_at
-    console.print(_divergence(meter, checkpoints))
+    console.print(running.divergence(meter, checkpoints))
   if status == 'interrupted':
     console.print(
       f'interrupted: step {done} is saved; run the same command to go on'
@@ -148,120 +104,6 @@ def train(run: Run) -> dict[str, Any]:
     console.print(f'{len(run.skipped)} unreadable examples: see summary.json')
   run.folder.write_summary(summary)
   if jax.process_index() == 0:
-    _plot(run, summary)
+    running.plot(run, summary)
   checkpoints.close()
   return summary
-
-
-def _initial_state(
-  run: Run, checkpoints: checkpoint.Checkpoints
-) -> tuple[step.TrainState, int]:
-  def init(key: jax.Array) -> step.TrainState:
-    return step.init_state(run.config, run.network, run.optimizer, key)
-
-  key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
-  state = checkpoints.restore_latest(run.shapes)
-  if state is None:
-    state = parallel.to_host(jax.jit(init)(key))
-  # Copies: the step donates every leaf, and two leaves may share a buffer.
-  state = jax.tree.map(np.array, state)
-  return parallel.replicate(state), int(state.step)
-
-
-def _whole_set(run: Run) -> dict[str, np.ndarray]:
-  data = run.config.data
-  return on_device.load(
-    run.train_source, data.train_image_size, data.on_error, run.skipped
-  )
-
-
-def _train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
-  config = run.config
-  fresh = 2 if config.augment.pairs == 'fresh' else 1
-  place = {
-    'batch_size': config.batch_size * fresh,
-    'seed': config.seed,
-    'start_step': start_step,
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
-  }
-  if config.data.on_device:
-    yield from on_device.id_batches(len(run.train_source), **place)
-    return
-  batches = pipeline.train_batches(
-    run.train_source,
-    **place,
-    image_size=config.data.train_image_size,
-    crop=config.data.crop,
-    flip=config.data.flip,
-    num_threads=config.data.num_threads,
-    cache=config.data.cache,
-    on_error=config.data.on_error,
-    skipped=run.skipped,
-  )
-  for batch in batches:
-    yield {name: batch[name] for name in ('images', 'labels')}
-
-
-def _evaluate(
-  run: Run, eval_step: Any, state: step.TrainState
-) -> dict[str, float]:
-  config = run.config
-  batches = evaluate.eval_batches(config, run.eval_source, run.skipped)
-  variables = evaluate.variables_of(state, config.ema.mode)
-  return evaluate.evaluate(eval_step, variables, batches)
-
-
-def _open_loggers(
-  run: Run, console: results.Console, first_step: int
-) -> list[Any]:
-  loggers: list[Any] = [console]
-  if jax.process_index() == 0:
-    path = run.folder.path
-    loggers.append(results.JsonLines(path / 'metrics.jsonl', first_step))
-    loggers.append(results.TensorBoard(path / 'tensorboard', first_step))
-    if run.config.wandb:
-      loggers.append(results.WeightsAndBiases(path, run.config.to_dict()))
-  return loggers
-
-
-def _log(loggers: list[Any], step_done: int, row: dict[str, float]) -> None:
-  for logger in loggers:
-    logger.log(step_done, row)
-
-
-def _observed_names(run: Run, params: Any) -> list[str]:
-  if not run.config.observe_every:
-    return []
-  shapes = jax.eval_shape(
-    lambda tree: step.observe(run.config, tree, tree), params
-  )
-  return sorted(shapes)
-
-
-def _warn_of_clipping(
-  config: ConfigDict, console: results.Console, row: dict[str, float]
-) -> None:
-  if config.optimizer.clip == 'agc' and 'agc/clipped_fraction' in row:
-    warning = observing.warning(row, config.optimizer.clipping)
-    if warning:
-      console.print(warning)
-
-
-def _plot(run: Run, summary: dict[str, Any]) -> None:
-  name, data = run.config.model.name, run.config.data.name
-  rows, path = run.folder.read_metrics(), run.folder.path
-  title = f'{name} on {data}: {summary["status"]} at step {summary["step"]}'
-  curves.plot(rows, path / 'curves.png', title)
-  curves.heat_map(rows, path / 'clipping.png', title)
-
-
-def _divergence(
-  meter: monitor.Meter, checkpoints: checkpoint.Checkpoints
-) -> str:
-  saved = checkpoints.latest_step()
-  left = f'checkpoint of step {saved}' if saved else 'no checkpoint'
-  return (
-    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite; '
-    f'the last good state is the {left}'
-  )

@@ -45,9 +45,10 @@ def main(argv: Sequence[str]) -> int:
       return 0
     if not WORKDIR.value:
       return refuse("name the run's folder: --workdir=DIR")
+    from nfnets import run as running
     from nfnets import train
 
-    run = train.set_up(config, WORKDIR.value)
+    run = running.set_up(config, WORKDIR.value)
     summary = train.train(run)
   except (ValueError, TypeError, OSError) as error:
     if TRACEBACK.value:

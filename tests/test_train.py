@@ -12,6 +12,8 @@ import pytest
 import tiny
 
 from nfnets import checkpoint, recipe, results, step, train
+from nfnets import run as running
+from nfnets.data import pipeline
 
 
 def run_config(**values):
@@ -49,13 +51,13 @@ def assert_bit_equal(tree, other):
 @pytest.fixture
 def guard_the_loop(monkeypatch):
   """From the first batch on, every implicit transfer is an error."""
-  batches = train.pipeline.train_batches
+  batches = pipeline.train_batches
 
   def guarded(*args, **kwargs):
     jax.config.update('jax_transfer_guard', 'disallow')
     yield from batches(*args, **kwargs)
 
-  monkeypatch.setattr(train.pipeline, 'train_batches', guarded)
+  monkeypatch.setattr(pipeline, 'train_batches', guarded)
   yield
   jax.config.update('jax_transfer_guard', 'allow')
 
@@ -63,7 +65,7 @@ def guard_the_loop(monkeypatch):
 @pytest.mark.usefixtures('guard_the_loop')
 def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(tmp_path):
   config = run_config()
-  summary = train.train(train.set_up(config, tmp_path))
+  summary = train.train(running.set_up(config, tmp_path))
   jax.config.update('jax_transfer_guard', 'allow')
   assert summary['status'] == 'finished' and summary['step'] == 6
   assert summary['eval/count'] == summary['eval_ema/count'] == 359
@@ -86,7 +88,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
 ):
   config = run_config(model__drop_rate=0.1)
   train.train_and_evaluate(config, tmp_path / 'whole')
-  batches = train.pipeline.train_batches
+  batches = pipeline.train_batches
 
   def terminated(*args, **kwargs):
     for number, batch in enumerate(batches(*args, **kwargs)):
@@ -94,7 +96,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
         os.kill(os.getpid(), signal.SIGTERM)
       yield batch
 
-  monkeypatch.setattr(train.pipeline, 'train_batches', terminated)
+  monkeypatch.setattr(pipeline, 'train_batches', terminated)
   summary = train.train_and_evaluate(config, tmp_path / 'parts')
   assert summary['status'] == 'interrupted' and summary['step'] == 4
   monkeypatch.undo()
@@ -165,6 +167,6 @@ def test_a_nonfinite_loss_stops_the_run_and_leaves_the_last_good_checkpoint(
 
 def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
   results.RunFolder(tmp_path).write_config(run_config().to_dict())
-  train.set_up(run_config(log_every=1), tmp_path)
+  running.set_up(run_config(log_every=1), tmp_path)
   with pytest.raises(ValueError, match='learning_rate .0.1 there, 0.3 here'):
-    train.set_up(run_config(learning_rate=0.3), tmp_path)
+    running.set_up(run_config(learning_rate=0.3), tmp_path)
