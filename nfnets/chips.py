@@ -13,20 +13,32 @@ class Chip(NamedTuple):
       default precision: TF32 on NVIDIA's since Ampere, one bfloat16 pass on
       TPUs.
     source: of the numbers.
+    memory: bytes of HBM that a program may use, of TPUs: what the compiler
+      (libtpu 0.0.42) leaves of the published size; 0 where not known.
+    bandwidth: bytes/s of HBM; 0 where not known.
+    interconnect: bytes/s that leave it for its neighbours; a pod's published
+      all-reduce bandwidth over its chips, or half the bidirectional one; 0
+      where not known.
   """
 
   bfloat16: float
   float32: float
   source: str
+  memory: float = 0
+  bandwidth: float = 0
+  interconnect: float = 0
 
 
 def _nvidia(bfloat16: float, float32: float) -> Chip:
   return Chip(bfloat16 * 1e12, float32 * 1e12, "NVIDIA's data sheet, dense")
 
 
-def _tpu(bfloat16: float) -> Chip:
-  source = "Google Cloud's TPU documentation"
-  return Chip(bfloat16 * 1e12, bfloat16 * 1e12, source)
+def _tpu(
+  bfloat16: float, memory: float, bandwidth: float, interconnect: float
+) -> Chip:
+  peak, source = bfloat16 * 1e12, "Google Cloud's TPU documentation"
+  units = memory * 2**30, bandwidth * 1e9, interconnect * 1e9
+  return Chip(peak, peak, source, *units)
 
 
 # Beginnings of `device_kind`; the longest that fits is taken.
@@ -44,14 +56,14 @@ CHIPS = {
   'Tesla T4': _nvidia(65, 8.1),
   'NVIDIA GeForce RTX 3090': _nvidia(71, 35.6),  # accumulating in float32
   'NVIDIA GeForce RTX 4090': _nvidia(165.2, 82.6),
-  'TPU v2': _tpu(22.5),
-  'TPU v3': _tpu(61.5),
-  'TPU v4': _tpu(275),
-  'TPU v5': _tpu(459),
-  'TPU v5 lite': _tpu(197),
-  'TPU v5e': _tpu(197),
-  'TPU v6 lite': _tpu(918),
-  'TPU v6e': _tpu(918),
+  'TPU v2': _tpu(22.5, 7.48, 350, 124),
+  'TPU v3': _tpu(61.5, 15.48, 450, 166),
+  'TPU v4': _tpu(275, 30.75, 1200, 268),
+  'TPU v5': _tpu(459, 95.74, 2765, 600),
+  'TPU v5 lite': _tpu(197, 15.75, 819, 200),
+  'TPU v5e': _tpu(197, 15.75, 819, 200),
+  'TPU v6 lite': _tpu(918, 31.25, 1638, 400),
+  'TPU v6e': _tpu(918, 31.25, 1638, 400),
 }
 
 

@@ -35,3 +35,17 @@ def test_the_peak_is_that_of_the_precision():
 def test_float32_is_never_faster_than_bfloat16():
   for chip in chips.CHIPS.values():
     assert 0 < chip.float32 <= chip.bfloat16 and chip.source
+
+
+def test_a_tpu_core_of_v3_is_half_a_chip():
+  core = chips.find('TPU v3')
+  assert core.bfloat16 == 123e12 / 2 and core.bandwidth == 900e9 / 2
+  assert 15 * 2**30 < core.memory < 16 * 2**30
+  assert core.interconnect == pytest.approx(340e12 / 1024 / 2, rel=0.01)
+
+
+def test_every_tpu_has_its_memory_and_bandwidths():
+  for name, chip in chips.CHIPS.items():
+    if name.startswith('TPU'):
+      assert chip.memory > 7 * 2**30
+      assert chip.bandwidth > chip.interconnect > 0
