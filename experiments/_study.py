@@ -26,31 +26,29 @@ VERDICTS = (
 # lr lambda 1e-3 a step (PAPER_FACTS 5.5).
 ENOUGH_UPDATES = 1000
 
-CIFAR_SCALES = {
-  'full': {'note': 'all 50,000 images, 100 epochs', 'overrides': {}},
-  'cpu': {
-    'note': 'the first 10,000 images, 13 epochs',
-    'overrides': {
-      'batch_size': 128,
-      'num_epochs': 13.0,  # 1,015 updates: just enough to judge AGC
-      'data.train_split': 'train[:10000]',
-      'data.num_train': 10000,
-    },
-  },
-}
+CHANCE = 10.0  # %: what a diverged network is worth on CIFAR-10
+ONE_RUN = 1.0  # percentage points between single runs that say nothing
 
 Record = Mapping[str, Any]
 Judgement = tuple[str, str]  # one of VERDICTS, and a sentence
 
 
-def cifar_config() -> ConfigDict:
+def cifar_config(
+  normalizer: str = 'batch', batch_size: int = 128
+) -> ConfigDict:
   """ResNet-20 on CIFAR-10 for 100 epochs: what all arms of the study share.
 
-  Learning rate 0.1 x batch / 128, 5 % of the steps linear warm-up, cosine to
-  0, Nesterov, weight decay 5e-4 on weights alone in every arm; 4 evaluations.
+  Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
+  5 % of the steps, cosine to 0, Nesterov, weight decay 5e-4 on weights alone in
+  every arm; 4 evaluations.
   """
   config = cifar_resnet20.get_config()
+  config.model.normalizer = normalizer
+  config.batch_size = batch_size
   config.num_epochs = 100.0
+  with config.unlocked():
+    config.learning_rate_factor = 1.0
+  config.learning_rate *= config.get_ref('learning_rate_factor')
   config.schedule.name = 'warmup_cosine'
   num_steps = config.get_ref('num_steps')
   config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
@@ -62,6 +60,31 @@ def cifar_config() -> ConfigDict:
   config.log_every = num_steps // 40 + 1
   config.observe_every = num_steps // 20 + 1
   return config
+
+
+def cifar_scales(
+  rows: Sequence[str] | None = None, more: Mapping[str, Any] = {}
+) -> dict[str, dict[str, Any]]:
+  """All of CIFAR-10, and a subset that two CPU cores can train on.
+
+  Args:
+    rows: those that the subset has, if not all.
+    more: overrides there.
+  """
+  cpu = {
+    'note': 'the first 10,000 images, 13 epochs',
+    'overrides': {
+      'batch_size': 128,
+      'num_epochs': 13.0,  # 1,015 updates: just enough to judge AGC
+      'data.train_split': 'train[:10000]',
+      'data.num_train': 10000,
+      **more,
+    },
+  }
+  if rows is not None:
+    cpu['rows'] = tuple(rows)
+  full = {'note': 'all 50,000 images, 100 epochs', 'overrides': {}}
+  return {FULL: full, 'cpu': cpu}
 
 
 def configure(
@@ -135,6 +158,11 @@ class Row(NamedTuple):
     return statistics.stdev(self.values) if several else math.nan
 
   @property
+  def worth(self) -> float:
+    """The mean over all runs, where a diverged one counts as chance."""
+    return statistics.fmean((*self.values, *[CHANCE] * self.diverged))
+
+  @property
   def text(self) -> str:
     """Mean and spread, and what diverged; a mean is never of survivors only."""
     if self.diverged and not self.values:
@@ -173,6 +201,7 @@ def judge(
   records: Iterable[Record],
   scales: Iterable[str],
   of_scale: Callable[[Mapping[str, Row]], Judgement],
+  updates: int = ENOUGH_UPDATES,
 ) -> Judgement:
   """Asks each scale that has records, the fullest first, until one can tell.
 
@@ -180,12 +209,13 @@ def judge(
     records: of an experiment.
     scales: its `SCALES`, the fullest first.
     of_scale: from one scale's rows (see `gather`) to a word and a sentence.
-      Rows too short for AGC are refused before it is asked.
+    updates: with fewer in some run, it is too short to tell and `of_scale`
+      isn't asked. 0 for a claim that AGC has no part in.
   """
   answer = ('not run', 'No record is committed yet.')
   for scale, group in by_scale(records, scales).items():
     rows = gather(group)
-    word, why = too_short(rows.values()) or of_scale(rows)
+    word, why = too_short(rows.values(), updates) or of_scale(rows)
     assert word in VERDICTS, word
     prefix = '' if scale == FULL else f'At scale {scale}: '
     if word not in ('not run', 'too short to tell'):
@@ -195,12 +225,67 @@ def judge(
   return answer
 
 
-def too_short(rows: Iterable[Row]) -> Judgement | None:
+def weigh(findings: Mapping[str, bool]) -> Judgement:
+  """All of the findings, none of them, or some; and which.
+
+  Args:
+    findings: each part of a claim, and whether the runs show it.
+  """
+  holding = sum(findings.values())
+  word = 'mixed'
+  if holding in (0, len(findings)):
+    word = 'borne out' if holding else 'not borne out'
+  told = [
+    f'{what}: {"yes" if holds else "no"}' for what, holds in findings.items()
+  ]
+  return word, '; '.join(told) + '.'
+
+
+def missing(runs: Iterable[str], rows: Mapping[str, Row]) -> str:
+  """Which rows have no record yet, as a sentence; empty if all have."""
+  names = [row for row in runs if row not in rows]
+  return f'{", ".join(names)}: no record yet.' if names else ''
+
+
+def below(a: Row, b: Row, margin: float = 0.0) -> bool:
+  """Whether a is worse than b by more than the margin and what seeds explain.
+
+  A row in which a run diverged is worse than one in which none did. What seeds
+  explain is two standard errors of the difference; of single runs, a point.
+  """
+  if bool(a.diverged) != bool(b.diverged):
+    return bool(a.diverged)
+  if not (a.values and b.values):
+    return False
+  if len(a.values) > 1 and len(b.values) > 1:
+    noise = 2 * math.hypot(
+      a.spread / math.sqrt(len(a.values)), b.spread / math.sqrt(len(b.values))
+    )
+  else:
+    noise = ONE_RUN
+  return b.mean - a.mean > margin + noise
+
+
+def differ(a: Row, b: Row) -> bool:
+  """Whether one of them is `below` the other."""
+  return below(a, b) or below(b, a)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+  """Spearman's, from -1 to 1; ties rank in order."""
+  ranks = [sorted(range(len(v)), key=v.__getitem__) for v in (x, y)]
+  places = [sorted(range(len(r)), key=r.__getitem__) for r in ranks]
+  return statistics.correlation(*places)
+
+
+def too_short(
+  rows: Iterable[Row], enough: int = ENOUGH_UPDATES
+) -> Judgement | None:
   """The verdict 'too short to tell', if a run had too few updates for AGC."""
-  updates = min((row.updates for row in rows), default=ENOUGH_UPDATES)
-  if updates >= ENOUGH_UPDATES:
+  updates = min((row.updates for row in rows), default=enough)
+  if updates >= enough:
     return None
   return 'too short to tell', (
-    f'a run of {updates} updates can not judge AGC, which wants about '
-    f'{ENOUGH_UPDATES} before the skip gains have grown.'
+    f'{updates} updates are too few: AGC wants about {enough} before the skip '
+    'gains have grown.'
   )

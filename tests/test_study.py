@@ -7,7 +7,15 @@ import pytest
 from experiments import _study
 from nfnets import recipe
 
-STUDY = ('resnet20_three_ways',)
+STUDY = (
+  'resnet20_three_ways',
+  'batchnorm_batch_size',
+  'clipping_threshold',
+  'where_to_clip',
+  'learning_rate',
+  'sam_cifar',
+  'nf_resnet50_vs_resnet50',
+)
 RUNS = [
   (name, row, scale)
   for name in STUDY

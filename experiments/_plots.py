@@ -1,0 +1,226 @@
+"""What reports of trained experiments share: sections, tables, curves."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import _study
+from nfnets.analysis import tables
+
+# Okabe and Ito's, told apart by the color-blind too.
+COLORS = (
+  '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
+)  # fmt: skip
+
+Record = Mapping[str, Any]
+
+
+def sections(
+  records: Sequence[Record],
+  scales: Mapping[str, Mapping[str, Any]],
+  of_scale: Callable[[Sequence[Record], str, str], str],
+) -> str:
+  """The report, one section for each scale that has records.
+
+  Args:
+    records: of an experiment.
+    scales: its `SCALES`.
+    of_scale: from the records of one scale, what a caption says of it and the
+      suffix of its pictures' names ('' or '_cpu') to markdown.
+  """
+  parts = []
+  for scale, found in _study.by_scale(records, scales).items():
+    note = scales[scale]['note']
+    suffix = '' if scale == _study.FULL else f'_{scale}'
+    body = of_scale(found, note, suffix)
+    parts.append(f'## At scale {scale}: {note}\n\n{body}')
+  return '\n\n'.join(parts)
+
+
+def table(
+  records: Sequence[Record],
+  runs: Iterable[str],
+  labels: Mapping[str, str],
+  paper: Mapping[str, tuple[Any, str, str]] = {},
+) -> str:
+  """One line a row: test top-1 over seeds, losses, updates, published number.
+
+  Rows that no record belongs to yet are named below the table.
+  """
+  rows, found = [], _study.gather(records)
+  for name in [run for run in runs if run in found]:
+    mine = [r for r in records if r['row'] == name]
+    rows.append(
+      (
+        f'`{name}` {labels.get(name, "")}'.strip(),
+        found[name].text,
+        len(mine),
+        _mean([train_loss(r) for r in mine if r['status'] == 'finished']),
+        found[name].updates,
+        published(paper, name),
+      )
+    )
+  header = ('row', 'test top-1, %', 'runs', 'training loss', 'updates')
+  if paper:
+    text = tables.markdown((*header, 'published'), rows)
+  else:
+    text = tables.markdown(header, [row[:-1] for row in rows])
+  missing = [f'`{run}`' for run in runs if run not in found]
+  return text + (f'\nNot run yet: {", ".join(missing)}.\n' if missing else '')
+
+
+def published(paper: Mapping[str, tuple[Any, str, str]], name: str) -> str:
+  """A published number with the tag of how far to trust it."""
+  if name not in paper:
+    return ''
+  number, tag, source = paper[name]
+  return f'{number} [{tag}] {source}'
+
+
+def train_loss(record: Record) -> float:
+  """The training loss that was logged last."""
+  losses = [p['train/loss'] for p in record['curve'] if 'train/loss' in p]
+  return losses[-1] if losses else float('nan')
+
+
+def figure(
+  width: float, height: float, title: str, note: str, **layout: Any
+) -> Figure:
+  """An empty figure with its title above and its scale below."""
+  made = Figure(figsize=(width, height), layout='constrained', **layout)
+  made.suptitle(title, fontsize=12)
+  made.supxlabel(f'CIFAR-10, {note}', fontsize=9, color='0.35')
+  return made
+
+
+def finish(ax: Axes, x: str, y: str, title: str = '') -> None:
+  """Names an axis and gives it the study's looks."""
+  ax.set_xlabel(x)
+  ax.set_ylabel(y)
+  if title:
+    ax.set_title(title, fontsize=10)
+  ax.grid(alpha=0.25)
+  ax.spines[['top', 'right']].set_visible(False)
+
+
+def curves(
+  ax: Axes,
+  records: Sequence[Record],
+  runs: Sequence[str],
+  labels: Mapping[str, str],
+  key: str,
+  factor: float = 1.0,
+  only: Sequence[str] | None = None,
+) -> None:
+  """A metric over updates: each row's mean over seeds, and its range.
+
+  A diverged run ends in a cross, and is not in the mean.
+
+  Args:
+    ax: to draw on.
+    records: of one scale.
+    runs: rows, each of which has its color.
+    labels: what the legend calls them.
+    key: of the records' curves.
+    factor: of all values.
+    only: those of `runs` to draw, if not all.
+  """
+  for color, row in zip(COLORS, runs):
+    if only is not None and row not in only:
+      continue
+    mine = [r for r in records if r['row'] == row and _series(r, key)[0].size]
+    done = [r for r in mine if r['status'] == 'finished']
+    if done:
+      steps = _series(done[0], key)[0]
+      values = factor * np.array([_series(r, key)[1] for r in done])
+      ax.plot(steps, values.mean(0), 'o-', ms=4, color=color, label=labels[row])
+      if len(done) > 1:
+        ax.fill_between(
+          steps, values.min(0), values.max(0), color=color, alpha=0.15, lw=0
+        )
+    for record in [r for r in mine if r['status'] != 'finished']:
+      steps, values = _series(record, key)
+      ax.plot(steps, factor * values, ':', color=color)
+      ax.plot(steps[-1], factor * values[-1], 'x', color=color, ms=9, mew=2)
+
+
+def lines(
+  ax: Axes,
+  rows: Mapping[str, _study.Row],
+  series: Mapping[str, Mapping[float, str]],
+  references: Mapping[str, str] = {},
+) -> None:
+  """Test top-1 over a hyperparameter on a logarithmic axis.
+
+  A diverged run is a cross at chance.
+
+  Args:
+    ax: to draw on.
+    rows: of one scale, see `_study.gather`.
+    series: label to {the hyperparameter's value: its row}.
+    references: a series' label to the row that a dashed line shows.
+  """
+  for color, (label, places) in zip(COLORS, series.items()):
+    there = {x: rows[row] for x, row in places.items() if row in rows}
+    done = {x: row for x, row in there.items() if row.values}
+    if done:
+      means = [row.mean for row in done.values()]
+      spreads = [np.nan_to_num(row.spread) for row in done.values()]
+      ax.errorbar(
+        list(done), means, spreads, fmt='o-', color=color, label=label, ms=5
+      )
+    failed = [x for x, row in there.items() if row.diverged]
+    chance = [_study.CHANCE] * len(failed)
+    ax.plot(failed, chance, 'x', color=color, ms=9, mew=2)
+    reference = rows.get(references.get(label, ''))
+    if reference:
+      ax.axhline(reference.worth, color=color, ls='--', lw=1)
+  ax.set_xscale('log')
+  ticks = sorted({x for places in series.values() for x in places})
+  ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
+  ax.minorticks_off()
+
+
+def bars(
+  ax: Axes,
+  rows: Mapping[str, _study.Row],
+  runs: Iterable[str],
+  labels: Mapping[str, str],
+) -> None:
+  """Test top-1 of each row, written beside its bar; the axis begins low."""
+  names = [run for run in runs if run in rows]
+  worth = [rows[name].worth for name in names]
+  ax.barh([labels[n] for n in names], worth, color=COLORS[0], height=0.6)
+  for place, name in enumerate(names):
+    ax.text(worth[place], place, f' {rows[name].text}', va='center', fontsize=9)
+  ax.set_xlim(0, 1.18 * max(worth))
+  ax.invert_yaxis()
+
+
+def legend(made: Figure, ax: Axes, columns: int = 3) -> None:
+  """One legend for all axes, below them."""
+  handles, labels = ax.get_legend_handles_labels()
+  if handles:
+    made.legend(
+      handles, labels, loc='outside lower center', ncols=columns, frameon=False
+    )
+
+
+def save(made: Figure, folder: pathlib.Path, name: str, caption: str) -> str:
+  """Writes `name`.png and returns the markdown that shows it."""
+  made.savefig(folder / f'{name}.png', dpi=130)
+  return f'![{caption}]({name}.png)'
+
+
+def _series(record: Record, key: str) -> tuple[np.ndarray, np.ndarray]:
+  points = [p for p in record['curve'] if key in p]
+  steps = np.array([p['step'] for p in points])
+  return steps, np.array([p[key] for p in points])
+
+
+def _mean(values: Sequence[float]) -> str:
+  return f'{np.mean(values):.3f}' if values else '–'

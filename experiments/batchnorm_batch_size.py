@@ -1,0 +1,93 @@
+r"""A batch-normalized ResNet-20 over batch sizes, 16 to 4096. CIFAR-10.
+
+  python -m scripts.sweep --experiment=batchnorm_batch_size [--scale=cpu] -- \
+    --config.data.data_dir=DATA
+  python -m scripts.report --experiment=batchnorm_batch_size
+
+Every row sees as many images: learning rate 0.1 x batch / 128 after a linear
+warm-up over 5 % of the steps, cosine to 0, Nesterov momentum 0.9, weight
+decay 5e-4 on weights. Rows 'b1024_of32' and the like compute batch
+statistics over parts of the batch (of 32 images, here), as if each part were on
+a device of its own.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import _plots, _study
+
+TITLE = 'Batch normalization and the batch size'
+CLAIM = (
+  'At a fixed number of epochs the accuracy of a batch-normalized ResNet-20 '
+  'falls as the batch grows; and statistics of a small part of the batch, as '
+  'many devices compute them, change what is learnt.'
+)
+PAPER = {}
+SEEDS = (0,)
+BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+PARTS = (16, 32, 128)  # images that share their statistics, of 1024
+RUNS = {f'b{size}': {'batch_size': size} for size in BATCH_SIZES} | {
+  f'b1024_of{size}': {'batch_size': 1024, 'micro_batches': 1024 // size}
+  for size in PARTS
+}
+LABELS = {f'b{size}': f'batch {size}' for size in BATCH_SIZES} | {
+  f'b1024_of{size}': f'batch 1024, statistics of {size}' for size in PARTS
+}
+SCALES = _study.cifar_scales(rows=('b16', 'b64', 'b256', 'b1024', 'b4096'))
+
+
+def get_config(run: str) -> ConfigDict:
+  """ResNet-20 with batch normalization, 100 epochs."""
+  return _study.configure(_study.cifar_config(), RUNS, SCALES, run)
+
+
+def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
+  """Draws `batch_size.png` for each scale; returns the report as markdown."""
+
+  def section(found: Sequence, note: str, suffix: str) -> str:
+
+    rows = _study.gather(found)
+    made = _plots.figure(7, 4.2, TITLE, note)
+    ax = made.subplots()
+    series = {
+      'statistics of the batch': {size: f'b{size}' for size in BATCH_SIZES},
+      'of parts of a batch of 1024': {
+        size: f'b1024_of{size}' for size in PARTS
+      },
+    }
+    _plots.lines(ax, rows, series)
+    _plots.finish(ax, 'images that share statistics', 'test top-1 (%)')
+    _plots.legend(made, ax)
+    caption = f'{TITLE}: {note}'
+    picture = _plots.save(made, folder, f'batch_size{suffix}', caption)
+    return f'{_plots.table(found, RUNS, LABELS)}\n{picture}'
+
+  return _plots.sections(records, SCALES, section)
+
+
+def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
+  """Ranks accuracy against the batch; AGC has no part in it."""
+
+  def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
+    whole = [size for size in BATCH_SIZES if f'b{size}' in rows]
+    if len(whole) < 3:
+      return 'not run', 'fewer than three batch sizes have a record.'
+    values = [rows[f'b{size}'].worth for size in whole]
+    rank = _study.rank_correlation(whole, values)
+    first, last = rows[f'b{whole[0]}'], rows[f'b{whole[-1]}']
+    findings = {
+      f'batch {whole[-1]} is worse than {whole[0]}': _study.below(last, first),
+      f'accuracy falls with the batch (rank correlation {rank:+.2f})': (
+        rank <= -0.7
+      ),
+    }
+    for size in PARTS:
+      if {'b1024', f'b1024_of{size}'} <= set(rows):
+        differs = _study.differ(rows['b1024'], rows[f'b1024_of{size}'])
+        findings[f'statistics of {size} images change batch 1024'] = differs
+    return _study.weigh(findings)
+
+  return _study.judge(records, SCALES, of_scale, updates=0)

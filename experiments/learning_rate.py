@@ -1,0 +1,140 @@
+r"""The largest stable learning rate: BN, NF, NF with AGC. CIFAR-10.
+
+  python -m scripts.sweep --experiment=learning_rate [--scale=cpu] -- \
+    --config.data.data_dir=DATA
+  python -m scripts.report --experiment=learning_rate
+
+Rows 'x4' and so on multiply the study's learning rate: 0.1 x batch / 128 after
+a linear warm-up over 5 % of the steps, cosine to 0, Nesterov momentum 0.9,
+weight decay 5e-4 on weights. AGC's lambda is 20.48 / batch: 0.16 at 128, 0.02
+at 1024. A rate is stable if the run ends, at half of its network's best
+accuracy at this batch or more.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import _plots, _study
+
+TITLE = 'The largest stable learning rate'
+CLAIM = (
+  'Batch normalization allows larger learning rates than a normalizer-free '
+  'network, and AGC gives them back.'
+)
+PAPER = {}
+SEEDS = (0,)
+FACTORS = (1, 4, 16, 64)
+BATCH_SIZES = (128, 1024)
+NETWORKS = {
+  'batch': {'model.normalizer': 'batch'},
+  'nf': {'model.normalizer': 'nf'},
+  'nf_agc': {'model.normalizer': 'nf', 'optimizer.clip': 'agc'},
+}
+NAMES = {
+  'batch': 'batch normalization',
+  'nf': 'normalizer-free',
+  'nf_agc': 'normalizer-free, AGC',
+}
+RUNS = {
+  f'{network}_b{size}_x{factor}': {
+    'batch_size': size,
+    'learning_rate_factor': float(factor),
+    'optimizer.clipping': 20.48 / size,
+    **overrides,
+  }
+  for size in BATCH_SIZES
+  for factor in FACTORS
+  for network, overrides in NETWORKS.items()
+}
+LABELS = {
+  f'{network}_b{size}_x{factor}': (
+    f'{name}, batch {size}, rate {0.1 * size / 128 * factor:g}'
+  )
+  for size in BATCH_SIZES
+  for factor in FACTORS
+  for network, name in NAMES.items()
+}
+# Batch 1024 has too few updates there: 126.
+SCALES = _study.cifar_scales(rows=[run for run in RUNS if '_b128_' in run])
+
+
+def get_config(run: str) -> ConfigDict:
+  """One network, batch and learning rate, for 100 epochs."""
+  return _study.configure(_study.cifar_config(), RUNS, SCALES, run)
+
+
+def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
+  """Draws `learning_rate.png` for each scale; returns the markdown."""
+
+  def section(found: Sequence, note: str, suffix: str) -> str:
+
+    rows = _study.gather(found)
+    sizes = [s for s in BATCH_SIZES if any(f'_b{s}_' in row for row in rows)]
+    made = _plots.figure(5 * len(sizes), 4.2, TITLE, note)
+    axes = made.subplots(1, len(sizes), squeeze=False)[0]
+    for ax, size in zip(axes, sizes):
+      series = {
+        name: {
+          0.1 * size / 128 * factor: f'{network}_b{size}_x{factor}'
+          for factor in FACTORS
+        }
+        for network, name in NAMES.items()
+      }
+      _plots.lines(ax, rows, series)
+      title = f'batch {size}'
+      _plots.finish(ax, 'peak learning rate', 'test top-1 (%)', title)
+    _plots.legend(made, axes[0])
+    caption = f'{TITLE}: {note}'
+    picture = _plots.save(made, folder, f'learning_rate{suffix}', caption)
+    lines = [
+      f'- {NAMES[network]}, batch {size}: {_rate(largest(rows, network, size))}'
+      for size in sizes
+      for network in NETWORKS
+    ]
+    return (
+      'Largest stable learning rate:\n\n' + '\n'.join(lines) + '\n\n'
+      f'{_plots.table(found, RUNS, LABELS)}\n{picture}'
+    )
+
+  return _plots.sections(records, SCALES, section)
+
+
+def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
+  """Compares the largest stable rates at every batch that was run."""
+
+  def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
+    findings = {}
+    for size in BATCH_SIZES:
+      mine = [run for run in RUNS if f'_b{size}_' in run]
+      if not set(mine) <= set(rows):
+        continue
+      batch, nf, agc = (largest(rows, network, size) for network in NETWORKS)
+      findings[
+        f'at batch {size} batch normalization allows more ({_rate(batch)}) '
+        f'than the normalizer-free network ({_rate(nf)})'
+      ] = batch > nf
+      findings[f'with AGC that one takes as much ({_rate(agc)})'] = agc >= batch
+    if not findings:
+      return 'not run', 'no batch size has all its records yet.'
+    return _study.weigh(findings)
+
+  return _study.judge(records, SCALES, of_scale)
+
+
+def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:
+  """The largest stable learning rate of those run; 0 if there is none."""
+  worth = {
+    factor: rows[f'{network}_b{size}_x{factor}'].worth
+    for factor in FACTORS
+    if f'{network}_b{size}_x{factor}' in rows
+  }
+  floor = max(max(worth.values(), default=0) / 2, 2 * _study.CHANCE)
+  stable = [factor for factor, value in worth.items() if value >= floor]
+  return 0.1 * size / 128 * max(stable, default=0)
+
+
+def _rate(rate: float) -> str:
+  return f'{rate:g}' if rate else 'none of those run'
