@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
   """A complete recipe; every value can be set on the command line."""
   config = ConfigDict()
   config.seed = 0
+  config.weights = ''  # a file or a run to start from
   config.batch_size = 128
   batch_size = config.get_ref('batch_size')
   config.micro_batches = 1
@@ -98,6 +99,8 @@ def get_config() -> ConfigDict:
   config.optimizer.clipping = 0.01
   config.optimizer.eps = 1e-3
   config.optimizer.unclipped = ('head',)
+  config.optimizer.frozen = ()  # labels, places or patterns
+  config.optimizer.learning_rate_scales = ()  # (('stem', 0.1), ...)
 
   config.sam = ConfigDict()
   config.sam.rho = 0.0

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from nfnets import models, optim
 from nfnets.data import mixing, on_device, pipeline, sources
-from nfnets.optim import chain
+from nfnets.optim import audit
 
 
 def check(config: ConfigDict, device_count: int, process_count: int) -> None:
@@ -188,6 +188,8 @@ def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
     clipping=spec.clipping,
     eps=spec.eps,
     unclipped=spec.unclipped,
+    frozen=spec.frozen,
+    learning_rate_scales=spec.learning_rate_scales,
   )
 
 
@@ -199,7 +201,7 @@ def audit_of(config: ConfigDict, params: Any) -> str:
     params: the network's parameters, or their shapes.
   """
   spec = config.optimizer
-  rows = chain.audit(
+  rows = audit.rows(
     params,
     learning_rate=config.learning_rate,
     weight_decay=spec.weight_decay,
@@ -208,8 +210,10 @@ def audit_of(config: ConfigDict, params: Any) -> str:
     eps=spec.eps,
     unclipped=spec.unclipped,
     clip=spec.clip,
+    frozen=spec.frozen,
+    learning_rate_scales=spec.learning_rate_scales,
   )
-  return chain.format_audit(rows)
+  return audit.table(rows)
 
 
 def _get(config: ConfigDict, key: str) -> Any:

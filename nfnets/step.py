@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnets import losses, parallel
 from nfnets.data import augment
-from nfnets.optim import ema, sam
+from nfnets.optim import ema, groups, sam
 from nfnets.optim import observe as observing
 
 LOSSES = {
@@ -118,9 +118,8 @@ def gathering(
 def observe(config: ConfigDict, params: Tree, grads: Tree) -> dict:
   """The AGC observatory's scalars, by name (see `optim.observe`)."""
   spec = config.optimizer
-  return observing.observe(
-    params, grads, spec.clipping, spec.eps, spec.unclipped
-  )
+  unclipped = (*spec.unclipped, *spec.frozen)
+  return observing.observe(params, grads, spec.clipping, spec.eps, unclipped)
 
 
 def _observed(
@@ -157,6 +156,7 @@ def make_gradient(
   def loss(
     params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
   ) -> tuple[jax.Array, tuple[dict, Tree]]:
+    params = groups.freeze(params, config.optimizer.frozen)
     outputs, net_state = network.apply(
       params, net_state, key, inputs['images'], True
     )

@@ -76,50 +76,14 @@ def convert(source: pathlib.Path, target: pathlib.Path) -> int:
 
 def read(source: pathlib.Path) -> tuple[Any, str | None]:
   """The weights, and timm's name of the network where timm wrote them."""
-  from nfnets.weights import files
+  from nfnets import pretrained
 
-  kind = FROM.value
-  if not source.exists():
-    raise FileNotFoundError(f'{source}: no such file or folder')
-  if kind == 'auto':
-    kind = guess(source)
-  if kind == 'run':
-    return read_run(source), None
-  if kind == 'timm':
-    return read_timm(source)
-  if kind == 'published':
-    return files.identify(files.read_published(source)), None
-  return files.read(source), None
-
-
-def guess(source: pathlib.Path) -> str:
-  from nfnets.weights import files
-
-  if source.is_dir():
-    return 'run'
-  if source.suffix in ('.pth', '.pt', '.bin', '.tar'):
-    return 'timm'
-  if source.suffix == '.safetensors':
-    names = files.read_arrays(source)
-    return 'ours' if all('/' in name for name in names) else 'timm'
-  return 'ours'
-
-
-def read_timm(source: pathlib.Path) -> tuple[Any, str]:
-  from nfnets.weights import files, timm, torch_file
-
-  if source.suffix == '.safetensors':
-    arrays = files.read_arrays(source)
-  else:
-    arrays = torch_file.read(source)
-  name = TIMM.value or timm.guess(arrays)
-  params = timm.from_timm(arrays, name)
-  if 'head.fc.bias' not in arrays:
-    raise ValueError(f'{source}: no head.fc.bias; export the head too')
-  peer, num_classes = timm.PEERS[name], arrays['head.fc.bias'].shape[0]
-  return files.Weights(
-    params, {}, peer.model, num_classes, peer.overrides
-  ), name
+  found = pretrained.read(
+    source, FROM.value, timm_name=TIMM.value, averaged=not RAW.value
+  )
+  if found.kind == 'run' and 'class_names' not in found.weights.data:
+    print('note: the data are not at hand, so classes stay numbers')
+  return found.weights, found.timm_name
 
 
 def write_timm(target: pathlib.Path, weights: Any) -> str:
@@ -136,34 +100,6 @@ def write_timm(target: pathlib.Path, weights: Any) -> str:
     print(f'note: {line}')
   safetensors.numpy.save_file(timm.to_timm(weights.params, name), target)
   return name
-
-
-def read_run(folder: pathlib.Path) -> Any:
-  """The newest checkpoint of a run: the average's weights, unless --raw."""
-  from ml_collections import ConfigDict
-
-  from nfnets import evaluate, results
-
-  found = evaluate.weights_of_run(folder)
-  weights = found['eval']
-  if not RAW.value:
-    weights = found.get('eval_ema', weights)
-  config = ConfigDict(results.RunFolder(folder, must_exist=True).read_config())
-  return weights._replace(data={**weights.data, **class_names(config)})
-
-
-def class_names(config: Any) -> dict[str, list[str]]:
-  """The data's class names, where the data are at hand."""
-  from nfnets.data import sources
-
-  try:
-    source = sources.create(
-      config.data.name, config.data.eval_split, data_dir=config.data.data_dir
-    )
-  except (ValueError, OSError):
-    print('note: the data are not at hand, so classes stay numbers')
-    return {}
-  return {'class_names': list(source.class_names)}
 
 
 def certify(weights: Any, name: str | None) -> int:

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from nfnets import models, optim
-from nfnets.optim import chain
+from nfnets.optim import audit, chain
 
 GOLDEN = json.loads(
   (pathlib.Path(__file__).parent / 'golden/optimizer.json').read_text()
@@ -379,7 +379,7 @@ def test_momentum_is_float32_under_bfloat16_gradients():
 
 def test_the_audit_names_every_parameter_once_and_counts_it(network):
   params, _ = network
-  rows = chain.audit(
+  rows = audit.rows(
     params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01
   )
   paths = [path for row in rows for path in row['paths']]
@@ -407,7 +407,7 @@ def test_the_audit_names_every_parameter_once_and_counts_it(network):
 def test_the_audit_tells_what_the_chain_does(network, unclipped):
   params, _ = network
   settings = {'weight_decay': 0.1, 'clipping': 0.01, 'unclipped': unclipped}
-  rows = chain.audit(params, learning_rate=1.0, **settings)
+  rows = audit.rows(params, learning_rate=1.0, **settings)
   optimizer = optim.sgd(1.0, momentum=0.0, **settings)
   zero = jax.tree.map(jnp.zeros_like, params)
   decayed = changed(clip(optimizer, params, zero), zero)
@@ -423,14 +423,14 @@ def test_the_audit_tells_what_the_chain_does(network, unclipped):
 
 def test_the_audit_prints_as_a_table(network):
   params, _ = network
-  rows = chain.audit(
+  rows = audit.rows(
     params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01
   )
-  lines = chain.format_audit(rows).splitlines()
+  lines = audit.table(rows).splitlines()
   assert len(lines) == 2 + len(rows)
   assert lines[2].split()[:6] == ['head', '1', '24', '2e-05', 'none', '-']
   assert max(map(len, lines)) <= 120
-  off = chain.audit(params, learning_rate=1.6, clipping=0.01, clip='none')
+  off = audit.rows(params, learning_rate=1.6, clipping=0.01, clip='none')
   assert all(row['clipping'] is None for row in off)
 
 
@@ -444,7 +444,7 @@ def test_gains_and_biases_decay_only_if_asked(decayed, share):
   np.testing.assert_allclose(
     updates['net/~/linear']['b'], -2 * share, rtol=1e-6
   )
-  rows = chain.audit(
+  rows = audit.rows(
     params, learning_rate=1.0, weight_decay=0.1, decayed=decayed
   )
   found = {row['label']: row['weight_decay'] for row in rows}

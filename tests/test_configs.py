@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from configs import cifar_resnet20, lazy, nf_regnet_b0, nfnet_f0
 from nfnets import parallel, recipe, results, step, variants
-from nfnets.optim import chain
+from nfnets.optim import audit
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 NAMES = sorted(
@@ -402,7 +402,7 @@ def test_the_group_table_is_the_published_one(name):
   spec = load(name).copy_and_resolve_references().optimizer
   key = program(name)
   params = shapes(key, next(n for n in NAMES if program(n) == key))
-  rows = chain.audit(
+  rows = audit.rows(
     params,
     learning_rate=1.0,
     weight_decay=spec.weight_decay,

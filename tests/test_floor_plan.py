@@ -14,7 +14,7 @@ FLOORS = {
   0.5: """monitor records optim.groups data.randaugment data.reader
     models.layers""",
   1.0: 'optim.chain optim.observe data.pipeline data.augment',
-  1.2: 'data.on_device',
+  1.2: 'data.on_device optim.audit',
   1.4: 'models.kit models.stages',
   1.8: 'optim data',
   2.0: """models.nfnet models.nf_resnet models.nf_regnet models.resnet

@@ -3,9 +3,8 @@
 Clipping, then weight decay, then momentum, then the learning rate.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,8 @@ def sgd(
   clip: str = 'agc',
   axes: agc.Axes | None = None,
   decayed: str = 'weights',
+  frozen: Iterable[str] = (),
+  learning_rate_scales: Iterable[tuple[str, float]] = (),
 ) -> optax.GradientTransformation:
   """The published optimizer: clip, decay, Nesterov momentum, -learning rate.
 
@@ -49,6 +50,10 @@ def sgd(
     axes: AGC's units for parameters whose rank doesn't tell them.
     decayed: 'weights' for all but gains and biases; 'all', as He et al. (2015)
       decay.
+    frozen: who stays bit for bit as it is, read as `unclipped`: not clipped,
+      not part of a norm, not decayed, without momentum.
+    learning_rate_scales: pairs of whom, read as `unclipped`, and a factor of
+      its learning rate; the last that names a parameter counts.
 
   Returns:
     A transformation that labels the parameters by itself; its `update` needs
@@ -58,21 +63,59 @@ def sgd(
   """
   if decayed not in DECAYED:
     raise ValueError(f'unknown decayed {decayed!r}; choose from {DECAYED}')
+  unclipped, frozen = groups.entries(unclipped), groups.entries(frozen)
   links = [
     clipper(
-      'none' if clipping is None else clip, clipping, eps, unclipped, axes
+      'none' if clipping is None else clip,
+      clipping,
+      eps,
+      (*unclipped, *frozen),
+      axes,
     )
   ]
   # Without decay too, since labelling is what refuses unknown parameters.
   links.append(
     optax.add_decayed_weights(
-      weight_decay, mask=lambda params: is_decayed(params, decayed)
+      weight_decay, mask=lambda params: is_decayed(params, decayed, frozen)
     )
   )
   if momentum:
-    links.append(optax.trace(momentum, nesterov, jnp.float32))
+    trace = optax.trace(momentum, nesterov, jnp.float32)
+    links.append(
+      optax.masked(trace, lambda params: _is_trained(params, frozen))
+      if frozen
+      else trace
+    )
   links.append(optax.scale_by_learning_rate(learning_rate))
+  if frozen or learning_rate_scales:
+    links.append(scale_groups(learning_rate_scales, frozen))
   return optax.chain(*links)
+
+
+def scale_groups(
+  scales: Iterable[tuple[str, float]], frozen: Iterable[str] = ()
+) -> optax.GradientTransformation:
+  """The last link: multiplies the updates; those of frozen ones become 0.
+
+  Args:
+    scales: as `learning_rate_scales` of `sgd`.
+    frozen: as for `sgd`.
+  """
+
+  def init(params: Tree) -> optax.EmptyState:
+    groups.factors(params, scales, frozen)  # refuses what names nothing
+    return optax.EmptyState()
+
+  def update(
+    updates: Tree, state: optax.EmptyState, params: Tree | None = None
+  ) -> tuple[Tree, optax.EmptyState]:
+    def scale(update: jax.Array, factor: float) -> jax.Array:
+      return update * factor if factor else jnp.zeros_like(update)
+
+    factors = groups.factors(params, scales, frozen)
+    return jax.tree.map(scale, updates, factors), state
+
+  return optax.GradientTransformation(init, update)
 
 
 def clipper(
@@ -107,7 +150,7 @@ def clipper(
     'norm': lambda: optax.clip_by_global_norm(threshold),
     'layer': lambda: clip_by_layer_norm(threshold),
   }
-  unclipped = (unclipped,) if isinstance(unclipped, str) else tuple(unclipped)
+  unclipped = groups.entries(unclipped)
   return optax.masked(
     links[name](), lambda params: is_clipped(params, unclipped)
   )
@@ -125,11 +168,21 @@ def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
   return optax.stateless(lambda updates, _: jax.tree.map(clip_leaf, updates))
 
 
-def is_decayed(params: Tree, decayed: str = 'weights') -> Tree:
-  """Which parameters weight decay applies to; `decayed` as for `sgd`."""
+def is_decayed(
+  params: Tree, decayed: str = 'weights', frozen: Iterable[str] = ()
+) -> Tree:
+  """Which parameters weight decay applies to; arguments as for `sgd`."""
   return jax.tree.map(
-    lambda label: decayed == 'all' or label != 'gain_or_bias', labels(params)
+    lambda label, trained: (
+      trained and (decayed == 'all' or label != 'gain_or_bias')
+    ),
+    labels(params),
+    _is_trained(params, frozen),
   )
+
+
+def _is_trained(params: Tree, frozen: Iterable[str]) -> Tree:
+  return jax.tree.map(lambda hit: not hit, groups.select(params, frozen))
 
 
 def is_clipped(params: Tree, unclipped: Iterable[str] = ('head',)) -> Tree:
@@ -139,110 +192,3 @@ def is_clipped(params: Tree, unclipped: Iterable[str] = ('head',)) -> Tree:
     ValueError: for an entry of `unclipped` that names nothing.
   """
   return jax.tree.map(lambda hit: not hit, groups.select(params, unclipped))
-
-
-def audit(
-  params: Tree,
-  *,
-  learning_rate: float,
-  weight_decay: float = 0.0,
-  clipping: float | None = None,
-  eps: float = 1e-3,
-  unclipped: Iterable[str] = ('head',),
-  clip: str = 'agc',
-  axes: agc.Axes | None = None,
-  decayed: str = 'weights',
-) -> list[dict[str, Any]]:
-  """Who is treated how: one row per group of parameters treated alike.
-
-  Args:
-    params: parameters, or their shapes.
-    learning_rate: its peak, for the table.
-    weight_decay: this and the rest as for `sgd`.
-
-  Returns:
-    Rows with the keys `label`, `tensors`, `parameters`, `units` (of AGC; what
-    has no known units counts as 0), `weight_decay`, `clip`, `clipping` (None
-    if off), `learning_rate` and `paths`. Each parameter's path is in exactly
-    one of them.
-  """
-  is_on = clip != 'none' and clipping is not None
-  trees = (
-    params,
-    labels(params),
-    is_decayed(params, decayed),
-    is_clipped(params, unclipped),
-  )
-  rows: dict[tuple, dict[str, Any]] = {}
-  leaves, _ = jax.tree.flatten_with_path(params)
-  for (path, leaf), *facts in zip(leaves, *map(jax.tree.leaves, trees[1:])):
-    label, has_decay, clipped = facts
-    clipped = clipped and is_on
-    row = rows.setdefault(
-      (label, has_decay, clipped),
-      {
-        'label': label,
-        'tensors': 0,
-        'parameters': 0,
-        'units': 0,
-        'weight_decay': weight_decay if has_decay else 0.0,
-        'clip': clip if clipped else 'none',
-        'clipping': clipping if clipped else None,
-        'eps': eps if clipped and clip == 'agc' else None,
-        'learning_rate': learning_rate,
-        'paths': [],
-      },
-    )
-    name = groups.path_name(path)
-    row['tensors'] += 1
-    row['parameters'] += math.prod(leaf.shape)
-    if clipped and clip == 'agc':
-      row['units'] += agc.count_units(leaf.shape, name, axes)
-    row['paths'].append(name)
-  return [rows[key] for key in sorted(rows)]
-
-
-def format_audit(rows: Sequence[Mapping[str, Any]]) -> str:
-  """The rows of `audit` as a table, with a line of totals."""
-  table = [
-    (
-      'group',
-      'tensors',
-      'parameters',
-      'decay',
-      'clipping',
-      'units',
-      'learning rate',
-      'for example',
-    )
-  ]
-  for row in rows:
-    clipping = 'none'
-    if row['clipping'] is not None:
-      clipping = f'{row["clip"]} {row["clipping"]:g}'
-    table.append(
-      (
-        row['label'],
-        f'{row["tensors"]:,}',
-        f'{row["parameters"]:,}',
-        f'{row["weight_decay"]:g}',
-        clipping,
-        f'{row["units"]:,}' if row['units'] else '-',
-        f'{row["learning_rate"]:g}',
-        row['paths'][0],
-      )
-    )
-  tensors, parameters, units = (
-    f'{sum(row[key] for row in rows):,}'
-    for key in ('tensors', 'parameters', 'units')
-  )
-  table.append(('all', tensors, parameters, '', '', units, '', ''))
-  widths = [max(map(len, column)) for column in zip(*table)]
-  lines = []
-  for cells in table:
-    first, *middle, last = (
-      cell.ljust(width) if index in (0, 7) else cell.rjust(width)
-      for index, (cell, width) in enumerate(zip(cells, widths))
-    )
-    lines.append('  '.join((first, *middle, last)).rstrip())
-  return '\n'.join(lines)

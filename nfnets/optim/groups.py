@@ -50,19 +50,18 @@ def stages(params: Tree) -> Tree:
   return jax.tree.map_with_path(place, params)
 
 
-def select(params: Tree, entries: Iterable[str]) -> Tree:
+def select(params: Tree, wanted: Iterable[str]) -> Tree:
   """True for every parameter that one of the entries names.
 
   Args:
     params: parameters, or their shapes.
-    entries: labels, places as `stages` names them, or patterns for
+    wanted: labels, places as `stages` names them, or patterns for
       `re.search` in the path `module/name`, tried in this order.
 
   Raises:
     ValueError: for an entry that names nothing. (A label may be absent: a
       network need not have a head.)
   """
-  entries = (entries,) if isinstance(entries, str) else tuple(entries)
   by_label, by_stage = labels(params), stages(params)
   names = jax.tree.map_with_path(lambda path, _: path_name(path), params)
   places = set(jax.tree.leaves(by_stage))
@@ -81,8 +80,57 @@ def select(params: Tree, entries: Iterable[str]) -> Tree:
     return found
 
   return jax.tree.map(
-    lambda _, *found: any(found), names, *[hits(entry) for entry in entries]
+    lambda _, *found: any(found),
+    names,
+    *[hits(entry) for entry in entries(wanted)],
   )
+
+
+def factors(
+  params: Tree, scales: Iterable[tuple[str, float]], frozen: Iterable[str] = ()
+) -> Tree:
+  """Each parameter's factor of the learning rate: 1 unless named, 0 if frozen.
+
+  Args:
+    params: parameters, or their shapes.
+    scales: pairs of an entry as `select` reads it and a factor above 0; the
+      last that names a parameter counts.
+    frozen: entries.
+
+  Raises:
+    ValueError: for an entry that names nothing, or a factor that isn't above 0.
+  """
+  found = jax.tree.map(lambda _: 1.0, params)
+  for pair in scales:
+    if len(pair) != 2 or not 0 < float(pair[1]) < float('inf'):
+      raise ValueError(
+        f'{pair!r} is no pair of a name and a factor above 0, such as '
+        "('stage_1', 0.1); what shall not move is frozen"
+      )
+    found = jax.tree.map(
+      lambda old, hit, factor=float(pair[1]): factor if hit else old,
+      found,
+      select(params, pair[0]),
+    )
+  return jax.tree.map(
+    lambda factor, hit: 0.0 if hit else factor, found, select(params, frozen)
+  )
+
+
+def freeze(params: Tree, frozen: Iterable[str]) -> Tree:
+  """The parameters, of which no gradient reaches those that `frozen` names."""
+  if not frozen:
+    return params
+  return jax.tree.map(
+    lambda leaf, hit: jax.lax.stop_gradient(leaf) if hit else leaf,
+    params,
+    select(params, frozen),
+  )
+
+
+def entries(wanted: Iterable[str]) -> tuple[str, ...]:
+  """One entry or several, as a tuple."""
+  return (wanted,) if isinstance(wanted, str) else tuple(wanted)
 
 
 def path_name(path: tuple[object, ...]) -> str:

@@ -1,0 +1,231 @@
+"""Starting from given weights: what they say of the recipe, and the new head.
+
+In a recipe, '' for a name, 0 for a number and () for constants mean 'as found':
+in the weights, or in the data.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from nfnets import pretrained, step, variants
+from nfnets.data import sources
+from nfnets.weights import files, match
+
+# Arguments that change how a network is trained, not what it computes.
+TRAINING_ONLY = (
+  'drop_rate', 'stochdepth_rate', 'skipinit_gain', 'remat', 'features',
+  'cross_replica_axis',
+)  # fmt: skip
+# What weights say of the data, and what it is where they are silent.
+DATA_KEYS = {
+  'eval_preprocessing': '',
+  'eval_image_size': 0,
+  'train_image_size': 0,
+  'mean': (),
+  'std': (),
+}
+IMAGENET = {
+  'mean': (0.485 * 255, 0.456 * 255, 0.406 * 255),
+  'std': (0.229 * 255, 0.224 * 255, 0.225 * 255),
+}
+
+
+def complete(
+  config: ConfigDict, workdir: str | pathlib.Path | None = None
+) -> list[str]:
+  """Fills in what the recipe leaves to the weights and to the data, in place.
+
+  Args:
+    config: a recipe, its references not yet resolved; where it leaves nothing
+      open it stays as it is.
+    workdir: where the run may have begun before: then its config.json, not the
+      file of weights, says what was found.
+
+  Returns:
+    Lines that say what was found, for the user.
+
+  Raises:
+    ValueError, FileNotFoundError: nothing was found, or it can't be trained.
+  """
+  lines = []
+  if not config.model.name:
+    if not config.weights:
+      raise ValueError(
+        "config.weights='': this recipe starts from weights; pass "
+        '--config.weights=FILE (published, timm, .safetensors, a run)'
+      )
+    before = _earlier(config, workdir)
+    model, data = (
+      (before['model'], before['data']) if before else _found(config)
+    )
+    _set_model(config, model)
+    for key, is_open in DATA_KEYS.items():
+      if config.data[key] == is_open:
+        value = data[key]
+        config.data[key] = tuple(value) if isinstance(is_open, tuple) else value
+  if not (config.data.num_train and config.data.num_classes):
+    train, test = (
+      sources.create(config.data.name, split, data_dir=config.data.data_dir)
+      for split in (config.data.train_split, config.data.eval_split)
+    )
+    config.data.num_train = config.data.num_train or len(train)
+    config.data.num_classes = config.data.num_classes or train.num_classes
+    lines.append(
+      f'{config.data.name}: {train.num_classes} classes, {len(train)} pictures '
+      f'to train on, {len(test)} to test on'
+      + (f' ({test.note})' if getattr(test, 'note', '') else '')
+    )
+  return lines
+
+
+def start(
+  config: ConfigDict,
+  state: step.TrainState,
+  class_names: Sequence[str] = (),
+) -> step.TrainState:
+  """A state with the numbers of `config.weights`, if the recipe names any.
+
+  Args:
+    config: a recipe, resolved.
+    state: newly initialized, on the host; its head stays where the weights'
+      head is for other classes.
+    class_names: of the training data.
+
+  Raises:
+    match.Mismatch: the weights are another network's: the whole report.
+    ValueError, FileNotFoundError: they can't be read or trained.
+  """
+  if not config.weights:
+    return state
+  weights = pretrained.read(config.weights).weights
+  _check_same_function(config, weights)
+  is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
+  source = str(config.weights)
+  params = fit(weights.params, state.params, source, with_head=is_kept)
+  net_state = fit(weights.state, state.state, source, with_head=True)
+  if jax.process_index() == 0:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(f'weights: {source}, {weights.model}, {count:,} parameters')
+    print(f'head: {"kept" if is_kept else "new"}, {why}', flush=True)
+  return state._replace(
+    params=params, state=net_state, ema_params=params, ema_state=net_state
+  )
+
+
+def fit(
+  found: match.Tree, wanted: match.Tree, source: str, with_head: bool
+) -> dict[str, dict[str, np.ndarray]]:
+  """`found`'s numbers in `wanted`'s structure and types.
+
+  Args:
+    found: `{module: {name: array}}` as read.
+    wanted: the network's own, whose head is taken unless `with_head`.
+    source: what was read, for the report.
+    with_head: whether the head is `found`'s too.
+
+  Raises:
+    match.Mismatch: with every missing, unexpected and wrongly shaped leaf.
+  """
+  have, need = match.flatten(found), match.flatten(wanted)
+  head = {} if with_head else {p: x for p, x in need.items() if is_head(p)}
+  body = {
+    p: x for p, x in have.items() if p not in head and not (head and is_head(p))
+  }
+  rest = {p: x for p, x in need.items() if p not in head}
+  match.require(match.unflatten(body), match.unflatten(rest), source)
+  return match.unflatten(
+    {p: np.asarray(body.get(p, need[p]), need[p].dtype) for p in need}
+  )
+
+
+def is_head(path: str) -> bool:
+  """Whether a parameter `module/name` is the classifier's weight or bias."""
+  return re.fullmatch(r'[^/]+/~/linear/[wb]', path) is not None
+
+
+def _earlier(
+  config: ConfigDict, workdir: str | pathlib.Path | None
+) -> dict[str, Any] | None:
+  """The config of the run that began in `workdir` with the same weights."""
+  path = pathlib.Path(workdir or '') / 'config.json'
+  if not workdir or not path.exists():
+    return None
+  before = json.loads(path.read_text())
+  return before if before.get('weights') == config.weights else None
+
+
+def _found(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The network and the data's preparation as the weights tell them."""
+  weights = pretrained.read(config.weights).weights
+  if weights.model is None:
+    raise ValueError(
+      f'{config.weights} does not say of which network it is: convert it with '
+      'scripts.convert, or take a recipe that names its network'
+    )
+  _refuse_folded(config.weights, weights)
+  row = variants.find(weights.model)
+  own = {k: v for k, v in weights.overrides.items() if k not in TRAINING_ONLY}
+  model = {'name': weights.model, **own}
+  crop = 'resize_crop_32' if weights.model in variants.NFNET else 'crop_resize'
+  data = {
+    'eval_preprocessing': crop,
+    'eval_image_size': row['eval_image_size'],
+    **IMAGENET,
+    **weights.data,
+  }
+  published = data['eval_image_size'] == row['eval_image_size']
+  size = row['train_image_size'] if published else data['eval_image_size']
+  return model, {'train_image_size': size, **data}
+
+
+def _set_model(config: ConfigDict, found: Mapping[str, Any]) -> None:
+  with config.unlocked():
+    for key, value in found.items():
+      if key == 'name' or key not in TRAINING_ONLY:
+        config.model[key] = tuple(value) if isinstance(value, list) else value
+
+
+def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
+  _refuse_folded(config.weights, weights)
+  mine = config.model.to_dict()
+  if weights.model not in (None, mine['name']):
+    raise ValueError(
+      f'{config.weights} holds {weights.model}, config.model.name is '
+      f'{mine["name"]!r}'
+    )
+  for key in sorted(weights.overrides.keys() & mine.keys()):
+    there, here = weights.overrides[key], mine[key]
+    if isinstance(there, list | tuple):
+      there, here = tuple(there), tuple(here)
+    if key not in TRAINING_ONLY and there != here:
+      raise ValueError(
+        f'{config.weights} was made with {key}={there!r}, config.model.{key} '
+        f'is {here!r}: it would be another function of the same numbers'
+      )
+
+
+def _refuse_folded(source: str, weights: files.Weights) -> None:
+  if weights.overrides.get('folded'):
+    raise ValueError(
+      f'{source} is folded, for inference alone: convert the original without '
+      '--fold'
+    )
+
+
+def _keeps_head(
+  weights: files.Weights, num_classes: int, class_names: Sequence[str]
+) -> tuple[bool, str]:
+  """Whether the classes are the weights' own, and what to say of it."""
+  there, names = weights.num_classes, weights.data.get('class_names')
+  if there != num_classes:
+    return False, f'{there} classes there, {num_classes} here'
+  if names and class_names and list(names) != list(class_names):
+    return False, f'{num_classes} classes as there, but of other names'
+  return True, f'{num_classes} classes as there'
