@@ -8,11 +8,12 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
-  0.0: """variants chips parallel losses results curves models.activations
-    models.convolution optim.agc optim.sam optim.ema optim.schedules
+  0.0: """variants chips parallel distributed losses results curves
+    models.activations models.convolution optim.agc optim.sam optim.ema
+    optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode""",
-  0.5: """monitor records optim.groups data.randaugment data.reader
-    models.layers""",
+  0.5: """monitor loggers watch records optim.groups data.randaugment
+    data.reader models.layers""",
   1.0: 'optim.chain optim.observe data.pipeline data.augment',
   1.2: 'data.on_device optim.audit',
   1.4: 'models.kit models.stages',
@@ -32,11 +33,12 @@ FLOORS = {
   5.5: 'analysis.numerics analysis.cost',
   5.6: 'bench.clock bench.report',
   5.7: 'bench.peer bench.verdict',
-  5.8: 'bench.host bench.device',
+  5.8: 'bench.host bench.device bench.step_time',
   6.0: 'evaluate plan bench.input',
   6.2: 'pretrained',
-  6.4: 'finetune',
+  6.4: 'finetune preflight',
   6.5: 'run',
+  6.6: 'instruments',
   6.8: 'bench',
   7.0: 'train',
 }

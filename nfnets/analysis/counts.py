@@ -61,6 +61,7 @@ def parts(
   if num_classes is None:
     num_classes = 10 if name in variants.CIFAR_RESNET else 1000
   models.create(name, num_classes, **overrides)
+  row = row | models.shape_overrides(models.network_class(name), overrides)
   # All blocks of a stage but the first are equal: the second stands for them.
   short = tuple(min(depth, 2) for depth in row['depths'])
   image_size = image_size or row['eval_image_size']

@@ -55,7 +55,7 @@ def create(
     )
   network = network_class(name)
   overrides = dict(overrides)
-  row = row | _shape_overrides(network, overrides)
+  row = row | shape_overrides(network, overrides)
   _check(name, network, overrides)
 
   def forward(images: jax.Array, is_training: bool) -> dict:
@@ -64,7 +64,7 @@ def create(
   return hk.transform_with_state(forward)
 
 
-def _shape_overrides(network: type, overrides: dict) -> dict:
+def shape_overrides(network: type, overrides: dict) -> dict:
   """Takes out `depths` and `widths`, unless the network reads them itself."""
   own = inspect.signature(network.__init__).parameters
   keys = [k for k in ('depths', 'widths') if k in overrides and k not in own]
