@@ -33,6 +33,16 @@ class _Choice:
     return self._cases.get(value, self._default)
 
 
+class _AtLeast:
+  """`reference + _AtLeast(bound)` is the larger when it is read."""
+
+  def __init__(self, bound: int):
+    self._bound = bound
+
+  def __radd__(self, value: int) -> int:
+    return max(self._bound, value)
+
+
 def published(
   model_name: FieldReference, key: str, kind: type
 ) -> FieldReference:
@@ -67,6 +77,11 @@ def steps(
 ) -> FieldReference:
   """Whole steps in so many epochs."""
   return (num_train * num_epochs // batch_size).to_int()
+
+
+def at_least(bound: int, number: FieldReference) -> FieldReference:
+  """The number, or the bound if that is larger."""
+  return number + _AtLeast(bound)
 
 
 def share(num_steps: FieldReference, part: float, whole: Any) -> FieldReference:

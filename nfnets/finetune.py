@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from nfnets import pretrained, step, variants
 from nfnets.data import sources
-from nfnets.weights import files, match
+from nfnets.weights import files, match, pictures
 
 # Arguments that change how a network is trained, not what it computes.
 TRAINING_ONLY = (
@@ -30,10 +30,6 @@ DATA_KEYS = {
   'train_image_size': 0,
   'mean': (),
   'std': (),
-}
-IMAGENET = {
-  'mean': (0.485 * 255, 0.456 * 255, 0.406 * 255),
-  'std': (0.229 * 255, 0.224 * 255, 0.225 * 255),
 }
 
 
@@ -173,16 +169,15 @@ def _found(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
   row = variants.find(weights.model)
   own = {k: v for k, v in weights.overrides.items() if k not in TRAINING_ONLY}
   model = {'name': weights.model, **own}
-  crop = 'resize_crop_32' if weights.model in variants.NFNET else 'crop_resize'
+  size = pictures.image_size(weights)
+  usual = size == row['eval_image_size']
   data = {
-    'eval_preprocessing': crop,
-    'eval_image_size': row['eval_image_size'],
-    **IMAGENET,
-    **weights.data,
+    'eval_preprocessing': pictures.crop_name(weights),
+    'eval_image_size': size,
+    'train_image_size': row['train_image_size'] if usual else size,
+    **pictures.statistics(weights),
   }
-  published = data['eval_image_size'] == row['eval_image_size']
-  size = row['train_image_size'] if published else data['eval_image_size']
-  return model, {'train_image_size': size, **data}
+  return model, data
 
 
 def _set_model(config: ConfigDict, found: Mapping[str, Any]) -> None:

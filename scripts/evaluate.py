@@ -34,10 +34,11 @@ def main(argv: Sequence[str]) -> int:
     return refuse('name a recipe: --config=configs/nfnet_f0.py')
   if bool(WORKDIR.value) == bool(WEIGHTS.value):
     return refuse('name either --workdir=DIR or --weights=FILE')
-  from nfnets import evaluate
+  from nfnets import evaluate, finetune
   from nfnets.weights import files
 
   try:
+    finetune.complete(CONFIG.value, WORKDIR.value)
     config = CONFIG.value.copy_and_resolve_references()
     if WORKDIR.value:
       candidates = evaluate.weights_of_run(WORKDIR.value, config)

@@ -28,6 +28,9 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1 or CONFIG.value is None:
       return refuse('name a recipe: --config=configs/nfnet_f0.py')
+    from nfnets import finetune
+
+    finetune.complete(CONFIG.value)
     config = CONFIG.value.copy_and_resolve_references()
     before, after = load(config, COUNT.value, STEP.value)
   except (ValueError, OSError) as error:

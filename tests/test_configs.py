@@ -26,11 +26,37 @@ NAMES = sorted(
 
 
 def load(name):
-  return importlib.import_module(f'configs.{name}').get_config()
+  """A recipe; what it leaves to weights and data is filled in as an F0's."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  if name.startswith('finetune'):
+    f0 = nfnet_f0.get_config()
+    with config.unlocked():
+      config.model = {**f0.model.to_dict(), **CHOSEN}
+      for key in config.data:
+        if config.data[key] in ('', 0, ()):
+          config.data[key] = f0.data[key]
+  return config
+
+
+# What a fine-tuning recipe says of its model.
+CHOSEN = {'drop_rate': 0.0, 'stochdepth_rate': 0.0}
 
 
 def flat(config):
-  return results._flat(config.to_dict())
+  return flattened(config.to_dict())
+
+
+def flattened(tree, prefix=''):
+  """A nested dictionary by its dotted paths."""
+  found = {}
+  for key, value in tree.items():
+    inner = (
+      flattened(value, f'{prefix}{key}.')
+      if isinstance(value, dict)
+      else {prefix + key: value}
+    )
+    found |= inner
+  return found
 
 
 # ml_collections loads a recipe by a call that Python means to drop.
@@ -62,7 +88,7 @@ def test_a_recipe_is_locked_passes_the_check_and_prints_as_json(name):
   recipe.optimizer_of(resolved)
   printed = json.loads(results.dump_json(resolved.to_dict()))
   assert printed['model']['name'] in variants.ALL
-  assert None not in results._flat(printed).values()
+  assert None not in flattened(printed).values()
 
 
 def test_all_recipes_have_the_same_keys_and_types_outside_of_the_model():
@@ -125,7 +151,7 @@ def test_the_batch_size_moves_the_steps(name):
   config = load(name)
   before = config.num_steps
   config.batch_size = config.batch_size // 2
-  if name.startswith('jft_finetune'):
+  if name.startswith('jft_finetune'):  # A.5 counts steps
     assert config.num_steps == before == 15_000
   else:
     assert abs(config.num_steps - 2 * before) <= 1
@@ -194,6 +220,8 @@ SCHEDULES = {
   'jft_finetune': (15_000, 5_000, 0.0, 0.1, 0.0),
   'jft_finetune_f4_plus': (15_000, 5_000, 0.0, 0.1, 0.0),
   'quickstart': (449, 22, 0.0, 0.1, 0.0),
+  'finetune': (800_729, 266_910, 0.0, 0.01, 0.0),
+  'finetune_caltech101': (1_275, 425, 0.0, 0.01, 0.0),
 }
 
 
@@ -375,6 +403,7 @@ GROUPS = {
   'resnet': (1e-4, None),
   'cifar_resnet': (1e-4, None),
   'quickstart': (5e-4, 0.1),
+  'finetuning': (0.0, 0.01),
   'nf_regnet_b0': (5e-5, None),
   'nf_regnet_b1': (6e-5, None),
   'nf_regnet_b2': (7e-5, None),
@@ -390,6 +419,8 @@ def group_row(name):
     return GROUPS[f'nfnet {stage.group(1)}']
   if stage:
     return GROUPS[stage.group(1)]
+  if name.startswith('finetune'):
+    return GROUPS['finetuning']
   if name.startswith(('cifar_resnet', 'nfnet')):
     return GROUPS[re.match('cifar_resnet|nfnet', name).group()]
   return GROUPS.get(

@@ -161,3 +161,41 @@ def test_split_that_is_not_there_is_named(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'train': 10})
   with pytest.raises(ValueError, match="no split 'test'"):
     sources.create('toy', 'test', str(tmp_path))
+
+
+def _make_flat(root, counts):
+  for name, count in counts.items():
+    (root / name).mkdir(parents=True)
+    for i in range(count):
+      shade = np.full((4, 5, 3), i, np.uint8)
+      Image.fromarray(shade).save(root / name / f'{i}.png')
+
+
+def test_a_folder_of_classes_alone_holds_out_a_fixed_fifth_of_each(tmp_path):
+  _make_flat(tmp_path, {'a': 5, 'b': 10, 'c': 2})
+  (tmp_path / '.hidden').mkdir()
+  train = sources.create('folder', 'train_and_valid', str(tmp_path))
+  test = sources.create('folder', 'test', str(tmp_path))
+  assert list(train.class_names) == list(test.class_names) == ['a', 'b', 'c']
+  ids = [{s.describe(i) for i in range(len(s))} for s in (train, test)]
+  assert not ids[0] & ids[1] and len(ids[0] | ids[1]) == 17
+  held_out = np.bincount([test[i]['label'] for i in range(len(test))])
+  np.testing.assert_array_equal(held_out, [1, 2, 1])
+  again = sources.create('folder', 'test', str(tmp_path))
+  assert {again.describe(i) for i in range(len(again))} == ids[1]
+  assert 'held out' in test.note
+
+
+def test_a_flat_class_of_one_picture_is_named(tmp_path):
+  _make_flat(tmp_path, {'a': 5, 'b': 1})
+  with pytest.raises(ValueError, match='/b holds 1 images.*hold one out'):
+    sources.create('folder', 'test', str(tmp_path))
+
+
+@pytest.mark.parametrize('part, split', [('val', 'train'), ('train', 'test')])
+def test_half_of_a_folder_layout_is_refused_rather_than_split(
+  tmp_path, part, split
+):
+  _make_flat(tmp_path / part, {'a': 5, 'b': 5})
+  with pytest.raises(FileNotFoundError, match='laid out as'):
+    sources.create('folder', split, str(tmp_path))

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 SPLITS = ('train', 'valid', 'train_and_valid', 'test')
+PARTS = ('train', 'val', 'test')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tiff')
 
 
@@ -44,9 +45,8 @@ def create(
   """Opens `'digits'`, `'folder'`, or any prepared TFDS data set by its name.
 
   Args:
-    name: `'digits'` (comes with scikit-learn), `'folder'` (`data_dir` holds
-      `train/<class>/*.jpg` and `val/` or `test/` likewise), or a TFDS name such
-      as `'cifar10'` or `'imagenet2012:5.1.0'`, prepared as array_record.
+    name: `'digits'` (comes with scikit-learn), `'folder'` (see `Folder`), or a
+      TFDS name such as `'imagenet2012:5.1.0'`, prepared as array_record.
     split: one of `SPLITS`; for TFDS also a slice such as `'train[:500]'`.
     data_dir: where the folder or the prepared TFDS data are; for TFDS,
       `$TFDS_DATA_DIR` and then `~/tensorflow_datasets` stand in for None.
@@ -87,12 +87,7 @@ class Digits:
     self._labels = digits.target
     self.num_classes = 10
     self.class_names = [str(i) for i in range(10)]
-    order = np.random.RandomState(0).permutation(len(self._labels))
-    test = np.zeros(len(order), bool)
-    for label in range(10):
-      members = order[self._labels[order] == label]
-      test[members[: round(len(members) / 5)]] = True
-    self._ids = _choose(order[~test[order]], order[test[order]], split)
+    self._ids = _choose(*_hold_out(self._labels), split)
 
   def __len__(self) -> int:
     return len(self._ids)
@@ -109,7 +104,9 @@ class Folder:
   """Image files in one folder per class; the ILSVRC2012 layout is one such.
 
   `root/train/<class>/*` trains, `root/val/<class>/*` or `root/test/<class>/*`
-  tests; classes are the sorted names of train's folders.
+  tests. Where there is no `train`, `root/<class>/*` does both: a fixed random
+  fifth of each class, at least one picture, is held out to test, and `note`
+  says so. Classes are the sorted names of the folders that train.
   """
 
   def __init__(self, root: str | None, split: str):
@@ -118,18 +115,28 @@ class Folder:
         "a 'folder' source needs to know which: pass --config.data.data_dir=DIR"
       )
     self._root = pathlib.Path(root).expanduser()
-    train = _existing(self._root, 'train')
-    self.class_names = sorted(p.name for p in train.iterdir() if p.is_dir())
+    self.note = ''
+    is_flat = _is_flat(self._root)
+    train = self._root if is_flat else _existing(self._root, 'train')
+    self.class_names = sorted(p.name for p in _folders(train))
     if not self.class_names:
       raise ValueError(f'{train} holds no class folders')
     self.num_classes = len(self.class_names)
-    folder = _existing(self._root, 'val', 'test') if split == 'test' else train
-    files = self._list(folder)
-    order = np.random.RandomState(0).permutation(len(files))
-    self._files = [files[i] for i in _choose(order, order, split)]
+    if is_flat:
+      self.note = 'a fixed fifth of each class, held out'
+      files = self._list(train, at_least=2)
+      order, test = _hold_out([label for _, label in files])
+    else:
+      is_test = split == 'test'
+      folder = _existing(self._root, 'val', 'test') if is_test else train
+      files = self._list(folder)
+      order = test = np.random.RandomState(0).permutation(len(files))
+    self._files = [files[i] for i in _choose(order, test, split)]
 
-  def _list(self, folder: pathlib.Path) -> list[tuple[str, int]]:
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir())
+  def _list(
+    self, folder: pathlib.Path, at_least: int = 1
+  ) -> list[tuple[str, int]]:
+    found = sorted(p.name for p in _folders(folder))
     if odd := set(found) ^ set(self.class_names):
       raise ValueError(
         f'{folder} has {len(found)} class folders, train has '
@@ -142,8 +149,11 @@ class Folder:
         for e in os.scandir(folder / name)
         if e.name.lower().endswith(IMAGE_SUFFIXES)
       )
-      if not names:
-        raise ValueError(f'{folder / name} holds no images {IMAGE_SUFFIXES}')
+      if len(names) < at_least:
+        raise ValueError(
+          f'{folder / name} holds {len(names) or "no"} images {IMAGE_SUFFIXES}'
+          + (', too few to hold one out' if at_least > 1 else '')
+        )
       files += [(os.path.join(folder, name, n), label) for n in names]
     return files
 
@@ -212,13 +222,37 @@ def _num_valid(num_train: int) -> int:
   return min(10_000, num_train // 10)  # ImageNet: dataset.py:53-55
 
 
+def _hold_out(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+  """Indices to train on and to test on, each in a fixed random order."""
+  order = np.random.RandomState(0).permutation(len(labels))
+  labels = np.asarray(labels)[order]
+  is_test = np.zeros(len(order), bool)
+  for label in np.unique(labels):
+    members = np.flatnonzero(labels == label)
+    is_test[members[: max(1, round(len(members) / 5))]] = True
+  return order[~is_test], order[is_test]
+
+
+def _is_flat(root: pathlib.Path) -> bool:
+  """Whether class folders lie in the root itself."""
+  if not root.is_dir() or any((root / p).is_dir() for p in PARTS):
+    return False
+  files = (e.name for folder in _folders(root) for e in os.scandir(folder))
+  return any(name.lower().endswith(IMAGE_SUFFIXES) for name in files)
+
+
+def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+  return [p for p in path.iterdir() if p.is_dir() and p.name[0] != '.']
+
+
 def _existing(root: pathlib.Path, *names: str) -> pathlib.Path:
   for name in names:
     if (root / name).is_dir():
       return root / name
   raise FileNotFoundError(
     f'{root / names[0]} is missing: an image folder is laid out as '
-    f'{root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg'
+    f'{root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, or without '
+    f'either as {root}/<class>/*.jpg'
   )
 
 

@@ -1,0 +1,79 @@
+r"""Fine-tunes any weights on your own pictures.
+
+  python -m scripts.train --config=configs/finetune.py --workdir=DIR \
+    --config.weights=FILE --config.data.name=folder --config.data.data_dir=DIR
+
+FILE is a published file (F0_haiku.npz), timm's (.safetensors, .pth), one of
+ours, or a run's folder. Where this recipe says '', 0 or (), the network, its
+image sizes and constants are found in the weights, the numbers of classes and
+of pictures in the data. Three presets, chosen behind a colon:
+
+- `finetune.py`, for tens to thousands of pictures: A.5's shape of schedule,
+  shorter, and a new head that learns ten times as fast. Its numbers are ours,
+  not a paper's.
+- `finetune.py:a5`: paper A's appendix A.5, 15,000 steps at batch 2,048.
+- `finetune.py:a5_sam`: the same as regularized there for NFNet-F4+, with SAM.
+
+Freeze with `--config.optimizer.frozen="('stem', 'stage_1')"`, slow down with
+`--config.optimizer.learning_rate_scales="(('stem', 0.1), ('head', 10.0))"`;
+names are stem, stage_1 ..., head, or patterns of parameters' paths. Another
+resolution: `--config.data.train_image_size=320` and `eval_image_size` likewise.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import jft_finetune, lazy, nfnet_f0
+
+PRESETS = ('small', 'a5', 'a5_sam')
+
+
+def get_config(preset: str = 'small') -> ConfigDict:
+  """One of `PRESETS`."""
+  if preset not in PRESETS:
+    raise ValueError(f'no preset {preset!r}: {", ".join(PRESETS)}')
+  config = nfnet_f0.get_config()
+  with config.unlocked():
+    config.model = ConfigDict(
+      {'name': '', 'drop_rate': 0.0, 'stochdepth_rate': 0.0, 'remat': False}
+    )
+  config = jft_finetune.schedule(config)
+  config.data.name = 'folder'
+  config.data.num_train = 0
+  config.data.num_classes = 0
+  config.data.train_image_size = 0
+  config.data.eval_image_size = 0
+  config.data.eval_preprocessing = ''
+  config.data.mean = ()
+  config.data.std = ()
+  if preset == 'small':
+    return _small(config)
+  if preset == 'a5_sam':
+    config.model.drop_rate = 0.25  # A.5
+    config.model.stochdepth_rate = 0.1  # A.5
+    config.optimizer.weight_decay = 1e-5  # A.5
+    config.sam.rho = 0.05  # A.5
+    config.sam.ascent_fraction = 0.2  # A.4
+  return config
+
+
+def _small(config: ConfigDict) -> ConfigDict:
+  config.batch_size = 32
+  config.precision = 'float32'
+  config.num_epochs = 20.0
+  epochs = lazy.steps(
+    config.data.get_ref('num_train'),
+    config.get_ref('num_epochs'),
+    config.get_ref('batch_size'),
+  )
+  config.num_steps = lazy.at_least(100, epochs)
+  num_steps = config.get_ref('num_steps')
+  config.schedule.warmup_steps = lazy.share(num_steps, 1, 3)  # A.5's share
+  config.learning_rate = 0.01
+  config.optimizer.learning_rate_scales = (('head', 10.0),)
+  config.data.num_threads = 4
+  config.eval_batch_size = 32
+  config.log_every = 10
+  config.eval_every = lazy.share(num_steps, 1, 5)
+  config.checkpoint_every = lazy.share(num_steps, 1, 5)
+  config.keep_checkpoints = 1
+  return config
