@@ -90,10 +90,9 @@ def train_loss(record: Record) -> float:
 def figure(
   width: float, height: float, title: str, note: str, **layout: Any
 ) -> Figure:
-  """An empty figure with its title above and its scale below."""
+  """An empty figure with its title, and its scale below that."""
   made = Figure(figsize=(width, height), layout='constrained', **layout)
-  made.suptitle(title, fontsize=12)
-  made.supxlabel(f'CIFAR-10, {note}', fontsize=9, color='0.35')
+  made.suptitle(f'{title}\nCIFAR-10: {note}', fontsize=11)
   return made
 
 
@@ -144,7 +143,8 @@ def curves(
         )
     for record in [r for r in mine if r['status'] != 'finished']:
       steps, values = _series(record, key)
-      ax.plot(steps, factor * values, ':', color=color)
+      label = None if done else f'{labels[row]} (diverged)'
+      ax.plot(steps, factor * values, ':', color=color, label=label)
       ax.plot(steps[-1], factor * values[-1], 'x', color=color, ms=9, mew=2)
 
 
@@ -153,6 +153,7 @@ def lines(
   rows: Mapping[str, _study.Row],
   series: Mapping[str, Mapping[float, str]],
   references: Mapping[str, str] = {},
+  dashed: str = '',
 ) -> None:
   """Test top-1 over a hyperparameter on a logarithmic axis.
 
@@ -162,7 +163,9 @@ def lines(
     ax: to draw on.
     rows: of one scale, see `_study.gather`.
     series: label to {the hyperparameter's value: its row}.
-    references: a series' label to the row that a dashed line shows.
+    references: a series' label to the row that a dashed line shows, named
+      after `dashed`.
+    dashed: what the dashed lines are.
   """
   for color, (label, places) in zip(COLORS, series.items()):
     there = {x: rows[row] for x, row in places.items() if row in rows}
@@ -179,6 +182,8 @@ def lines(
     reference = rows.get(references.get(label, ''))
     if reference:
       ax.axhline(reference.worth, color=color, ls='--', lw=1)
+  if references:
+    ax.plot([], [], '--', color='0.4', lw=1, label=dashed)
   ax.set_xscale('log')
   ticks = sorted({x for places in series.values() for x in places})
   ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
@@ -204,10 +209,9 @@ def bars(
 def legend(made: Figure, ax: Axes, columns: int = 3) -> None:
   """One legend for all axes, below them."""
   handles, labels = ax.get_legend_handles_labels()
-  if handles:
-    made.legend(
-      handles, labels, loc='outside lower center', ncols=columns, frameon=False
-    )
+  place = {'loc': 'outside lower center', 'ncols': columns, 'frameon': False}
+  if unique := dict(zip(labels, handles)):
+    made.legend(unique.values(), unique.keys(), **place)
 
 
 def save(made: Figure, folder: pathlib.Path, name: str, caption: str) -> str:

@@ -272,10 +272,14 @@ def differ(a: Row, b: Row) -> bool:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-  """Spearman's, from -1 to 1; ties rank in order."""
-  ranks = [sorted(range(len(v)), key=v.__getitem__) for v in (x, y)]
-  places = [sorted(range(len(r)), key=r.__getitem__) for r in ranks]
-  return statistics.correlation(*places)
+  """Spearman's, from -1 to 1; equals share their rank, all equal give 0."""
+  if len(set(x)) == 1 or len(set(y)) == 1:
+    return 0.0
+  ranks = [
+    [sum(b < a for b in v) + sum(b == a for b in v) / 2 for a in v]
+    for v in (x, y)
+  ]
+  return statistics.correlation(*ranks)
 
 
 def too_short(

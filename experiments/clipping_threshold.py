@@ -67,9 +67,10 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
       rows,
       series,
       {label: f'lr{rate}_none' for label, rate in zip(series, RATES)},
+      'not clipped',
     )
     _plots.finish(ax, 'threshold of the norm', 'test top-1 (%)')
-    _plots.legend(made, ax, columns=2)
+    _plots.legend(made, ax, columns=3)
     caption = f'{TITLE}: {note}'
     picture = _plots.save(made, folder, f'threshold{suffix}', caption)
     return f'{_plots.table(found, RUNS, LABELS)}\n{picture}'

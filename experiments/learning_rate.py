@@ -73,7 +73,7 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
 
     rows = _study.gather(found)
     sizes = [s for s in BATCH_SIZES if any(f'_b{s}_' in row for row in rows)]
-    made = _plots.figure(5 * len(sizes), 4.2, TITLE, note)
+    made = _plots.figure(max(7, 5 * len(sizes)), 4.2, TITLE, note)
     axes = made.subplots(1, len(sizes), squeeze=False)[0]
     for ax, size in zip(axes, sizes):
       series = {

@@ -66,10 +66,10 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
       }
       for fraction in FRACTIONS
     }
-    rows = _study.gather(found)
-    _plots.lines(ax, rows, series, dict.fromkeys(series, 'none'))
+    rows, first = _study.gather(found), next(iter(series))
+    _plots.lines(ax, rows, series, {first: 'none'}, 'no SAM')
     _plots.finish(ax, 'rho', 'test top-1 (%)')
-    _plots.legend(made, ax, columns=2)
+    _plots.legend(made, ax, columns=3)
     caption = f'{TITLE}: {note}'
     picture = _plots.save(made, folder, f'sam{suffix}', caption)
     return f'{_plots.table(found, RUNS, LABELS)}\n{picture}'

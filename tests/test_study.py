@@ -1,6 +1,7 @@
 """The CIFAR-10 study: rows, scales and verdicts."""
 
 import importlib
+import re
 
 import pytest
 
@@ -9,6 +10,8 @@ from nfnets import recipe
 
 STUDY = (
   'resnet20_three_ways',
+  'agc_sweep',
+  'he_resnet20',
   'batchnorm_batch_size',
   'clipping_threshold',
   'where_to_clip',
@@ -54,6 +57,53 @@ def finished(row, seed, top_1, updates=2000, scale='full', status='finished'):
     'summary': summary,
     'curve': [],
   }
+
+
+def synthetic(module, scale='cpu', accuracy=None, seeds=None):
+  """A record of every row and seed, its accuracy by `accuracy(row, seed)`."""
+  records = []
+  for seed in module.SEEDS if seeds is None else seeds:
+    for row in _study.rows_of(scale, module.RUNS, module.SCALES):
+      top_1 = accuracy(row, seed) if accuracy else 0.6 + seed / 100
+      status = 'finished' if top_1 else 'diverged'
+      record = finished(row, seed, top_1, 2000, scale, status)
+      record['curve'] = [
+        {
+          'step': step,
+          'train/loss': 2 - step / 1000,
+          'eval/top_1': (top_1 or 0.1) * step / 2000,
+          'agc/clipped_fraction': 0.5,
+        }
+        for step in (500, 1000, 1500, 2000)
+      ]
+      records.append(record)
+  return records
+
+
+@pytest.mark.parametrize('name', STUDY)
+def test_every_report_shows_each_row_and_what_diverged(name, tmp_path):
+  module = importlib.import_module(f'experiments.{name}')
+  scale = list(module.SCALES)[-1]
+  rows = _study.rows_of(scale, module.RUNS, module.SCALES)
+  failing = rows[-1] if len(rows) > 1 else None
+
+  def accuracy(row, seed):
+    return 0 if row == failing else 0.4 + len(row) / 100
+
+  records = synthetic(module, scale, accuracy)
+  text = module.report(records, tmp_path)
+  assert module.SCALES[scale]['note'] in text
+  lines = [line for line in text.splitlines() if line.startswith('| `')]
+  assert [line.split('`')[1] for line in lines] == list(rows)
+  assert [('diverged' in line) for line in lines] == [
+    r == failing for r in rows
+  ]
+  pictures = re.findall(r'\((\w+\.png)\)', text)
+  assert pictures and all((tmp_path / path).exists() for path in pictures)
+  word, sentence = module.verdict(records)
+  assert word in _study.VERDICTS and sentence
+  part = module.report(records[:1], tmp_path)
+  assert part.count('| `') == 1 and module.verdict([])[0] == 'not run'
 
 
 def test_a_diverged_run_is_never_averaged_away():
