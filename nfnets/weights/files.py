@@ -20,7 +20,7 @@ from nfnets import models, variants
 from nfnets.weights import match, restricted
 
 Tree = Mapping[str, Mapping[str, Any]]
-_STATE = 'state:'
+STATE = 'state:'
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
 
 
@@ -94,7 +94,7 @@ def write(path: str | pathlib.Path, weights: Weights) -> None:
   path = pathlib.Path(path)
   leaves = {p: _array(x) for p, x in match.flatten(weights.params).items()}
   for name, leaf in match.flatten(weights.state).items():
-    leaves[_STATE + name] = _array(leaf)
+    leaves[STATE + name] = _array(leaf)
   metadata = json.dumps(
     {
       'model': weights.model,
@@ -220,9 +220,9 @@ def _weights(
       f'{path}: its entries are no paths like NFNet/~/stem_conv0/w; if timm '
       'wrote it, convert it with --from=timm'
     )
-  params = {p: x for p, x in arrays.items() if not p.startswith(_STATE)}
+  params = {p: x for p, x in arrays.items() if not p.startswith(STATE)}
   state = {
-    p.removeprefix(_STATE): x for p, x in arrays.items() if p not in params
+    p.removeprefix(STATE): x for p, x in arrays.items() if p not in params
   }
   return Weights(
     match.unflatten(params),

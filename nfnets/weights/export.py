@@ -1,0 +1,253 @@
+"""Networks as files that run without this package: StableHLO and ONNX.
+
+`nfnets.weights.exported` says what the files hold, and runs them.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import export
+
+from nfnets import models
+from nfnets.weights import exported, files, folding, match, onnx_rules, pictures
+
+FORMATS = ('stablehlo', 'onnx')
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+TOLERANCE = 1e-4  # of the largest logit, between two float32 programs
+_CHECKED_BATCHES = (1, 3)  # where any size is promised
+_PROTOBUF = 2**31 - 2**24  # bytes; the format's limit, less the graph
+
+
+class Written(NamedTuple):
+  """A file that was checked: its size in bytes, and the logits' difference
+  from the network's, as a share of the largest logit."""
+
+  size: int
+  error: float
+
+
+def write(
+  path: str | os.PathLike[str],
+  weights: files.Weights,
+  format: str,
+  *,
+  batch: int | None = None,
+  image_size: int | None = None,
+  platforms: Sequence[str] = PLATFORMS,
+) -> Written:
+  """Writes a network for inference, reads it again and compares logits.
+
+  Weights that can be folded are. The file appears when it has passed: another
+  process, which can't import nfnets, runs it on random images on the CPU, and
+  its logits are those of the network as it was before folding, to `TOLERANCE`.
+
+  Args:
+    path: to write; what is there is replaced.
+    weights: of a whole network.
+    format: one of `FORMATS`.
+    batch: N; None leaves it open.
+    image_size: side of the images; None for the one the network was tested at.
+    platforms: that StableHLO is lowered for, the CPU among them.
+
+  Raises:
+    ValueError: where the request makes no sense, the format can't hold the
+      network, or the logits differ.
+    ImportError: where ONNX is wanted and onnx or onnxruntime is missing.
+  """
+  _check(weights, format, batch, image_size, platforms)
+  size = image_size or pictures.image_size(weights)
+  kept = folding.fold_weights(weights) if folding.can_fold(weights) else weights
+  description = describe(kept, batch, size)
+  path = pathlib.Path(path)
+  with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    made = pathlib.Path(folder) / 'network'
+    if format == 'stablehlo':
+      _write_stablehlo(made, kept, description, platforms)
+    else:
+      _write_onnx(made, kept, description)
+    error = _difference(made, weights, batch, size)
+    if not error <= TOLERANCE:
+      raise ValueError(
+        f"{path}: not written: the {format} file's logits differ from the "
+        f"network's by {error:.1e} of the largest, where {TOLERANCE:.0e} is "
+        'allowed'
+      )
+    os.replace(made, path)
+  return Written(path.stat().st_size, error)
+
+
+def describe(
+  weights: files.Weights, batch: int | None, image_size: int
+) -> dict[str, Any]:
+  """What a file says of itself, in JSON values."""
+  size = 'batch' if batch is None else batch
+  return {
+    'format': 'nfnets 1',
+    'model': weights.model,
+    'is_folded': bool(weights.overrides.get('folded', False)),
+    'input': {
+      'name': 'images',
+      'shape': [size, image_size, image_size, 3],
+      'dtype': 'float32',
+    },
+    'output': {
+      'name': 'logits',
+      'shape': [size, weights.num_classes],
+      'dtype': 'float32',
+    },
+    'preprocessing': pictures.preparation(weights, image_size),
+    'class_names': pictures.class_names(weights),
+    'jax': jax.__version__,
+  }
+
+
+def inference(weights: files.Weights) -> Callable[..., jax.Array]:
+  """A function of leaves by path, and images `[N, H, W, 3]`, to logits."""
+  network = models.create(
+    weights.model, weights.num_classes, **weights.overrides
+  )
+
+  def logits(leaves: dict[str, Any], images: jax.Array) -> jax.Array:
+    state = {p: x for p, x in leaves.items() if p.startswith(files.STATE)}
+    params = {p: x for p, x in leaves.items() if p not in state}
+    state = {p.removeprefix(files.STATE): x for p, x in state.items()}
+    trees = match.unflatten(params), match.unflatten(state)
+    return network.apply(*trees, None, images, False)[0]['logits']
+
+  return logits
+
+
+def leaves_of(weights: files.Weights) -> dict[str, np.ndarray]:
+  """Parameters and state by path, as `files.write` names them."""
+  state = match.flatten(weights.state).items()
+  named = match.flatten(weights.params) | {files.STATE + p: x for p, x in state}
+  return {path: np.asarray(leaf) for path, leaf in named.items()}
+
+
+def _check(
+  weights: files.Weights,
+  format: str,
+  batch: int | None,
+  image_size: int | None,
+  platforms: Sequence[str],
+) -> None:
+  files.require_whole(weights)
+  if format not in FORMATS:
+    raise ValueError(f'no format {format!r}: use {" or ".join(FORMATS)}')
+  for name, number in (('batch', batch), ('image_size', image_size)):
+    if number is not None and number < 1:
+      raise ValueError(f'{name}={number}: give at least 1')
+  unknown = sorted(set(platforms) - set(KNOWN_PLATFORMS))
+  if unknown:
+    raise ValueError(
+      f'no platform {unknown[0]!r}: use some of {", ".join(KNOWN_PLATFORMS)}'
+    )
+  if 'cpu' not in platforms:
+    raise ValueError('platforms without cpu: the file is checked there')
+  if format == 'onnx':
+    missing = [
+      name
+      for name in ('onnx', 'onnxruntime')
+      if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+      raise ImportError(
+        f'ONNX needs {" and ".join(missing)}: '
+        'pip install -r requirements-export.txt'
+      )
+    size = sum(leaf.nbytes for leaf in leaves_of(weights).values())
+    if size > _PROTOBUF:
+      raise ValueError(
+        f'{weights.model}: {size / 2**30:.1f} GiB of weights, where an ONNX '
+        'file holds 2: choose stablehlo'
+      )
+
+
+def _write_stablehlo(
+  path: pathlib.Path,
+  weights: files.Weights,
+  description: dict[str, Any],
+  platforms: Sequence[str],
+) -> None:
+  leaves = leaves_of(weights)
+  dimensions = ', '.join(map(str, description['input']['shape']))
+  images = jax.ShapeDtypeStruct(export.symbolic_shape(dimensions), np.float32)
+  specs = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in leaves.items()}
+  lower = export.export(jax.jit(inference(weights)), platforms=list(platforms))
+  program = lower(specs, images).serialize()
+  stored = path.with_name('weights.safetensors')
+  files.write(stored, weights)
+  description = description | {'platforms': list(platforms)}
+  with zipfile.ZipFile(path, 'w') as file:
+    # A date of its own would make every file another.
+    for name, data in (
+      ('network.json', json.dumps(description, indent=1).encode()),
+      ('network.stablehlo', bytes(program)),
+      ('weights.safetensors', stored.read_bytes()),
+    ):
+      file.writestr(zipfile.ZipInfo(name), data)
+
+
+def _write_onnx(
+  path: pathlib.Path, weights: files.Weights, description: dict[str, Any]
+) -> None:
+  leaves, run = leaves_of(weights), inference(weights)
+  batch, *shape = description['input']['shape']
+  is_any = batch == 'batch'
+  images = jax.ShapeDtypeStruct((1 if is_any else batch, *shape), np.float32)
+  model = onnx_rules.convert(lambda x: run(leaves, x), images, is_any)
+  for key, value in description.items():
+    model.metadata_props.add(key=key, value=json.dumps(value))
+  path.write_bytes(model.SerializeToString())
+
+
+def _difference(
+  path: pathlib.Path, weights: files.Weights, batch: int | None, size: int
+) -> float:
+  """The file's logits against the network's; infinite where they aren't."""
+  random = np.random.RandomState(0)
+  images = {
+    f'batch {n}': random.standard_normal((n, size, size, 3)).astype(np.float32)
+    for n in ([batch] if batch else _CHECKED_BATCHES)
+  }
+  found = _run_elsewhere(path, images)
+  with jax.default_device(jax.devices('cpu')[0]):
+    run, leaves = jax.jit(inference(weights)), leaves_of(weights)
+    wanted = {key: np.asarray(run(leaves, x)) for key, x in images.items()}
+  errors = [
+    np.abs(found[key] - wanted[key]).max() / np.abs(wanted[key]).max()
+    for key in images
+  ]
+  return float(max(errors)) if np.isfinite(errors).all() else float('inf')
+
+
+def _run_elsewhere(
+  path: pathlib.Path, images: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """What a fresh interpreter makes of the file, without this package."""
+  given, got = path.with_name('images.npz'), path.with_name('logits.npz')
+  np.savez(given, **images)
+  script = pathlib.Path(exported.__file__)
+  done = subprocess.run(
+    [sys.executable, '-I', *map(str, (script, path, given, got))],
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  if done.returncode:
+    last = (done.stderr.strip().splitlines() or ['no word'])[-1]
+    raise ValueError(f'the file, read again, does not run: {last}')
+  with np.load(got) as file:
+    return {key: file[key] for key in file.files}

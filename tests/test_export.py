@@ -1,0 +1,236 @@
+"""Files that run without this package compute what its networks compute."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import golden_lib
+import jax
+import numpy as np
+import pytest
+
+from nfnets import models, weights
+from nfnets.weights import export, exported, files
+
+needs_onnx = pytest.mark.skipif(
+  not all(map(importlib.util.find_spec, ('onnx', 'onnxruntime'))),
+  reason='ONNX is not installed: pip install -r requirements-export.txt',
+)
+FORMATS = ['stablehlo', pytest.param('onnx', marks=needs_onnx)]
+SIZES = {'widths': (16, 24, 32, 32), 'depths': (2, 1, 1, 1)}
+REGNET = SIZES | {'widths': (32, 48, 64, 64)}
+CIFAR = {'depths': (1, 1, 1)}
+NETWORKS = {
+  'nfnet': ('nfnet_f0', SIZES),
+  'nfnet as timm has it': (
+    'nfnet_f0',
+    SIZES
+    | {'activation': 'gelu_erf', 'ws_eps': 'timm', 'padding': 'symmetric'},
+  ),
+  'nf_resnet': ('nf_resnet_50', SIZES | {'use_se': True}),
+  'nf_resnet as timm has it': (
+    'nf_resnet_50',
+    SIZES | {'padding': 'symmetric', 'pool_shortcut': True},
+  ),
+  'nf_regnet': ('nf_regnet_b0', REGNET),
+  'cifar nf': ('cifar_resnet_20', CIFAR | {'normalizer': 'nf'}),
+  'cifar none': ('cifar_resnet_20', CIFAR | {'normalizer': 'none'}),
+  'cifar batch': ('cifar_resnet_20', CIFAR),
+  'nfnet batch': ('nfnet_f0', SIZES | {'normalizer': 'batch'}),
+  'resnet': ('resnet_50', SIZES),
+  'skipinit': ('skipinit_resnet_50', SIZES),
+  'fixup': ('fixup_resnet_50', SIZES),
+}
+# Runs where neither this folder nor an installed nfnets can be imported.
+READER = """
+import sys
+
+class Refuse:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] == 'nfnets':
+      raise ImportError(f'{name} is not for exported networks')
+
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, sys.argv[1])
+import exported, numpy
+network = exported.load(sys.argv[2])
+numpy.save(sys.argv[3], network.run(numpy.load(sys.argv[4])))
+"""
+
+
+def make(key, **data):
+  """Weights whose every leaf matters, statistics of batches included."""
+  model, overrides = NETWORKS[key]
+  params, shapes = files.shapes(model, 5, **overrides)
+  random = np.random.RandomState(1)
+  state = {
+    module: {
+      name: random.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
+      for name, leaf in leaves.items()
+    }
+    for module, leaves in shapes.items()
+  }
+  params = golden_lib.fill(params)
+  return weights.Weights(params, state, model, 5, overrides, data)
+
+
+def outputs(kept, images):
+  """The oracle: the network itself, its weights not folded."""
+  network = models.create(kept.model, kept.num_classes, **kept.overrides)
+  apply = jax.jit(network.apply, static_argnums=4)
+  out, _ = apply(kept.params, kept.state, None, images, False)
+  return np.asarray(out['logits'])
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_a_file_runs_where_nfnets_cannot_be_imported(form, tmp_path):
+  kept = make('cifar nf')
+  written = export.write(tmp_path / 'out', kept, form, image_size=21)
+  assert written.error < 1e-4
+  assert written.size == (tmp_path / 'out').stat().st_size
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+  images = golden_lib.images((2, 21, 21, 3)).astype(np.float32)
+  np.save(tmp_path / 'images.npy', images)
+  (tmp_path / 'elsewhere').mkdir()
+  shutil.copy(exported.__file__, tmp_path / 'elsewhere')
+  paths = ['elsewhere', 'out', 'logits.npy', 'images.npy']
+  command = [sys.executable, '-I', '-c', READER]
+  subprocess.run([*command, *paths], cwd=tmp_path, check=True)
+  wanted = outputs(kept, images)
+  found = np.load(tmp_path / 'logits.npy')
+  assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_a_file_says_how_pictures_become_images_and_what_classes_are(tmp_path):
+  names = ['ant', 'bee', 'cat', 'dog', 'eel']
+  kept = make('cifar nf', class_names=names, mean=[1, 2, 3], std=[4, 5, 6])
+  path = tmp_path / 'out'
+  export.write(path, kept, 'stablehlo', batch=2, image_size=9)
+  found = exported.load(str(path)).description
+  assert found['model'] == 'cifar_resnet_20' and found['is_folded']
+  assert found['class_names'] == names
+  assert found['input']['shape'] == [2, 9, 9, 3]
+  assert found['output']['shape'] == [2, 5]
+  assert found['preprocessing']['mean'] == [1, 2, 3]
+  assert found['preprocessing']['std'] == [4, 5, 6]
+  assert found['preprocessing']['image_size'] == 9
+  assert found['platforms'] == ['cpu', 'cuda', 'tpu']
+  with zipfile.ZipFile(path) as file:
+    assert json.loads(file.read('network.json')) == found
+    file.extract('weights.safetensors', tmp_path)
+  # The weights inside are a file that the other commands read.
+  inside = weights.load(tmp_path / 'weights.safetensors')
+  assert inside.overrides['folded'] and inside.data['class_names'] == names
+
+
+@needs_onnx
+def test_onnx_holds_the_same_description(tmp_path):
+  import onnx
+
+  kept = make('cifar nf', class_names=['a', 'b', 'c', 'd', 'e'])
+  export.write(tmp_path / 'out', kept, 'onnx', image_size=9)
+  found = exported.load(str(tmp_path / 'out')).description
+  assert found == export.describe(weights.fold_weights(kept), None, 9)
+  onnx.checker.check_model(onnx.load(tmp_path / 'out'), full_check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize(
+  'key, size, batch',
+  [(key, 45, None) for key in NETWORKS]
+  # Where even sides are padded in their own way.
+  + [(key, 32, 2) for key in NETWORKS if 'timm' in key],
+)
+def test_every_family_is_written_at_even_and_odd_sizes(
+  form, key, size, batch, tmp_path, monkeypatch
+):
+  here = lambda path, images: {  # noqa: E731
+    name: exported.load(str(path)).run(x) for name, x in images.items()
+  }
+  monkeypatch.setattr(export, '_run_elsewhere', here)
+  kept, path = make(key), tmp_path / 'out'
+  export.write(path, kept, form, batch=batch, image_size=size)
+  images = golden_lib.images((batch or 4, size, size, 3)).astype(np.float32)
+  wanted = outputs(kept, images)
+  found = exported.load(str(path)).run(images)
+  assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize('scale', [1.001, np.nan])
+def test_a_file_of_other_logits_is_never_left(scale, tmp_path, monkeypatch):
+  kept, path = make('cifar nf'), tmp_path / 'out'
+  path.write_text('what was there')
+  # A head that is off by a thousandth, or no number at all.
+  head = kept.params['CIFAR_ResNet/~/linear']
+  wrong = {'CIFAR_ResNet/~/linear': {k: scale * x for k, x in head.items()}}
+  right = export.folding.fold_weights
+  monkeypatch.setattr(
+    export.folding,
+    'fold_weights',
+    lambda kept: right(kept._replace(params={**kept.params, **wrong})),
+  )
+  with pytest.raises(ValueError, match='not written: .* differ') as error:
+    export.write(path, kept, 'stablehlo', image_size=9)
+  assert '\n' not in str(error.value)
+  assert [p.name for p in tmp_path.iterdir()] == ['out']
+  assert path.read_text() == 'what was there'
+
+
+def test_a_file_that_does_not_run_is_never_left(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    export,
+    '_write_stablehlo',
+    lambda path, *rest: path.write_bytes(b'PK\x03\x04 and nothing else'),
+  )
+  with pytest.raises(ValueError, match='does not run: .*zip') as error:
+    export.write(tmp_path / 'out', make('cifar nf'), 'stablehlo')
+  assert '\n' not in str(error.value)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_network_makes_the_same_file(tmp_path, monkeypatch):
+  monkeypatch.setattr(export, '_difference', lambda *rest: 0.0)
+  for name in ('a', 'b'):
+    export.write(tmp_path / name, make('cifar nf'), 'stablehlo', image_size=9)
+  assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ({'format': 'torch'}, "no format 'torch': use stablehlo or onnx"),
+    ({'batch': 0}, 'batch=0: give at least 1'),
+    ({'image_size': -1}, 'image_size=-1: give at least 1'),
+    ({'platforms': ['cpu', 'npu']}, "no platform 'npu': use some of cpu, cuda"),
+    ({'platforms': ['tpu']}, 'platforms without cpu'),
+  ],
+)
+def test_a_senseless_request_is_refused_in_a_line(arguments, words, tmp_path):
+  arguments = {'format': 'stablehlo'} | arguments
+  with pytest.raises(ValueError, match=words) as error:
+    export.write(tmp_path / 'out', make('cifar nf'), **arguments)
+  assert '\n' not in str(error.value)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ImportError, match='pip install -r requirements-export'):
+    export.write(tmp_path / 'out', make('cifar nf'), 'onnx')
+
+
+@needs_onnx
+def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(export, '_PROTOBUF', 1000)
+  with pytest.raises(ValueError, match='choose stablehlo'):
+    export.write(tmp_path / 'out', make('cifar nf'), 'onnx')
+
+
+def test_the_reader_imports_nothing_of_the_package():
+  assert 'import nfnets' not in pathlib.Path(exported.__file__).read_text()
+  assert 'from nfnets' not in pathlib.Path(exported.__file__).read_text()
