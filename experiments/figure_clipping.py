@@ -1,0 +1,122 @@
+r"""AGC's threshold against batch size (paper A, Figure 2b).
+
+  python -m scripts.sweep --experiment=figure_clipping [--scale=cifar] -- \
+    --config.data.data_dir=DATA
+  python -m scripts.report --experiment=figure_clipping
+
+NF-ResNet-50 for 90 epochs, learning rate 0.1 x batch / 256, 5 epochs of
+warm-up, cosine to 0. The figure's numbers weren't found: what the paper's text
+says of it is what is judged.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import nf_resnet_50_agc
+from experiments import _papers
+
+TITLE = "AGC's threshold and the batch size (paper A's Figure 2b)"
+CLAIM = (
+  'The larger the batch, the smaller lambda must be: at batch 4,096 it takes '
+  '0.01, while smaller batches train with any lambda up to 0.16.'
+)
+BATCHES = (256, 512, 1024, 2048, 4096)
+CLIPPINGS = (0.01, 0.02, 0.04, 0.08, 0.16)
+SEEDS = (0, 1, 2, 3, 4)
+RUNS = {
+  f'bs{batch}_clip{clipping}': {
+    'batch_size': batch,
+    'optimizer.clipping': clipping,
+  }
+  for batch in BATCHES
+  for clipping in CLIPPINGS
+}
+PAPER: dict[str, tuple] = {}
+SCALES = _papers.scales(RUNS)
+
+
+def get_config(run: str) -> ConfigDict:
+  """90 epochs of ImageNet in float32, or less: see `SCALES`."""
+  config = nf_resnet_50_agc.get_config()
+  return _papers.configure(config, RUNS, SCALES, run)
+
+
+def cost(row: str) -> float:
+  """TPUv3 chip-hours of one seed."""
+  del row
+  return _papers.hours_of_macs(4.09, 90 * _papers.IMAGENET)
+
+
+def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+  """Whether the best lambda falls from the smallest to the largest batch."""
+  return _papers.judge(records, _full, _scaled)
+
+
+def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
+  """Draws `figure.png` in the folder and returns the report as markdown."""
+  records = list(records)
+  _plot(_papers.rows_at(records, 'cifar'), folder)
+  table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)
+  return f'{table}\n\n![accuracy against lambda](figure.png)'
+
+
+def _plot(rows: _papers.Rows, folder: Any) -> None:
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 3.6), layout='constrained')
+  axis = figure.subplots()
+  for index, batch in enumerate(BATCHES):
+    found = [(c, rows.get(f'bs{batch}_clip{c}')) for c in CLIPPINGS]
+    points = [(c, row.mean) for c, row in found if row and row.values]
+    if points:
+      label = f'{batch} (here {batch // 32})'
+      axis.plot(*zip(*points), 'o-', color=f'C{index}', label=label)
+    for clipping, row in found:
+      if row and row.diverged:
+        axis.plot(clipping, 10, 'x', color=f'C{index}')
+  axis.set_title('here, CIFAR-10, scaled down (x: diverged)', fontsize=10)
+  axis.set_xscale('log', base=2)
+  axis.set_xticks(CLIPPINGS, [f'{c:g}' for c in CLIPPINGS])
+  axis.set_xlabel('lambda')
+  axis.set_ylabel('test top-1 (%)')
+  axis.grid(alpha=0.3)
+  if axis.get_legend_handles_labels()[0]:
+    axis.legend(title='batch size', fontsize=8)
+  figure.savefig(folder / 'figure.png', dpi=110)
+
+
+def _best(rows: _papers.Rows, batch: int) -> tuple[float, float]:
+  """The best lambda among a batch size's finished rows, and its accuracy."""
+  found = [
+    (row.mean, clipping)
+    for clipping in CLIPPINGS
+    if (row := rows.get(f'bs{batch}_clip{clipping}')) and not row.diverged
+  ]
+  mean, clipping = max(found, default=(math.nan, math.nan))
+  return clipping, mean
+
+
+def _full(rows: _papers.Rows) -> tuple[str, str]:
+  (small, small_top_1), (large, large_top_1) = (
+    _best(rows, batch) for batch in (256, 4096)
+  )
+  if math.isnan(small + large):
+    return 'not run', 'Batches 256 and 4,096 are not both there.'
+  word = 'borne out' if large < small and large == 0.01 else 'not borne out'
+  return word, (
+    f'The best lambda is {small:g} at batch 256 ({small_top_1:.2f} %) and '
+    f'{large:g} at 4,096 ({large_top_1:.2f} %).'
+  )
+
+
+def _scaled(rows: _papers.Rows) -> str:
+  found = {batch: _best(rows, batch) for batch in BATCHES}
+  told = '; '.join(
+    f'{best:g} at batch {batch // 32} for {batch} ({top_1:.1f} %)'
+    for batch, (best, top_1) in found.items()
+    if not math.isnan(best)
+  )
+  return f'the best lambda among those run is {told}.'

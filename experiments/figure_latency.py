@@ -1,0 +1,183 @@
+r"""A training step's time: NFNets, their BN twins, ResNets (paper A, Table 3).
+
+  python -m scripts.measure --experiment=figure_latency [--scale=cpu]
+  python -m scripts.report --experiment=figure_latency
+
+The median of many whole training steps on one device, data already there.
+Published: TPUv3 at 32 images a core in bfloat16, and one V100 in float16.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import _papers, _study
+
+TITLE = "Time of a training step (paper A's Tables 3 and 6, Figure 1)"
+CLAIM = (
+  'A normalizer-free network takes less time a step than its batch-normalized '
+  'twin: 20 to 40 % less as the text says, 14 to 39 % less by its Table 6.'
+)
+BATCHNORM = {'model.normalizer': 'batch'}
+RUNS = {
+  'resnet_50': {'model.name': 'resnet_50'},
+  'nf_resnet_50': {'model.name': 'nf_resnet_50'},
+  **{f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(6)},
+  **{
+    f'f{k}_batchnorm': {'model.name': f'nfnet_f{k}', **BATCHNORM}
+    for k in range(4)
+  },
+}
+# (TPUv3 ms, V100 ms): Tables 3 and 6.
+PAPER = {
+  'resnet_50': (41.6, 35.3),
+  'f0': (73.3, 56.7),
+  'f1': (158.5, 133.9),
+  'f2': (295.8, 226.3),
+  'f3': (532.2, 524.5),
+  'f4': (1033.3, 1190.6),
+  'f5': (1398.5, 2177.1),
+  'f0_batchnorm': (111.7, None),
+  'f1_batchnorm': (258.0, None),
+  'f2_batchnorm': (396.3, None),
+  'f3_batchnorm': (617.7, None),
+}
+PAIRS = {'resnet_50': 'nf_resnet_50'} | {
+  f'f{k}_batchnorm': f'f{k}' for k in range(4)
+}
+SCALES = {
+  'full': {
+    'note': '32 images in bfloat16 at the training size, on an accelerator',
+    'overrides': {},
+  },
+  'cpu': {
+    'note': '4 images in float32, at half the training size a side',
+    'overrides': {'batch_size': 4, 'precision': 'float32', 'shrink': 2},
+    'rows': ['resnet_50', 'nf_resnet_50', 'f0', 'f0_batchnorm', 'f1',
+             'f1_batchnorm'],
+  },
+}  # fmt: skip
+
+
+def get_config(run: str) -> ConfigDict:
+  """What one row measures: see `SCALES`."""
+  row, scale = _papers.check(RUNS, SCALES, run)
+  config = ConfigDict(
+    {'batch_size': 32, 'precision': 'bfloat16', 'shrink': 1, 'model': {}}
+  )
+  values = {k.removeprefix('model.'): v for k, v in RUNS[row].items()}
+  config.model.update(values)
+  config.update_from_flattened_dict(SCALES[scale]['overrides'])
+  return config.lock()
+
+
+def measure(config: ConfigDict) -> dict[str, Any]:
+  """Times the whole training step of one row on this machine's device."""
+  from nfnets.bench import step_time
+
+  overrides = config.model.to_dict()
+  name = overrides.pop('name')
+  size = step_time.default_size(name, 'train') // config.shrink
+  return step_time.measure(
+    name,
+    config.batch_size,
+    size,
+    config.precision,
+    'train',
+    seconds=20.0,
+    overrides=overrides,
+  )
+
+
+def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+  """By every pair of twins that is measured, at the fullest scale."""
+  for scale, group in _study.by_scale(records, SCALES).items():
+    ms = _medians(group)
+    ratios = {
+      nf: ms[bn] / ms[nf] for bn, nf in PAIRS.items() if bn in ms and nf in ms
+    }
+    if not ratios:
+      continue
+    wins = [ratio > 1 for ratio in ratios.values()]
+    word = 'borne out' if all(wins) else 'mixed' if any(wins) else ''
+    told = ', '.join(f'{nf} {ratio:.2f}' for nf, ratio in ratios.items())
+    where = f'At scale {scale} on {_device(group[0])}' if scale else ''
+    return word or 'not borne out', f"{where}: BN's time over NF's is {told}."
+  return 'not run', 'No pair of twins is measured yet.'
+
+
+def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
+  """Draws `latency.png` in the folder and returns the report as markdown."""
+  records = list(records)
+  groups = _study.by_scale(records, SCALES)
+  header = ['network', 'TPUv3 ms [P]', 'V100 ms [P]']
+  header += [f'here, ms (quartiles), {scale}' for scale in groups]
+  rows = []
+  for row in RUNS:
+    published = [
+      '–' if ms is None else ms for ms in PAPER.get(row, (None,) * 2)
+    ]
+    rows.append([row, *published, *(_cell(g, row) for g in groups.values())])
+  notes = [
+    f'{scale}: {SCALES[scale]["note"]}, {_device(group[0])}.'
+    for scale, group in groups.items()
+  ]
+  _plot(groups, folder)
+  return (
+    f'{_papers.table(header, rows)}\n{" ".join(notes)}\n\n'
+    '![time of a step](latency.png)'
+  )
+
+
+def _cell(group: Iterable[Mapping[str, Any]], row: str) -> str:
+  for record in group:
+    if record['row'] == row:
+      seconds = record['measured']['seconds']
+      low, median, high = (1000 * seconds[k] for k in ('low', 'median', 'high'))
+      return f'{median:,.0f} ({low:,.0f} to {high:,.0f})'
+  return 'not run'
+
+
+def _medians(group: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+  found: dict[str, list[float]] = {}
+  for record in group:
+    seconds = record['measured']['seconds']['median']
+    found.setdefault(record['row'], []).append(1000 * seconds)
+  return {row: statistics.median(values) for row, values in found.items()}
+
+
+def _device(record: Mapping[str, Any]) -> str:
+  hardware = record['hardware']
+  if hardware['device'] == 'cpu':
+    return f'{hardware["cores"]} cores of {hardware["cpu"]}'
+  return hardware['device']
+
+
+def _plot(groups: Mapping[str, list], folder: Any) -> None:
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4), layout='constrained')
+  axis = figure.subplots()
+  for scale, group in groups.items():
+    ms = _medians(group)
+    for marker, label, kind in (('o', 'NF', False), ('s', 'BN', True)):
+      of_kind = [
+        (PAPER[row][0], ms[row], row)
+        for row in PAPER
+        if row in ms and (row in PAIRS) == kind
+      ]
+      if of_kind:
+        x, y, names = zip(*of_kind)
+        axis.plot(x, y, marker, ms=8, label=f'{label}, {scale}')
+        for place in zip(names, x, y):
+          axis.annotate(place[0], place[1:], fontsize=8)
+  axis.set_xscale('log')
+  axis.set_yscale('log')
+  axis.set_xlabel('published: ms a training step, TPUv3, 32 images a core')
+  axis.set_ylabel('here: ms a training step')
+  axis.grid(alpha=0.3)
+  if axis.get_legend_handles_labels()[0]:
+    axis.legend()
+  figure.savefig(folder / 'latency.png', dpi=110)
