@@ -142,12 +142,28 @@ def test_stratified_runs_each_operation_on_a_sixteenth_without_branches():
   assert len(sixteenth) > 16 * 4
 
 
-def test_auto_chooses_by_backend_and_size(monkeypatch):
-  assert randaugment.resolve('auto', 256) == 'switch'
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert randaugment.resolve('auto', 256) == 'stratified'
-  assert randaugment.resolve('auto', 15) == 'switch'
-  assert randaugment.resolve('stratified', 15) == 'stratified'
+@pytest.mark.parametrize(
+  ('platform', 'n', 'like'),
+  [('cpu', 16, 'switch'), ('tpu', 16, 'stratified'), ('tpu', 15, 'switch')],
+)
+def test_auto_chooses_by_size_and_the_platform_lowered_for(platform, n, like):
+  key = jax.random.key(0)
+  images = jax.ShapeDtypeStruct((n, 8, 8, 3), jnp.uint8)
+
+  def text(formulation):
+    run = jax.jit(
+      lambda key, images: randaugment.rand_augment(
+        key, images, 1, 5, formulation=formulation
+      )
+    )
+    return (
+      run.trace(key, images).lower(lowering_platforms=(platform,)).as_text()
+    )
+
+  # Stratified batches are shuffled by sorting; the switch's images are mapped.
+  for word in ('stablehlo.sort', 'stablehlo.while'):
+    assert text('auto').count(word) == text(like).count(word)
+  assert ('stablehlo.sort' in text('auto')) == (like == 'stratified')
 
 
 def test_bad_arguments_are_named():

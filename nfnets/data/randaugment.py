@@ -4,6 +4,7 @@ Every layer picks an operation uniformly and always applies it, at a fixed
 magnitude (arXiv 1909.13719 as released with arXiv 2102.06171).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -53,8 +54,8 @@ def rand_augment(
     than independent draws would. Empty places of a batch that 16 does not
     divide are computed and dropped.
   - 'auto' is 'switch' on a CPU and for less than 16 images, where most places
-    would be empty, and 'stratified' elsewhere; decided while tracing, from the
-    default backend.
+    would be empty, and 'stratified' elsewhere; decided when a program is
+    lowered, by the platform it is lowered for.
 
   Args:
     key: a jax key.
@@ -67,21 +68,22 @@ def rand_augment(
   Returns:
     [N, H, W, 3] uint8.
   """
-  formulation = resolve(formulation, images.shape[0])
-  draws = draw(key, images.shape[0], layers, formulation)
-  return apply(draws, images, magnitude)
-
-
-def resolve(formulation: str, n: int) -> str:
-  """What 'auto' stands for with n images on the default backend."""
   if formulation not in FORMULATIONS:
     raise ValueError(
       f'formulation is {formulation!r}; choose one of {", ".join(FORMULATIONS)}'
     )
+
+  def run(formulation: str, key: jax.Array, images: jax.Array) -> jax.Array:
+    draws = draw(key, images.shape[0], layers, formulation)
+    return apply(draws, images, magnitude)
+
   if formulation != 'auto':
-    return formulation
-  on_cpu = jax.default_backend() == 'cpu'
-  return 'switch' if on_cpu or n < _COUNT else 'stratified'
+    return run(formulation, key, images)
+  switch = functools.partial(run, 'switch')
+  if images.shape[0] < _COUNT:
+    return switch(key, images)
+  stratified = functools.partial(run, 'stratified')
+  return jax.lax.platform_dependent(key, images, cpu=switch, default=stratified)
 
 
 def draw(key: jax.Array, n: int, layers: int, formulation: str) -> Draws:
