@@ -9,6 +9,7 @@ doesn't stop the others; Ctrl-C stops after the running one has saved. Exit
 codes: 0 all over, 1 some failed, 2 refused, 75 interrupted.
 """
 
+import datetime
 import importlib
 import multiprocessing
 import pathlib
@@ -16,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent import futures
 
@@ -32,6 +34,7 @@ WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
 RESULTS = flags.DEFINE_string('results', 'results', 'Where records go.')
 
 REFUSED = 2
+WAS_THERE = 'was there'
 OVER = (0, 1)  # finished, diverged
 INTERRUPTED = 75
 
@@ -43,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return REFUSED
-  outcomes = {}
-  for number, (row, seed) in enumerate(rows, 1):
+  outcomes, seconds = {}, []
+  for number, (row, seed) in enumerate(rows):
     name = records.name_of(row, seed, SCALE.value)
     workdir = pathlib.Path(WORKDIR.value) / EXPERIMENT.value / name
     command = [
@@ -60,16 +63,33 @@ def main(argv: Sequence[str]) -> int:
     if PRINT.value:
       print(shown)
       continue
-    print(f'[{number}/{len(rows)}] {name}', flush=True)
+    print(progress(number, len(rows), name, seconds), flush=True)
+    start = time.monotonic()
     outcomes[name] = run(row, seed, workdir, command, shown)
+    if outcomes[name] != WAS_THERE:
+      seconds.append(time.monotonic() - start)
     if outcomes[name] == 'interrupted':
       break
+  if outcomes:
+    print(progress(len(outcomes), len(rows), 'over', seconds))
   for name, outcome in outcomes.items():
     print(f'{name}: {outcome}')
   if 'interrupted' in outcomes.values():
     return INTERRUPTED
   failed = any(o.startswith('failed') for o in outcomes.values())
   return 1 if failed else 0
+
+
+def progress(done: int, total: int, name: str, seconds: Sequence[float]) -> str:
+  """A bar over the rows, and how long the rest takes if it goes on so."""
+  filled = 24 * done // total
+  text = f'[{"#" * filled}{"-" * (24 - filled)}] {done}/{total} {name}'
+  if seconds and done < total:
+    left = datetime.timedelta(
+      seconds=round(sum(seconds) / len(seconds) * (total - done))
+    )
+    text += f', at most {left} left'
+  return text
 
 
 def run(
@@ -79,7 +99,7 @@ def run(
   root = pathlib.Path(RESULTS.value)
   place = (EXPERIMENT.value, row, seed, SCALE.value)
   if records.path_of(root, *place).exists():
-    return 'was there'
+    return WAS_THERE
   code = call(command)
   if code in (INTERRUPTED, -signal.SIGINT):
     return 'interrupted'
@@ -116,6 +136,10 @@ def chosen_rows() -> list[tuple[str, str]]:
       f'--experiment={EXPERIMENT.value}: choose one of {", ".join(names)}'
     )
   module = importlib.import_module(f'experiments.{EXPERIMENT.value}')
+  if not hasattr(module, 'SEEDS'):
+    raise ValueError(
+      f'{EXPERIMENT.value} trains nothing: its docstring says what measures it'
+    )
   unknown = set(ONLY.value) - set(module.RUNS)
   if unknown:
     raise ValueError(

@@ -1,0 +1,84 @@
+"""Sweeps: order, failures, progress."""
+
+import pathlib
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from scripts import sweep
+
+
+@pytest.fixture
+def sweeping(monkeypatch, tmp_path):
+  """Calls a sweep whose trainings are played by `outcomes`, name to code."""
+
+  def run(outcomes, *arguments):
+    called = []
+
+    def call(command):
+      name = next(
+        pathlib.Path(a.partition('=')[2]).name
+        for a in command
+        if a.startswith('--workdir')
+      )
+      called.append(name)
+      return outcomes.get(name, 2)
+
+    monkeypatch.setattr(sweep, 'call', call)
+    parsed = flags.FLAGS(
+      ['sweep', f'--results={tmp_path}', f'--workdir={tmp_path}', *arguments]
+    )
+    return sweep.main(parsed), called
+
+  with flagsaver.flagsaver():
+    yield run
+
+
+THREE_WAYS = ('--experiment=resnet20_three_ways', '--scale=cpu')
+
+
+def test_one_rows_failure_is_told_and_does_not_stop_the_others(
+  sweeping, capsys
+):
+  code, called = sweeping({}, *THREE_WAYS, '--only=nf,batch', '--seeds=0,1')
+  assert called == [
+    f'{row}@cpu_seed{seed}' for seed in (0, 1) for row in ('nf', 'batch')
+  ]
+  said = capsys.readouterr().out
+  assert code == 1
+  assert said.count('failed with exit code 2: python -m scripts.train') == 4
+  assert '[------------------------] 0/4 nf@cpu_seed0\n' in said
+  assert '[##################------] 3/4 batch@cpu_seed1, at most' in said
+  assert '[########################] 4/4 over\n' in said
+
+
+def test_all_arms_of_the_first_seed_come_first(sweeping, capsys):
+  code, called = sweeping({}, *THREE_WAYS, '--print')
+  lines = capsys.readouterr().out.splitlines()
+  assert (code, called, len(lines)) == (0, [], 18)
+  assert all('--config.seed=0' in line for line in lines[:6])
+  assert all('@cpu_seed' in line for line in lines)
+
+
+def test_an_interrupt_ends_the_sweep(sweeping):
+  outcomes = {'nf@cpu_seed0': 75}
+  code, called = sweeping(outcomes, *THREE_WAYS, '--only=nf,batch')
+  assert code == 75 and called == ['nf@cpu_seed0']
+
+
+def test_a_crash_is_a_failure_though_its_exit_code_is_that_of_divergence(
+  sweeping, capsys
+):
+  outcomes = {'nf@cpu_seed0': 1}  # Python's, for an exception
+  code, _ = sweeping(outcomes, *THREE_WAYS, '--only=nf', '--seeds=0')
+  assert code == 1 and 'nf@cpu_seed0: failed: ' in capsys.readouterr().out
+
+
+def test_an_unknown_scale_and_an_untrained_experiment_are_refused(
+  sweeping, capsys
+):
+  assert sweeping({}, THREE_WAYS[0], '--scale=tpu')[0] == 2
+  assert '--scale=tpu: choose one of full, cpu' in capsys.readouterr().err
+  assert sweeping({}, '--experiment=signal_propagation')[0] == 2
+  assert 'trains nothing' in capsys.readouterr().err
