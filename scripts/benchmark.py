@@ -1,4 +1,22 @@
-"""Measures what things cost: python -m scripts.benchmark --input --config=FILE.
+r"""Measures what things cost, on the first device that JAX finds.
+
+  python -m scripts.benchmark --model=nfnet_f0,nfnet_f1 --batch_size=32 \
+    --precision=bfloat16 --mode=train,eval,folded --json=FILE
+  python -m scripts.benchmark --model=nfnet_f0 --against=timm
+  python -m scripts.benchmark --latency --json=FILE
+  python -m scripts.benchmark --loop
+  python -m scripts.benchmark --gate
+  python -m scripts.benchmark --input --config=FILE
+
+Steps of a model: the whole training step, its data on the device already, or
+inference, plain and folded. `--against=timm` times PyTorch's side of the same
+network in turn with ours, here or in `--timm_python`'s interpreter. A file of
+`--json` is written after each measurement, and what it holds isn't measured
+again. `--latency` is paper A's protocol (Table 3): training steps of 32 images
+at each variant's training size, bfloat16 on accelerators.
+
+`--loop`: the training loop beside its bare compiled step. `--gate`: our
+formulations beside plain ones.
 
 `--input`: the host's stages and pipeline, the augmentation on the device and
 the train step, on the recipe's own data, and which of them is the bottleneck.
@@ -6,15 +24,40 @@ With TensorFlow here, or in `--tensorflow_python`'s interpreter, tf.data and the
 published recipe are measured in turn with ours.
 """
 
+import importlib
 import importlib.util
+import itertools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+MODELS = flags.DEFINE_list('model', [], 'Networks to time.')
+BATCH_SIZES = flags.DEFINE_list('batch_size', [], 'Images of a step.')
+IMAGE_SIZE = flags.DEFINE_integer(
+  'image_size', 0, "Pixels a side; 0: the variant's.", lower_bound=0
+)
+PRECISIONS = flags.DEFINE_list('precision', [], 'float32, bfloat16.')
+STEP_MODES = flags.DEFINE_list('mode', ['train'], 'train, eval, folded.')
+CLIP = flags.DEFINE_string('clip', '', "'' for AGC where it is an NFNet.")
+EMA = flags.DEFINE_bool('ema', False, 'Average parameters too.')
+OVERRIDES = flags.DEFINE_string(
+  'override', '{}', 'Of the networks, in JSON: \'{"normalizer": "batch"}\'.'
+)
+STEPS = flags.DEFINE_integer('steps', 100, 'At most so many.', lower_bound=3)
+LATENCY = flags.DEFINE_bool('latency', False, "Paper A's protocol.")
+AGAINST = flags.DEFINE_enum('against', None, ['timm'], 'Time it in turn.')
+TIMM_PYTHON = flags.DEFINE_string(
+  'timm_python', None, 'An interpreter that has timm and PyTorch.'
+)
+TORCH_COMPILE = flags.DEFINE_string(
+  'torch_compile', 'auto', "torch.compile's mode, none, or auto: on CUDA."
+)
 INPUT = flags.DEFINE_bool('input', False, 'Measure the input of a recipe.')
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A recipe, such as configs/nfnet_f0.py.', lock_config=True
@@ -24,9 +67,11 @@ OUTPUT = flags.DEFINE_string(
   'output', None, 'A Markdown file that the report is added to.'
 )
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often.', lower_bound=1)
-SECONDS = flags.DEFINE_float('seconds', 1.0, 'Of each round.', lower_bound=0.01)
+SECONDS = flags.DEFINE_float(
+  'seconds', 1.0, 'Of each round, or of a step alone.', lower_bound=0.01
+)
 COUNT = flags.DEFINE_integer('count', 512, 'Held examples.', lower_bound=1)
-MODEL = flags.DEFINE_bool('model', True, 'Time the train step too.')
+WITH_STEP = flags.DEFINE_bool('train_step', True, 'Time the train step too.')
 DEVICE_BATCH_SIZE = flags.DEFINE_integer(
   'device_batch_size', 0, "0: the recipe's, 64 at most.", lower_bound=0
 )
@@ -38,18 +83,158 @@ TENSORFLOW_PYTHON = flags.DEFINE_string(
 )
 
 REFUSED = 2
+PAPER_MODELS = tuple(f'nfnet_f{n}' for n in range(7))
+PAPER_MODELS += ('nf_resnet_50', 'resnet_50', 'nf_regnet_b0')
 
 
 def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
-  if len(argv) > 1 or not INPUT.value:
-    return refuse('say what to measure: --input')
-  if CONFIG.value is None:
-    return refuse('name a recipe: --config=configs/nfnet_f0.py')
   try:
-    return measure_input()
+    if len(argv) > 1:
+      raise ValueError(f'what is {argv[1]!r}?')
+    if INPUT.value:
+      if CONFIG.value is None:
+        raise ValueError('name a recipe: --config=configs/nfnet_f0.py')
+      return measure_input()
+    if MODELS.value or LATENCY.value:
+      return measure_steps()
+    raise ValueError('say what to measure: --input, --model=nfnet_f0, ...')
   except (ValueError, OSError) as error:
     return refuse(' '.join(str(error).split()))
+
+
+def measure_steps() -> int:
+  if AGAINST.value:  # two processes share the device's memory
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  import jax
+
+  from nfnets.bench import report, speed
+
+  command = report.command('scripts.benchmark', sys.argv[1:])
+  where = {'command': command, **report.circumstances()}
+  record = speed.Record(JSON.value, where)
+  on_cpu = jax.default_backend() == 'cpu'
+  batch_sizes = [int(size) for size in BATCH_SIZES.value] or [32]
+  precision = 'float32' if on_cpu else 'bfloat16'
+  questions = itertools.product(
+    MODELS.value or PAPER_MODELS,
+    STEP_MODES.value,
+    PRECISIONS.value or [precision if LATENCY.value else 'float32'],
+    batch_sizes,
+  )
+  asked, failed = [], set()
+  for model, mode, precision, batch_size in questions:
+    question = describe(model, mode, precision, batch_size)
+    asked.append(question)
+    if record.find(question):
+      continue
+    if (model, mode, precision) in failed:  # a smaller batch didn't fit
+      continue
+    try:
+      result = question | answer(question)
+    except jax.errors.JaxRuntimeError as error:
+      failed.add((model, mode, precision))
+      result = question | {'error': str(error).partition('\n')[0]}
+    record.add(result)
+    print(speed.line(result), file=sys.stderr, flush=True)
+  found = [result for question in asked if (result := record.find(question))]
+  page = speed.page(', '.join(dict.fromkeys(q['model'] for q in asked)), found)
+  write(page)
+  return 0
+
+
+def describe(
+  model: str, mode: str, precision: str, batch_size: int
+) -> dict[str, Any]:
+  """A question, whole, so that the same one is known again."""
+  import jax
+
+  from nfnets.bench import step_time, versus
+
+  overrides = json.loads(OVERRIDES.value)
+  if AGAINST.value:
+    overrides = versus.counterpart(model)[1]
+  clip = CLIP.value or step_time.default_clip(model, overrides)
+  return {
+    'model': model,
+    'batch_size': batch_size,
+    'image_size': IMAGE_SIZE.value or step_time.default_size(model, mode),
+    'precision': precision,
+    'mode': mode,
+    'clip': clip if mode == 'train' else 'none',
+    'ema': EMA.value,
+    'overrides': overrides,
+    'against': AGAINST.value,
+    'device': jax.devices()[0].device_kind,
+  }
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+  from nfnets.bench import step_time, versus
+
+  keys = ('model', 'batch_size', 'image_size', 'precision', 'mode', 'clip')
+  arguments = {key: question[key] for key in keys}
+  arguments['config'] = recipe_of(question['model'])
+  if not AGAINST.value:
+    return step_time.measure(
+      **arguments,
+      ema=question['ema'],
+      overrides=question['overrides'],
+      steps=STEPS.value,
+      seconds=SECONDS.value,
+    )
+  compiler = TORCH_COMPILE.value
+  if compiler == 'auto':
+    compiler = 'none' if question['device'] == 'cpu' else 'default'
+  return versus.compare(
+    **arguments,
+    command=timm_command(),
+    compiler=compiler,
+    rounds=ROUNDS.value,
+    seconds=SECONDS.value,
+  )
+
+
+def recipe_of(model: str) -> ConfigDict:
+  """The family's base recipe (configs/), with this network in it."""
+  from nfnets import variants
+
+  bases = {
+    'nfnet_f0': variants.NFNET,
+    'nf_regnet_b0': variants.NF_REGNET,
+    'nf_resnet_50': variants.NF_RESNET,
+    'resnet_50': variants.RESNET,
+    'skipinit_resnet_50': variants.SKIPINIT_RESNET,
+    'fixup_resnet_50': variants.FIXUP_RESNET,
+    'cifar_resnet20': variants.CIFAR_RESNET,
+  }
+  variants.find(model)
+  base = next(name for name, rows in bases.items() if model in rows)
+  return importlib.import_module(f'configs.{base}').get_config()
+
+
+def timm_command() -> list[str]:
+  """What starts PyTorch's side."""
+  worker = str(pathlib.Path(__file__).with_name('torch_step.py'))
+  if TIMM_PYTHON.value:
+    return [TIMM_PYTHON.value, worker]
+  missing = [m for m in ('torch', 'timm') if not importlib.util.find_spec(m)]
+  if missing:
+    raise ValueError(
+      f'no {" and no ".join(missing)} here: install them, or pass '
+      '--timm_python=PATH of an interpreter that has both'
+    )
+  return [sys.executable, worker]
+
+
+def write(page: str) -> None:
+  """Prints a page, and adds it to --output."""
+  print(page)
+  if OUTPUT.value:
+    path = pathlib.Path(OUTPUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a') as file:
+      file.write(page)
 
 
 def measure_input() -> int:
@@ -66,19 +251,14 @@ def measure_input() -> int:
       rounds=ROUNDS.value,
       seconds=SECONDS.value,
       device_batch_size=DEVICE_BATCH_SIZE.value,
-      model=MODEL.value,
+      model=WITH_STEP.value,
       photo_size=(int(size[0]), int(size[1])),
     ),
     tensorflow_command(),
   )
   command = report.command('scripts.benchmark', sys.argv[1:])
   page = verdict.page(result, command)
-  print(page)
-  if OUTPUT.value:
-    path = pathlib.Path(OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a') as file:
-      file.write(page)
+  write(page)
   if JSON.value:
     text = json.dumps({'command': command, **result}, indent=2)
     pathlib.Path(JSON.value).write_text(text + '\n')

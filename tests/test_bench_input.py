@@ -250,7 +250,7 @@ def test_the_command_writes_page_and_numbers(tmp_path):
   page, numbers = tmp_path / 'page.md', tmp_path / 'numbers.json'
   subprocess.run(
     [
-      sys.executable, '-m', 'scripts.benchmark', '--input', '--nomodel',
+      sys.executable, '-m', 'scripts.benchmark', '--input', '--notrain_step',
       '--config=configs/nfnet_f0.py', '--config.data.name=toy',
       f'--config.data.data_dir={tmp_path}', '--config.data.num_classes=3',
       '--config.data.train_image_size=32', '--config.data.num_threads=1',

@@ -6,13 +6,13 @@ import time
 import pytest
 
 from configs import cifar_resnet20
-from nfnets.bench import step_time
+from nfnets.bench import programs, step_time
 
 TINY = {'depths': (1, 1, 1), 'widths': (8, 8, 8), 'normalizer': 'nf'}
 RECIPE = cifar_resnet20.get_config()
 
 
-@pytest.mark.parametrize('mode', step_time.MODES)
+@pytest.mark.parametrize('mode', programs.MODES)
 def test_a_measurement_says_what_ran_and_goes_into_json(mode):
   result = step_time.measure(
     'cifar_resnet_20', 2, 8, mode=mode, steps=6, seconds=0.2, config=RECIPE,
@@ -33,10 +33,10 @@ def test_a_measurement_says_what_ran_and_goes_into_json(mode):
 
 
 def test_a_training_step_donates_its_state_and_inference_keeps_it():
-  train = step_time.prepare('cifar_resnet_20', 2, 8, 'float32', 'train',
+  train = programs.prepare('cifar_resnet_20', 2, 8, 'float32', 'train',
                             config=RECIPE, overrides=TINY)  # fmt: skip
   assert train.memory['donated'] > train.memory['arguments'] / 2
-  folded = step_time.prepare('cifar_resnet_20', 2, 8, 'float32', 'folded',
+  folded = programs.prepare('cifar_resnet_20', 2, 8, 'float32', 'folded',
                              overrides=TINY)  # fmt: skip
   assert folded.memory['donated'] == 0
 

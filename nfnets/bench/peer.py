@@ -13,35 +13,22 @@ import numpy as np
 from nfnets.bench.clock import Sample, Subject, settle
 
 
-class Peer:
-  """A process that measures on request; a context manager.
+class Worker:
+  """A process that answers lines of JSON; a context manager.
 
   Args:
     command: starts it.
-    files: encoded images, which it reads before its first answer.
-    labels: theirs.
-    job: what else it is told at the start.
+    job: what it is told at the start.
+
+  Attributes:
+    about: its answer to that.
 
   Raises:
-    ValueError: it can't start or measure; with its last word.
+    ValueError: it can't start; with its last word.
   """
 
-  def __init__(
-    self,
-    command: Sequence[str],
-    files: Sequence[bytes],
-    labels: Sequence[int],
-    job: dict[str, Any],
-  ):
-    self._folder = tempfile.TemporaryDirectory()
-    path = os.path.join(self._folder.name, 'files.npz')
-    np.savez(
-      path,
-      content=np.frombuffer(b''.join(files), np.uint8),
-      ends=np.cumsum([len(file) for file in files]),
-      labels=np.asarray(labels, np.int32),
-    )
-    self._said = open(os.path.join(self._folder.name, 'stderr'), 'w+')  # noqa: SIM115
+  def __init__(self, command: Sequence[str], job: dict[str, Any]):
+    self._said = tempfile.TemporaryFile('w+')  # noqa: SIM115
     self._process = subprocess.Popen(
       command,
       stdin=subprocess.PIPE,
@@ -51,22 +38,13 @@ class Peer:
       env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
     )
     try:
-      self.about = self._ask({**job, 'path': path, 'count': len(files)})
+      self.about = self.ask(job)
     except ValueError:
       self.close()
       raise
 
-  def subject(self, name: str, threads: int) -> Subject:
-    """The peer's subject of that name, on so many threads."""
-
-    def run(seconds: float) -> Sample:
-      settle()
-      question = {'subject': name, 'threads': threads, 'seconds': seconds}
-      return Sample(**self._ask(question))
-
-    return run
-
-  def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+  def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer; ValueError with the process's own words if it fails."""
     try:
       self._process.stdin.write(json.dumps(question) + '\n')
       self._process.stdin.flush()
@@ -83,7 +61,7 @@ class Peer:
     self._said.seek(0)
     return self._said.read().strip().rpartition('\n')[2] or 'no answer'
 
-  def __enter__(self) -> 'Peer':
+  def __enter__(self) -> 'Worker':
     return self
 
   def __exit__(self, *_: object) -> None:
@@ -96,4 +74,41 @@ class Peer:
     self._process.terminate()
     self._process.wait()
     self._said.close()
-    self._folder.cleanup()
+
+
+class Peer(Worker):
+  """A process that measures another input pipeline on request.
+
+  Args:
+    command: starts it.
+    files: encoded images, which it reads before its first answer.
+    labels: theirs.
+    job: what else it is told at the start.
+  """
+
+  def __init__(
+    self,
+    command: Sequence[str],
+    files: Sequence[bytes],
+    labels: Sequence[int],
+    job: dict[str, Any],
+  ):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'files.npz')
+      np.savez(
+        path,
+        content=np.frombuffer(b''.join(files), np.uint8),
+        ends=np.cumsum([len(file) for file in files]),
+        labels=np.asarray(labels, np.int32),
+      )
+      super().__init__(command, {**job, 'path': path, 'count': len(files)})
+
+  def subject(self, name: str, threads: int) -> Subject:
+    """The peer's subject of that name, on so many threads."""
+
+    def run(seconds: float) -> Sample:
+      settle()
+      question = {'subject': name, 'threads': threads, 'seconds': seconds}
+      return Sample(**self.ask(question))
+
+    return run

@@ -16,6 +16,7 @@ PACKAGES = ('jax', 'jaxlib', 'numpy', 'opencv-python-headless', 'simplejpeg')
 PLACES = {
   'data_dir': 'DATA',
   'tensorflow_python': 'PYTHON',
+  'timm_python': 'PYTHON',
   'json': 'FILE',
   'output': 'FILE',
 }
