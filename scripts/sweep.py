@@ -46,13 +46,15 @@ def main(argv: Sequence[str]) -> int:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return REFUSED
+  module = importlib.import_module(f'experiments.{EXPERIMENT.value}')
+  scripts = getattr(module, 'SCRIPTS', {})  # of rows that train otherwise
   outcomes, seconds = {}, []
   for number, (row, seed) in enumerate(rows):
     name = records.name_of(row, seed, SCALE.value)
     workdir = pathlib.Path(WORKDIR.value) / EXPERIMENT.value / name
     command = [
       '-m',
-      'scripts.train',
+      scripts.get(row, 'scripts.train'),
       f'--config=experiments/{EXPERIMENT.value}.py:'
       + records.run_of(row, SCALE.value),
       f'--workdir={workdir}',

@@ -40,7 +40,7 @@ FLOORS = {
   6.0: 'evaluate plan bench.input',
   6.2: 'pretrained',
   6.4: 'finetune preflight',
-  6.5: 'run',
+  6.5: 'run probe',
   6.6: 'instruments',
   6.8: 'bench',
   7.0: 'train',
