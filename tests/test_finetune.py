@@ -1,0 +1,283 @@
+"""Starting from weights: the whole of them, or a report and nothing."""
+
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from configs import finetune as recipe_file
+from configs import finetune_caltech101
+from nfnets import checkpoint, finetune, results
+from nfnets import run as running
+from nfnets.weights import files, folding, match
+
+HEAD = 'CIFAR_ResNet/~/linear'
+
+
+def given(num_classes=7, seed=3, **data):
+  """Weights of the tiny network, unlike those of any initialization."""
+  config = tiny.config(data__num_classes=num_classes)
+  _, _, state = tiny.network_and_state(config)
+  random = np.random.RandomState(seed)
+  leaves = {
+    path: np.float32(random.standard_normal(leaf.shape))
+    for path, leaf in match.flatten(state.params).items()
+  }
+  overrides = config.model.to_dict()
+  name = overrides.pop('name')
+  return files.Weights(
+    match.unflatten(leaves), {}, name, num_classes, overrides, data
+  )
+
+
+def write(tmp_path, weights):
+  path = tmp_path / 'weights.safetensors'
+  files.write(path, weights)
+  return str(path)
+
+
+def started(path, class_names=(), **values):
+  config = tiny.config(weights=path, ema__mode='warmup', **values)
+  _, _, state = tiny.network_and_state(config)
+  return state, finetune.start(config, state, class_names)
+
+
+def assert_equal(found, wanted, paths):
+  found, wanted = match.flatten(found), match.flatten(wanted)
+  assert paths
+  for path in paths:
+    np.testing.assert_array_equal(found[path], wanted[path], path)
+
+
+def test_all_but_the_head_is_the_files_when_the_classes_differ(
+  tmp_path, capsys
+):
+  weights = given(num_classes=7)
+  before, after = started(write(tmp_path, weights))
+  paths = match.flatten(before.params)
+  body = [path for path in paths if not path.startswith(HEAD)]
+  assert_equal(after.params, weights.params, body)
+  assert_equal(after.ema_params, weights.params, body)
+  assert_equal(after.params, before.params, [f'{HEAD}/w', f'{HEAD}/b'])
+  said = capsys.readouterr().out
+  assert 'head: new, 7 classes there, 10 here' in said
+  assert 'cifar_resnet_20' in said
+
+
+@pytest.mark.parametrize(
+  'there, here, kept',
+  [
+    ((), 'abcdefghij', True),
+    ('abcdefghij', 'abcdefghij', True),
+    ('abcdefghij', 'klmnopqrst', False),
+  ],
+)
+def test_a_head_is_kept_unless_its_classes_are_known_to_be_others(
+  tmp_path, capsys, there, here, kept
+):
+  names = {'class_names': list(there)} if there else {}
+  weights = given(num_classes=10, **names)
+  before, after = started(write(tmp_path, weights), list(here))
+  source = weights if kept else before
+  assert_equal(after.params, source.params, [f'{HEAD}/w', f'{HEAD}/b'])
+  word = 'kept' if kept else 'new'
+  assert f'head: {word}, 10 classes' in capsys.readouterr().out
+
+
+def test_a_recipe_without_weights_starts_as_it_was():
+  config = tiny.config()
+  _, _, state = tiny.network_and_state(config)
+  assert finetune.start(config, state) is state
+
+
+def test_what_does_not_fit_is_one_report_of_everything(tmp_path):
+  weights = given()
+  leaves = dict(match.flatten(weights.params))
+  del leaves['CIFAR_ResNet/~/initial_conv/gain']
+  leaves['CIFAR_ResNet/~/initial_conv/scale'] = np.zeros(16, np.float32)
+  leaves['CIFAR_ResNet/~/nf_block/~/conv0/bias'] = np.zeros(5, np.float32)
+  path = write(tmp_path, weights._replace(params=match.unflatten(leaves)))
+  with pytest.raises(match.Mismatch) as error:
+    started(path)
+  report = str(error.value)
+  assert '(1 missing, 1 unexpected, 1 of another shape)' in report
+  assert 'missing: CIFAR_ResNet/~/initial_conv/gain (16,)' in report
+  assert 'unexpected: CIFAR_ResNet/~/initial_conv/scale (16,)' in report
+  assert 'conv0/bias (5,), needs (16,)' in report
+
+
+def test_a_head_of_another_width_does_not_pass_as_a_new_one(tmp_path):
+  """Only the number of classes may differ where the head is kept."""
+  weights = given(num_classes=10)
+  leaves = dict(match.flatten(weights.params))
+  leaves[f'{HEAD}/w'] = leaves[f'{HEAD}/w'][1:]
+  path = write(tmp_path, weights._replace(params=match.unflatten(leaves)))
+  with pytest.raises(match.Mismatch, match='linear/w'):
+    started(path)
+
+
+@pytest.mark.parametrize(
+  'values, message',
+  [
+    ({'model__activation': 'silu'}, "made with activation='relu'"),
+    ({'model__alpha': 0.5}, 'made with alpha=0.2'),
+    ({'model__name': 'cifar_resnet_32'}, 'holds cifar_resnet_20'),
+  ],
+)
+def test_weights_of_another_function_are_refused(tmp_path, values, message):
+  with pytest.raises(ValueError, match=message):
+    started(write(tmp_path, given()), **values)
+
+
+def test_what_changes_training_alone_may_differ(tmp_path):
+  _, after = started(write(tmp_path, given()), model__stochdepth_rate=0.1)
+  assert after.params
+
+
+def test_folded_weights_are_refused(tmp_path):
+  path = write(tmp_path, folding.fold_weights(given()))
+  with pytest.raises(ValueError, match='folded, for inference'):
+    started(path)
+  with pytest.raises(ValueError, match='folded, for inference'):
+    finetune.complete(open_recipe(path))
+
+
+def open_recipe(path, **data):
+  config = recipe_file.get_config()
+  config.weights = path
+  config.data.num_train, config.data.num_classes = 500, 3
+  for key, value in data.items():
+    config.data[key] = value
+  return config
+
+
+def test_the_weights_complete_the_recipe(tmp_path):
+  weights = given(
+    eval_image_size=8, eval_preprocessing='none', mean=[1, 2, 3], std=[4, 5, 6]
+  )
+  config = open_recipe(write(tmp_path, weights))
+  finetune.complete(config)
+  resolved = config.copy_and_resolve_references()
+  assert resolved.model.name == 'cifar_resnet_20'
+  assert resolved.model.widths == (16, 16, 32)
+  assert resolved.model.normalizer == 'nf'
+  assert resolved.model.drop_rate == 0.0  # the recipe's own
+  assert resolved.data.eval_image_size == resolved.data.train_image_size == 8
+  assert resolved.data.eval_preprocessing == 'none'
+  assert resolved.data.mean == (1, 2, 3) and resolved.data.std == (4, 5, 6)
+  assert resolved.num_steps == 500 * 20 // 32
+
+
+def test_published_sizes_and_constants_stand_in_where_a_file_is_silent(
+  tmp_path, monkeypatch
+):
+  weights = files.Weights({}, {}, 'nfnet_f1', 1000)
+  monkeypatch.setattr(
+    finetune.pretrained,
+    'read',
+    lambda path: finetune.pretrained.Pretrained(weights, 'ours'),
+  )
+  config = open_recipe('F1_haiku.npz', eval_image_size=400)
+  finetune.complete(config)
+  assert config.data.train_image_size == 224  # PAPER_FACTS 1.3
+  assert config.data.eval_image_size == 400  # as the user set it
+  assert config.data.eval_preprocessing == 'resize_crop_32'
+  np.testing.assert_allclose(config.data.mean[0] / 255, 0.485)
+
+
+def test_the_data_complete_the_recipe(tmp_path):
+  config = open_recipe(write(tmp_path, given()), name='digits')
+  config.data.num_train = config.data.num_classes = 0
+  (line,) = finetune.complete(config)
+  assert (config.data.num_train, config.data.num_classes) == (1438, 10)
+  assert '10 classes, 1438 pictures to train on, 359 to test on' in line
+
+
+def test_a_recipe_that_leaves_nothing_open_stays_as_it_is():
+  config = tiny.config()
+  before = config.to_json()
+  assert finetune.complete(config) == [] and config.to_json() == before
+
+
+def test_a_run_that_began_needs_its_file_no_more(tmp_path):
+  path = write(tmp_path, given(eval_image_size=8, mean=[1, 2, 3]))
+  first = open_recipe(path)
+  finetune.complete(first, tmp_path / 'run')
+  folder = results.RunFolder(tmp_path / 'run')
+  folder.write_config(first.copy_and_resolve_references().to_dict())
+  (tmp_path / 'weights.safetensors').unlink()
+  again = open_recipe(path)
+  finetune.complete(again, tmp_path / 'run')
+  folder.check_same_run(again.copy_and_resolve_references().to_dict())
+  assert folder.read_config()['weights'] == path
+  with pytest.raises(FileNotFoundError, match='weights.safetensors'):
+    finetune.complete(open_recipe(path), tmp_path / 'other')
+
+
+def test_a_checkpoint_comes_before_the_weights(tmp_path):
+  path = write(tmp_path, given())
+  config = tiny.config(weights=path)
+  run = running.set_up(config, tmp_path / 'run')
+  _, _, state = tiny.network_and_state(config)
+  checkpoints = checkpoint.Checkpoints(tmp_path / 'run')
+  checkpoints.save(3, state._replace(step=np.int32(3)))
+  checkpoints.wait()
+  (tmp_path / 'weights.safetensors').unlink()
+  restored, first_step = running.initial_state(run, checkpoints)
+  checkpoints.close()
+  assert first_step == 3
+  assert_equal(restored.params, state.params, match.flatten(state.params))
+
+
+def test_a_recipe_that_starts_from_weights_asks_for_them():
+  with pytest.raises(ValueError, match='--config.weights=FILE'):
+    finetune.complete(recipe_file.get_config())
+
+
+def test_weights_that_name_no_network_are_refused(tmp_path):
+  weights = files.Weights({'net/~/linear': {'w': np.zeros((2, 2))}}, {})
+  path = write(tmp_path, weights)
+  with pytest.raises(ValueError, match='does not say of which network'):
+    finetune.complete(open_recipe(path))
+
+
+def test_presets_are_appendix_a5s():
+  """PAPER_FACTS 2.5: the plain schedule, and the one with SAM."""
+  plain, with_sam = (recipe_file.get_config(p) for p in ('a5', 'a5_sam'))
+  for config in (plain, with_sam):
+    assert config.batch_size == 2048 and config.num_steps == 15_000
+    assert config.schedule.warmup_steps == 5000
+    assert config.learning_rate == 0.1 and config.ema.decay == 0.9999
+  assert plain.sam.rho == plain.optimizer.weight_decay == 0
+  assert with_sam.sam.rho == 0.05 and with_sam.optimizer.weight_decay == 1e-5
+  assert with_sam.model.drop_rate == 0.25
+  assert with_sam.model.stochdepth_rate == 0.1
+  with pytest.raises(ValueError, match='no preset'):
+    recipe_file.get_config('a6')
+
+
+@pytest.mark.parametrize(
+  'pictures, steps', [(8, 100), (160, 100), (1600, 1000)]
+)
+def test_the_small_preset_takes_at_least_100_steps(pictures, steps):
+  config = recipe_file.get_config()
+  config.data.num_train = pictures
+  assert config.num_steps == steps
+  assert config.schedule.warmup_steps == round(steps / 3)
+  config.num_steps = 60
+  assert config.schedule.warmup_steps == 20
+
+
+def test_the_caltech_recipe_counts_what_its_split_holds():
+  import json
+  import pathlib
+
+  from nfnets import data
+
+  path = pathlib.Path(data.__file__).parent / 'caltech101_split.json'
+  split = json.loads(path.read_text())
+  classes, (first, last) = len(split['classes']), split['train']
+  config = finetune_caltech101.get_config()
+  assert config.data.num_classes == classes
+  assert config.data.num_train == classes * (last - first + 1)
+  assert isinstance(config, ConfigDict) and config.is_locked
