@@ -1,0 +1,111 @@
+"""Traced functions as ONNX graphs, against the functions themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from nfnets.models import activations, convolution, stages
+from nfnets.weights import onnx_rules
+
+pytest.importorskip('onnx', reason='pip install -r requirements-export.txt')
+onnxruntime = pytest.importorskip('onnxruntime')
+
+SHAPE = (1, 7, 6, 4)
+KERNEL = np.random.RandomState(1).randn(3, 3, 2, 6).astype(np.float32)
+FUNCTIONS = {
+  'grouped convolution': lambda x: convolution.conv2d(x, KERNEL, (2, 2), 2),
+  'symmetric padding': lambda x: convolution.conv2d(
+    convolution.pad_symmetrically(x, 3, 2, 'symmetric'), KERNEL, (2, 2), 2
+  )[:, :4, :3],
+  'mean of the pixels there are': stages.avg_pool,
+  'maximum': stages.max_pool,
+  'maximum, symmetric': lambda x: stages.max_pool(x, 'symmetric'),
+  'gate': lambda x: x * jax.nn.sigmoid(jnp.mean(x, (1, 2)))[:, None, None],
+  'batch statistics': lambda x: (x - 0.5) * lax.rsqrt(jnp.square(x) + 1),
+  'subsampling and zero channels': lambda x: jnp.pad(
+    x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 3))
+  ),
+  'the CPU has its own': lambda x: lax.platform_dependent(
+    x, cpu=jnp.sin, default=jnp.tanh
+  ),
+}
+# Their operations occur in no network here.
+REFUSED = ('glu', 'log_softmax', 'log_sigmoid', 'softplus')
+
+
+def run(function, images, is_any_batch=True):
+  """What onnxruntime makes of the sums over height and width."""
+
+  def to_rows(x):
+    return jnp.sum(function(x), (1, 2))
+
+  traced = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+  model = onnx_rules.convert(to_rows, traced, is_any_batch)
+  session = onnxruntime.InferenceSession(
+    model.SerializeToString(), providers=['CPUExecutionProvider']
+  )
+  (found,) = session.run(['logits'], {'images': images})
+  return found, np.asarray(to_rows(images))
+
+
+def images(batch=3):
+  return np.random.RandomState(0).randn(batch, *SHAPE[1:]).astype(np.float32)
+
+
+@pytest.mark.parametrize('name', [n for n in FUNCTIONS if 'CPU' not in n])
+def test_a_networks_pieces_are_written_for_any_batch(name):
+  found, wanted = run(FUNCTIONS[name], images())
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'name', [n for n in activations.FUNCTIONS if n not in REFUSED]
+)
+def test_activations_are_written(name):
+  found, wanted = run(activations.get(name), images())
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_an_operation_without_a_rule_is_refused_in_a_line(name):
+  with pytest.raises(ValueError, match='choose stablehlo') as error:
+    run(activations.get(name), images())
+  assert '\n' not in str(error.value)
+
+
+def test_of_a_choice_by_platform_the_default_is_written():
+  found, _ = run(FUNCTIONS['the CPU has its own'], images())
+  np.testing.assert_allclose(
+    found, np.tanh(images()).sum((1, 2)), rtol=1e-5, atol=1e-5
+  )
+
+
+def test_what_depends_on_no_input_is_computed_at_once():
+  model = onnx_rules.convert(
+    lambda x: jnp.sum(x * jnp.exp(jnp.arange(4.0))[None, None, None], (1, 2)),
+    jax.ShapeDtypeStruct(SHAPE, np.float32),
+    True,
+  )
+  kinds = [node.op_type for node in model.graph.node]
+  assert kinds == ['Mul', 'ReduceSum', 'Identity']
+
+
+@pytest.mark.parametrize(
+  'function',
+  [
+    lambda x: jnp.sum(
+      convolution.conv2d(x, KERNEL, groups=2), 3, keepdims=True
+    ),
+    lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
+    lambda x: lax.conv_general_dilated(
+      x, KERNEL, (1, 1), ((1, 1), (1, 1)), (2, 2), None,
+      ('NHWC', 'HWIO', 'NHWC'), feature_group_count=2,
+    ),
+    lambda x: jnp.broadcast_to(jnp.sum(x), x.shape),
+  ],
+)  # fmt: skip
+def test_a_form_that_no_rule_expects_is_refused_not_written_wrongly(function):
+  with pytest.raises(ValueError, match='choose stablehlo'):
+    run(function, images(1), False)
