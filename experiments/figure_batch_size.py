@@ -50,7 +50,10 @@ PAPER = {
   for arm, numbers in FIGURE.items()
   for batch, number in zip(BATCHES, numbers)
 }
-SCALES = _papers.scales([row for row in RUNS if '_50_' in row])
+SCALES = _papers.scales(
+  [f'{arm}_50_bs{batch}' for batch in (4096, 1024, 2048) for arm in ARMS]
+)
+DIVISOR = SCALES['cifar']['batch']
 GMACS = {'50': 4.09, '200': 15.01}  # at 224 pixels
 
 
@@ -88,10 +91,10 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
         label=f'{label}, {depth} layers',
       )  # fmt: skip
     rows = [(b, small.get(f'{arm}_50_bs{b}')) for b in BATCHES]
-    points = [(b // 32, row.mean) for b, row in rows if row and row.values]
+    points = [(b // DIVISOR, row.mean) for b, row in rows if row and row.values]
     for batch, row in rows:
       if row and row.diverged:
-        right.plot(batch // 32, 10, 'x', color=f'C{index}')
+        right.plot(batch // DIVISOR, 10, 'x', color=f'C{index}')
     if points:
       right.plot(*zip(*points), 'o-', color=f'C{index}', label=label)
   left.set_title("paper A's Figure 2a, digitised", fontsize=10)
@@ -128,4 +131,6 @@ def _scaled(rows: _papers.Rows) -> str:
     for arm, label in LABELS.items()
   }
   numbers = ', '.join(f'{label} {text}' for label, text in at.items())
-  return f'at the largest batch (128 for 4,096): {numbers} (% top-1).'
+  return (
+    f'at the largest batch ({4096 // DIVISOR} for 4,096): {numbers} (% top-1).'
+  )

@@ -35,7 +35,10 @@ RUNS = {
   for clipping in CLIPPINGS
 }
 PAPER: dict[str, tuple] = {}
-SCALES = _papers.scales(RUNS)
+SCALES = _papers.scales(
+  [row for row in RUNS if row.startswith(('bs1024', 'bs4096'))]
+)
+DIVISOR = SCALES['cifar']['batch']
 
 
 def get_config(run: str) -> ConfigDict:
@@ -72,7 +75,7 @@ def _plot(rows: _papers.Rows, folder: Any) -> None:
     found = [(c, rows.get(f'bs{batch}_clip{c}')) for c in CLIPPINGS]
     points = [(c, row.mean) for c, row in found if row and row.values]
     if points:
-      label = f'{batch} (here {batch // 32})'
+      label = f'{batch} (here {batch // DIVISOR})'
       axis.plot(*zip(*points), 'o-', color=f'C{index}', label=label)
     for clipping, row in found:
       if row and row.diverged:
@@ -115,7 +118,7 @@ def _full(rows: _papers.Rows) -> tuple[str, str]:
 def _scaled(rows: _papers.Rows) -> str:
   found = {batch: _best(rows, batch) for batch in BATCHES}
   told = '; '.join(
-    f'{best:g} at batch {batch // 32} for {batch} ({top_1:.1f} %)'
+    f'{best:g} at batch {batch // DIVISOR} for {batch} ({top_1:.1f} %)'
     for batch, (best, top_1) in found.items()
     if not math.isnan(best)
   )

@@ -68,7 +68,7 @@ PAPER = {
   for suffix, number in zip(RATES, numbers)
 } | {'nf_288_reg': (79.5, 'S', 'Table 1')}
 SCALES = _papers.scales(
-  [f'{arm}_50{suffix}' for arm in BASES for suffix in RATES]
+  [f'{arm}_50{suffix}' for suffix in RATES for arm in BASES], batch=16
 )
 GMACS = {'50': 4.09, '101': 7.80, '152': 11.51, '200': 15.01, '288': 21.56}
 

@@ -33,7 +33,7 @@ PAPER = {
   'bn_bs4': (55.7, 'S', 'Table 2'),
 }
 SCALES = _papers.scales(
-  RUNS, batch=1, num_epochs=4.0, note=', learning rate 0.1 x batch / 256'
+  RUNS, batch=1, num_epochs=2.0, note=', learning rate 0.1 x batch / 256'
 )
 
 
