@@ -103,6 +103,7 @@ def test_what_depends_on_no_input_is_computed_at_once():
       x, KERNEL, (1, 1), ((1, 1), (1, 1)), (2, 2), None,
       ('NHWC', 'HWIO', 'NHWC'), feature_group_count=2,
     ),
+    lambda x: lax.scan(lambda x, _: (x + 1, None), x, length=2)[0],
     lambda x: jnp.broadcast_to(jnp.sum(x), x.shape),
   ],
 )  # fmt: skip

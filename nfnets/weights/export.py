@@ -25,6 +25,7 @@ FORMATS = ('stablehlo', 'onnx')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 TOLERANCE = 1e-4  # of the largest logit, between two float32 programs
+_TRAINING = ('remat', 'scan')  # they change no result
 _CHECKED_BATCHES = (1, 3)  # where any size is promised
 _PROTOBUF = 2**31 - 2**24  # bytes; the format's limit, less the graph
 
@@ -114,9 +115,8 @@ def describe(
 
 def inference(weights: files.Weights) -> Callable[..., jax.Array]:
   """A function of leaves by path, and images `[N, H, W, 3]`, to logits."""
-  network = models.create(
-    weights.model, weights.num_classes, **weights.overrides
-  )
+  overrides = {k: x for k, x in weights.overrides.items() if k not in _TRAINING}
+  network = models.create(weights.model, weights.num_classes, **overrides)
 
   def logits(leaves: dict[str, Any], images: jax.Array) -> jax.Array:
     state = {p: x for p, x in leaves.items() if p.startswith(files.STATE)}

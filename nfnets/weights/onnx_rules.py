@@ -72,8 +72,8 @@ def _apply(
   if name == 'cond' and operands[0].constant is not None:
     branch = params['branches'][int(operands[0].constant)]
     return _run(graph, branch.jaxpr, branch.consts, operands[1:])
-  inner = params.get('jaxpr', params.get('call_jaxpr'))
-  if inner is not None:
+  if name in _CALLS:
+    inner = params.get('jaxpr', params.get('call_jaxpr'))
     return _run(graph, inner.jaxpr, inner.consts, operands)
   if all(operand.constant is not None for operand in operands):
     outputs = primitive.bind(*[x.constant for x in operands], **params)
@@ -249,6 +249,7 @@ def _require(holds: bool, what: str) -> None:
     raise ValueError(f'ONNX is written of {what}: choose stablehlo')
 
 
+_CALLS = ('custom_jvp_call', 'custom_vjp_call', 'jit', 'pjit')
 _ELEMENTWISE = {
   'abs': 'Abs',
   'add': 'Add',
