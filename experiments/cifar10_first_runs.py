@@ -45,6 +45,23 @@ def get_config(run: str) -> ConfigDict:
   return config
 
 
+def verdict(records: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+  """Whether both arms end far above chance (10 %)."""
+  top_1 = {
+    record['row']: 100 * record['summary'].get('eval/top_1', nan)
+    for record in records
+  }
+  if set(top_1) != set(RUNS):
+    return 'not run', 'Both arms are not there.'
+  told = ', '.join(f'{row} {value:.2f} %' for row, value in top_1.items())
+  learns = all(value > 50 for value in top_1.values())
+  return 'borne out' if learns else 'not borne out', (
+    f'Both arms learn in 3 epochs: {told}.'
+    if learns
+    else f'Not both arms learn in 3 epochs: {told}.'
+  )
+
+
 def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
   """Draws `curves.png` in the folder and returns the report as markdown."""
   from matplotlib.figure import Figure

@@ -103,6 +103,30 @@ def measure(config: ConfigDict) -> list[dict]:
   ]
 
 
+def verdict(records: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+  """Whether each stage's last variance is within 5 % of what is expected."""
+  found = {record['row']: record for record in records}
+  if 'nf' not in found:
+    return 'not run', 'The normalizer-free network is not measured.'
+  ends = {row['stage']: row for row in found['nf']['signals']}  # the last wins
+  ratios = {
+    stage: row['variance'] / row['expected_variance']
+    for stage, row in ends.items()
+  }
+  good = [abs(ratio - 1) <= 0.05 for ratio in ratios.values()]
+  means = [
+    row['squared_mean'] < 0.05 * row['variance'] for row in ends.values()
+  ]
+  word = 'borne out' if all(good + means) else 'mixed'
+  told = ', '.join(f'{ratio:.2f}' for ratio in ratios.values())
+  size = found['nf']['config']['image_size']
+  return word if any(good + means) else 'not borne out', (
+    f'At {size} pixels the variance at the end of the four stages is {told} '
+    'times the expected one; the squared mean is '
+    + ('below 5 % of it in all.' if all(means) else 'not small in all.')
+  )
+
+
 def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
   """Draws `signals.png` in the folder and returns the report as markdown."""
   records = sorted(records, key=lambda r: [*RUNS, r['row']].index(r['row']))

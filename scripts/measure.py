@@ -51,7 +51,7 @@ def measured_experiment(name: str | None) -> Any:
   names = [
     p.stem
     for p in sorted(pathlib.Path('experiments').glob('[!_]*.py'))
-    if '\ndef measure(config' in p.read_text()
+    if '\ndef measure(config: ConfigDict) -> dict[str, Any]:' in p.read_text()
   ]
   if name not in names:
     raise ValueError(f'--experiment={name}: choose one of {", ".join(names)}')

@@ -1,70 +1,134 @@
-"""Writes results/NAME/README.md and its plots from the committed records.
+"""Writes each experiment's report, and the page of them all, from records.
 
   python -m scripts.report [--experiment=NAME]
 
-Exit codes: 0 written, 2 refused.
+Without a name: results/NAME/README.md and plots for every experiment, and
+results/index.html, one file that holds everything. It reads results/NAME/runs/
+and nothing else that was measured. Exit codes: 0 written, 2 refused.
 """
 
 import importlib
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
 
+from experiments import _papers
 from nfnets import records, results
+from nfnets.pages import facts, page, pictures
 
 EXPERIMENT = flags.DEFINE_string(
-  'experiment', None, 'A file in experiments/; default: each with records.'
+  'experiment', None, 'A file in experiments/; default: all, and the page.'
 )
 RESULTS = flags.DEFINE_string('results', 'results', 'Where records are.')
 
 REFUSED = 2
+TITLE = 'Normalizer-free networks: what was claimed and what was found'
+LEAD = (
+  'Each experiment is a claim, a verdict and what it rests on. Every number of '
+  'ours comes from a record in `results/NAME/runs/`, with its configuration '
+  'and hardware; published ones stand beside it with a tag that says how far '
+  'to trust them. "not run" means that no record at that size is there; '
+  'a run that diverged is shown as such, and is in no mean. '
+  '"too short to tell" means fewer updates than the claim is about. '
+  'Scaled-down runs say so and decide nothing about ImageNet. Paper A is arXiv '
+  '2102.06171, paper B arXiv 2101.08692.'
+)
+PARTS = {
+  'The papers': (
+    'signal_propagation', 'table_family', 'table_imagenet', 'figure_latency',
+    'table_ablation', 'figure_batch_size', 'figure_clipping',
+    'section_where_to_clip', 'table_depth', 'table_small_batch',
+    'sam_imagenet',
+  ),
+  'The CIFAR-10 study': (
+    'cifar10_first_runs', 'resnet20_three_ways', 'batchnorm_batch_size',
+    'clipping_threshold', 'agc_sweep', 'where_to_clip', 'learning_rate',
+    'sam_cifar', 'batchnorm_costs', 'nf_resnet50_vs_resnet50', 'he_resnet20',
+  ),
+}  # fmt: skip
+BESIDES = 'Besides'
 
 
 def main(argv: Sequence[str]) -> int:
-  del argv
-  root = pathlib.Path(RESULTS.value)
   names = sorted(p.stem for p in pathlib.Path('experiments').glob('[!_]*.py'))
-  if EXPERIMENT.value and EXPERIMENT.value not in names:
-    print(
-      f'error: --experiment={EXPERIMENT.value}: choose one of '
-      f'{", ".join(names)}',
-      file=sys.stderr,
-    )
+  root = pathlib.Path(RESULTS.value)
+  try:
+    if len(argv) > 1:
+      raise ValueError(f'unexpected argument {argv[1]!r}; flags start with --')
+    if EXPERIMENT.value:
+      write_one(EXPERIMENT.value, names, root)
+    else:
+      write_all(names, root)
+  except (ValueError, OSError) as error:
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     return REFUSED
-  for name in [EXPERIMENT.value] if EXPERIMENT.value else names:
-    found = records.read_all(root, name)
-    if found:
-      module = importlib.import_module(f'experiments.{name}')
-      body = module.report(found, root / name)
-      text = page(module, found, body)
-      results.write_atomically(root / name / 'README.md', text)
-      print(f'{root / name / "README.md"}: {len(found)} records')
-    elif EXPERIMENT.value:
-      print(f'error: {root / name} holds no records', file=sys.stderr)
-      return REFUSED
   return 0
 
 
-def page(module: Any, found: Sequence[Mapping[str, Any]], body: str) -> str:
-  """The report with its claim, hardware and commands."""
-  machines = sorted(
-    {
-      f'{r["hardware"]["device_count"]} x {r["hardware"]["device"]} '
-      f'({r["hardware"]["cpu"]}, {r["hardware"]["cores"]} cores), '
-      f'jax {r["versions"]["jax"]}'
-      for r in found
-    }
+def write_one(name: str, names: Sequence[str], root: pathlib.Path) -> None:
+  """Writes one experiment's README.md and plots."""
+  if name not in names:
+    raise ValueError(f'--experiment={name}: choose one of {", ".join(names)}')
+  if not records.read_all(root, name):
+    raise ValueError(f'{root / name} holds no records')
+  section_of(name, root)
+  print(root / name / 'README.md')
+
+
+def write_all(names: Sequence[str], root: pathlib.Path) -> None:
+  """Writes every README.md and the page."""
+  parts = {
+    part: [section_of(name, root) for name in members if name in names]
+    for part, members in PARTS.items()
+  }
+  known = {name for members in PARTS.values() for name in members}
+  rest = [name for name in names if name not in known]
+  parts[BESIDES] = [section_of(name, root) for name in rest]
+  text = page.of(TITLE, LEAD, parts, _papers.OUT_OF_REACH, root)
+  results.write_atomically(root / 'index.html', text)
+  print(f'{root / "index.html"}: {len(names)} experiments, {len(text):,} bytes')
+
+
+def section_of(name: str, root: pathlib.Path) -> page.Section:
+  """Reports one experiment; writes its README.md and its plots."""
+  module = importlib.import_module(f'experiments.{name}')
+  found = records.read_all(root, name)
+  folder = root / name
+  folder.mkdir(parents=True, exist_ok=True)
+  body = 'No record is committed yet.'
+  # What has a cost reports its published numbers before it is run, too.
+  if found or hasattr(module, 'cost'):
+    body = module.report(found, folder)
+  for path in sorted(folder.glob('*.png')):
+    pictures.shrink(path)
+  section = page.Section(
+    name=name,
+    title=module.TITLE,
+    claim=module.CLAIM,
+    verdict=module.verdict(found),
+    body=body,
+    facts=facts_of(module, found),
+    commands=facts.commands(name, module, found),
+    note=facts.note(module),
   )
-  commands = '\n'.join(record['command'] for record in found)
-  return (
-    f'# {module.TITLE}\n\n{module.CLAIM}\n\n{body}\n\n'
-    f'Seeds: {sorted({r["seed"] for r in found})}. '
-    f'Hardware: {"; ".join(machines)}.\n\n'
-    f'```\n{commands}\n```\n\n{module.__doc__.strip()}\n'
-  )
+  results.write_atomically(folder / 'README.md', page.as_markdown(section))
+  return section
+
+
+def facts_of(module: Any, found: Sequence[Any]) -> list[str]:
+  """Seeds, hardware and cost, as far as there are any."""
+  told = []
+  if found:
+    seeds = ', '.join(map(str, sorted({r['seed'] for r in found})))
+    told.append(
+      f'Seeds: {seeds}. Hardware: {"; ".join(facts.hardware(found))}.'
+    )
+  if cost := facts.cost(module, found):
+    told.append(f'Cost: {cost}')
+  return told
 
 
 if __name__ == '__main__':

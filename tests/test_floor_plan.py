@@ -11,9 +11,12 @@ FLOORS = {
   0.0: """variants chips parallel distributed losses results curves
     models.activations models.convolution optim.agc optim.sam optim.ema
     optim.schedules
-    data.sources data.mixing data.image_ops data.crops data.decode""",
+    data.sources data.mixing data.image_ops data.crops data.decode
+    pages.markdown pages.pictures pages.style""",
   0.5: """monitor loggers watch records optim.groups data.randaugment
     data.reader models.layers""",
+  0.7: 'pages.facts pages.page',
+  0.8: 'pages',
   1.0: 'optim.chain optim.observe data.pipeline data.augment',
   1.2: 'data.on_device optim.audit',
   1.4: 'models.kit models.stages',
