@@ -90,7 +90,8 @@ def probe(
   line = json.dumps({'step': steps, 'time': round(time.time(), 3), **scores})
   results.write_atomically(folder.path / 'metrics.jsonl', f'{line}\n')
   names = recipe.sources_of(config)[0].class_names
-  files.write(folder.path / WEIGHTS, _with_head(weights, linear, list(names)))
+  probed = _with_head(config, weights, linear, list(names))
+  files.write(folder.path / WEIGHTS, probed)
   summary = {'status': 'finished', 'step': steps, 'l2': l2, **scores}
   folder.write_summary(summary)
   return summary
@@ -201,7 +202,7 @@ def _minimize(
   start: Linear, features: jax.Array, targets: jax.Array, l2: jax.Array
 ) -> tuple[Linear, jax.Array]:
   def objective(linear: Linear) -> jax.Array:
-    logits = features @ linear.w + linear.b
+    logits = features @ linear.w + linear.b[None]
     value = jnp.mean(losses.cross_entropy(logits, targets))
     return value + l2 / 2 * jnp.sum(linear.w**2)
 

@@ -1,0 +1,176 @@
+"""A linear probe: its optimum, its features, its folder."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from nfnets import probe, recipe
+from nfnets.data import augment
+from nfnets.weights import files, match
+
+
+def clusters(count=120, num_classes=3, seed=0):
+  """Features of overlapping clusters, each dimension on its own scale."""
+  random = np.random.RandomState(seed)
+  labels = random.randint(0, num_classes, count)
+  centres = np.random.RandomState(9).standard_normal((num_classes, 5))
+  noise = 1.2 * random.standard_normal((count, 5))
+  scales = np.array([1.0, 100.0, 0.01, 5.0, 1.0])
+  features = (centres[labels] + noise) * scales + 7 * scales
+  return features.astype(np.float32), labels.astype(np.int32)
+
+
+def objective(linear, features, labels, l2):
+  """The penalized loss in NumPy, on standardized features."""
+  mean, std = features.mean(0), features.std(0)
+  logits = features.astype(np.float64) @ linear.w + linear.b
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  w = linear.w * std[:, None]
+  del mean
+  rows = np.arange(len(labels))
+  return -log_p[rows, labels].mean() + l2 / 2 * (w**2).sum()
+
+
+@pytest.mark.parametrize('l2', [1e-3, 0.1])
+def test_the_optimum_is_scikit_learns(l2):
+  from sklearn.linear_model import LogisticRegression
+
+  features, labels = clusters()
+  ours, _ = probe.fit(features, labels, 3, l2)
+  standard = (features - features.mean(0)) / features.std(0)
+  # Its C weighs the summed loss: C = 1 / (l2 N).
+  peer = LogisticRegression(C=1 / (l2 * len(labels)), tol=1e-8, max_iter=5000)
+  peer.fit(standard.astype(np.float64), labels)
+  w = ours.w * features.std(0)[:, None]
+  np.testing.assert_allclose(w, peer.coef_.T, atol=2e-3)
+  theirs = probe.Linear(
+    (peer.coef_ / features.std(0)).T,
+    peer.intercept_ - (peer.coef_ * features.mean(0) / features.std(0)).sum(1),
+  )
+  best = objective(theirs, features, labels, l2)
+  assert objective(ours, features, labels, l2) <= best + 1e-5
+
+
+def test_features_scales_and_offsets_change_no_prediction():
+  features, labels = clusters()
+  plain, _ = probe.fit(features, labels, 3, 0.01)
+  moved = features * np.array([10, 0.1, 3, 1, 2], np.float32) - 4
+  other, _ = probe.fit(moved, labels, 3, 0.01)
+  np.testing.assert_allclose(
+    features @ plain.w + plain.b, moved @ other.w + other.b, atol=1e-2
+  )
+
+
+def test_a_constant_feature_gets_no_weight():
+  features, labels = clusters()
+  features[:, 2] = 3.0
+  linear, _ = probe.fit(features, labels, 3, 0.01)
+  assert np.isfinite(linear.w).all()
+  np.testing.assert_allclose(linear.w[2], 0.0, atol=1e-6)
+
+
+def test_the_penalty_is_chosen_where_it_matters():
+  """60 examples of 5 telling and 60 noisy features: some penalty must help."""
+  features, labels = clusters(60)
+  noise = np.random.RandomState(1).standard_normal((60, 60))
+  noisy = np.concatenate([features, noise], 1).astype(np.float32)
+  l2 = probe.choose_l2(noisy, labels, 3)
+  assert l2 in probe.L2_GRID and l2 > 1e-5
+  assert probe.choose_l2(features[:4], labels[:4], 3) in probe.L2_GRID
+
+
+def test_scores_are_numpys():
+  features, labels = clusters()
+  linear = probe.Linear(
+    np.random.RandomState(0).standard_normal((5, 3)).astype(np.float32),
+    np.zeros(3, np.float32),
+  )
+  logits = features @ linear.w
+  found = probe.score(linear, features, labels)
+  assert found['top_1'] == pytest.approx(np.mean(logits.argmax(1) == labels))
+  assert found['top_5'] == 1.0  # of three classes
+
+
+@pytest.fixture(scope='module')
+def setting(tmp_path_factory):
+  """A config whose weights are a tiny network's for 7 other classes."""
+  config = tiny.config(data__num_classes=7)
+  _, _, state = tiny.network_and_state(config)
+  overrides = config.model.to_dict()
+  name = overrides.pop('name')
+  path = tmp_path_factory.mktemp('probe') / 'weights.safetensors'
+  weights = files.Weights(state.params, {}, name, 7, overrides)
+  files.write(path, weights)
+  return tiny.config(weights=str(path), eval_batch_size=359), weights
+
+
+@pytest.fixture(scope='module')
+def done(setting, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run')
+  return folder, probe.probe(setting[0], folder, l2=0.01)
+
+
+def test_features_are_the_networks_pool_up_to_a_factor(setting, done):
+  config, weights = setting
+  with np.load(done[0] / 'features.npz') as file:
+    features, labels = file['test_features'], file['test_labels']
+  _, source = recipe.sources_of(config)
+  assert len(labels) == len(source)
+  images = np.stack([source[i]['image'] for i in range(4)])
+  images = augment.normalize(
+    images.astype(np.float32), config.data.mean, config.data.std
+  )
+  network = recipe.network_of(tiny.config(data__num_classes=7))
+  outputs, _ = jax.jit(network.apply, static_argnums=4)(
+    weights.params, {}, None, images, False
+  )
+  pool = np.asarray(outputs['pool'])
+  ratio = pool.sum() / features[:4].sum()  # the activation's gamma
+  np.testing.assert_allclose(features[:4] * ratio, pool, rtol=1e-3, atol=1e-4)
+  assert [source[i]['label'] for i in range(4)] == list(labels[:4])
+
+
+def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
+  setting, done
+):
+  config, _ = setting
+  folder, summary = done
+  assert summary['status'] == 'finished'
+  assert summary['eval/top_1'] > 0.5  # digits, on random features
+  written = json.loads((folder / 'summary.json').read_text())
+  assert written['eval/top_1'] == summary['eval/top_1']
+  (row,) = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
+  assert row['eval/top_1'] == summary['eval/top_1']
+  found = files.load(folder / probe.WEIGHTS)
+  assert found.num_classes == 10 and found.overrides['folded']
+  from nfnets import evaluate
+
+  scores = evaluate.evaluate_weights(config, {'eval': found}, fold=True)
+  assert scores['eval/top_1'] == pytest.approx(summary['eval/top_1'])
+  assert scores['eval/loss'] == pytest.approx(summary['eval/loss'], rel=1e-3)
+
+
+def test_features_are_computed_once(setting, done, monkeypatch):
+  folder, summary = done
+  monkeypatch.setattr(probe, 'features_of', None)  # can't be called
+  (folder / 'summary.json').unlink()
+  assert probe.probe(setting[0], folder, l2=0.01) == summary
+  with pytest.raises(ValueError, match="another config's run.*l2"):
+    probe.probe(setting[0], folder)
+
+
+def test_a_probe_needs_weights(tmp_path):
+  with pytest.raises(ValueError, match='--config.weights=FILE'):
+    probe.probe(tiny.config(), tmp_path)
+  with pytest.raises(ValueError, match='must be 0 or more'):
+    probe.fit(*clusters(), 3, -1.0)
+
+
+def test_the_head_alone_is_new(setting, done):
+  _, weights = setting
+  found = match.flatten(files.load(done[0] / probe.WEIGHTS).params)
+  assert found['CIFAR_ResNet/~/linear/w'].shape == (32, 10)
+  assert weights.params['CIFAR_ResNet/~/linear']['w'].shape == (32, 7)
