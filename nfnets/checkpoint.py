@@ -1,11 +1,14 @@
 """Save and restore a run's state: the only file that knows orbax.
 
-A checkpoint holds whole host arrays, no layout: any number of devices and
-processes reads it.
+A checkpoint holds whole arrays, no layout: any number of devices and processes
+reads it. Each of several processes writes its share of every array, and one of
+them declares the whole complete.
 """
 
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,14 +26,19 @@ class Checkpoints:
   Args:
     workdir: the run's folder.
     keep: how many of the newest stay.
+    read_only: write nothing, not even the folder.
   """
 
-  def __init__(self, workdir: pathlib.Path, keep: int = 2):
+  def __init__(
+    self, workdir: pathlib.Path, keep: int = 2, read_only: bool = False
+  ):
     self._path = pathlib.Path(workdir).absolute() / 'checkpoints'
-    self._manager = ocp.CheckpointManager(
-      self._path,
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=None if read_only else keep,
+      create=not read_only,
+      read_only=read_only,
     )
+    self._manager = ocp.CheckpointManager(self._path, options=options)
     self._damaged: list[int] = []
 
   def save(self, step: int, state: Tree) -> None:
@@ -38,13 +46,24 @@ class Checkpoints:
 
     Newer checkpoints that `restore_latest` couldn't read make room: orbax saves
     nothing before them.
+
+    Args:
+      step: the state's.
+      state: replicated; all processes call with equal ones.
+
+    Raises:
+      OSError: this or the last checkpoint could not be written.
     """
-    while self._damaged:
-      self._manager.delete(self._damaged.pop())
-    if step in self._manager.all_steps():
-      return
-    host = parallel.to_host(state)
-    self._manager.save(step, args=ocp.args.StandardSave(host))
+    with self._naming_failures():
+      while self._damaged:
+        self._manager.delete(self._damaged.pop())
+      if step in self._manager.all_steps():
+        return
+      if jax.process_count() > 1:
+        whole = parallel.across_processes(state)
+      else:
+        whole = parallel.to_host(state)
+      self._manager.save(step, args=ocp.args.StandardSave(whole))
 
   def restore_latest(self, like: Tree) -> Tree | None:
     """The newest whole checkpoint as NumPy arrays; None where none is.
@@ -80,11 +99,32 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def wait(self) -> None:
-    """Returns when everything is on disk."""
-    self._manager.wait_until_finished()
+    """Returns when everything is on disk, or raises OSError."""
+    with self._naming_failures():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     self._manager.close()
+
+  @contextlib.contextmanager
+  def _naming_failures(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # orbax raises many kinds
+      whole = max(self._whole_steps(), default=None)
+      left = f'the newest whole one is {whole}' if whole else 'there is none'
+      raise OSError(
+        f'a checkpoint could not be written to {self._path}: '
+        f'{_first_line(error)}; {left}'
+      ) from error
+
+  def _whole_steps(self) -> list[int]:
+    """Of the folder itself; the manager counts what it is still writing."""
+    return (
+      [int(p.name) for p in self._path.glob('*') if p.name.isdigit()]
+      if self._path.exists()
+      else []
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,8 @@ def evaluate(
   eval_step: Callable[..., Any],
   variables: Mapping[str, Any],
   batches: Iterable[Mapping[str, np.ndarray]],
-) -> dict[str, float]:
+  asked_to_stop: Callable[[], bool] | None = None,
+) -> dict[str, float] | None:
   """Averages over all examples of all processes.
 
   Args:
@@ -37,10 +38,13 @@ def evaluate(
   pending = None
   for batch in batches:
     inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
+    if asked_to_stop is not None:
+      inputs |= parallel.vote(asked_to_stop())
     dispatched = eval_step(variables, parallel.shard(inputs))
-    _add(sums, pending)
+    if _add(sums, pending):
+      return None
     pending = dispatched
-  _add(sums, pending)
+  _add(sums, pending)  # complete: a late wish to stop changes nothing
   if not sums or not all(s['count'] for s in sums.values()):
     raise ValueError('nothing to evaluate: the evaluation split is empty')
   return {
@@ -145,7 +149,7 @@ def weights_of_run(
     lambda key: step.init_state(run_config, network, optimizer, key),
     jax.random.key(0),
   )
-  checkpoints = checkpoint.Checkpoints(folder.path, run_config.keep_checkpoints)
+  checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
   state = checkpoints.restore_latest(shapes)
   checkpoints.close()
   if state is None:
@@ -175,11 +179,18 @@ def device_batch_multiple(batch_size: int, process_count: int) -> int:
   return per_device * devices
 
 
-def _add(sums: dict[str, dict[str, float]], pending: Any) -> None:
-  """Waits for a step's sums while the next one runs, and adds them."""
+def _add(sums: dict[str, dict[str, float]], pending: Any) -> bool:
+  """Waits for a step's sums while the next one runs, and adds them.
+
+  Returns:
+    Whether a process asked to stop.
+  """
   if pending is None:
-    return
-  for prefix, values in parallel.to_host(pending).items():
+    return False
+  found = parallel.to_host(pending)
+  stop = found.pop('stop', 0)
+  for prefix, values in found.items():
     mine = sums.setdefault(prefix, dict.fromkeys(values, 0.0))
     for name, value in values.items():
       mine[name] += float(value)
+  return bool(stop > 0)

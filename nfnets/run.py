@@ -1,5 +1,6 @@
-"""A run's parts, checked: data, network, first state, batches, loggers."""
+"""A run's parts, checked: data, network, first state, steps."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,23 +13,38 @@ from ml_collections import ConfigDict
 
 from nfnets import (
   checkpoint,
-  curves,
-  evaluate,
+  distributed,
   finetune,
+  loggers,
   monitor,
   parallel,
+  preflight,
   recipe,
   results,
   step,
 )
+from nfnets import evaluate as evaluating
 from nfnets.data import on_device, pipeline, sources
-from nfnets.optim import observe as observing
+
+
+class Options(NamedTuple):
+  """What changes how a run goes, and no number of it.
+
+  Attributes:
+    missing_after: seconds of silence after which the other processes give one
+      up.
+    profile_steps: (A, B): steps A to B - 1 are traced.
+  """
+
+  missing_after: float = distributed.MISSING_AFTER
+  profile_steps: tuple[int, int] | None = None
 
 
 class Run(NamedTuple):
   """A checked run, nothing compiled yet."""
 
   config: ConfigDict
+  options: Options
   folder: results.RunFolder
   train_source: sources.Source
   eval_source: sources.Source
@@ -38,23 +54,65 @@ class Run(NamedTuple):
   skipped: dict[str, str]  # unreadable examples: where, and why
 
 
-def set_up(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
-  """Checks everything that can be checked without compiling."""
+def set_up(
+  config: ConfigDict,
+  workdir: str | os.PathLike[str],
+  options: Options = Options(),  # noqa: B008
+) -> Run:
+  """Checks everything that can be checked without compiling.
+
+  Raises:
+    ValueError: on every process, where one of them finds something wrong.
+  """
+  run, problem = None, None
+  try:
+    run = _set_up(config, workdir, options)
+  except (ValueError, TypeError, OSError) as error:
+    problem = error
+  distributed.agree_on_problem(problem)
+  preflight.check(
+    run.folder, config, [len(run.train_source), len(run.eval_source)]
+  )
+  if jax.process_index() == 0:
+    run.folder.write_config(config.to_dict())
+  return run
+
+
+def _set_up(
+  config: ConfigDict, workdir: str | os.PathLike[str], options: Options
+) -> Run:
   recipe.check(config, jax.device_count(), jax.process_count())
   network = recipe.network_of(config)
   optimizer = recipe.optimizer_of(config)
   if config.wandb:
-    results.need_wandb()
+    loggers.need_wandb()
   # Networks check their arguments when they are traced.
   shapes = jax.eval_shape(
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
   )
   train_source, eval_source = recipe.sources_of(config)
   folder = results.RunFolder(workdir)
+  folder.check_writable()
   folder.check_same_run(config.to_dict())
   return Run(
-    config, folder, train_source, eval_source, network, optimizer, shapes, {}
+    config,
+    options,
+    folder,
+    train_source,
+    eval_source,
+    network,
+    optimizer,
+    shapes,
+    {},
   )
+
+
+@contextlib.contextmanager
+def open_checkpoints(run: Run) -> Iterator[checkpoint.Checkpoints]:
+  with contextlib.closing(
+    checkpoint.Checkpoints(run.folder.path, run.config.keep_checkpoints)
+  ) as checkpoints:
+    yield checkpoints
 
 
 def initial_state(
@@ -68,6 +126,11 @@ def initial_state(
   if state is None:
     state = parallel.to_host(jax.jit(init)(key))
     state = finetune.start(run.config, state, run.train_source.class_names)
+  steps = distributed.exchange(int(state.step))
+  if len(set(steps)) > 1:
+    raise ValueError(
+      f'processes found checkpoints of different steps, in their order: {steps}'
+    )
   # Copies: the step donates every leaf, and two leaves may share a buffer.
   state = jax.tree.map(np.array, state)
   return parallel.replicate(state), int(state.step)
@@ -108,65 +171,50 @@ def train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
     yield {name: batch[name] for name in ('images', 'labels')}
 
 
-def evaluation(
-  run: Run, eval_step: Any, state: step.TrainState
-) -> dict[str, float]:
+def evaluate(
+  run: Run,
+  eval_step: Any,
+  state: step.TrainState,
+  interrupts: monitor.Interrupts,
+) -> dict[str, float] | None:
+  """The metrics; None if any process is asked to stop meanwhile."""
   config = run.config
-  batches = evaluate.eval_batches(config, run.eval_source, run.skipped)
-  variables = evaluate.variables_of(state, config.ema.mode)
-  return evaluate.evaluate(eval_step, variables, batches)
+  batches = evaluating.eval_batches(config, run.eval_source, run.skipped)
+  variables = evaluating.variables_of(state, config.ema.mode)
+  asked = lambda: bool(interrupts)
+  return evaluating.evaluate(eval_step, variables, batches, asked)
 
 
-def open_loggers(
-  run: Run, console: results.Console, first_step: int
-) -> list[Any]:
-  loggers: list[Any] = [console]
-  if jax.process_index() == 0:
-    path = run.folder.path
-    loggers.append(results.JsonLines(path / 'metrics.jsonl', first_step))
-    loggers.append(results.TensorBoard(path / 'tensorboard', first_step))
-    if run.config.wandb:
-      loggers.append(results.WeightsAndBiases(path, run.config.to_dict()))
-  return loggers
-
-
-def log(loggers: list[Any], step_done: int, row: dict[str, float]) -> None:
-  for logger in loggers:
-    logger.log(step_done, row)
-
-
-def observed_names(run: Run, params: Any) -> list[str]:
-  if not run.config.observe_every:
-    return []
-  shapes = jax.eval_shape(
-    lambda tree: step.observe(run.config, tree, tree), params
+def is_evaluated(run: Run, done: int) -> bool:
+  config = run.config
+  return done == config.num_steps or (
+    done > 0 and done % config.eval_every == 0
   )
-  return sorted(shapes)
 
 
-def warn_of_clipping(
-  config: ConfigDict, console: results.Console, row: dict[str, float]
-) -> None:
-  if config.optimizer.clip == 'agc' and 'agc/clipped_fraction' in row:
-    warning = observing.warning(row, config.optimizer.clipping)
-    if warning:
-      console.print(warning)
+def evaluation_at(run: Run, done: int) -> dict[str, float]:
+  """What an earlier process logged of its evaluation at this step."""
+  rows = [row for row in run.folder.read_metrics() if row['step'] == done]
+  return {
+    key: value
+    for row in rows
+    for key, value in row.items()
+    if key.startswith(('eval/', 'eval_ema/'))
+  }
 
 
-def plot(run: Run, summary: dict[str, Any]) -> None:
-  name, data = run.config.model.name, run.config.data.name
-  rows, path = run.folder.read_metrics(), run.folder.path
-  title = f'{name} on {data}: {summary["status"]} at step {summary["step"]}'
-  curves.plot(rows, path / 'curves.png', title)
-  curves.heat_map(rows, path / 'clipping.png', title)
-
-
-def divergence(
-  meter: monitor.Meter, checkpoints: checkpoint.Checkpoints
-) -> str:
-  saved = checkpoints.latest_step()
-  left = f'checkpoint of step {saved}' if saved else 'no checkpoint'
-  return (
-    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite; '
-    f'the last good state is the {left}'
+def train_step_of(run: Run) -> tuple[Any, Any]:
+  """The mapped train step, and the key (with a set on the device) it takes."""
+  train_step = step.make_train_step(
+    run.config, run.network, run.optimizer, recipe.schedule_of(run.config)
   )
+  key: Any = jax.random.key(run.config.seed)
+  if run.config.data.on_device:
+    train_step, key = step.gathering(train_step), (key, whole_set(run))
+  train_step = parallel.map_step(parallel.voting(train_step))
+  return train_step, parallel.replicate(key)
+
+
+def eval_step_of(run: Run) -> Any:
+  eval_step = step.make_eval_step(run.config, run.network)
+  return parallel.map_eval(parallel.voting(eval_step))

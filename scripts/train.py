@@ -2,9 +2,16 @@
 
 Any value is set by --config.key=value; --print_config shows them all. A run
 goes on from the newest checkpoint in its workdir. Exit codes: 0 finished, 1
-diverged, 2 refused, 75 interrupted and saved (run it again to go on).
+diverged, 2 refused or failed, 69 another process of the run is gone, 75
+interrupted and saved; after the last two run it again to go on.
+
+Several processes, each with its own devices, train as one: by themselves on a
+TPU pod, under SLURM or Open MPI; elsewhere each gets --coordinator_address,
+--num_processes and --process_id, or the variables JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID (scripts.launch starts them).
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +28,32 @@ WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 PRINT_CONFIG = flags.DEFINE_bool(
   'print_config', False, 'Print the resolved config as JSON and stop.'
 )
-
+CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  '',
+  "Where compiled programs are kept; default: in the run's folder; or 'off'.",
+)
+PROFILE = flags.DEFINE_string(
+  'profile_steps',
+  '',
+  'A:B traces steps A to B - 1 for TensorBoard or XProf.',
+)
+DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  None,
+  'Whether to join other processes; default: if there seem to be any.',
+)
+COORDINATOR = flags.DEFINE_string(
+  'coordinator_address', None, 'HOST:PORT of process 0.'
+)
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Of the whole run.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's, from 0.")
+MISSING_AFTER = flags.DEFINE_float(
+  'missing_after',
+  60.0,
+  'Seconds of silence after which the others give a process up.',
+  lower_bound=1,
+)
 TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where a refusal comes from.'
 )
@@ -31,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  from nfnets import results
+  from nfnets import distributed, finetune, results
+  from nfnets.weights import match
 
   try:
     if CONFIG.value is None:
@@ -39,26 +72,68 @@ def main(argv: Sequence[str]) -> int:
     for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
       if not CONFIG.value[key] > 0:
         return refuse(f'config.{key}={CONFIG.value[key]}: must be above 0')
+    distributed.initialize(
+      DISTRIBUTED.value,
+      COORDINATOR.value,
+      NUM_PROCESSES.value,
+      PROCESS_ID.value,
+      MISSING_AFTER.value,
+    )
+    found = finetune.complete(CONFIG.value, WORKDIR.value)
     config = CONFIG.value.copy_and_resolve_references()
     if PRINT_CONFIG.value:
       print(results.dump_json(config.to_dict()), end='')
       return 0
     if not WORKDIR.value:
       return refuse("name the run's folder: --workdir=DIR")
+    import jax
+
     from nfnets import run as running
     from nfnets import train
 
-    run = running.set_up(config, WORKDIR.value)
+    for line in found:
+      print(line)
+    keep_compilations(pathlib.Path(WORKDIR.value))
+    options = running.Options(MISSING_AFTER.value, profile_steps())
+    run = running.set_up(config, WORKDIR.value, options)
     summary = train.train(run)
   except (ValueError, TypeError, OSError) as error:
     if TRACEBACK.value:
       raise
+    if isinstance(error, match.Mismatch):  # a report of several lines
+      print(f'error: {error}', file=sys.stderr)
+      return REFUSED
     return refuse(str(error))
+  if jax.process_index() > 0:
+    return EXIT_CODES[summary['status']]
   if 'eval/top_1' in summary:
     print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
   print(f'curves {run.folder.path.absolute() / "curves.png"}')
   print(f'run folder {run.folder.path.absolute()}')
   return EXIT_CODES[summary['status']]
+
+
+def keep_compilations(workdir: pathlib.Path) -> None:
+  import jax
+
+  if CACHE.value != 'off':
+    path = pathlib.Path(CACHE.value or workdir / 'compilation_cache')
+    jax.config.update('jax_compilation_cache_dir', str(path.absolute()))
+
+
+def profile_steps() -> tuple[int, int] | None:
+  if not PROFILE.value:
+    return None
+  try:
+    first, end = map(int, PROFILE.value.split(':'))
+    if 0 <= first < end:
+      return first, end
+  except ValueError:
+    pass
+  raise ValueError(
+    f'--profile_steps={PROFILE.value}: give the first step and the one after '
+    'the last, as 10:15'
+  )
 
 
 def refuse(why: str) -> int:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from nfnets import recipe, records, results
+from nfnets import loggers, recipe, records, results
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / 'experiments').glob('[!_]*.py'))
@@ -40,7 +40,7 @@ def finished_run(path):
     {'seed': 3, 'data': {'data_dir': '/home/me/data', 'name': 'digits'}}
   )
   folder.write_summary({'status': 'finished', 'step': 20, 'eval/top_1': 0.5})
-  log = results.JsonLines(path / 'metrics.jsonl', 0)
+  log = loggers.JsonLines(path / 'metrics.jsonl', 0)
   for step, loss in ((10, 2.0), (20, 1.0)):
     log.log(step, {'train/loss': loss, 'train/step_seconds': 0.1})
     log.log(step, {'eval/top_1': step / 40, 'eval/loss': loss})

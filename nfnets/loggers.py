@@ -1,0 +1,177 @@
+"""Where a run's metrics go: console, JSON lines, TensorBoard, W&B if asked."""
+
+import importlib.util
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from nfnets import results
+
+Metrics = Mapping[str, float]
+
+
+class Logger(Protocol):
+  """Takes one step's metrics; `close` flushes what is left."""
+
+  def log(self, step: int, metrics: Metrics) -> None: ...
+
+  def close(self) -> None: ...
+
+
+class JsonLines:
+  """Appends `{"step": ..., "time": ..., name: value}` lines.
+
+  A resumed run goes on after `last_step`; lines past it belong to steps that
+  will be taken again and are dropped.
+  """
+
+  def __init__(self, path: pathlib.Path, last_step: int):
+    rows = [
+      row for row in results.read_json_lines(path) if row['step'] <= last_step
+    ]
+    results.write_atomically(
+      path, ''.join(results.dump_line(row) for row in rows)
+    )
+    self._file = path.open('a')
+
+  def log(self, step: int, metrics: Metrics) -> None:
+    row = {'step': step, 'time': round(time.time(), 3), **metrics}
+    self._file.write(results.dump_line(row))
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+class TensorBoard:
+  """Scalars for TensorBoard, through tensorboardX (no TensorFlow)."""
+
+  def __init__(self, path: pathlib.Path, last_step: int):
+    import tensorboardX
+
+    self._writer = tensorboardX.SummaryWriter(
+      str(path), purge_step=last_step + 1
+    )
+
+  def log(self, step: int, metrics: Metrics) -> None:
+    for name, value in metrics.items():
+      self._writer.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+class WeightsAndBiases:
+  """Scalars for Weights & Biases; the `wandb` package is the user's to add."""
+
+  def __init__(self, path: pathlib.Path, config: Mapping[str, Any]):
+    import wandb
+
+    self._run = wandb.init(
+      project='nfnets', dir=str(path), config=dict(config), resume='allow'
+    )
+
+  def log(self, step: int, metrics: Metrics) -> None:
+    self._run.log(dict(metrics), step=step)
+
+  def close(self) -> None:
+    self._run.finish()
+
+
+def need_wandb() -> None:
+  """Raises ValueError if the wandb package isn't installed."""
+  if importlib.util.find_spec('wandb') is None:
+    raise ValueError(
+      'config.wandb is on but the wandb package is missing: '
+      'pip install wandb, or --config.wandb=False'
+    )
+
+
+class Console:
+  """A progress bar on a terminal; elsewhere a plain line per log.
+
+  Args:
+    num_steps: of the whole run.
+    start_step: where this process begins.
+    stream: where to print.
+    quiet: print nothing; another process does.
+  """
+
+  def __init__(
+    self,
+    num_steps: int,
+    start_step: int,
+    stream: Any = None,
+    quiet: bool = False,
+  ):
+    self._num_steps = num_steps
+    self._stream = stream or sys.stdout
+    self._quiet = quiet
+    self._bar = None
+    if not quiet and self._stream.isatty():
+      self._bar, self._task = _progress_bar(num_steps, start_step)
+
+  def advance(self, step: int) -> None:
+    if self._bar is not None:
+      self._bar.update(self._task, completed=step)
+
+  def log(self, step: int, metrics: Metrics) -> None:
+    text = format_metrics(metrics)
+    if not text:
+      return
+    if self._bar is not None and 'train/loss' in metrics:
+      self._bar.update(self._task, completed=step, metrics=text)
+    else:
+      self.print(f'step {step}/{self._num_steps}  {text}')
+
+  def print(self, text: str) -> None:
+    if self._quiet:
+      return
+    if self._bar is not None:
+      self._bar.console.print(text, highlight=False, markup=False)
+    else:
+      print(text, file=self._stream, flush=True)
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.stop()
+
+
+def format_metrics(metrics: Metrics) -> str:
+  """The few figures that a person follows, in one line."""
+  shown = []
+  for name, value in metrics.items():
+    short = name.removeprefix('train/')
+    if short in ('loss', 'learning_rate', 'grad_norm') or short.endswith(
+      '/loss'
+    ):
+      shown.append(f'{short} {value:.4g}')
+    elif short.endswith(('top_1', 'top_5')):
+      shown.append(f'{short} {100 * value:.2f} %')
+    elif short == 'images_per_second':
+      shown.append(f'{value:.4g} images/s')
+    elif short == 'seconds_left':
+      shown.append(f'{_clock(value)} left')
+  return '  '.join(shown)
+
+
+def _progress_bar(num_steps: int, start_step: int) -> tuple[Any, Any]:
+  from rich import progress
+
+  bar = progress.Progress(
+    progress.TextColumn('step {task.completed}/{task.total}'),
+    progress.BarColumn(),
+    progress.TextColumn('{task.fields[metrics]}'),
+    progress.TimeElapsedColumn(),
+  )
+  bar.start()
+  task = bar.add_task('', total=num_steps, completed=start_step, metrics='')
+  return bar, task
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02d}:{seconds:02d}'

@@ -1,0 +1,48 @@
+"""Where metrics go."""
+
+import io
+
+from nfnets import loggers, results
+
+
+def test_metrics_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  log = loggers.JsonLines(path, last_step=0)
+  for step in (10, 20, 30):
+    log.log(step, {'train/loss': 1 / step})
+  log.close()
+  with path.open('a') as file:
+    file.write('{"step": 40, "tra')  # torn by a kill
+  loggers.JsonLines(path, last_step=20).close()
+  rows = results.RunFolder(tmp_path).read_metrics()
+  assert [row['step'] for row in rows] == [10, 20]
+  assert rows[1]['train/loss'] == 0.05
+
+
+def test_off_a_terminal_each_log_is_one_plain_line():
+  stream = io.StringIO()
+  console = loggers.Console(100, 0, stream)
+  console.log(7, {'train/loss': 0.5, 'train/top_1': 0.25, 'agc/x': 1.0})
+  console.log(8, {'agc/x': 1.0})
+  console.close()
+  assert stream.getvalue() == 'step 7/100  loss 0.5  top_1 25.00 %\n'
+
+
+def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  console = loggers.Console(100, 0, Terminal())
+  console.log(
+    50,
+    {
+      'train/loss': 0.5,
+      'train/images_per_second': 1234.0,
+      'train/seconds_left': 75.0,
+    },
+  )
+  task = console._bar.tasks[0]
+  console.close()
+  assert task.completed == 50
+  assert task.fields['metrics'] == 'loss 0.5  1234 images/s  0:01:15 left'
