@@ -53,7 +53,7 @@ class Watch:
     self._index, self._count, self._leave = index, count, leave
     self._interval = timeout / LOOKS
     self._timeout = timeout
-    self._beat = 0
+    self._beat = self._looks = 0
     self._seen: dict[int, str] = {}
     self._silent = dict.fromkeys(range(count), 0)
     self._stop = threading.Event()
@@ -75,9 +75,10 @@ class Watch:
   ) -> None:
     if self._count == 1:
       return
-    if isinstance(error, jax.errors.JaxRuntimeError):
-      # Most likely a collective that lost its partner; the thread finds whom.
-      time.sleep(self._timeout + 2 * self._interval)
+    if _is_collective(error):  # it lost its partner: the thread finds whom
+      enough = self._looks + LOOKS + 2
+      while self._thread.is_alive() and self._looks < enough:
+        time.sleep(self._interval)
     self._stop.set()
     self._thread.join()
     if error is None:
@@ -116,6 +117,7 @@ class Watch:
 
   def _run(self) -> None:
     while not self._stop.wait(self._interval):
+      self._looks += 1
       try:
         self._write(None)
         verdict = self.look()
@@ -144,6 +146,12 @@ class Watch:
 
   def _path(self, index: int) -> pathlib.Path:
     return self._folder / f'{index}.json'
+
+
+def _is_collective(error: BaseException | None) -> bool:
+  """Whether this may come of another process's end."""
+  known = isinstance(error, jax.errors.JaxRuntimeError)
+  return known and 'RESOURCE_EXHAUSTED' not in str(error)
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,8 @@
 """Checkpoints on disk."""
 
+import gc
+import resource
+
 import jax
 import numpy as np
 import pytest
@@ -73,3 +76,54 @@ def test_when_all_are_damaged_the_error_names_them(tmp_path):
   damage(tmp_path / 'checkpoints', 7)
   with pytest.raises(ValueError, match='no readable checkpoint.*checkpoints/2'):
     restore(tmp_path)
+
+
+# Having failed, a read still calls back into orbax's loop, which is over.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_whichever_file_is_cut_short_a_whole_checkpoint_is_used(tmp_path):
+  save(tmp_path, 1, 2)
+  newest = tmp_path / 'checkpoints' / '2'
+  files = [p for p in newest.rglob('*') if p.is_file()]
+  assert len(files) > 4
+  given_way = 0
+  for file in files:
+    whole = file.read_bytes()
+    for size in {0, len(whole) // 2}:
+      file.write_bytes(whole[:size])
+      step = int(restore(tmp_path)['step'])
+      jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(step))
+      given_way += step == 1
+    file.write_bytes(whole)
+  assert given_way > 0
+  assert int(restore(tmp_path)['step']) == 2
+  gc.collect()
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_whole_checkpoint(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  large = tree(1) | {'noise': np.random.RandomState(0).bytes(10**6)}
+  large['noise'] = np.frombuffer(large['noise'], np.uint8)
+  checkpoints.save(1, large)
+  checkpoints.wait()
+  old = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, old[1]))
+  try:
+    with pytest.raises(OSError, match='checkpoints.*newest whole one is 1'):
+      checkpoints.save(2, large)
+      checkpoints.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+  again = checkpoint.Checkpoints(tmp_path)
+  assert again.latest_step() == 1
+  jax.tree.map(
+    np.testing.assert_array_equal, again.restore_latest(large), large
+  )
+  again.save(2, large)
+  again.close()
+
+
+def test_reading_alone_makes_no_folder(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
+  assert checkpoints.restore_latest(tree(0)) is None
+  checkpoints.close()
+  assert not list(tmp_path.iterdir())
