@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from nfnets import models, optim
-from nfnets.optim import audit, chain
+from nfnets.optim import audit, chain, groups
 
 GOLDEN = json.loads(
   (pathlib.Path(__file__).parent / 'golden/optimizer.json').read_text()
@@ -379,9 +379,7 @@ def test_momentum_is_float32_under_bfloat16_gradients():
 
 def test_the_audit_names_every_parameter_once_and_counts_it(network):
   params, _ = network
-  rows = audit.rows(
-    params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01
-  )
+  rows = audit.rows(params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01)
   paths = [path for row in rows for path in row['paths']]
   assert sorted(paths) == sorted(flat(params))
   assert sum(row['parameters'] for row in rows) == sum(
@@ -423,9 +421,7 @@ def test_the_audit_tells_what_the_chain_does(network, unclipped):
 
 def test_the_audit_prints_as_a_table(network):
   params, _ = network
-  rows = audit.rows(
-    params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01
-  )
+  rows = audit.rows(params, learning_rate=1.6, weight_decay=2e-5, clipping=0.01)
   lines = audit.table(rows).splitlines()
   assert len(lines) == 2 + len(rows)
   assert lines[2].split()[:6] == ['head', '1', '24', '2e-05', 'none', '-']
@@ -451,3 +447,76 @@ def test_gains_and_biases_decay_only_if_asked(decayed, share):
   assert found == {'head': 0.1, 'gain_or_bias': share}
   with pytest.raises(ValueError, match="unknown decayed 'some'"):
     optim.sgd(1.0, decayed='some')
+
+
+@pytest.fixture(scope='module')
+def thin(network):
+  """The stem, the first blocks of stages 1 and 2, and the head."""
+  pattern = r'stem_conv\d$|nf_block(_1)?/~/conv[02]$|nf_block$|shortcut|linear$'
+  return [
+    {p: x for p, x in part.items() if re.search(pattern, p)} for part in network
+  ]
+
+
+def frozen_pair(network):
+  """The thin network's parameters and gradients, whole and less the frozen."""
+  params, grads = network
+  is_frozen = jax.tree.map(bool, groups.select(params, ('stem', 'stage_2')))
+
+  def rest(values):
+    kept = {}
+    for path, leaf in flat(values).items():
+      if not flat(is_frozen)[path]:
+        module, _, name = path.rpartition('/')
+        kept.setdefault(module, {})[name] = leaf
+    return kept
+
+  return params, grads, rest
+
+
+@pytest.mark.parametrize('how', ['agc', 'norm', 'layer', 'none'])
+def test_freezing_equals_an_optimizer_that_never_sees_the_frozen(thin, how):
+  """The mask comes before clipping: the global norm leaves the frozen out."""
+  params, grads, rest = frozen_pair(thin)
+  settings = {
+    'weight_decay': 0.1, 'clip': how, 'clipping': 0.3, 'momentum': 0.9,
+  }  # fmt: skip
+  whole = optim.sgd(0.1, frozen=('stem', 'stage_2'), **settings)
+  part = optim.sgd(0.1, **settings)
+  state, part_state = whole.init(params), part.init(rest(params))
+  for _ in range(2):
+    updates, state = whole.update(grads, state, params)
+    expected, part_state = part.update(rest(grads), part_state, rest(params))
+    for path, update in flat(expected).items():
+      np.testing.assert_allclose(
+        flat(updates)[path], update, rtol=1e-6, atol=1e-9
+      )
+  left = flat(updates).keys() - flat(expected).keys()
+  assert left and not any(np.any(flat(updates)[path]) for path in left)
+  after = optax.apply_updates(params, updates)
+  for path in left:
+    assert flat(after)[path].tobytes() == flat(params)[path].tobytes()
+  momenta = sum(x.size for x in jax.tree.leaves(state))
+  assert momenta == sum(x.size for x in jax.tree.leaves(part_state))
+
+
+def test_learning_rate_scales_scale_the_step_of_whom_they_name(small_network):
+  params, grads = small_network
+  settings = {'weight_decay': 0.1, 'clipping': 0.3}
+  plain = optim.sgd(0.1, **settings)
+  scaled = optim.sgd(
+    0.1, learning_rate_scales=(('stem', 0.25), ('linear/w', 10.0)), **settings
+  )
+  expected, found = (clip(o, params, grads) for o in (plain, scaled))
+  for path, update in flat(expected).items():
+    factor = {'NFNet/~/linear/w': 10.0}.get(path, 1.0)
+    factor = 0.25 if 'stem' in path else factor
+    np.testing.assert_allclose(flat(found)[path], factor * update, rtol=1e-6)
+
+
+@pytest.mark.parametrize('key', ['frozen', 'learning_rate_scales'])
+def test_who_is_named_must_be_there_from_the_start(small_network, key):
+  value = {'frozen': ('stage1',), 'learning_rate_scales': (('stage1', 0.1),)}
+  optimizer = optim.sgd(0.1, **{key: value[key]})
+  with pytest.raises(ValueError, match="'stage1' is no label"):
+    optimizer.init(small_network[0])

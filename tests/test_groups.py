@@ -6,6 +6,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nfnets import models
@@ -166,3 +167,51 @@ def test_foreign_networks_have_other_places_and_can_be_headless():
   params = {'dense': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}}
   assert set(jax.tree.leaves(groups.stages(params))) == {'other'}
   assert not any(jax.tree.leaves(groups.select(params, ['head'])))
+
+
+def test_factors_are_one_unless_named_and_the_last_name_counts():
+  params = shapes_of('cifar_resnet_20', normalizer='none')
+  scales = (('stage_1', 0.5), ('head', 10.0), (r'nf_block/|block/~/conv0', 0.1))
+  found = by_path(groups.factors(params, scales, frozen=('stem',)))
+  root = 'CIFAR_ResNet/~'
+  assert found[f'{root}/initial_conv/w'] == 0.0
+  assert found[f'{root}/linear/w'] == 10.0
+  assert found[f'{root}/linear/b'] == 1.0
+  stage_1 = {
+    factor
+    for path, factor in found.items()
+    if by_path(groups.stages(params))[path] == 'stage_1'
+  }
+  assert stage_1 == {0.5, 0.1}
+
+
+@pytest.mark.parametrize(
+  'scales, message',
+  [
+    ((('stage_7', 0.5),), 'stage_7'),
+    ((('stem', 0.0),), 'what shall not move is frozen'),
+    ((('stem', -1.0),), 'above 0'),
+    (('stem',), 'is no pair'),
+  ],
+)
+def test_impossible_factors_are_named(scales, message):
+  params = shapes_of('cifar_resnet_20', normalizer='none')
+  with pytest.raises(ValueError, match=message):
+    groups.factors(params, scales)
+
+
+def test_no_gradient_reaches_what_is_frozen():
+  params = {'net/~/stem_conv': {'w': jnp.ones((2, 2))},
+            'net/~/linear': {'w': jnp.full((2, 2), 3.0)}}  # fmt: skip
+
+  def product(params, frozen=()):
+    frozen = groups.freeze(params, frozen)
+    first, last = (leaves['w'] for leaves in frozen.values())
+    return jnp.sum(first @ last)
+
+  free, fixed = jax.grad(product)(params), jax.grad(product)(params, ('stem',))
+  assert not jnp.any(fixed['net/~/stem_conv']['w'])
+  assert jnp.all(free['net/~/stem_conv']['w'] == 6)
+  np.testing.assert_array_equal(
+    free['net/~/linear']['w'], fixed['net/~/linear']['w']
+  )

@@ -8,6 +8,7 @@ import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfnets import parallel, recipe, step
+from nfnets.optim import groups
 
 
 def all_close(tree, other, rtol=2e-5, atol=2e-6):
@@ -204,3 +205,62 @@ def test_the_state_is_donated():
     parallel.replicate(jax.random.key(0)),
   )
   assert all(x.is_deleted() for x in jax.tree.leaves(before.params))
+
+
+FROZEN = ('stem', 'stage_1')
+
+
+@pytest.mark.parametrize(
+  'normalizer', ['nf', pytest.param('batch', marks=pytest.mark.slow)]
+)
+def test_the_frozen_end_bit_for_bit_as_they_began(normalizer):
+  """Under decay, momentum, averaging, SAM and norm clipping; the rest moves.
+
+  Statistics of batch normalization are no parameters: they follow the data.
+  """
+  config = tiny.config(
+    normalizer,
+    optimizer__frozen=FROZEN,
+    optimizer__clip='norm',
+    optimizer__weight_decay=0.1,
+    optimizer__decayed='all',
+    ema__mode='warmup',
+    sam__rho=0.05,
+  )
+  _, _, before = tiny.network_and_state(config)
+  after, _ = tiny.take_steps(config, jax.devices()[:1])
+  after = parallel.to_host(after)
+  is_frozen = jax.tree.leaves(groups.select(before.params, FROZEN))
+  assert any(is_frozen) and not all(is_frozen)
+  for params in (after.params, after.ema_params):
+    for frozen, old, new in zip(
+      is_frozen, jax.tree.leaves(before.params), jax.tree.leaves(params)
+    ):
+      assert (np.asarray(old).tobytes() == np.asarray(new).tobytes()) == frozen
+  if normalizer == 'batch':
+    old, new = (
+      s.state['CIFAR_ResNet/~/initial_bn/~/mean_ema']['average']
+      for s in (before, after)
+    )
+    assert np.any(old != new)
+
+
+def test_a_frozen_beginning_costs_no_backward_pass():
+  def convolutions(**values):
+    config = tiny.config(**values)
+    network, _, state = tiny.network_and_state(config)
+    gradient = step.make_gradient(config, network)
+    batch = tiny.batch(4)
+    inputs = {
+      'images': jnp.zeros(batch['images'].shape, jnp.float32),
+      'targets': jnp.zeros((4, 10)),
+    }
+    traced = jax.make_jaxpr(gradient)(
+      state.params, state.state, jax.random.key(0), inputs
+    )
+    return str(traced).count('conv_general_dilated[')
+
+  forward_alone = convolutions(optimizer__frozen=('.',))
+  most = convolutions(optimizer__frozen=(*FROZEN, 'stage_2'))
+  some = convolutions(optimizer__frozen=FROZEN)
+  assert forward_alone < most < some < convolutions()
