@@ -11,7 +11,10 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 import tiny_tfds
+
+from nfnets.weights import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -54,8 +57,24 @@ def workspace(tmp_path_factory):
       for i in range(count):
         file = folder / f'{name}_{i}.JPEG'
         file.write_bytes(tiny_tfds.jpeg(i, 40, 50))
+  for name, first in (('cat', 0), ('dog', 20)):
+    (path / 'PHOTOS' / name).mkdir(parents=True)
+    for i in range(5):
+      photo = tiny_tfds.jpeg(first + i, 60, 80)
+      (path / 'PHOTOS' / name / f'{i}.jpg').write_bytes(photo)
+  write_weights(path / 'F0_haiku.npz')
   (path / 'PHOTO.jpg').write_bytes(tiny_tfds.jpeg(20, 60, 80))
   return path
+
+
+def write_weights(path):
+  """A tiny network of ten classes, in the place of the published file."""
+  config = tiny.config()
+  _, _, state = tiny.network_and_state(config)
+  overrides = config.model.to_dict()
+  name = overrides.pop('name')
+  data = {'eval_image_size': 8}
+  files.write(path, files.Weights(state.params, {}, name, 10, overrides, data))
 
 
 def call(workspace, command, extra=''):
@@ -99,6 +118,10 @@ CASES = [
    IMAGENET),
   ('python -m scripts.train --config=configs/nfnet_f0.py '
    '--workdir=runs/f0_folder', IMAGENET + '--config.data.num_classes=2'),
+  ('python -m scripts.train --config=configs/finetune.py',
+   '--config.num_steps=2 --config.batch_size=4 '
+   '--config.schedule.warmup_steps=1'),
+  ('python -m scripts.probe', ''),
   ('python -m scripts.show_batch', ''),
   ('python -m scripts.evaluate', ''),
   ('python -m scripts.convert', ''),
@@ -128,6 +151,14 @@ def test_quick_commands_run(workspace, start, extra):
   assert call(workspace, starting(start), extra)
 
 
+def test_ten_photographs_of_two_classes_get_a_new_head(workspace):
+  said = call(workspace, starting('python -m scripts.probe'))
+  assert '2 classes, 8 pictures to train on, 2 to test on' in said
+  assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
+  weights = files.load(workspace / 'runs' / 'probe' / 'probe.safetensors')
+  assert weights.data['class_names'] == ['cat', 'dog']
+
+
 @pytest.mark.slow
 def test_training_evaluation_and_prediction_commands_run_in_order(workspace):
   for name in ('cifar10', 'imagenet2012'):
@@ -142,6 +173,8 @@ def test_training_evaluation_and_prediction_commands_run_in_order(workspace):
       said = call(workspace, starting(start), extra)
       if 'scripts.train' in start:
         assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
+      if 'finetune' in start:
+        assert 'head: new, 10 classes there, 2 here' in said
       if 'predict' in start:
         assert 'PHOTO.jpg' in said
 
