@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
   config.model.skipinit_gain = 0.0
   config.model.ws_eps = 'published'
   config.model.remat = False
+  config.model.scan = False  # compiles faster, and runs slower on a CPU
 
   config.data = ConfigDict()
   config.data.name = 'cifar10'

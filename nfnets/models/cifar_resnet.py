@@ -40,6 +40,7 @@ class CIFARResNet(hk.Module):
     folded: run weights by `nfnets.weights.fold`; 'nf' alone, inference only.
     cross_replica_axis: see `layers.BatchNorm`.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -58,6 +59,7 @@ class CIFARResNet(hk.Module):
     folded: bool = False,
     cross_replica_axis: str | None = None,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'CIFAR_ResNet',
   ) -> None:
@@ -72,6 +74,7 @@ class CIFARResNet(hk.Module):
     self.activation = activations.get(activation, scaled=False)
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     kit = kits.make('nf', activation, ws_eps, folded=folded)
     if self.is_nf:
@@ -119,7 +122,7 @@ class CIFARResNet(hk.Module):
     else:
       x = self.activation(self.stem(images, is_training))
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     if self.is_nf:
       x = self.activation(x)

@@ -24,6 +24,7 @@ class FixUpResNet(hk.Module):
     drop_rate: dropout on the pooled features; None for the variant's, 0.
     stochdepth_rate: rate that the last block approaches; None for 0.1.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -36,6 +37,7 @@ class FixUpResNet(hk.Module):
     drop_rate: float | None = None,
     stochdepth_rate: float | None = None,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'FixUp_ResNet',
   ) -> None:
@@ -43,6 +45,7 @@ class FixUpResNet(hk.Module):
     self.activation = activations.get(activation, scaled=False)
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     self.initial_conv = layers.Conv2D(
       64, 7, 2, w_init=layers.truncated_fan_in, name='initial_conv'
@@ -70,7 +73,7 @@ class FixUpResNet(hk.Module):
     x = self.initial_conv(images)
     x = stages.max_pool(self.activation(x + _scalar('bias1', x)))
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     key = stages.fold_in(key, sum(map(len, self.blocks)))
     bias2 = _scalar('bias2', x)

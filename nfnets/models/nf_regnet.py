@@ -37,6 +37,7 @@ class NFRegNet(hk.Module):
     folded: run weights by `nfnets.weights.fold`; inference only.
     cross_replica_axis: see `layers.BatchNorm`.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -63,6 +64,7 @@ class NFRegNet(hk.Module):
     folded: bool = False,
     cross_replica_axis: str | None = None,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'NF_RegNet',
   ) -> None:
@@ -73,6 +75,7 @@ class NFRegNet(hk.Module):
     self.activation = kit.activation
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     rounded = functools.partial(_rounded, divisor=channel_divisor)
     widths = [rounded(channels * width) for channels in variant['widths']]
@@ -119,7 +122,7 @@ class NFRegNet(hk.Module):
     key = hk.maybe_next_rng_key()
     x = self.initial_conv(images)
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     x = self.activation(self.final_norm(self.final_conv(x), is_training))
     key = stages.fold_in(key, sum(map(len, self.blocks)))

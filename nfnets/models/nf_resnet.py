@@ -33,6 +33,7 @@ class NFResNet(hk.Module):
       not by its convolution's stride.
     folded: run weights by `nfnets.weights.fold`; inference only.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -55,6 +56,7 @@ class NFResNet(hk.Module):
     pool_shortcut: bool = False,
     folded: bool = False,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'NF_ResNet',
   ) -> None:
@@ -75,6 +77,7 @@ class NFResNet(hk.Module):
     self.activation = kit.activation
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     self.padding = padding
     self.initial_conv = kit.conv(64, 7, 2, name='initial_conv')
@@ -116,7 +119,7 @@ class NFResNet(hk.Module):
     key = hk.maybe_next_rng_key()
     x = stages.max_pool(self.initial_conv(images), self.padding)
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     key = stages.fold_in(key, sum(map(len, self.blocks)))
     result = stages.classify(

@@ -40,6 +40,7 @@ class NFNet(hk.Module):
     folded: run weights by `nfnets.weights.fold`; inference only.
     cross_replica_axis: see `layers.BatchNorm`.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -65,6 +66,7 @@ class NFNet(hk.Module):
     folded: bool = False,
     cross_replica_axis: str | None = None,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'NFNet',
   ) -> None:
@@ -75,6 +77,7 @@ class NFNet(hk.Module):
     self.activation = kit.activation
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     widths = _widths(widths, variant)
     stem = ((16, 2), (32, 1), (64, 1), (widths[0] // 2, 2))
@@ -128,7 +131,7 @@ class NFNet(hk.Module):
     for norm, conv in zip(self.stem_norms, self.stem_convs[1:]):
       x = conv(self.activation(norm(x, is_training)))
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     x = self.final_norm(self.final_conv(x), is_training)
     key = stages.fold_in(key, sum(map(len, self.blocks)))

@@ -30,6 +30,7 @@ class ResNet(hk.Module):
       corrected, as released; 'he' N(0, 2 / fan_in); 'lecun' N(0, 1 / fan_in).
     cross_replica_axis: see `layers.BatchNorm`.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -47,12 +48,14 @@ class ResNet(hk.Module):
     conv_init: str = 'truncated',
     cross_replica_axis: str | None = None,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'ResNet',
   ) -> None:
     super().__init__(name)
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     if order not in ORDERS:
       raise ValueError(f'no order {order!r}: use {" or ".join(ORDERS)}.')
@@ -87,7 +90,7 @@ class ResNet(hk.Module):
     key = hk.maybe_next_rng_key()
     x = stages.max_pool(self.initial_conv(images))
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     x = self.final(x, is_training)
     key = stages.fold_in(key, sum(map(len, self.blocks)))

@@ -26,6 +26,7 @@ class SkipInitResNet(hk.Module):
     stochdepth_rate: rate that the last block approaches; None for 0.1.
     skipinit_gain: initial `skip_gain`, a number or an initializer.
     remat: recompute each block in the backward pass.
+    scan: compile equal blocks once, see `stages.run`.
     features: return each stage's output too.
   """
 
@@ -39,6 +40,7 @@ class SkipInitResNet(hk.Module):
     stochdepth_rate: float | None = None,
     skipinit_gain: float = 0.0,
     remat: bool = False,
+    scan: bool = False,
     features: bool = False,
     name: str = 'SkipInit_ResNet',
   ) -> None:
@@ -46,6 +48,7 @@ class SkipInitResNet(hk.Module):
     self.activation = activations.get(activation, scaled=False)
     self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
     self.remat = remat
+    self.scan = scan
     self.features = features
     conv = functools.partial(
       layers.Conv2D, w_init=layers.truncated_fan_in, with_bias=True
@@ -71,7 +74,7 @@ class SkipInitResNet(hk.Module):
     key = hk.maybe_next_rng_key()
     x = stages.max_pool(self.initial_conv(images))
     x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat
+      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
     )
     key = stages.fold_in(key, sum(map(len, self.blocks)))
     result = stages.classify(

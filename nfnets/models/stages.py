@@ -92,6 +92,7 @@ def run(
   key: jax.Array | None,
   is_training: bool,
   remat: bool,
+  scan: bool = False,
 ) -> tuple[jax.Array, list[jax.Array]]:
   """Runs blocks in order, each with a key folded from its index.
 
@@ -102,16 +103,28 @@ def run(
     key: of this pass; None where nothing draws.
     is_training: whether the network trains.
     remat: recompute each block's inside in the backward pass.
+    scan: compile a stage's equal blocks once, those behind its first, and loop
+      over them with stacked parameters.
 
   Returns:
     The last output and every stage's output, `[N, H', W', C']`.
+
+  Raises:
+    ValueError: scan, of blocks that keep a state.
   """
   outputs = []
   index = 0
-  for stage_blocks, stage_numbers in zip(blocks, numbers, strict=True):
-    for block, row in zip(stage_blocks, stage_numbers, strict=True):
+  for stage_blocks, rows in zip(blocks, numbers, strict=True):
+    # Equal blocks begin at the second; one alone is no loop.
+    loops = scan and len(stage_blocks) > 2 and not hk.running_init()
+    unrolled = 1 if loops else len(stage_blocks)
+    for block, row in zip(stage_blocks[:unrolled], rows):
       x = _call(block, row, x, fold_in(key, index), is_training, remat)
       index += 1
+    if loops:
+      equal = stage_blocks[1:], rows[1:]
+      x = _scan(*equal, x, key, index, is_training, remat)
+      index += len(stage_blocks) - 1
     outputs.append(x)
   return x, outputs
 
@@ -160,7 +173,7 @@ def with_strides(
   return {first * 2**index: output for index, output in enumerate(outputs)}
 
 
-def fold_in(key: jax.Array | None, index: int) -> jax.Array | None:
+def fold_in(key: jax.Array | None, index: int | jax.Array) -> jax.Array | None:
   """A key that depends on the index alone, never on the order of calls."""
   return None if key is None else jax.random.fold_in(key, index)
 
@@ -177,3 +190,62 @@ def _call(
     return block(x, is_training, key, **row)
 
   return hk.remat(call)(x, key) if remat else call(x, key)
+
+
+def _scan(
+  blocks: list[hk.Module],
+  rows: list[dict[str, float]],
+  x: jax.Array,
+  key: jax.Array | None,
+  first: int,
+  is_training: bool,
+  remat: bool,
+) -> jax.Array:
+  """Runs equal blocks, the first of them the network's `first`, as one loop.
+
+  The first block runs in every turn, and whatever parameter it gets is
+  replaced by the turn's own: paths outside stay what they are.
+  """
+  if any(_own(block, hk.get_current_state()) for block in blocks):
+    raise ValueError(
+      'scan=True loops over blocks without state: batch normalization keeps '
+      'one, take scan=False'
+    )
+  template = blocks[0]
+  own = [_own(block, hk.get_params()) for block in blocks]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+  # A number that all blocks share stays a constant: a rate of 0 draws nothing.
+  constants, varying = {}, {}
+  for name, value in rows[0].items():
+    values = [row[name] for row in rows]
+    if len(set(values)) == 1:
+      constants[name] = value
+    else:
+      varying[name] = jnp.asarray(values, jnp.float32)
+
+  def call(x: jax.Array, turn: tuple) -> jax.Array:
+    params, row, index = turn
+    if 'expected_std' in row:  # as a Python number would: x keeps its type
+      row = row | {'expected_std': row['expected_std'].astype(x.dtype)}
+
+    def getter(next_getter, value, context):  # noqa: ANN001, ANN202
+      path = context.module_name.removeprefix(template.module_name)
+      return next_getter(params[path][context.name])
+
+    with hk.custom_getter(getter):
+      return template(x, is_training, fold_in(key, index), **constants, **row)
+
+  step = jax.checkpoint(call) if remat else call
+  turns = stacked, varying, jnp.arange(first, first + len(blocks))
+  x, _ = jax.lax.scan(lambda x, turn: (step(x, turn), None), x, turns)
+  return x
+
+
+def _own(block: hk.Module, tree: hk.Params) -> dict[str, dict[str, jax.Array]]:
+  """A block's parameters or state, by their paths within it."""
+  name = block.module_name
+  return {
+    path.removeprefix(name): dict(leaves)
+    for path, leaves in tree.items()
+    if path == name or path.startswith(f'{name}/')
+  }
