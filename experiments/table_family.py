@@ -16,8 +16,8 @@ from experiments import _papers
 
 TITLE = "NFNet's family (paper A's Table 1 and appendix)"
 CLAIM = (
-  'F0 to F6 have the published parameters and multiply-adds, and so do the '
-  'rows of Table 2; each step of the family costs about twice the last.'
+  'F0 to F6 have the published depths, resolutions, parameters and '
+  'multiply-adds, and so do the networks of Table 2 and F4+.'
 )
 DEFAULT = {'model.widths': (256, 512, 1024, 2048)}
 ONE_CONV = {'model.use_two_convs': False}

@@ -38,7 +38,8 @@ def to_html(
       index += 1
     elif image := re.fullmatch(r'!\[(.*?)\]\((.*?)\)\s*', line):
       alt = html.escape(image[1])
-      out.append(f'<img alt="{alt}" src="{picture(image[2])}">')
+      src = picture(image[2])
+      out.append(f'<div class="picture"><img alt="{alt}" src="{src}"></div>')
       index += 1
     elif line.startswith('|'):
       end = _until(lines, index, lambda x: not x.startswith('|'))

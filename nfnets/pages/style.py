@@ -16,7 +16,7 @@ section { border-top: 1px solid var(--line); margin-top: 2rem; }
 h2.part + section { border-top: 0; margin-top: 0; }
 img { display: block; max-width: 100%; height: auto; margin: 1rem auto;
   background: #fff; }
-.table { overflow-x: auto; margin: .8rem 0; }
+.table, .picture { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .87rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }
@@ -35,6 +35,9 @@ code { padding: 0 .2rem; }
 .mixed, .too-short-to-tell { color: var(--mid); }
 .not-run, .facts { color: var(--soft); }
 .facts { font-size: .87rem; }
+@media screen and (max-width: 40rem) {
+  .picture img { max-width: none; width: 42rem; }
+}
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ed; --soft: #9aa4af; --line: #3a424b; --paper: #15181c;
     --code: #20252b; --good: #57c26f; --bad: #f28b82; --mid: #e3b341; }
