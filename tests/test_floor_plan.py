@@ -8,12 +8,13 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
+  -1.0: 'loops',
   0.0: """variants chips parallel distributed losses results curves
     models.activations models.convolution optim.agc optim.sam optim.ema
     optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode
     pages.markdown pages.pictures pages.style""",
-  0.5: """monitor loggers watch records optim.groups data.randaugment
+  0.5: """pods monitor loggers watch records optim.groups data.randaugment
     data.reader models.layers""",
   0.7: 'pages.facts pages.page',
   0.8: 'pages',
@@ -27,7 +28,7 @@ FLOORS = {
   3.0: 'models',
   4.0: """weights.match weights.inert weights.imagenet analysis.gamma
     analysis.counts analysis.golden analysis.rules weights.exported
-    weights.onnx_graph""",
+    weights.onnx_graph analysis.abstract""",
   4.1: 'weights.restricted weights.onnx_rules analysis.signal analysis.tables',
   4.2: 'weights.torch_file weights.files',
   4.3: 'weights.timm weights.folding weights.pictures',
@@ -35,13 +36,14 @@ FLOORS = {
   4.8: 'weights analysis',
   5.0: 'step checkpoint recipe',
   5.5: 'analysis.numerics analysis.cost',
-  5.6: 'bench.clock bench.report',
+  5.6: 'bench.clock bench.report analysis.batchnorm',
   5.7: 'bench.peer bench.verdict bench.speed',
   5.8: 'bench.host bench.device bench.programs',
   5.85: 'bench.step_time',
   5.9: 'bench.versus',
   6.0: 'evaluate plan bench.input',
-  6.2: 'pretrained',
+  6.1: 'budget',
+  6.2: 'pretrained pod_table',
   6.4: 'finetune preflight',
   6.5: 'run probe',
   6.6: 'instruments',

@@ -1,0 +1,219 @@
+"""What a traced program computes, moves and keeps; nothing is compiled.
+
+An estimate of what a compiler makes of it, by one rule: an elementwise
+operation that comes down to few arrays in memory is fused into what it feeds;
+all else leaves its result in memory.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+FUSED = 4  # arrays that one fused operation reads, at most
+
+_COLLECTIVES = {'psum', 'psum_invariant', 'pmax', 'pmin', 'all_gather'}
+# Written however few arrays they read.
+_STORED = {
+  'conv_general_dilated', 'dot_general', 'reduce_sum', 'reduce_max',
+  'reduce_and', 'argmax', 'argsort', 'sort', 'cumsum', 'gather', 'scatter',
+  'scatter-add', 'concatenate', 'reduce_window', 'reduce_window_sum',
+  'reduce_window_max', 'select_and_scatter_add', 'random_bits', 'threefry2x32',
+  'scan', 'while', 'cond', *_COLLECTIVES,
+}  # fmt: skip
+
+
+class Work(NamedTuple):
+  """One run of a program on one device.
+
+  Attributes:
+    flops: of convolutions and matrix products; a multiply-add is two.
+    bytes_accessed: of memory, read and written.
+    collective_bytes: handed to collectives.
+    temporaries: bytes of the most that it keeps at any moment, arguments and
+      results apart.
+  """
+
+  flops: float
+  bytes_accessed: float
+  collective_bytes: float
+  temporaries: float
+
+
+class _Operation(NamedTuple):
+  name: str
+  params: dict[str, Any]
+  inputs: list[int]
+  outputs: list[int]
+
+
+def work(closed: Any, platform: str = 'tpu') -> Work:
+  """Counts a program.
+
+  Args:
+    closed: as `jax.make_jaxpr` returns it.
+    platform: whose branches of `lax.platform_dependent` are taken.
+  """
+  return _Program(closed.jaxpr, platform).work()
+
+
+class _Program:
+  """A program without nested calls, its arrays numbered."""
+
+  def __init__(self, jaxpr: Any, platform: str) -> None:
+    self.platform = platform
+    self.avals: list[Any] = []
+    names: dict[Any, int] = {}
+    self.inputs = self._define([*jaxpr.constvars, *jaxpr.invars], names)
+    operations = list(self._flat(jaxpr, names))
+    self.outputs = self._read(jaxpr.outvars, names)
+    self.operations = _needed(operations, self.outputs)
+
+  def _define(self, variables: Iterable[Any], names: dict) -> list[int]:
+    for variable in variables:
+      names[variable] = len(self.avals)
+      self.avals.append(variable.aval)
+    return [names[variable] for variable in variables]
+
+  def _read(self, atoms: Iterable[Any], names: dict) -> list[int]:
+    return [names[a] for a in atoms if not hasattr(a, 'val')]
+
+  def _flat(self, jaxpr: Any, names: dict) -> Iterator[_Operation]:
+    for eqn in jaxpr.eqns:
+      inner = self._called(eqn)
+      if inner is None:
+        inputs = self._read(eqn.invars, names)
+        outputs = self._define(eqn.outvars, names)
+        yield _Operation(eqn.primitive.name, eqn.params, inputs, outputs)
+        continue
+      # Its own names: the same inner program may be called from many places.
+      inside: dict[Any, int] = {}
+      self._define(inner.constvars, inside)
+      outer = eqn.invars[len(eqn.invars) - len(inner.invars) :]
+      for variable, atom in zip(inner.invars, outer):
+        if hasattr(atom, 'val'):
+          self._define([variable], inside)
+        else:
+          inside[variable] = names[atom]
+          # Inside a shard_map an array is one device's part.
+          self.avals[names[atom]] = variable.aval
+      yield from self._flat(inner, inside)
+      for variable, atom in zip(eqn.outvars, inner.outvars):
+        if hasattr(atom, 'val'):
+          self._define([variable], names)
+        else:
+          names[variable] = inside[atom]
+
+  def _called(self, eqn: Any) -> Any:
+    """The program that an equation stands for, if it is but a call."""
+    if eqn.params.get('branches_platforms'):
+      choices = zip(eqn.params['branches_platforms'], eqn.params['branches'])
+      return next(
+        branch.jaxpr
+        for names, branch in choices
+        if names is None or self.platform in names
+      )
+    if eqn.primitive.name in ('scan', 'while', 'cond'):
+      return None
+    for key in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
+      if key in eqn.params:
+        inner = eqn.params[key]
+        return getattr(inner, 'jaxpr', inner)
+    return None
+
+  def work(self) -> Work:
+    origins = self._origins()
+    kept = self._kept(origins)
+    last = {
+      origin: index
+      for index, operation in enumerate(self.operations)
+      for array in operation.inputs + operation.outputs
+      for origin in origins[array]
+    }
+    flops = moved = collective = live = peak = 0.0
+    for index, operation in enumerate(self.operations):
+      inside = self._inside(operation)
+      stored = [a for a in operation.outputs if origins[a] == (a,)]
+      read = {o for array in operation.inputs for o in origins[array]}
+      flops += inside.flops + self._flops(operation)
+      collective += inside.collective_bytes
+      moved += inside.bytes_accessed
+      if stored:
+        moved += sum(map(self._bytes, [*read, *stored]))
+      if operation.name in _COLLECTIVES:
+        collective += sum(map(self._bytes, operation.inputs))
+      live += sum(self._bytes(a) for a in stored if a in kept)
+      peak = max(peak, live + inside.temporaries)
+      ended = {o for o in {*read, *stored} if last[o] == index and o in kept}
+      live -= sum(map(self._bytes, ended))
+    return Work(flops, moved, collective, peak)
+
+  def _origins(self) -> list[tuple[int, ...]]:
+    """Of every array, those in memory that it is computed from, or itself."""
+    origins: list[tuple[int, ...]] = [()] * len(self.avals)
+    for array in self.inputs:
+      origins[array] = (array,)
+    for operation in self.operations:
+      size = max(map(self._elements, operation.outputs), default=0)
+      found = {
+        origin
+        for array in operation.inputs
+        for origin in origins[array]
+        if 2 * self._elements(origin) > size
+      }
+      for array in operation.outputs:
+        fused = operation.name not in _STORED and len(found) <= FUSED
+        origins[array] = tuple(found) if fused else (array,)
+    return origins
+
+  def _kept(self, origins: Sequence[tuple[int, ...]]) -> set[int]:
+    """Arrays in memory that are neither arguments nor results."""
+    given = {o for a in self.inputs + self.outputs for o in origins[a]}
+    return {o for found in origins for o in found} - given
+
+  def _inside(self, operation: _Operation) -> Work:
+    """Of a loop's body, times its length, or of the heaviest branch."""
+    nothing = Work(0.0, 0.0, 0.0, 0.0)
+    if operation.name == 'scan':
+      body = _Program(operation.params['jaxpr'].jaxpr, self.platform).work()
+      times = operation.params['length']
+      return Work(*(times * x for x in body[:3]), body.temporaries)
+    if operation.name == 'while':
+      return work(operation.params['body_jaxpr'], self.platform)
+    if operation.name == 'cond':
+      branches = [work(b, self.platform) for b in operation.params['branches']]
+      return Work(*map(max, zip(*branches)))
+    return nothing
+
+  def _flops(self, operation: _Operation) -> float:
+    if operation.name == 'dot_general':
+      (contracted, _), _ = operation.params['dimension_numbers']
+      shape = self.avals[operation.inputs[0]].shape
+      depth = math.prod(shape[axis] for axis in contracted)
+      return 2.0 * depth * self._elements(operation.outputs[0])
+    if operation.name == 'conv_general_dilated':
+      kernel = self.avals[operation.inputs[1]].shape
+      features = kernel[operation.params['dimension_numbers'].rhs_spec[0]]
+      depth = math.prod(kernel) / features
+      # A dilated image's zeros aren't multiplied.
+      depth /= math.prod(operation.params['lhs_dilation'] or (1,))
+      return 2.0 * depth * self._elements(operation.outputs[0])
+    return 0.0
+
+  def _elements(self, array: int) -> int:
+    return math.prod(getattr(self.avals[array], 'shape', ()))
+
+  def _bytes(self, array: int) -> int:
+    dtype = getattr(self.avals[array], 'dtype', None)
+    return self._elements(array) * getattr(dtype, 'itemsize', 0)
+
+
+def _needed(
+  operations: Sequence[_Operation], outputs: Iterable[int]
+) -> list[_Operation]:
+  """Without those that nothing depends on, as compilers leave them out."""
+  wanted, found = set(outputs), []
+  for operation in reversed(operations):
+    if wanted.intersection(operation.outputs):
+      wanted.update(operation.inputs)
+      found.append(operation)
+  return found[::-1]

@@ -1,0 +1,274 @@
+"""The train step compiled for TPUs that aren't there, or estimated.
+
+`libtpu` compiles without a TPU; without `libtpu` the step is traced and its
+operations are counted (`analysis.abstract`).
+"""
+
+import functools
+import importlib.util
+import math
+import os
+import re
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from nfnets import parallel, pods, recipe, step
+from nfnets.analysis import abstract
+
+GIB = 2**30
+# Compiled temporaries over those of `analysis.abstract`, which keeps fewer
+# copies and layouts than the compiler does; see results/pod_plan.md.
+TEMPORARIES = 1.7
+_WIDTHS = {'f64': 8, 's64': 8, 'u64': 8, 'bf16': 2, 'f16': 2, 's16': 2,
+           'u16': 2, 'pred': 1, 's8': 1, 'u8': 1}  # fmt: skip
+_COLLECTIVES = (
+  'all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all',
+  'collective-permute',
+)  # fmt: skip
+
+
+class Program(NamedTuple):
+  """The train step on one device.
+
+  Attributes:
+    method: 'compiled', 'estimated', or 'refused' by the compiler for its
+      memory; all figures but that memory are then estimates.
+    arguments: bytes of the state and the batch.
+    temporaries: bytes besides.
+    code: bytes of the program itself; None where it wasn't compiled.
+    flops: a multiply-add is two.
+    bytes_accessed: of memory.
+    collective_bytes: that each device hands to collectives.
+    state_bytes: of the state, which is what a checkpoint holds.
+    seconds: that compiling took; 0 for an estimate.
+    fits: whether arguments, temporaries and code are within the chip's memory.
+  """
+
+  method: str
+  arguments: float
+  temporaries: float
+  code: float | None
+  flops: float
+  bytes_accessed: float
+  collective_bytes: float
+  state_bytes: float
+  seconds: float
+  fits: bool
+
+  @property
+  def memory(self) -> float:
+    """All bytes that the step needs."""
+    return self.arguments + self.temporaries + (self.code or 0)
+
+
+def check(config: ConfigDict, pod: pods.Pod) -> None:
+  """Refuses what couldn't be trained or evaluated whole on the pod.
+
+  Raises:
+    ValueError: names the key, its value and the remedy.
+  """
+  recipe.check(config, pod.num_devices, pod.num_hosts)
+  if not config.data.eval_split:
+    raise ValueError(
+      "config.data.eval_split='': the evaluation set would be dropped; name a "
+      'split'
+    )
+  size, devices = config.eval_batch_size, pod.num_devices
+  if size % devices:
+    above = -(-size // devices) * devices
+    raise ValueError(
+      f'config.eval_batch_size={size} does not divide among {devices} devices: '
+      f'the rest of each batch of the evaluation set would be dropped or '
+      f'padded; take {above}'
+    )
+
+
+def measure(config: ConfigDict, pod: pods.Pod, compiled: bool) -> Program:
+  """The step's figures, compiled or estimated.
+
+  Raises:
+    ValueError: see `check`, or `libtpu` is asked for and not installed.
+  """
+  check(config, pod)
+  return compile_step(config, pod) if compiled else estimate_step(config, pod)
+
+
+def has_compiler() -> bool:
+  """Whether `libtpu` is installed."""
+  return importlib.util.find_spec('libtpu') is not None
+
+
+def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
+  """From shapes alone (`jax.eval_shape`, `jax.make_jaxpr`)."""
+  train_step, shapes = step_of(config)
+  mesh = AbstractMesh((pod.num_devices,), (parallel.AXIS,))
+  work = abstract.work(jax.make_jaxpr(_mapped(train_step, mesh))(*shapes))
+  state_bytes, arguments = _argument_bytes(shapes, pod)
+  temporaries = TEMPORARIES * work.temporaries
+  return Program(
+    method='estimated',
+    arguments=arguments,
+    temporaries=temporaries,
+    code=None,
+    flops=work.flops,
+    bytes_accessed=work.bytes_accessed,
+    collective_bytes=work.collective_bytes,
+    state_bytes=state_bytes,
+    seconds=0.0,
+    fits=arguments + temporaries <= pod.chip.memory,
+  )
+
+
+def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
+  """By XLA's TPU compiler, for the pod's own devices."""
+  train_step, shapes = step_of(config)
+  mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
+  start = time.perf_counter()
+  lowered = lower(train_step, shapes, mesh)
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = needed_memory(str(error))
+    if needed is None:
+      raise
+    estimate = estimate_step(config, pod)
+    return estimate._replace(
+      method='refused',
+      temporaries=max(needed - estimate.arguments, 0.0),
+      seconds=time.perf_counter() - start,
+      fits=False,
+    )
+  seconds = time.perf_counter() - start
+  cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+  state_bytes, _ = _argument_bytes(shapes, pod)
+  return Program(
+    method='compiled',
+    # Results take the arguments' place, but for what isn't donated.
+    arguments=memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    code=memory.generated_code_size_in_bytes,
+    flops=cost['flops'],
+    bytes_accessed=cost['bytes accessed'],
+    collective_bytes=collective_bytes(compiled.as_text()),
+    state_bytes=state_bytes,
+    seconds=seconds,
+    fits=True,  # the compiler refuses what doesn't
+  )
+
+
+def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
+  """The step lowered for the mesh: state and key whole, the batch split."""
+  whole = NamedSharding(mesh, PartitionSpec())
+  split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+  placed = [
+    jax.tree.map(
+      lambda x, place=place: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=place
+      ),
+      tree,
+    )
+    for tree, place in zip(shapes, (whole, split, whole))
+  ]
+  return jax.jit(_mapped(train_step, mesh), donate_argnums=0).lower(*placed)
+
+
+def devices(pod: pods.Pod) -> list[Any]:
+  """The pod's devices, of which none is there.
+
+  Raises:
+    ValueError: `libtpu` isn't installed.
+  """
+  if not has_compiler():
+    raise ValueError(
+      'libtpu is not installed: pip install -r requirements-plan.txt, or pass '
+      '--abstract'
+    )
+  # There is no TPU: don't ask the network for one, don't lock it, don't warn.
+  for key, value in {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'TPU_ACCELERATOR_TYPE': 'v4-8',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_MIN_LOG_LEVEL': '3',
+    'TPU_STDERR_LOG_LEVEL': '3',
+  }.items():
+    os.environ.setdefault(key, value)
+  options = {'chip_config_name': 'megacore'} if 'v4' in pod.name else {}
+  found = topologies.get_topology_desc(
+    platform='tpu', topology_name=pod.name, **options
+  ).devices
+  hosts = len({device.process_index for device in found})
+  if (len(found), hosts) != (pod.num_devices, pod.num_hosts):
+    raise ValueError(
+      f'topology {pod.name!r}: libtpu has {len(found)} devices on {hosts} '
+      f'hosts, nfnets.pods {pod.num_devices} on {pod.num_hosts}'
+    )
+  return found
+
+
+def needed_memory(message: str) -> float | None:
+  """Bytes in the compiler's refusal; None if it is about something else."""
+  if 'RESOURCE_EXHAUSTED' not in message:
+    return None
+  patterns = (r'Used ([\d.]+)([KMGT]?) of', r'\(([\d.]+)([KMGT]?)\) exceeds')
+  found = [m for p in patterns if (m := re.search(p, message))]
+  if not found:
+    return math.inf
+  power = ' KMGT'.index(found[0][2] or ' ')
+  return float(found[0][1]) * 1024**power
+
+
+def collective_bytes(text: str) -> float:
+  """Of the results of a compiled program's collectives."""
+  names = '|'.join(_COLLECTIVES)
+  total = 0
+  for match in re.finditer(rf' = (.*?) (?:{names})(?:-start)?\(', text):
+    for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', match[1]):
+      count = math.prod(int(side) for side in dims.split(',') if side)
+      total += count * _WIDTHS.get(kind, 4)
+  return float(total)
+
+
+def step_of(config: ConfigDict) -> tuple[Any, tuple]:
+  """The train step, and shapes of its state, whole batch and key."""
+  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  init = functools.partial(step.init_state, config, network, optimizer)
+  size = config.data.train_image_size
+  fresh = 2 if config.augment.pairs == 'fresh' else 1
+  count = config.batch_size * fresh
+  batch = {
+    'images': jax.ShapeDtypeStruct((count, size, size, 3), np.uint8),
+    'labels': jax.ShapeDtypeStruct((count,), np.int32),
+  }
+  train_step = step.make_train_step(
+    config, network, optimizer, recipe.schedule_of(config)
+  )
+  return train_step, (jax.eval_shape(init, key), batch, key)
+
+
+def _mapped(train_step: Any, mesh: Mesh | AbstractMesh) -> Any:
+  return jax.shard_map(
+    train_step,
+    mesh=mesh,
+    in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS), PartitionSpec()),
+    out_specs=PartitionSpec(),
+    check_vma=False,  # the step reduces by itself
+  )
+
+
+def _argument_bytes(shapes: tuple, pod: pods.Pod) -> tuple[float, float]:
+  """Of the state, and of all that one device is given."""
+  state, batch = (
+    sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    for tree in shapes[:2]
+  )
+  return float(state), state + batch / pod.num_devices

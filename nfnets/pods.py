@@ -1,0 +1,116 @@
+"""TPU topologies by name: devices, hosts and chips; imports no jax."""
+
+import difflib
+import re
+from typing import NamedTuple
+
+from nfnets import chips
+
+
+class Pod(NamedTuple):
+  """A slice of a TPU pod.
+
+  Attributes:
+    name: as given, 'v3:8x8'.
+    chip: one device's facts.
+    device_kind: JAX's name for a device.
+    num_chips: product of the name's sides.
+    num_devices: as JAX counts them: cores of v2 and v3, chips of others.
+    num_hosts: processes, each with `num_devices / num_hosts` devices.
+    cores: TensorCores of one device.
+    host_cores: virtual CPUs of one host.
+  """
+
+  name: str
+  chip: chips.Chip
+  device_kind: str
+  num_chips: int
+  num_devices: int
+  num_hosts: int
+  cores: int
+  host_cores: int
+
+
+class Generation(NamedTuple):
+  """What slices of one generation share.
+
+  Attributes:
+    device_kind: JAX's name for a device.
+    axes: of the torus.
+    devices_per_chip: as JAX counts them.
+    cores: TensorCores of a device.
+    host_cores: virtual CPUs of a host of four chips, Google Cloud's machine
+      types.
+  """
+
+  device_kind: str
+  axes: int
+  devices_per_chip: int
+  cores: int
+  host_cores: int
+
+
+GENERATIONS = {
+  'v2': Generation('TPU v2', 2, 2, 1, 96),
+  'v3': Generation('TPU v3', 2, 2, 1, 96),
+  # Two cores that JAX drives as one ("megacore").
+  'v4': Generation('TPU v4', 3, 1, 2, 240),
+  'v5e': Generation('TPU v5 lite', 2, 1, 1, 112),
+  'v5p': Generation('TPU v5', 3, 1, 2, 208),
+  'v6e': Generation('TPU v6 lite', 2, 1, 1, 180),
+}
+HOST_SIDES = (2, 2, 1)  # chips of one host, of every generation
+
+
+def find(name: str) -> Pod:
+  """The slice of a name such as 'v3:8x8', 'v4:4x4x4' or 'v6e:16x16'.
+
+  Raises:
+    ValueError: no such generation, or no such shape of it.
+  """
+  match = re.fullmatch(r'(v\d\w*):(\d+(?:x\d+)*)', name)
+  if not match:
+    raise ValueError(
+      f'topology {name!r}: name a generation and its chips, such as v3:8x8, '
+      'v4:4x4x4 or v6e:16x16'
+    )
+  if match[1] not in GENERATIONS:
+    near = difflib.get_close_matches(match[1], GENERATIONS, n=1)
+    hint = f'did you mean {near[0]}? ' if near else ''
+    raise ValueError(
+      f'topology {name!r}: no TPU {match[1]}; {hint}known: '
+      + ', '.join(GENERATIONS)
+    )
+  generation = GENERATIONS[match[1]]
+  sides = tuple(int(side) for side in match[2].split('x'))
+  _check_sides(name, generation, sides)
+  num_chips = 1
+  for side in sides:
+    num_chips *= side
+  return Pod(
+    name=name,
+    chip=chips.find(generation.device_kind),
+    device_kind=generation.device_kind,
+    num_chips=num_chips,
+    num_devices=num_chips * generation.devices_per_chip,
+    num_hosts=num_chips // 4,
+    cores=generation.cores,
+    host_cores=generation.host_cores,
+  )
+
+
+def _check_sides(
+  name: str, generation: Generation, sides: tuple[int, ...]
+) -> None:
+  example = 'x'.join(['4'] * generation.axes)
+  if len(sides) != generation.axes:
+    raise ValueError(
+      f'topology {name!r}: {generation.device_kind} has {generation.axes} '
+      f'axes, such as {example}'
+    )
+  bad = [s for s, host in zip(sides, HOST_SIDES) if s == 0 or s % host]
+  if bad:
+    raise ValueError(
+      f'topology {name!r}: a host has 2x2 chips, which {bad[0]} does not hold '
+      f'whole; take a shape such as {example}'
+    )
