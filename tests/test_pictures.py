@@ -1,54 +1,58 @@
-"""What a file of weights says of the pictures it wants."""
+"""Plots for the page: small, and the same bytes every time."""
 
-import json
+import base64
+import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
-from nfnets import weights
-from nfnets.data import augment
-from nfnets.weights import pictures
-
-
-def _weights(model='cifar_resnet_20', num_classes=3, **data):
-  return weights.Weights({}, {}, model, num_classes, {}, data)
+from nfnets.pages import pictures
 
 
-def test_names_come_from_the_weights_or_imagenet_or_numbers():
-  own = _weights(class_names=['cat', 'dog', 'eel'])
-  assert pictures.class_names(own) == ['cat', 'dog', 'eel']
-  assert pictures.class_names(_weights()) == ['class 0', 'class 1', 'class 2']
-  published = _weights('nfnet_f0', 1000)
-  assert pictures.class_names(published)[207] == 'golden retriever'
+def plot(width=8):
+  figure = Figure(figsize=(width, 3))
+  axis = figure.subplots()
+  axis.plot(np.arange(10), np.arange(10) ** 2, label='square')
+  axis.legend()
+  out = io.BytesIO()
+  figure.savefig(out, dpi=150)
+  return out.getvalue()
 
 
-@pytest.mark.parametrize(
-  'model, name, size',
-  [
-    ('nfnet_f1', 'resize_crop_32', 320),
-    ('nf_regnet_b0', 'crop_resize', 224),
-    ('resnet_50', 'crop_resize', 224),
-  ],
-)
-def test_published_networks_are_prepared_for_as_published(model, name, size):
-  found = pictures.preparation(_weights(model), None)
-  assert (found['resize'], found['image_size']) == (name, size)
-  assert pictures.preparation(_weights(model), 45)['image_size'] == 45
+def test_a_plot_loses_its_metadata_and_most_of_its_bytes():
+  before = plot()
+  after = pictures.shrunken(before)
+  assert b'Software' in before and b'matplotlib' not in after
+  assert len(after) < 0.6 * len(before)
+  image = Image.open(io.BytesIO(after))
+  assert not image.info.get('dpi') and not image.text
+  old = np.asarray(Image.open(io.BytesIO(before)).convert('RGB'), float)
+  new = np.asarray(image.convert('RGB').resize(old.shape[1::-1]), float)
+  assert np.abs(old - new).mean() < 3  # of 255
 
 
-def test_every_crop_has_its_rule_in_words_and_the_right_size():
-  assert pictures.CROPS.keys() == pictures.RULES.keys()
-  image = np.random.RandomState(0).randint(0, 255, (50, 61, 3), np.uint8)
-  for crop in pictures.CROPS.values():
-    assert crop(image, 45).shape == (45, 45, 3)
+def test_the_same_plot_gives_the_same_bytes_and_shrinks_once():
+  once = pictures.shrunken(plot())
+  assert pictures.shrunken(once) == once
+  assert pictures.shrunken(plot()) == once
 
 
-def test_the_formula_with_the_constants_is_what_networks_are_trained_with():
-  kept = _weights(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
-  pixels = np.random.RandomState(0).randint(0, 255, (1, 5, 5, 3), np.uint8)
-  for weights_ in (kept, _weights()):
-    found = json.loads(json.dumps(pictures.preparation(weights_, None)))
-    images = (pixels - np.array(found['mean'])) / np.array(found['std'])
-    wanted = augment.normalize(pixels, **pictures.statistics(weights_))
-    np.testing.assert_allclose(images, wanted, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(wanted, augment.normalize(pixels))
+def test_a_wide_plot_is_scaled_to_the_page():
+  image = Image.open(io.BytesIO(pictures.shrunken(plot(16))))
+  assert image.width == pictures.MAX_WIDTH
+
+
+def test_a_data_uri_holds_the_file(tmp_path):
+  path = tmp_path / 'p.png'
+  path.write_bytes(plot())
+  pictures.shrink(path)
+  head, _, code = pictures.data_uri(path).partition(',')
+  assert head == 'data:image/png;base64'
+  assert base64.b64decode(code) == path.read_bytes()
+
+
+def test_what_is_no_picture_is_refused():
+  with pytest.raises(ValueError, match='not a picture'):
+    pictures.shrunken(b'text')

@@ -97,14 +97,13 @@ def _list(lines: Sequence[str]) -> str:
 
 def _table(lines: Sequence[str]) -> str:
   rows = [_cells(line) for line in lines]
+  if any(len(row) != len(rows[0]) for row in rows):
+    raise ValueError(f'a table has rows of unequal length: {lines[0]}')
   right = [False] * len(rows[0])
   if len(rows) > 1 and all(re.fullmatch(r':?-+:?', c) for c in rows[1]):
     right = [_is_right(rows, column) for column in range(len(rows[0]))]
     del rows[1]
   head, *body = rows
-  columns = len(head)
-  if any(len(row) != columns for row in body):
-    raise ValueError(f'a table has rows of unequal length: {lines[0]}')
   return (
     '<div class="table"><table><thead>'
     + _row(head, right, 'th')

@@ -25,6 +25,8 @@ def shrunken(png: bytes) -> bytes:
     image = Image.open(io.BytesIO(png))
   except UnidentifiedImageError:
     raise ValueError('not a picture') from None
+  if image.mode == 'P' and image.width <= MAX_WIDTH and not image.text:
+    return png  # shrunken already
   white = Image.new('RGB', image.size, 'white')
   white.paste(image, mask=image.getchannel('A') if 'A' in image.mode else None)
   if white.width > MAX_WIDTH:

@@ -1,0 +1,69 @@
+"""What a report says of hardware, cost and commands."""
+
+import types
+
+import pytest
+
+from nfnets.pages import facts
+
+HARDWARE = {'device': 'cpu', 'device_count': 1, 'cpu': 'EPYC', 'cores': 2}
+
+
+def record(**values):
+  return {
+    'hardware': HARDWARE,
+    'versions': {'jax': '0.10.2'},
+    'updates': 30,
+    'curve': [
+      {'step': 10, 'train/step_seconds': 60.0},
+      {'step': 30, 'train/step_seconds': 120.0},
+    ],
+    **values,
+  }
+
+
+def test_the_time_of_a_run_is_that_of_its_steps():
+  assert facts.trained_seconds(record()) == 10 * 60 + 20 * 120
+  assert facts.trained_seconds({'signals': []}) == 0
+
+
+def test_each_machine_is_named_once():
+  assert facts.hardware([record(), record()]) == [
+    '1 x cpu (EPYC, 2 cores), jax 0.10.2'
+  ]
+
+
+def test_cost_is_of_what_was_run_and_of_what_full_size_would_take():
+  module = types.SimpleNamespace(
+    RUNS={'a': {}, 'b': {}}, SEEDS=(0, 1), cost={'a': 20.0, 'b': 1000.0}.get
+  )
+  told = facts.cost(module, [record()])
+  assert told.startswith('1 runs, 30 updates, 50 minutes of steps')
+  assert '2 rows, about 20 to 1,000 TPUv3 chip-hours each, 1,020 in all' in told
+  assert facts.cost(types.SimpleNamespace(), []) == ''
+
+
+def test_commands_name_the_scales_that_ran():
+  module = types.SimpleNamespace(
+    SEEDS=(0,), SCALES={'full': {}, 'cifar': {}, 'cpu': {}}
+  )
+  found = facts.commands('x', module, [record(scale='cifar')])
+  assert found == [
+    'python -m scripts.sweep --experiment=x -- --config.data.data_dir=DATA',
+    'python -m scripts.sweep --experiment=x --scale=cifar -- '
+    '--config.data.data_dir=DATA',
+    'python -m scripts.report --experiment=x',
+  ]
+  measured = [record(command=f'python -m m --only={row} --n=1') for row in 'ab']
+  found = facts.commands('x', types.SimpleNamespace(), measured)
+  assert found[0] == 'python -m m --n=1' and len(found) == 2
+
+
+def test_a_note_is_the_docstring_less_its_title_and_commands():
+  module = types.SimpleNamespace(__doc__='Title.\n\n  python -m x\n\nHow.\n')
+  assert facts.note(module) == 'How.'
+
+
+@pytest.mark.parametrize(('hours', 'text'), [(3.04, '3.0'), (1234.5, '1,234')])
+def test_hours_are_rounded_for_reading(hours, text):
+  assert facts._round(hours) == text
