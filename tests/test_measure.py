@@ -1,0 +1,92 @@
+"""scripts.measure: records of experiments that train nothing."""
+
+import json
+import pathlib
+import types
+
+import pytest
+
+from experiments import figure_latency, table_family
+from nfnets.bench import step_time
+from scripts import measure
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+  def run(**values):
+    settings = {'results': str(tmp_path), 'only': [], 'scale': 'full'}
+    for name, value in (settings | {'again': False} | values).items():
+      flag = types.SimpleNamespace(value=value)
+      monkeypatch.setattr(measure, name.upper(), flag)
+    return measure.main(['measure'])
+
+  return run
+
+
+def test_a_measured_row_is_recorded_once(tmp_path, command, capsys):
+  assert command(experiment='table_family', only=['f0']) == 0
+  path = tmp_path / 'table_family/runs/f0_seed0.json'
+  record = json.loads(path.read_text())
+  assert record['measured']['params'] == pytest.approx(71.49e6, abs=5e3)
+  assert record['command'].endswith('--experiment=table_family --only=f0')
+  assert record['hardware']['device_count'] and record['scale'] == 'full'
+  assert command(experiment='table_family', only=['f0']) == 0
+  assert '[1/1] f0: was there' in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_is_refused(command, capsys):
+  assert command(experiment='table_depth') == 2
+  said = capsys.readouterr().err
+  assert 'choose one of ' in said and 'table_family' in said
+  assert 'table_depth,' not in said and 'signal_propagation' not in said
+  assert command(experiment='table_family', only=['f9']) == 2
+  assert "no row 'f9'" in capsys.readouterr().err
+  assert command(experiment='figure_latency', scale='gpu') == 2
+  assert '--scale=gpu: choose one of full, cpu' in capsys.readouterr().err
+
+
+def test_the_family_s_verdict_needs_every_printed_digit():
+  good = {'params': 71_489_000, 'macs': 12_380_000_000}
+  found = [{'row': 'f0', 'measured': good}]
+  assert table_family.verdict(found)[0] == 'mixed'  # one row of many
+  found[0]['measured'] = good | {'macs': 12_390_000_000}
+  assert table_family.verdict(found) == (
+    'not borne out',
+    'These rows differ: f0.',
+  )
+
+
+def test_latency_is_of_the_whole_training_step_at_the_scale(monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+    step_time, 'measure', lambda *a, **kw: asked.append((a, kw))
+  )
+  for run in ('f0', 'f0_batchnorm@cpu'):
+    figure_latency.measure(figure_latency.get_config(run))
+  assert [a for a, _ in asked] == [
+    ('nfnet_f0', 32, 192, 'bfloat16', 'train'),
+    ('nfnet_f0', 4, 96, 'float32', 'train'),
+  ]
+  assert [kw['overrides'] for _, kw in asked] == [{}, {'normalizer': 'batch'}]
+
+
+def latency(row, seconds, scale='cpu'):
+  spread = dict.fromkeys(('low', 'median', 'high'), seconds)
+  hardware = {'device': 'cpu', 'cores': 2, 'cpu': 'x'}
+  measured = {'seconds': spread}
+  return {
+    'row': row, 'scale': scale, 'hardware': hardware, 'measured': measured,
+  }  # fmt: skip
+
+
+def test_the_latency_verdict_compares_twins():
+  pair = [latency('f0', 1.0), latency('f0_batchnorm', 1.5)]
+  word, why = figure_latency.verdict(pair)
+  assert word == 'borne out' and 'f0 1.50' in why and 'scale cpu' in why
+  pair += [latency('nf_resnet_50', 2.0), latency('resnet_50', 1.0)]
+  assert figure_latency.verdict(pair)[0] == 'mixed'
+  assert figure_latency.verdict(pair[:1])[0] == 'not run'
