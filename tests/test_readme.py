@@ -128,6 +128,7 @@ CASES = [
   ('python -m scripts.predict', ''),
   ('python -m scripts.summary', ''),
   ('python -m scripts.sweep', CIFAR),
+  ('python -m scripts.measure', '--only=f0'),
   ('python -m scripts.report', ''),
   ('python -m examples.agc_any_optimizer', ''),
 ]  # fmt: skip
@@ -135,6 +136,7 @@ FAST = (
   'python -m scripts.show',
   'python -m scripts.summary',
   'python -m scripts.prepare',
+  'python -m scripts.measure',
   'python -m ex',
 )
 
