@@ -212,8 +212,7 @@ def published(entry: tuple | None) -> str:
   if entry is None:
     return '–'
   number, tag = entry[:2]
-  text = number if isinstance(number, str) else f'{number:g}'
-  return f'{text} [{tag}]'
+  return f'{number} [{tag}]'
 
 
 def judge(

@@ -108,7 +108,9 @@ def _plot(rows: _papers.Rows, folder: Any) -> None:
   if found:
     axis.plot(*zip(*found), 'k*', ms=12, label='NFNet, here')
   for row, cells in TABLE.items():
-    axis.annotate(row.upper().replace('_', '+'), (cells[2], cells[0]))
+    name = row.upper().replace('_', '+')
+    place = {'xytext': (0, -13), 'textcoords': 'offset points', 'fontsize': 8}
+    axis.annotate(name, (cells[2], cells[0]), ha='center', **place)
   axis.set_xscale('log')
   axis.set_xlabel('ms a training step, TPUv3, 32 images a core (published)')
   axis.set_ylabel('ImageNet top-1 (%)')

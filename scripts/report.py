@@ -97,10 +97,11 @@ def section_of(name: str, root: pathlib.Path) -> page.Section:
   module = importlib.import_module(f'experiments.{name}')
   found = records.read_all(root, name)
   folder = root / name
-  folder.mkdir(parents=True, exist_ok=True)
   body = 'No record is committed yet.'
   # What has a cost reports its published numbers before it is run, too.
-  if found or hasattr(module, 'cost'):
+  has_report = bool(found) or hasattr(module, 'cost')
+  if has_report:
+    folder.mkdir(parents=True, exist_ok=True)
     body = module.report(found, folder)
   for path in sorted(folder.glob('*.png')):
     pictures.shrink(path)
@@ -114,7 +115,8 @@ def section_of(name: str, root: pathlib.Path) -> page.Section:
     commands=facts.commands(name, module, found),
     note=facts.note(module),
   )
-  results.write_atomically(folder / 'README.md', page.as_markdown(section))
+  if has_report:
+    results.write_atomically(folder / 'README.md', page.as_markdown(section))
   return section
 
 

@@ -197,7 +197,7 @@ def test_a_row_takes_two_real_steps_on_a_folder_of_imagenets_layout(
     data.num_train, data.num_classes = 20, 5
     data.train_image_size = data.eval_image_size = 32
     data.num_threads = 2
-    config.weights = ''
+    config.weights, config.micro_batches = '', min(2, config.micro_batches)
     config.batch_size, config.eval_batch_size, config.num_steps = 8, 8, 2
     config.schedule.warmup_steps = 1
     config.precision = 'float32'

@@ -38,7 +38,7 @@ def test_cost_is_of_what_was_run_and_of_what_full_size_would_take():
     RUNS={'a': {}, 'b': {}}, SEEDS=(0, 1), cost={'a': 20.0, 'b': 1000.0}.get
   )
   told = facts.cost(module, [record()])
-  assert told.startswith('1 runs, 30 updates, 50 minutes of steps')
+  assert told.startswith('1 run, 30 updates, 50 minutes of steps')
   assert '2 rows, about 20 to 1,000 TPUv3 chip-hours each, 1,020 in all' in told
   assert facts.cost(types.SimpleNamespace(), []) == ''
 

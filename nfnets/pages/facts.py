@@ -21,11 +21,11 @@ def cost(module: Any, records: Sequence[Record]) -> str:
   if seconds:
     updates = sum(r.get('updates', 0) for r in records)
     told.append(
-      f'{len(records)} runs, {updates:,} updates, {_duration(seconds)} of '
+      f'{_count(records, "run")}, {updates:,} updates, {_duration(seconds)} of '
       'steps by the clock.'
     )
   elif records:
-    told.append(f'{len(records)} measurements.')
+    told.append(f'{_count(records, "measurement")}.')
   if hasattr(module, 'cost'):
     hours = [module.cost(row) for row in module.RUNS]
     told.append(
@@ -85,6 +85,10 @@ def _duration(seconds: float) -> str:
   if seconds < 90 * 60:
     return f'{seconds / 60:.0f} minutes'
   return f'{seconds / 3600:.1f} hours'
+
+
+def _count(things: Sequence[Any], name: str) -> str:
+  return f'{len(things)} {name}{"" if len(things) == 1 else "s"}'
 
 
 def _round(hours: float) -> str:
