@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import losses, parallel
+from nfnets import loops, losses, parallel
 from nfnets.data import augment
 from nfnets.optim import ema, groups, sam
 from nfnets.optim import observe as observing
@@ -212,7 +212,7 @@ def accumulate(
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][0])
     )
-    (sums, net_state), _ = jax.lax.scan(
+    (sums, net_state), _ = loops.scan(
       add, (zeros, net_state), (jnp.arange(micro_batches), parts)
     )
     grads, metrics = jax.tree.map(lambda x: x / micro_batches, sums)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nfnets import loops
+
 Tree = Any
 # (params, state, key, batch) -> (grads, (metrics, new state)).
 GradFn = Callable[..., tuple[Tree, tuple[Tree, Tree]]]
@@ -99,7 +101,7 @@ def sharpness_aware(
       return carry, (grads, metrics)
 
     parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-    new_state, stacked = jax.lax.scan(add, state, (jnp.arange(count), parts))
+    new_state, stacked = loops.scan(add, state, (jnp.arange(count), parts))
     grads, metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
     return grads, (metrics, new_state)
 
