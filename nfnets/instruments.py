@@ -125,8 +125,14 @@ def divergence(
   meter: monitor.Meter, checkpoints: checkpoint.Checkpoints
 ) -> str:
   saved = checkpoints.latest_step()
-  left = f'checkpoint of step {saved}' if saved else 'no checkpoint'
+  left = (
+    f'the last good state is the checkpoint of step {saved}'
+    if saved
+    else 'there is no checkpoint'
+  )
+  more = meter.nonfinite_in_a_row - 1
+  others = f', like the {more} before' if more else ''
   return (
-    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite; '
-    f'the last good state is the {left}'
+    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite'
+    f'{others}; {left}'
   )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -64,13 +65,23 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-  """Scalars for Weights & Biases; the `wandb` package is the user's to add."""
+  """Scalars for Weights & Biases; the `wandb` package is the user's to add.
+
+  A run keeps its id in `wandb_id`, so that it goes on there after a restart.
+  """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any]):
     import wandb
 
+    kept = path / 'wandb_id'
+    if not kept.exists():
+      results.write_atomically(kept, secrets.token_hex(4))
     self._run = wandb.init(
-      project='nfnets', dir=str(path), config=dict(config), resume='allow'
+      project='nfnets',
+      dir=str(path),
+      config=results.plain(config),
+      id=kept.read_text(),
+      resume='allow',
     )
 
   def log(self, step: int, metrics: Metrics) -> None:

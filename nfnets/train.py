@@ -77,12 +77,12 @@ def train(run: running.Run) -> dict[str, Any]:
       if due or meter.stop_asked or (interrupts and jax.process_count() == 1):
         meter.add(done, metrics)
         metrics = None
-      if meter.diverged_at:
-        status = 'diverged'
-        break
       for logged_step, row in meter.due():
         instruments.log(sinks, logged_step, row)
         instruments.warn_of_clipping(config, console, row)
+      if meter.diverged_at:
+        status = 'diverged'
+        break
       if meter.stop_asked:
         status = 'interrupted'
         break

@@ -4,7 +4,8 @@
 
 The config names the data and how they are prepared; with --workdir it must
 describe the same network as the run's. A normalizer-free network is folded
-first (--nofold keeps it as trained). Exit codes: 0 done, 2 refused.
+first (--nofold keeps it as trained). Exit codes: 0 done, 2 refused. Several
+processes evaluate as one, as in scripts.train; the first one prints.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 REFUSED = 2
 
@@ -24,6 +25,16 @@ WORKDIR = flags.DEFINE_string('workdir', None, "A run's folder.")
 WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights.')
 FOLD = flags.DEFINE_bool('fold', True, 'Fold normalizer-free networks first.')
 JSON = flags.DEFINE_bool('json', False, 'Print JSON.')
+DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  None,
+  'Whether to join other processes; default: if there seem to be any.',
+)
+COORDINATOR = flags.DEFINE_string(
+  'coordinator_address', None, 'HOST:PORT of process 0.'
+)
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Of all together.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's, from 0.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,25 +45,45 @@ def main(argv: Sequence[str]) -> int:
     return refuse('name a recipe: --config=configs/nfnet_f0.py')
   if bool(WORKDIR.value) == bool(WEIGHTS.value):
     return refuse('name either --workdir=DIR or --weights=FILE')
-  from nfnets import evaluate, finetune
-  from nfnets.weights import files
+  import jax
+
+  from nfnets import distributed, evaluate, finetune
 
   try:
+    distributed.initialize(
+      DISTRIBUTED.value,
+      COORDINATOR.value,
+      NUM_PROCESSES.value,
+      PROCESS_ID.value,
+    )
     finetune.complete(CONFIG.value, WORKDIR.value)
     config = CONFIG.value.copy_and_resolve_references()
-    if WORKDIR.value:
-      candidates = evaluate.weights_of_run(WORKDIR.value, config)
-    else:
-      candidates = {'eval': files.load(WEIGHTS.value)}
+    candidates, problem = {}, None
+    try:
+      candidates = read_weights(config)
+    except (ValueError, OSError) as error:
+      problem = error
+    distributed.agree_on_problem(problem)
     metrics = evaluate.evaluate_weights(config, candidates, fold=FOLD.value)
   except (ValueError, OSError) as error:
     return refuse(str(error))
+  if jax.process_index() > 0:
+    return 0
   if JSON.value:
     print(json.dumps(metrics, indent=1))
   else:
     for prefix in candidates:
       print(line(prefix, metrics))
   return 0
+
+
+def read_weights(config: ConfigDict) -> dict[str, Any]:
+  from nfnets import evaluate
+  from nfnets.weights import files
+
+  if WORKDIR.value:
+    return evaluate.weights_of_run(WORKDIR.value, config)
+  return {'eval': files.load(WEIGHTS.value)}
 
 
 def line(prefix: str, metrics: dict[str, Any]) -> str:

@@ -1,6 +1,11 @@
 """Where metrics go."""
 
+import importlib.util
 import io
+import sys
+import types
+
+import pytest
 
 from nfnets import loggers, results
 
@@ -46,3 +51,52 @@ def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
   console.close()
   assert task.completed == 50
   assert task.fields['metrics'] == 'loss 0.5  1234 images/s  0:01:15 left'
+
+
+class FakeWandb(types.ModuleType):
+  """What of wandb's surface is called, and its own check of the config."""
+
+  def __init__(self):
+    super().__init__('wandb')
+    self.started, self.logged, self.finished = [], [], 0
+
+  def init(self, *, project, dir, config, id, resume):
+    self.started.append((project, dir, config, id, resume))
+    return self
+
+  def log(self, data, *, step):
+    self.logged.append((step, data))
+
+  def finish(self):
+    self.finished += 1
+
+
+def test_a_restarted_run_goes_on_under_its_weights_and_biases_id(
+  tmp_path, monkeypatch
+):
+  fake = FakeWandb()
+  monkeypatch.setitem(sys.modules, 'wandb', fake)
+  for step in (1, 2):
+    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink.log(step, {'train/loss': 1.0})
+    sink.close()
+  first, second = fake.started
+  assert first == second and len(first[3]) == 8 and first[4] == 'allow'
+  assert first[:3] == ('nfnets', str(tmp_path), {'widths': [1, 2]})
+  assert fake.logged == [(1, {'train/loss': 1.0}), (2, {'train/loss': 1.0})]
+  assert fake.finished == 2
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('wandb') is None, reason='wandb is not installed'
+)
+@pytest.mark.filterwarnings('ignore')
+def test_weights_and_biases_itself_takes_it_offline(tmp_path, monkeypatch):
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  monkeypatch.setenv('WANDB_SILENT', 'true')
+  for step in (1, 2):
+    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink.log(step, {'train/loss': 1.0})
+    sink.close()
+  kept = (tmp_path / 'wandb_id').read_text()
+  assert list(tmp_path.glob(f'wandb/offline-run-*-{kept}/*.wandb'))

@@ -1,12 +1,15 @@
 """The loop: what it writes, how it stops, how it goes on."""
 
+import gc
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -149,17 +152,21 @@ def test_kill_9_and_resume_equals_an_unbroken_run_bit_for_bit(tmp_path):
   )
 
 
-def test_a_nonfinite_loss_stops_the_run_and_leaves_the_last_good_checkpoint(
+def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
   tmp_path, capsys, monkeypatch
 ):
-  config = run_config(num_steps=20, checkpoint_every=1)
-  schedule = lambda step: jax.numpy.where(step < 3, 0.01, 1e38)
+  config = run_config(
+    num_steps=20, log_every=1, checkpoint_every=1, stop_after_nonfinite=3
+  )
+  schedule = lambda step: jnp.where(step < 3, 0.01, 1e38)
   monkeypatch.setattr(recipe, 'schedule_of', lambda config: schedule)
   summary = train.train_and_evaluate(config, tmp_path)
-  assert summary['status'] == 'diverged'
-  assert summary['step'] < 8
+  assert summary['status'] == 'diverged' and summary['step'] == 6
+  rows = results.RunFolder(tmp_path).read_metrics()
+  skipped = [row['train/nonfinite'] for row in rows if 'train/loss' in row]
+  assert skipped == [0, 0, 0, 1, 1, 1]
   said = capsys.readouterr().out
-  assert f'step {summary["step"]} is not finite' in said
+  assert 'step 6 is not finite, like the 2 before' in said
   state = last_state(config, tmp_path)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
   assert f'checkpoint of step {int(state.step)}' in said
@@ -170,3 +177,55 @@ def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
   running.set_up(run_config(log_every=1), tmp_path)
   with pytest.raises(ValueError, match='learning_rate .0.1 there, 0.3 here'):
     running.set_up(run_config(learning_rate=0.3), tmp_path)
+
+
+def memory_and_files():
+  """Resident bytes and open files of this process."""
+  gc.collect()
+  pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+  return pages * os.sysconf('SC_PAGE_SIZE'), len(os.listdir('/proc/self/fd'))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_in_100000_steps_neither_memory_nor_open_files_grow(
+  tmp_path, monkeypatch
+):
+  """The loop with all its sinks and checkpoints, around a step of no work."""
+  num_steps = 100_000
+  config = run_config(
+    num_steps=num_steps,
+    log_every=100,
+    observe_every=0,
+    eval_every=num_steps,
+    checkpoint_every=5000,
+  )
+  found = {}
+
+  def batches(run, start):
+    for done in range(start, num_steps):
+      if done % 20_000 == 0:
+        found[done] = memory_and_files()
+      yield {}
+
+  def no_work(state, batch, key):
+    one = jnp.float32(1) + 0 * batch['stop'].max()
+    metrics = dict.fromkeys(
+      ('loss', 'top_1', 'grad_norm', 'learning_rate'), one
+    )
+    metrics |= {'nonfinite': 0 * one, 'stop': batch['stop'].max()}
+    return state._replace(step=state.step + 1), metrics
+
+  def step_of(run):
+    return jax.jit(no_work, donate_argnums=0), jax.random.key(0)
+
+  monkeypatch.setattr(running, 'train_batches', batches)
+  monkeypatch.setattr(running, 'train_step_of', step_of)
+  summary = train.train(running.set_up(config, tmp_path))
+  assert summary['status'] == 'finished'
+  assert len(results.RunFolder(tmp_path).read_metrics()) == 1001
+  (_, _), (bytes_before, files_before), *_, (bytes_after, files_after) = (
+    found.values()
+  )
+  assert bytes_after - bytes_before < 2**24  # 280 bytes a step would show
+  assert files_after <= files_before
