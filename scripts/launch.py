@@ -1,0 +1,207 @@
+"""Starts scripts.train on many machines: a TPU pod, SLURM, or hosts by ssh.
+
+  python -m scripts.launch --on=tpu_pod --tpu=NAME --zone=ZONE -- FLAGS
+  python -m scripts.launch --on=slurm --nodes=4 --gpus_per_node=8 -- FLAGS
+  python -m scripts.launch --on=hosts --hosts=ADDRESS,ADDRESS -- FLAGS
+
+FLAGS are those of scripts.train; the workdir must be on a file system that all
+machines share. Each machine has the checkout in --directory. --dry_run prints
+what would run. Exit codes are those of scripts.train; 2 if refused here.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import IO
+
+from absl import app, flags, logging
+
+REFUSED = 2
+INTERRUPTED = 75
+LOCAL = ('localhost', '127.0.0.1')
+
+ON = flags.DEFINE_enum('on', None, ['tpu_pod', 'slurm', 'hosts'], 'Where.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print it and stop.')
+DIRECTORY = flags.DEFINE_string(
+  'directory', None, 'The checkout, on each machine; default: as here.'
+)
+PYTHON = flags.DEFINE_string('python', '.venv/bin/python', 'In the checkout.')
+TPU = flags.DEFINE_string('tpu', None, "tpu_pod: the pod's name.")
+ZONE = flags.DEFINE_string('zone', None, "tpu_pod: the pod's zone.")
+PROJECT = flags.DEFINE_string('project', None, 'tpu_pod: of Google Cloud.')
+NODES = flags.DEFINE_integer('nodes', 1, 'slurm: how many.', lower_bound=1)
+GPUS = flags.DEFINE_integer(
+  'gpus_per_node', 8, 'slurm: one process each.', lower_bound=1
+)
+CPUS = flags.DEFINE_integer(
+  'cpus_per_gpu', 8, 'slurm: to prepare images with.', lower_bound=1
+)
+HOURS = flags.DEFINE_integer('hours', 24, 'slurm: the limit.', lower_bound=1)
+SBATCH = flags.DEFINE_list('sbatch', [], 'slurm: more options, as account=ME.')
+HOSTS = flags.DEFINE_list(
+  'hosts', [], "hosts: the first coordinates; 'localhost' needs no ssh."
+)
+PORT = flags.DEFINE_integer('port', 9876, "hosts: the coordinator's.")
+
+
+def main(argv: Sequence[str]) -> int:
+  logging.set_verbosity(logging.WARNING)
+  train = argv[1:]
+  if not any(flag.startswith('--workdir=') for flag in train):
+    return refuse('after --, give the flags of scripts.train and --workdir=DIR')
+  match ON.value:
+    case 'tpu_pod' if TPU.value and ZONE.value:
+      return run_one(tpu_command(train))
+    case 'tpu_pod':
+      return refuse('--on=tpu_pod needs --tpu=NAME and --zone=ZONE')
+    case 'slurm':
+      return run_one(['sbatch'], sbatch_script(train))
+    case 'hosts' if HOSTS.value:
+      return run_all(host_commands(train))
+    case 'hosts':
+      return refuse('--on=hosts needs --hosts=ADDRESS,ADDRESS')
+  return refuse('name --on=tpu_pod, --on=slurm or --on=hosts')
+
+
+def tpu_command(train: list[str]) -> list[str]:
+  """gcloud's, which runs the same on every worker; JAX finds the others."""
+  project = [f'--project={PROJECT.value}'] if PROJECT.value else []
+  where = [TPU.value, f'--zone={ZONE.value}', *project, '--worker=all']
+  ssh = ['gcloud', 'compute', 'tpus', 'tpu-vm', 'ssh', *where]
+  return [*ssh, f'--command={remote(train)}']
+
+
+def sbatch_script(train: list[str]) -> str:
+  """A job that is told before its time is up, and queued again if it saved."""
+  options = {
+    'job-name': 'nfnets',
+    'nodes': NODES.value,
+    'ntasks-per-node': GPUS.value,  # JAX gives each task one GPU
+    'gpus-per-node': GPUS.value,
+    'cpus-per-task': CPUS.value,
+    'time': f'{HOURS.value}:00:00',
+    'signal': 'TERM@180',
+  }
+  lines = [f'#SBATCH --{name}={value}' for name, value in options.items()]
+  lines += [f'#SBATCH --{option}' for option in SBATCH.value]
+  return '\n'.join(
+    [
+      '#!/bin/bash',
+      *lines,
+      '#SBATCH --requeue',
+      '#SBATCH --open-mode=append',
+      f'srun --kill-on-bad-exit=0 bash -c {shlex.quote(remote(train))}',
+      'code=$?',
+      f'if [ $code -eq {INTERRUPTED} ]; then',
+      '  scontrol requeue "$SLURM_JOB_ID"',
+      'fi',
+      'exit $code',
+      '',
+    ]
+  )
+
+
+def host_commands(train: list[str]) -> list[tuple[str, list[str]]]:
+  """(host, command) of each process; a host may be named more than once."""
+  address = HOSTS.value[0].rpartition('@')[2]
+  commands = []
+  for index, host in enumerate(HOSTS.value):
+    place = [
+      f'--coordinator_address={address}:{PORT.value}',
+      f'--num_processes={len(HOSTS.value)}',
+      f'--process_id={index}',
+    ]
+    line = remote([*train, *place])
+    # With a terminal there, Ctrl-C can be typed, and a lost line is a hang-up.
+    start = ['bash', '-c'] if host in LOCAL else ['ssh', '-tt', host]
+    commands.append((host, [*start, line]))
+  return commands
+
+
+def remote(train: list[str]) -> str:
+  """What a machine's shell runs."""
+  directory = DIRECTORY.value or os.getcwd()
+  # '~' is for the machine's shell to expand.
+  quoted = directory if directory.startswith('~') else shlex.quote(directory)
+  command = shlex.join([PYTHON.value, '-m', 'scripts.train', *train])
+  return f'cd {quoted} && exec {command}'
+
+
+def run_one(command: list[str], text: str = '') -> int:
+  if DRY_RUN.value:
+    print(shlex.join(command) + (f" <<'END'\n{text}END" if text else ''))
+    return 0
+  try:
+    return subprocess.run(
+      command, input=text, text=True, check=False
+    ).returncode
+  except FileNotFoundError:
+    return refuse(f'{command[0]} is not installed here')
+
+
+def run_all(commands: list[tuple[str, list[str]]]) -> int:
+  """Runs them side by side; Ctrl-C and SIGTERM ask them all to save."""
+  if DRY_RUN.value:
+    for _, command in commands:
+      print(shlex.join(command))
+    return 0
+  children = [
+    subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      start_new_session=True,
+    )
+    for _, command in commands
+  ]
+
+  def stop(*_: object) -> None:
+    for (host, _), child in zip(commands, children):
+      if child.poll() is not None:
+        continue
+      if host in LOCAL:
+        child.send_signal(signal.SIGTERM)
+      else:
+        child.stdin.write('\x03')
+        child.stdin.flush()
+
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, stop)
+  readers = [
+    threading.Thread(target=relay, args=(f'[{index} {host}] ', child.stdout))
+    for index, ((host, _), child) in enumerate(zip(commands, children))
+  ]
+  for reader in readers:
+    reader.start()
+  for reader in readers:
+    reader.join()
+  codes = {abs(child.wait()) for child in children} - {0}
+  return max(codes - {INTERRUPTED} or codes, default=0)
+
+
+def relay(prefix: str, lines: IO[str]) -> None:
+  for line in lines:
+    print(prefix + line, end='', flush=True)
+
+
+def refuse(why: str) -> int:
+  print(f'error: {why}', file=sys.stderr)
+  return REFUSED
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; what is wrong with them is one line, not a traceback."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(refuse(str(error)))
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse_flags)
