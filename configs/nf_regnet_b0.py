@@ -127,6 +127,6 @@ def get_config() -> ConfigDict:
   config.eval_every = 5000
   config.checkpoint_every = 1000
   config.keep_checkpoints = 2
-  config.stop_after_nonfinite = 1
+  config.stop_after_nonfinite = 10  # in a row; fewer are skipped
   config.wandb = False
   return config.lock()

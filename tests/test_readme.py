@@ -121,6 +121,9 @@ CASES = [
   ('python -m scripts.train --config=configs/finetune.py',
    '--config.num_steps=2 --config.batch_size=4 '
    '--config.schedule.warmup_steps=1'),
+  ('python -m scripts.launch --on=tpu_pod', ''),
+  ('python -m scripts.launch --on=slurm', ''),
+  ('python -m scripts.launch --on=hosts', ''),
   ('python -m scripts.probe', ''),
   ('python -m scripts.show_batch', ''),
   ('python -m scripts.evaluate', ''),
@@ -137,6 +140,7 @@ FAST = (
   'python -m scripts.summary',
   'python -m scripts.prepare',
   'python -m scripts.measure',
+  'python -m scripts.launch',
   'python -m ex',
 )
 
