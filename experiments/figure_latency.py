@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import nf_resnet_50, nfnet_f0, resnet_50
 from experiments import _papers, _study
 
 TITLE = "Time of a training step (paper A's Tables 3 and 6, Figure 1)"
@@ -47,6 +48,7 @@ PAPER = {
 PAIRS = {'resnet_50': 'nf_resnet_50'} | {
   f'f{k}_batchnorm': f'f{k}' for k in range(4)
 }
+RECIPES = {'nfnet': nfnet_f0, 'nf_resnet': nf_resnet_50, 'resnet': resnet_50}
 SCALES = {
   'full': {
     'note': '32 images in bfloat16 at the training size, on an accelerator',
@@ -86,6 +88,7 @@ def measure(config: ConfigDict) -> dict[str, Any]:
     config.precision,
     'train',
     seconds=10.0,
+    config=RECIPES[name.rpartition('_')[0]].get_config(),
     overrides=overrides,
   )
 

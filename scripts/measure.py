@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from nfnets import records
 
@@ -27,6 +27,7 @@ REFUSED = 2
 
 
 def main(argv: Sequence[str]) -> int:
+  logging.set_verbosity(logging.WARNING)
   try:
     if len(argv) > 1:
       raise ValueError(f'unexpected argument {argv[1]!r}; flags start with --')
