@@ -87,12 +87,11 @@ def train_loss(record: Record) -> float:
   return losses[-1] if losses else float('nan')
 
 
-def figure(
-  width: float, height: float, title: str, note: str, **layout: Any
-) -> Figure:
-  """An empty figure with its title, and its scale below that."""
-  made = Figure(figsize=(width, height), layout='constrained', **layout)
-  made.suptitle(f'{title}\nCIFAR-10: {note}', fontsize=11)
+def figure(width: float, height: float, title: str, note: str | None) -> Figure:
+  """An empty figure with its title, and its scale on CIFAR-10 below that."""
+  made = Figure(figsize=(width, height), layout='constrained')
+  caption = f'{title}\nCIFAR-10: {note}' if note else title
+  made.suptitle(caption, fontsize=11)
   return made
 
 

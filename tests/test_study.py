@@ -3,10 +3,12 @@
 import importlib
 import re
 
+import jax
 import pytest
 
 from experiments import _study
 from nfnets import recipe
+from nfnets.analysis import cost
 
 STUDY = (
   'resnet20_three_ways',
@@ -43,6 +45,44 @@ def _at(config, key):
   for part in key.split('.'):
     config = config[part]
   return config
+
+
+def trains(name, row, scale):
+  """The shapes after one step of the whole recipe."""
+  module = importlib.import_module(f'experiments.{name}')
+  config = module.get_config(f'{row}@{scale}').copy_and_resolve_references()
+  train_step, shapes = cost.make_step(config)
+  state, metrics = jax.eval_shape(train_step, *shapes)
+  assert state.params.keys() == shapes[0].params.keys()
+  assert metrics['loss'].shape == () and metrics['loss'].dtype == 'float32'
+
+
+def test_a_step_of_the_study_builds_at_full_size():
+  trains('resnet20_three_ways', 'nf_norm', 'full')
+
+
+def program(name, row):
+  """What tells a row's traced step from another's, numbers apart."""
+  module = importlib.import_module(f'experiments.{name}')
+  config = module.get_config(row).copy_and_resolve_references()
+  spec = config.optimizer
+  return str(
+    (
+      config.model.to_dict(),
+      config.micro_batches > 1,
+      (spec.clip, spec.unclipped, spec.nesterov),
+      (config.sam.rho > 0, config.sam.ascent_fraction),
+    )
+  )
+
+
+PROGRAMS = {program(n, row): (n, row) for n, row, s in RUNS if s == 'full'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'row'), PROGRAMS.values())
+def test_every_program_of_the_study_builds_at_full_size(name, row):
+  trains(name, row, 'full')
 
 
 def finished(row, seed, top_1, updates=2000, scale='full', status='finished'):
