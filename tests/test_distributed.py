@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from test_train import last_state
 
-from nfnets import evaluate, results, train
+from nfnets import distributed, evaluate, results, train
 
 
 @pytest.fixture
@@ -97,3 +97,74 @@ def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
     last_state(crew.config(), tmp_path / 'killed'),
     last_state(crew.config(), tmp_path / 'whole'),
   )
+
+
+@pytest.fixture
+def joined(monkeypatch):
+  """What `jax.distributed.initialize` is called with, and the options set."""
+  calls = []
+  monkeypatch.setattr(jax.config, 'update', lambda *args: calls.append(args))
+  monkeypatch.setattr(
+    jax.distributed, 'initialize', lambda **kwargs: calls.append(kwargs)
+  )
+  return calls
+
+
+def test_alone_nothing_is_joined_and_no_one_can_be_insisted_on(joined):
+  assert not distributed.initialize(environment={})
+  assert not distributed.initialize(False, 'a:1', 2, 0, environment={})
+  with pytest.raises(ValueError, match='pass --coordinator_address=HOST:PORT'):
+    distributed.initialize(True, environment={})
+  assert not joined
+
+
+def test_the_usual_variables_stand_in_for_flags(joined):
+  environment = {
+    'JAX_COORDINATOR_ADDRESS': 'a:1',
+    'JAX_NUM_PROCESSES': '1',
+    'JAX_PROCESS_ID': '0',
+  }
+  assert distributed.initialize(missing_after=5, environment=environment)
+  assert ('jax_cpu_collectives_implementation', 'gloo') in joined
+  assert joined[-1] == {
+    'coordinator_address': 'a:1',
+    'num_processes': 1,
+    'process_id': 0,
+    'cluster_detection_method': 'deactivate',
+    'heartbeat_timeout_seconds': 65,
+  }
+
+
+def test_under_slurm_jax_finds_the_others_itself(joined):
+  environment = {'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_NTASKS': '2'}
+  assert distributed.initialize(environment=environment)
+  assert joined[-1] == {'heartbeat_timeout_seconds': 120}
+  environment['SLURM_NTASKS'] = '1'
+  assert not distributed.initialize(environment=environment)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ((None, 'a:1', None, None), 'missing: num_processes, process_id'),
+    ((None, 'a:1', 2, None), 'missing: process_id'),
+    ((None, 'a', 2, 0), 'give HOST:PORT'),
+    ((None, 'a:1', 2, 2), 'from 0 to --num_processes - 1 = 1'),
+    ((None, 'a:1', 2, 0), '--num_processes=2, but JAX sees 1'),
+  ],
+)
+def test_an_impossible_place_is_refused(joined, arguments, message):
+  with pytest.raises(ValueError, match=message):
+    distributed.initialize(*arguments, environment={})
+
+
+def test_a_variable_that_is_no_number_is_named(joined):
+  with pytest.raises(ValueError, match="JAX_PROCESS_ID='first' is no number"):
+    distributed.initialize(environment={'JAX_PROCESS_ID': 'first'})
+
+
+def test_alone_a_problem_is_raised_as_it_is():
+  with pytest.raises(OSError, match='full'):
+    distributed.agree_on_problem(OSError('full'))
+  distributed.agree_on_problem(None)
+  assert distributed.exchange({'a': [1]}) == [{'a': [1]}]
