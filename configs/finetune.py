@@ -33,9 +33,11 @@ def get_config(preset: str = 'small') -> ConfigDict:
     raise ValueError(f'no preset {preset!r}: {", ".join(PRESETS)}')
   config = nfnet_f0.get_config()
   with config.unlocked():
-    config.model = ConfigDict(
-      {'name': '', 'drop_rate': 0.0, 'stochdepth_rate': 0.0, 'remat': False}
-    )
+    config.model = ConfigDict({'name': ''})
+    for key in ('drop_rate', 'stochdepth_rate'):
+      config.model[key] = 0.0
+    for key in ('remat', 'scan'):
+      config.model[key] = False
   config = jft_finetune.schedule(config)
   config.data.name = 'folder'
   config.data.num_train = 0

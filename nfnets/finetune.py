@@ -4,6 +4,7 @@ In a recipe, '' for a name, 0 for a number and () for constants mean 'as found':
 in the weights, or in the data.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -20,7 +21,7 @@ from nfnets.weights import files, match, pictures
 
 # Arguments that change how a network is trained, not what it computes.
 TRAINING_ONLY = (
-  'drop_rate', 'stochdepth_rate', 'skipinit_gain', 'remat', 'features',
+  'drop_rate', 'stochdepth_rate', 'skipinit_gain', 'remat', 'scan', 'features',
   'cross_replica_axis',
 )  # fmt: skip
 # What weights say of the data, and what it is where they are silent.
@@ -52,12 +53,14 @@ def complete(
   """
   lines = []
   if not config.model.name:
+    before = _earlier(config, workdir)
+    if before:
+      config.weights = before['weights']
     if not config.weights:
       raise ValueError(
         "config.weights='': this recipe starts from weights; pass "
         '--config.weights=FILE (published, timm, .safetensors, a run)'
       )
-    before = _earlier(config, workdir)
     model, data = (
       (before['model'], before['data']) if before else _found(config)
     )
@@ -81,6 +84,24 @@ def complete(
   return lines
 
 
+def check(
+  config: ConfigDict, shapes: step.TrainState, class_names: Sequence[str] = ()
+) -> None:
+  """Refuses weights that don't fit, before anything is compiled.
+
+  Args:
+    config: a recipe, resolved.
+    shapes: of its state.
+    class_names: of the training data.
+
+  Raises:
+    match.Mismatch: the weights are another network's: the whole report.
+    ValueError, FileNotFoundError: they can't be read or trained.
+  """
+  if config.weights:
+    _fitting(config, shapes, class_names)
+
+
 def start(
   config: ConfigDict,
   state: step.TrainState,
@@ -95,50 +116,71 @@ def start(
     class_names: of the training data.
 
   Raises:
-    match.Mismatch: the weights are another network's: the whole report.
-    ValueError, FileNotFoundError: they can't be read or trained.
+    As `check`.
   """
   if not config.weights:
     return state
-  weights = pretrained.read(config.weights).weights
-  _check_same_function(config, weights)
-  is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
-  source = str(config.weights)
-  params = fit(weights.params, state.params, source, with_head=is_kept)
-  net_state = fit(weights.state, state.state, source, with_head=True)
+  weights, is_kept, why = _fitting(config, state, class_names)
+  _read_once.cache_clear()
+  params = _overlaid(state.params, weights.params, with_head=is_kept)
+  net_state = _overlaid(state.state, weights.state, with_head=True)
   if jax.process_index() == 0:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(f'weights: {source}, {weights.model}, {count:,} parameters')
+    print(f'weights: {config.weights}, {weights.model}, {count:,} parameters')
     print(f'head: {"kept" if is_kept else "new"}, {why}', flush=True)
   return state._replace(
     params=params, state=net_state, ema_params=params, ema_state=net_state
   )
 
 
-def fit(
-  found: match.Tree, wanted: match.Tree, source: str, with_head: bool
-) -> dict[str, dict[str, np.ndarray]]:
-  """`found`'s numbers in `wanted`'s structure and types.
-
-  Args:
-    found: `{module: {name: array}}` as read.
-    wanted: the network's own, whose head is taken unless `with_head`.
-    source: what was read, for the report.
-    with_head: whether the head is `found`'s too.
-
-  Raises:
-    match.Mismatch: with every missing, unexpected and wrongly shaped leaf.
-  """
-  have, need = match.flatten(found), match.flatten(wanted)
-  head = {} if with_head else {p: x for p, x in need.items() if is_head(p)}
-  body = {
-    p: x for p, x in have.items() if p not in head and not (head and is_head(p))
-  }
-  rest = {p: x for p, x in need.items() if p not in head}
-  match.require(match.unflatten(body), match.unflatten(rest), source)
-  return match.unflatten(
-    {p: np.asarray(body.get(p, need[p]), need[p].dtype) for p in need}
+def _fitting(
+  config: ConfigDict, wanted: step.TrainState, class_names: Sequence[str]
+) -> tuple[files.Weights, bool, str]:
+  """The weights, whether their head is kept, and what to say of it."""
+  weights = _read(config.weights)
+  _check_same_function(config, weights)
+  is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
+  found, needed = (
+    match.unflatten(
+      {
+        p: x
+        for p, x in match.flatten(tree).items()
+        if is_kept or not is_head(p)
+      }
+    )
+    for tree in (weights.params, wanted.params)
   )
+  match.require(found, needed, config.weights)
+  match.require(weights.state, wanted.state, config.weights)
+  return weights, is_kept, why
+
+
+def _overlaid(
+  tree: match.Tree, found: match.Tree, with_head: bool
+) -> dict[str, dict[str, np.ndarray]]:
+  """The tree with the numbers that were found, in its own types."""
+  values = {
+    path: leaf
+    for path, leaf in match.flatten(found).items()
+    if with_head or not is_head(path)
+  }
+  return match.unflatten(
+    {
+      path: np.asarray(values.get(path, leaf), leaf.dtype)
+      for path, leaf in match.flatten(tree).items()
+    }
+  )
+
+
+def _read(path: str) -> files.Weights:
+  file = pathlib.Path(path).expanduser()
+  return _read_once(path, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+@functools.lru_cache(maxsize=1)  # the check and the start read one large file
+def _read_once(path: str, modified: int) -> files.Weights:
+  del modified
+  return pretrained.read(path).weights
 
 
 def is_head(path: str) -> bool:
@@ -149,17 +191,21 @@ def is_head(path: str) -> bool:
 def _earlier(
   config: ConfigDict, workdir: str | pathlib.Path | None
 ) -> dict[str, Any] | None:
-  """The config of the run that began in `workdir` with the same weights."""
+  """The config of the run in `workdir`, if it began with these weights.
+
+  Who names no weights means the run's own.
+  """
   path = pathlib.Path(workdir or '') / 'config.json'
   if not workdir or not path.exists():
     return None
   before = json.loads(path.read_text())
-  return before if before.get('weights') == config.weights else None
+  own = before.get('weights', '')
+  return before if own and config.weights in ('', own) else None
 
 
 def _found(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
   """The network and the data's preparation as the weights tell them."""
-  weights = pretrained.read(config.weights).weights
+  weights = _read(config.weights)
   if weights.model is None:
     raise ValueError(
       f'{config.weights} does not say of which network it is: convert it with '

@@ -94,6 +94,8 @@ def _set_up(
   folder = results.RunFolder(workdir)
   folder.check_writable()
   folder.check_same_run(config.to_dict())
+  if folder.read_config() is None:  # who goes on needs the weights no more
+    finetune.check(config, shapes, train_source.class_names)
   return Run(
     config,
     options,

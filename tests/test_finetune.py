@@ -106,6 +106,14 @@ def test_what_does_not_fit_is_one_report_of_everything(tmp_path):
   assert 'conv0/bias (5,), needs (16,)' in report
 
 
+def test_a_mismatch_is_found_before_anything_is_compiled(tmp_path):
+  path = write(tmp_path, given()._replace(params={}))
+  config = tiny.config(weights=path)
+  with pytest.raises(match.Mismatch, match='missing'):
+    running.set_up(config, tmp_path / 'run')
+  assert not (tmp_path / 'run' / 'config.json').exists()
+
+
 def test_a_head_of_another_width_does_not_pass_as_a_new_one(tmp_path):
   """Only the number of classes may differ where the head is kept."""
   weights = given(num_classes=10)
@@ -210,6 +218,9 @@ def test_a_run_that_began_needs_its_file_no_more(tmp_path):
   finetune.complete(again, tmp_path / 'run')
   folder.check_same_run(again.copy_and_resolve_references().to_dict())
   assert folder.read_config()['weights'] == path
+  unnamed = open_recipe('')
+  finetune.complete(unnamed, tmp_path / 'run')
+  assert unnamed.weights == path and unnamed.to_json() == again.to_json()
   with pytest.raises(FileNotFoundError, match='weights.safetensors'):
     finetune.complete(open_recipe(path), tmp_path / 'other')
 

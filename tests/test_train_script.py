@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import tiny
+
+from nfnets.weights import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -72,3 +75,29 @@ def test_print_config_prints_the_resolved_config_as_json_and_stops():
   assert done.returncode == 0 and config['learning_rate'] == 0.4
   assert config['data']['train_image_size'] == 320
   assert config['augment']['randaugment_magnitude'] == 15
+
+
+def test_weights_that_do_not_fit_are_one_report_of_all_that_is_wrong(tmp_path):
+  config = tiny.config()
+  _, _, state = tiny.network_and_state(config)
+  overrides = config.model.to_dict()
+  name = overrides.pop('name')
+  params = {
+    module.replace('nf_block_2', 'nf_block_3'): leaves
+    for module, leaves in state.params.items()
+  }
+  path = tmp_path / 'weights.npz'
+  files.write(path, files.Weights(params, {}, name, 10, overrides))
+  done = run(
+    '--config=configs/finetune.py', f'--workdir={tmp_path / "run"}',
+    f'--config.weights={path}', '--config.data.name=digits',
+    '--config.data.train_image_size=8', '--config.data.eval_image_size=8',
+  )  # fmt: skip
+  assert done.returncode == 2
+  title, *lines = done.stderr.splitlines()
+  assert title.startswith(f'error: {path}: not the weights of this network')
+  assert '0 of another shape' in title
+  kinds = [line.split(':')[0].strip() for line in lines]
+  assert set(kinds) == {'missing', 'unexpected'}
+  assert all('nf_block_2' in line for line in lines if 'missing' in line)
+  assert not (tmp_path / 'run' / 'config.json').exists()

@@ -118,7 +118,11 @@ def factors(
 
 
 def freeze(params: Tree, frozen: Iterable[str]) -> Tree:
-  """The parameters, of which no gradient reaches those that `frozen` names."""
+  """The parameters, of which no gradient reaches those that `frozen` names.
+
+  What a network keeps in its state isn't frozen: the statistics of batch
+  normalization go on following the data.
+  """
   if not frozen:
     return params
   return jax.tree.map(
