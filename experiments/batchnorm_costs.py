@@ -79,8 +79,9 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
   findings = {}
   if 'step_cost' in found:
     batch, nf = found['step_cost']['batch'], found['step_cost']['nf']
-    ratio, memory = batch['ratio'][1], batch['temporary'] / nf['temporary']
-    findings[f'takes more time ({ratio:.2f} x)'] = ratio > 1
+    low, ratio, _ = batch['ratio']
+    memory = batch['temporary'] / nf['temporary']
+    findings[f'takes more time ({ratio:.2f} x)'] = low > 1
     findings[f'takes more memory ({memory:.2f} x)'] = memory > 1
   if 'batch_mates' in found:
     changes = {n: v['logits'] for n, v in found['batch_mates'].items()}
@@ -151,7 +152,7 @@ def _train_eval_gap(found: Mapping[str, Any]) -> str:
       f'{100 * values["logits"][size]:.2g} %',
     )
     for name, values in found.items()
-    for size in values['changed']
+    for size in sorted(values['changed'], key=int)
   ]
   header = ('', 'batch', 'images whose class differs', 'difference of logits')
   return (
@@ -162,7 +163,7 @@ def _train_eval_gap(found: Mapping[str, Any]) -> str:
 
 
 def _device_count(found: Mapping[str, Any]) -> str:
-  counts = list(next(iter(found.values()))['gradient'])
+  counts = sorted(next(iter(found.values()))['gradient'], key=int)
   rows = [
     (NAMES[name], *[f'{100 * v["gradient"][c]:.2g} %' for c in counts])
     for name, v in found.items()
@@ -177,7 +178,9 @@ def _device_count(found: Mapping[str, Any]) -> str:
 
 def _draw(ax: Any, found: Mapping[str, Any], key: str, x: str, y: str) -> None:
   for color, (name, values) in zip(_plots.COLORS, found.items()):
-    points = {int(k): 100 * v for k, v in values[key].items()}
+    points = {
+      x: 100 * values[key][str(x)] for x in sorted(map(int, values[key]))
+    }
     ax.plot(
       list(points), list(points.values()), 'o-', color=color, label=NAMES[name]
     )

@@ -1,15 +1,18 @@
 """The CIFAR-10 study: rows, scales and verdicts."""
 
 import importlib
+import json
+import pathlib
 import re
 
 import jax
 import pytest
 
 from experiments import _study
-from nfnets import recipe
+from nfnets import recipe, records
 from nfnets.analysis import cost
 
+ROOT = pathlib.Path(__file__).parents[1]
 STUDY = (
   'resnet20_three_ways',
   'agc_sweep',
@@ -172,3 +175,36 @@ def test_under_a_thousand_updates_the_verdict_is_too_short_to_tell():
   enough = [finished('a', 0, 0.9, updates=1000, scale='cpu')]
   word, why = _study.judge(enough, scales, sure)
   assert (word, why) == ('borne out', 'At scale cpu: a')
+
+
+def test_batch_norms_drawbacks_are_reported_from_the_committed_records(
+  tmp_path,
+):
+  module = importlib.import_module('experiments.batchnorm_costs')
+  committed = records.read_all(ROOT / 'results', 'batchnorm_costs')
+  text = module.report(committed, tmp_path)
+  assert text.count('### ') == len(module.RUNS) == len(committed)
+  assert (tmp_path / 'costs.png').exists()
+  word, sentence = module.verdict(committed)
+  assert word == 'borne out' and 'of predictions: yes' in sentence
+  assert 'Not measured yet: `step_cost`' in module.report(
+    [r for r in committed if r['row'] != 'step_cost'], tmp_path
+  )
+  healthy = json.loads(json.dumps(committed).replace('"batch"', '"nf"'))
+  for record in healthy:
+    record['measured']['batch'] = record['measured']['nf']
+  assert module.verdict(healthy)[0] == 'not borne out'
+
+
+@pytest.mark.parametrize('name', STUDY)
+def test_every_committed_record_is_of_a_row_and_gets_into_its_report(
+  name, tmp_path
+):
+  module = importlib.import_module(f'experiments.{name}')
+  committed = records.read_all(ROOT / 'results', name)
+  if not committed:
+    pytest.skip(f'{name} has no record yet')
+  text = module.report(committed, tmp_path)
+  for record in committed:
+    assert record['row'] in module.RUNS and record['scale'] in module.SCALES
+    assert f'| `{record["row"]}`' in text
