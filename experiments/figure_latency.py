@@ -94,19 +94,30 @@ def measure(config: ConfigDict) -> dict[str, Any]:
 
 
 def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
-  """By every pair of twins that is measured, at the fullest scale."""
+  """By every pair of twins that is measured, at the fullest scale.
+
+  Twins differ if the quartiles of their steps don't overlap.
+  """
   for scale, group in _study.by_scale(records, SCALES).items():
-    ms = _medians(group)
-    ratios = {
-      nf: ms[bn] / ms[nf] for bn, nf in PAIRS.items() if bn in ms and nf in ms
+    found = {r['row']: r['measured']['seconds'] for r in group}
+    pairs = {
+      nf: (found[bn], found[nf])
+      for bn, nf in PAIRS.items()
+      if bn in found and nf in found
     }
-    if not ratios:
+    if not pairs:
       continue
-    wins = [ratio > 1 for ratio in ratios.values()]
-    word = 'borne out' if all(wins) else 'mixed' if any(wins) else ''
-    told = ', '.join(f'{nf} {ratio:.2f}' for nf, ratio in ratios.items())
-    where = f'At scale {scale} on {_device(group[0])}' if scale else ''
-    return word or 'not borne out', f"{where}: BN's time over NF's is {told}."
+    wins = [bn['low'] > nf['high'] for bn, nf in pairs.values()]
+    losses = [nf['low'] > bn['high'] for bn, nf in pairs.values()]
+    told = ', '.join(
+      f'{name} {bn["median"] / nf["median"]:.2f}'
+      for name, (bn, nf) in pairs.items()
+    )
+    why = f"At scale {scale} on {_device(group[0])}: BN's time over NF's is "
+    if not any(wins + losses):
+      return 'too short to tell', f'{why}{told}; the quartiles overlap.'
+    word = 'mixed' if any(wins) else 'not borne out'
+    return 'borne out' if all(wins) else word, f'{why}{told}.'
   return 'not run', 'No pair of twins is measured yet.'
 
 

@@ -178,9 +178,7 @@ def last_row(name):
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(
-      name, marks=[] if name == 'table_depth' else [pytest.mark.slow]
-    )
+    pytest.param(name, marks=[] if name == 'agc_sweep' else [pytest.mark.slow])
     for name in TRAINED
   ],
 )

@@ -90,3 +90,6 @@ def test_the_latency_verdict_compares_twins():
   pair += [latency('nf_resnet_50', 2.0), latency('resnet_50', 1.0)]
   assert figure_latency.verdict(pair)[0] == 'mixed'
   assert figure_latency.verdict(pair[:1])[0] == 'not run'
+  pair[0]['measured']['seconds'] = {'low': 0.9, 'median': 1.0, 'high': 1.6}
+  word, why = figure_latency.verdict(pair[:2])
+  assert word == 'too short to tell' and 'quartiles overlap' in why
