@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
   -1.0: 'loops',
   0.0: """variants chips parallel distributed losses results curves
-    models.activations models.convolution optim.agc optim.sam optim.ema
+    models.activations models.convolution models.standardization optim.agc optim.sam optim.ema
     optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode
     pages.markdown pages.pictures pages.style""",
@@ -49,6 +49,7 @@ FLOORS = {
   6.6: 'instruments',
   6.8: 'bench',
   7.0: 'train',
+  7.5: 'bench.loop',
 }
 FLOOR = {name: f for f, names in FLOORS.items() for name in names.split()}
 FILES = sorted((ROOT / 'nfnets').rglob('*.py'))

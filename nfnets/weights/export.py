@@ -240,7 +240,7 @@ def _run_elsewhere(
   np.savez(given, **images)
   script = pathlib.Path(exported.__file__)
   done = subprocess.run(
-    [sys.executable, '-I', *map(str, (script, path, given, got))],
+    [sys.executable, '-P', *map(str, (script, path, given, got))],
     env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
