@@ -4,9 +4,7 @@ r"""Measures what things cost, on the first device that JAX finds.
     --precision=bfloat16 --mode=train,eval,folded --json=FILE
   python -m scripts.benchmark --model=nfnet_f0 --against=timm
   python -m scripts.benchmark --latency --json=FILE
-  python -m scripts.benchmark --loop
-  python -m scripts.benchmark --gate
-  python -m scripts.benchmark --input --config=FILE
+  python -m scripts.benchmark --loop | --gate | --input --config=FILE
 
 Steps of a model: the whole training step, its data on the device already, or
 inference, plain and folded. `--against=timm` times PyTorch's side of the same
@@ -58,6 +56,8 @@ TIMM_PYTHON = flags.DEFINE_string(
 TORCH_COMPILE = flags.DEFINE_string(
   'torch_compile', 'auto', "torch.compile's mode, none, or auto: on CUDA."
 )
+LOOP = flags.DEFINE_bool('loop', False, 'The loop beside its bare step.')
+GATE = flags.DEFINE_bool('gate', False, 'Our formulations beside plain ones.')
 INPUT = flags.DEFINE_bool('input', False, 'Measure the input of a recipe.')
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A recipe, such as configs/nfnet_f0.py.', lock_config=True
@@ -96,6 +96,8 @@ def main(argv: Sequence[str]) -> int:
       if CONFIG.value is None:
         raise ValueError('name a recipe: --config=configs/nfnet_f0.py')
       return measure_input()
+    if LOOP.value or GATE.value:
+      return measure_ratios()
     if MODELS.value or LATENCY.value:
       return measure_steps()
     raise ValueError('say what to measure: --input, --model=nfnet_f0, ...')
@@ -126,20 +128,37 @@ def measure_steps() -> int:
   for model, mode, precision, batch_size in questions:
     question = describe(model, mode, precision, batch_size)
     asked.append(question)
-    if record.find(question):
-      continue
-    if (model, mode, precision) in failed:  # a smaller batch didn't fit
+    if record.find(question) or (model, mode, precision) in failed:
       continue
     try:
       result = question | answer(question)
     except jax.errors.JaxRuntimeError as error:
-      failed.add((model, mode, precision))
+      failed.add((model, mode, precision))  # a larger batch won't fit either
       result = question | {'error': str(error).partition('\n')[0]}
     record.add(result)
     print(speed.line(result), file=sys.stderr, flush=True)
   found = [result for question in asked if (result := record.find(question))]
   page = speed.page(', '.join(dict.fromkeys(q['model'] for q in asked)), found)
   write(page)
+  return 0
+
+
+def measure_ratios() -> int:
+  from configs import quickstart
+  from nfnets.bench import gate, loop, report
+
+  where = report.circumstances()
+  if LOOP.value:
+    config = CONFIG.value or quickstart.get_config()
+    result = loop.measure(config, ROUNDS.value)
+    title, text = 'The loop and its bare step', loop.line(result)
+  else:
+    result = gate.measure(recipe_of, ROUNDS.value, SECONDS.value)
+    title, text = 'Ours and plain formulations', gate.page(result)
+  command = report.command('scripts.benchmark', sys.argv[1:])
+  heading = f'## {title}\n\n    {command}\n\n{report.describe(where)}'
+  content = {'command': command, 'where': where, **result}
+  write(f'{heading}\n\n{text}\n', content)
   return 0
 
 
@@ -214,27 +233,34 @@ def recipe_of(model: str) -> ConfigDict:
 
 
 def timm_command() -> list[str]:
-  """What starts PyTorch's side."""
-  worker = str(pathlib.Path(__file__).with_name('torch_step.py'))
-  if TIMM_PYTHON.value:
-    return [TIMM_PYTHON.value, worker]
-  missing = [m for m in ('torch', 'timm') if not importlib.util.find_spec(m)]
-  if missing:
+  command = started_by(TIMM_PYTHON.value, 'torch_step.py', 'torch', 'timm')
+  if not command:
     raise ValueError(
-      f'no {" and no ".join(missing)} here: install them, or pass '
-      '--timm_python=PATH of an interpreter that has both'
+      'no torch and timm here: install them, or pass --timm_python=PATH of an '
+      'interpreter that has both'
     )
-  return [sys.executable, worker]
+  return command
 
 
-def write(page: str) -> None:
-  """Prints a page, and adds it to --output."""
+def started_by(python: str | None, worker: str, *modules: str) -> list[str]:
+  """A command of that interpreter, or of this one if it has the modules."""
+  path = str(pathlib.Path(__file__).with_name(worker))
+  if python:
+    return [python, path]
+  has_all = all(importlib.util.find_spec(module) for module in modules)
+  return [sys.executable, path] if has_all else []
+
+
+def write(page: str, content: dict[str, Any] | None = None) -> None:
+  """Prints a page and adds it to --output; the content goes to --json."""
   print(page)
   if OUTPUT.value:
     path = pathlib.Path(OUTPUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('a') as file:
       file.write(page)
+  if JSON.value and content is not None:
+    pathlib.Path(JSON.value).write_text(json.dumps(content, indent=2) + '\n')
 
 
 def measure_input() -> int:
@@ -242,7 +268,7 @@ def measure_input() -> int:
   from nfnets.bench import report, verdict
 
   size = PHOTO_SIZE.value.split('x')
-  if len(size) != 2 or not all(side.isdigit() for side in size):
+  if [side.isdigit() for side in size] != [True, True]:
     raise ValueError(f'--photo_size={PHOTO_SIZE.value}: such as 400x500')
   result = benchmark.measure(
     CONFIG.value.copy_and_resolve_references(),
@@ -254,25 +280,11 @@ def measure_input() -> int:
       model=WITH_STEP.value,
       photo_size=(int(size[0]), int(size[1])),
     ),
-    tensorflow_command(),
+    started_by(TENSORFLOW_PYTHON.value, 'tf_input.py', 'tensorflow'),
   )
   command = report.command('scripts.benchmark', sys.argv[1:])
-  page = verdict.page(result, command)
-  write(page)
-  if JSON.value:
-    text = json.dumps({'command': command, **result}, indent=2)
-    pathlib.Path(JSON.value).write_text(text + '\n')
+  write(verdict.page(result, command), {'command': command, **result})
   return 0
-
-
-def tensorflow_command() -> list[str]:
-  """What starts tf.data's side; empty where there is no TensorFlow."""
-  worker = str(pathlib.Path(__file__).with_name('tf_input.py'))
-  if TENSORFLOW_PYTHON.value:
-    return [TENSORFLOW_PYTHON.value, worker]
-  if importlib.util.find_spec('tensorflow'):
-    return [sys.executable, worker]
-  return []
 
 
 def refuse(why: str) -> int:

@@ -6,4 +6,9 @@ source "$(dirname "$0")/environment.sh"
 make_environment requirements.txt requirements-test.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" "$@"
+.venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" "$@"
+if [[ " $* " == *" --slow "* ]]; then
+  # To be read: a ratio that rose is a regression. Timings never fail a build.
+  .venv/bin/python -m scripts.benchmark --gate --rounds=3 ||
+    echo 'the gate was not measured'
+fi
