@@ -88,7 +88,7 @@ def scales(
 
   Args:
     rows: those that 'cifar' has.
-    batch: divides the batch size; the learning rate stays as published.
+    batch: divides the batch size, and its square root the learning rate.
     width: divides the stages' widths.
     depth: divides the stages' depths, rounded up; 0 for a block a stage.
     note: what else a caption says.
@@ -96,13 +96,17 @@ def scales(
   """
   blocks = 'a block a stage' if not depth else f'depths / {depth}'
   epochs = overrides.get('num_epochs', SHRUNKEN['num_epochs'])
-  batches = f', batch sizes / {batch}' if batch > 1 else ''
+  batches = (
+    f', batch sizes / {batch}, learning rates / {math.sqrt(batch):g}'
+    if batch > 1
+    else ''
+  )
   return {
     _study.FULL: {'note': 'ImageNet, as published', 'overrides': {}},
     'cifar': {
       'note': f'the first 10,000 images of CIFAR-10 at 32 pixels, {epochs:g} '
       f'epochs, 5 % of them warm-up, {blocks}, widths / {width}{batches}, '
-      f'learning rates as published, no RandAugment{note}',
+      f'no RandAugment{note}',
       'overrides': SHRUNKEN
       | {key.replace('__', '.'): value for key, value in overrides.items()},
       'rows': list(rows),
@@ -142,7 +146,7 @@ def configure(
     model.exact_width = True
   config.update_from_flattened_dict(spec['overrides'])
   config.batch_size = max(1, batch_size // spec['batch'])
-  config.learning_rate = rate
+  config.learning_rate = rate / math.sqrt(spec['batch'])
   config.schedule.warmup_steps = config.num_steps // 20
   config.eval_every = config.num_steps // 4 + 1
   config.checkpoint_every = config.num_steps // 4 + 1

@@ -7,7 +7,6 @@ The median of many whole training steps on one device, data already there.
 Published: TPUv3 at 32 images a core in bfloat16, and one V100 in float16.
 """
 
-import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -153,14 +152,6 @@ def _cell(group: Iterable[Mapping[str, Any]], row: str) -> str:
   return 'not run'
 
 
-def _medians(group: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-  found: dict[str, list[float]] = {}
-  for record in group:
-    seconds = record['measured']['seconds']['median']
-    found.setdefault(record['row'], []).append(1000 * seconds)
-  return {row: statistics.median(values) for row, values in found.items()}
-
-
 def _device(record: Mapping[str, Any]) -> str:
   hardware = record['hardware']
   if hardware['device'] == 'cpu':
@@ -171,26 +162,20 @@ def _device(record: Mapping[str, Any]) -> str:
 def _plot(groups: Mapping[str, list], folder: Any) -> None:
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(7, 4), layout='constrained')
-  axis = figure.subplots()
-  for scale, group in groups.items():
-    ms = _medians(group)
-    for marker, label, kind in (('o', 'NF', False), ('s', 'BN', True)):
-      of_kind = [
-        (PAPER[row][0], ms[row], row)
-        for row in PAPER
-        if row in ms and (row in PAIRS) == kind
-      ]
-      if of_kind:
-        x, y, names = zip(*of_kind)
-        axis.plot(x, y, marker, ms=8, label=f'{label}, {scale}')
-        for place in zip(names, x, y):
-          axis.annotate(place[0], place[1:], fontsize=8)
-  axis.set_xscale('log')
-  axis.set_yscale('log')
-  axis.set_xlabel('published: ms a training step, TPUv3, 32 images a core')
-  axis.set_ylabel('here: ms a training step')
-  axis.grid(alpha=0.3)
-  if axis.get_legend_handles_labels()[0]:
-    axis.legend()
+  figure = Figure(figsize=(7, 1 + 2.4 * len(groups)), layout='constrained')
+  axes = figure.subplots(len(groups), squeeze=False)[:, 0]
+  for axis, (scale, group) in zip(axes, groups.items()):
+    found = {r['row']: r['measured']['seconds'] for r in group}
+    rows = [row for row in RUNS if row in found]
+    ms = [1000 * found[row]['median'] for row in rows]
+    errors = [
+      [abs(1000 * found[row][end] - value) for row, value in zip(rows, ms)]
+      for end in ('low', 'high')
+    ]
+    colors = ['#d55e00' if row in PAIRS else '#0072b2' for row in rows]
+    axis.barh(rows, ms, xerr=errors, color=colors, height=0.6, capsize=3)
+    axis.invert_yaxis()
+    axis.set_title(f'{SCALES[scale]["note"]}; quartiles', fontsize=9)
+    axis.set_xlabel('ms a training step (orange: batch-normalized)')
+    axis.grid(axis='x', alpha=0.3)
   figure.savefig(folder / 'latency.png', dpi=110)

@@ -36,7 +36,7 @@ def test_a_scale_shrinks_the_network_the_data_and_the_batch():
   )
   assert whole.data.name == 'imagenet2012' and small.data.name == 'cifar10'
   assert (whole.batch_size, small.batch_size) == (4096, 64)
-  assert whole.learning_rate == small.learning_rate == 1.6
+  assert (whole.learning_rate, small.learning_rate) == (1.6, 0.2)
   assert small.model.widths == (32, 64, 192, 192)
   assert small.model.depths == (1, 1, 3, 2)
   assert small.num_steps == 1015 >= _study.ENOUGH_UPDATES

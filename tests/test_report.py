@@ -14,7 +14,7 @@ from experiments import _papers, figure_batch_size
 from scripts import report
 
 ROOT = pathlib.Path(__file__).parents[1]
-NAMES = ('table_family', 'figure_batch_size', 'signal_propagation')
+NAMES = ('cifar10_first_runs', 'sam_imagenet', 'signal_propagation')
 PLOTTERS = ('matplotlib', 'pillow', 'numpy')
 
 
@@ -111,7 +111,8 @@ def test_the_averaged_parameters_accuracy_is_the_reported_one():
 def test_the_page_is_a_function_of_the_records(root, tmp_path_factory):
   again = tmp_path_factory.mktemp('again')
   for name in NAMES:
-    shutil.copytree(root / name, again / name, dirs_exist_ok=True)
+    if (root / name).exists():
+      shutil.copytree(root / name, again / name)
   report.write_all(NAMES, root)
   first = (root / 'index.html').read_bytes()
   report.write_all(NAMES, root)
