@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import cifar_resnet20, lazy
-
 FULL = 'full'
 VERDICTS = (
   'borne out',
@@ -31,60 +29,6 @@ ONE_RUN = 1.0  # percentage points between single runs that say nothing
 
 Record = Mapping[str, Any]
 Judgement = tuple[str, str]  # one of VERDICTS, and a sentence
-
-
-def cifar_config(
-  normalizer: str = 'batch', batch_size: int = 128
-) -> ConfigDict:
-  """ResNet-20 on CIFAR-10 for 100 epochs: what all arms of the study share.
-
-  Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
-  5 % of the steps, cosine to 0, Nesterov, weight decay 5e-4 on weights alone in
-  every arm; 4 evaluations.
-  """
-  config = cifar_resnet20.get_config()
-  config.model.normalizer = normalizer
-  config.batch_size = batch_size
-  config.num_epochs = 100.0
-  with config.unlocked():
-    config.learning_rate_factor = 1.0
-  config.learning_rate *= config.get_ref('learning_rate_factor')
-  config.schedule.name = 'warmup_cosine'
-  num_steps = config.get_ref('num_steps')
-  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
-  config.optimizer.nesterov = True
-  config.optimizer.weight_decay = 5e-4
-  config.optimizer.decayed = 'weights'
-  config.data.on_device = True
-  config.eval_every = num_steps // 4 + 1
-  config.log_every = num_steps // 40 + 1
-  config.observe_every = num_steps // 20 + 1
-  return config
-
-
-def cifar_scales(
-  rows: Sequence[str] | None = None, more: Mapping[str, Any] = {}
-) -> dict[str, dict[str, Any]]:
-  """All of CIFAR-10, and a subset that two CPU cores can train on.
-
-  Args:
-    rows: those that the subset has, if not all.
-    more: overrides there.
-  """
-  cpu = {
-    'note': 'the first 10,000 images, 13 epochs',
-    'overrides': {
-      'batch_size': 128,
-      'num_epochs': 13.0,  # 1,015 updates: just enough to judge AGC
-      'data.train_split': 'train[:10000]',
-      'data.num_train': 10000,
-      **more,
-    },
-  }
-  if rows is not None:
-    cpu['rows'] = tuple(rows)
-  full = {'note': 'all 50,000 images, 100 epochs', 'overrides': {}}
-  return {FULL: full, 'cpu': cpu}
 
 
 def configure(
@@ -239,6 +183,30 @@ def weigh(findings: Mapping[str, bool]) -> Judgement:
     f'{what}: {"yes" if holds else "no"}' for what, holds in findings.items()
   ]
   return word, '; '.join(told) + '.'
+
+
+def weigh_parts(
+  parts: Mapping[str, tuple[Sequence[str], Callable[..., bool]]],
+  rows: Mapping[str, Row],
+) -> Judgement:
+  """As `weigh`; 'not run' while a row is missing, with what is known so far.
+
+  Args:
+    parts: each part of a claim to the rows it is about, and a function of
+      those that says whether they show it.
+    rows: see `gather`.
+  """
+  findings = {
+    what: holds(*(rows[name] for name in names))
+    for what, (names, holds) in parts.items()
+    if set(names) <= set(rows)
+  }
+  needed = [name for names, _ in parts.values() for name in names]
+  left = missing(dict.fromkeys(needed), rows)
+  if not left:
+    return weigh(findings)
+  known = f' So far: {weigh(findings)[1]}' if findings else ''
+  return 'not run', left + known
 
 
 def missing(runs: Iterable[str], rows: Mapping[str, Row]) -> str:

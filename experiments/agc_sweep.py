@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 from nfnets.analysis import tables
 
 TITLE = 'AGC: batch size and lambda'
@@ -34,6 +34,7 @@ NETWORKS = {'nf': 'normalizer-free', 'none': 'no normalization'}
 LAMBDAS = (0.01, 0.04, 0.16, 0.64)
 BATCH_SIZES = {
   'full': (128, 256, 512, 1024),
+  'short': (128, 256, 512, 1024),
   'cpu': (16, 32, 64, 128),  # 13 epochs of a larger one can't judge AGC
 }
 RUNS = {
@@ -53,7 +54,7 @@ LABELS = {
   for size in sizes
   for lambda_ in LAMBDAS
 }
-SCALES = _study.cifar_scales()
+SCALES = _cifar.scales()
 for _scale, _sizes in BATCH_SIZES.items():
   SCALES[_scale]['rows'] = tuple(
     f'{network}_b{size}_l{lambda_:g}'
@@ -65,7 +66,7 @@ for _scale, _sizes in BATCH_SIZES.items():
 
 def get_config(run: str) -> ConfigDict:
   """One network, batch and lambda, for 100 epochs or less: see `SCALES`."""
-  config = _study.cifar_config()
+  config = _cifar.resnet20()
   config.optimizer.clip = 'agc'
   return _study.configure(config, RUNS, SCALES, run)
 
@@ -129,7 +130,7 @@ def grid(
 def claims(points: Mapping[tuple[int, float], _study.Row]) -> dict[str, bool]:
   """What the report found, and whether these runs find it."""
   (batch, of_batch), (lambda_, of_lambda) = influence(points)
-  clear = 2 / np.sqrt(len(points))  # of a correlation, at about 5 %
+  clear = 2 / len(points) ** 0.5  # of a correlation, at about 5 %
   best = best_lambdas(points)
   rank = _study.rank_correlation(list(best), list(best.values()))
   wanted = ', '.join(f'{value:g} at {size}' for size, value in best.items())

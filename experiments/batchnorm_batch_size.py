@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'Batch normalization and the batch size'
 CLAIM = (
@@ -36,12 +36,12 @@ RUNS = {f'b{size}': {'batch_size': size} for size in BATCH_SIZES} | {
 LABELS = {f'b{size}': f'batch {size}' for size in BATCH_SIZES} | {
   f'b1024_of{size}': f'batch 1024, statistics of {size}' for size in PARTS
 }
-SCALES = _study.cifar_scales(rows=('b16', 'b64', 'b256', 'b1024', 'b4096'))
+SCALES = _cifar.scales(rows=('b16', 'b64', 'b256', 'b1024', 'b4096'))
 
 
 def get_config(run: str) -> ConfigDict:
   """ResNet-20 with batch normalization, 100 epochs."""
-  return _study.configure(_study.cifar_config(), RUNS, SCALES, run)
+  return _study.configure(_cifar.resnet20(), RUNS, SCALES, run)
 
 
 def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:

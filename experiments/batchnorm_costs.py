@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 from nfnets.analysis import tables
 
 TITLE = 'What batch normalization costs'
@@ -41,7 +41,7 @@ ROUNDING = 1e-4  # relative; below it nothing but the order of sums differs
 
 def get_config(run: str) -> ConfigDict:
   """The study's ResNet-20, and which drawback a row measures."""
-  config = _study.cifar_config()
+  config = _cifar.resnet20()
   with config.unlocked():
     config.drawback = ''
   return _study.configure(config, RUNS, SCALES, run)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'Plain gradient clipping: how much the threshold matters'
 CLAIM = (
@@ -41,12 +41,12 @@ LABELS = {
   for rate in RATES
   for threshold in THRESHOLDS
 } | {f'lr{rate}_none': f'rate x {rate}, not clipped' for rate in RATES}
-SCALES = _study.cifar_scales()
+SCALES = _cifar.scales()
 
 
 def get_config(run: str) -> ConfigDict:
   """Batch 1024 for 100 epochs, or less of both: see `SCALES`."""
-  config = _study.cifar_config('nf', batch_size=1024)
+  config = _cifar.resnet20('nf', batch_size=1024)
   return _study.configure(config, RUNS, SCALES, run)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'The largest stable learning rate'
 CLAIM = (
@@ -58,12 +58,12 @@ LABELS = {
   for network, name in NAMES.items()
 }
 # Batch 1024 has too few updates there: 126.
-SCALES = _study.cifar_scales(rows=[run for run in RUNS if '_b128_' in run])
+SCALES = _cifar.scales(rows=[run for run in RUNS if '_b128_' in run])
 
 
 def get_config(run: str) -> ConfigDict:
   """One network, batch and learning rate, for 100 epochs."""
-  return _study.configure(_study.cifar_config(), RUNS, SCALES, run)
+  return _study.configure(_cifar.resnet20(), RUNS, SCALES, run)
 
 
 def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:

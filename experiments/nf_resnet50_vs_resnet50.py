@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import nf_resnet_50, resnet_50
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'NF-ResNet-50 and ResNet-50 on CIFAR-10'
 CLAIM = 'Trained from scratch, NF-ResNet-50 beats ResNet-50 by about 15 points.'
@@ -36,14 +36,14 @@ LABELS = {
   'nf_resnet_50': 'NF-ResNet-50',
   'nf_resnet_50_agc': 'NF-ResNet-50, AGC',
 }
-SCALES = _study.cifar_scales(more={'optimizer.clipping': 0.16})
+SCALES = _cifar.scales(more={'optimizer.clipping': 0.16})
 
 
 def get_config(run: str) -> ConfigDict:
   """Batch 256 for 100 epochs, or less of both: see `SCALES`."""
   row, _ = _study.split(run)
   base = nf_resnet_50 if row.startswith('nf') else resnet_50
-  config = _study.cifar_config(batch_size=256)
+  config = _cifar.resnet20(batch_size=256)
   with config.unlocked():
     config.model = base.get_config().model
   config.model.drop_rate = 0.0

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'ResNet-20 on CIFAR-10, three ways'
 CLAIM = (
@@ -49,12 +49,12 @@ LABELS = {
   'nf_agc': 'normalizer-free, AGC 0.01',
   'nf_norm': 'normalizer-free, norm clipping 1.0',
 }
-SCALES = _study.cifar_scales()
+SCALES = _cifar.scales()
 
 
 def get_config(run: str) -> ConfigDict:
   """Batch 1024 for 100 epochs, or less of both: see `SCALES`."""
-  config = _study.cifar_config(batch_size=1024)
+  config = _cifar.resnet20(batch_size=1024)
   return _study.configure(config, RUNS, SCALES, run)
 
 
@@ -86,21 +86,20 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
 def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
   """Whether each part of the claim is beyond the spread over seeds."""
 
+  below = _study.below
+  parts = {
+    'without normalization it is worse': (('none', 'batch'), below),
+    'AGC does not help it': (
+      ('none', 'none_agc'),
+      lambda none, agc: not below(none, agc),
+    ),
+    'normalizer-free it is at most 1 point below batch normalization': (
+      ('nf', 'batch'),
+      lambda nf, batch: not below(nf, batch, 1.0),
+    ),
+  }
+
   def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
-    if missing := _study.missing(RUNS, rows):
-      return 'not run', missing
-    return _study.weigh(
-      {
-        'without normalization it is worse': _study.below(
-          rows['none'], rows['batch']
-        ),
-        'AGC does not help it': not _study.below(
-          rows['none'], rows['none_agc']
-        ),
-        'normalizer-free it is at most 1 point below batch normalization': (
-          not _study.below(rows['nf'], rows['batch'], 1.0)
-        ),
-      }
-    )
+    return _study.weigh_parts(parts, rows)
 
   return _study.judge(records, SCALES, of_scale)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'Sharpness-aware minimization: rho and ascent fraction'
 CLAIM = (
@@ -42,12 +42,12 @@ LABELS = {'none': 'no SAM'} | {
   for rho in RHOS
   for fraction in FRACTIONS
 }
-SCALES = _study.cifar_scales(more={'optimizer.clipping': 0.16})
+SCALES = _cifar.scales(more={'optimizer.clipping': 0.16})
 
 
 def get_config(run: str) -> ConfigDict:
   """Batch 1024 for 100 epochs, or less of both: see `SCALES`."""
-  config = _study.cifar_config('nf', batch_size=1024)
+  config = _cifar.resnet20('nf', batch_size=1024)
   config.optimizer.clip = 'agc'
   config.optimizer.clipping = 0.02
   return _study.configure(config, RUNS, SCALES, run)
@@ -80,19 +80,16 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
 def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
   """Rho 0.05 against none, and a fifth of the batch against all of it."""
 
+  part, whole = 'rho0.05_of20', 'rho0.05_of100'
+  parts = {
+    'SAM with rho 0.05 is better than none': (('none', whole), _study.below),
+    'a fifth of the batch does as well': (
+      (part, whole),
+      lambda a, b: not _study.below(a, b),
+    ),
+  }
+
   def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
-    if missing := _study.missing(
-      ('none', 'rho0.05_of20', 'rho0.05_of100'), rows
-    ):
-      return 'not run', missing
-    part, whole = rows['rho0.05_of20'], rows['rho0.05_of100']
-    return _study.weigh(
-      {
-        'SAM with rho 0.05 is better than none': _study.below(
-          rows['none'], whole
-        ),
-        'a fifth of the batch does as well': not _study.below(part, whole),
-      }
-    )
+    return _study.weigh_parts(parts, rows)
 
   return _study.judge(records, SCALES, of_scale)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _plots, _study
+from experiments import _cifar, _plots, _study
 
 TITLE = 'Where to clip: ResNet-20'
 CLAIM = (
@@ -53,12 +53,12 @@ LABELS = {
   'stage_3': 'stage 3 alone',
   'nothing': 'nothing',
 }
-SCALES = _study.cifar_scales(more={'optimizer.clipping': 0.16})
+SCALES = _cifar.scales(more={'optimizer.clipping': 0.16})
 
 
 def get_config(run: str) -> ConfigDict:
   """Batch 1024 for 100 epochs, or less of both: see `SCALES`."""
-  config = _study.cifar_config('nf', batch_size=1024)
+  config = _cifar.resnet20('nf', batch_size=1024)
   config.optimizer.clip = 'agc'
   config.optimizer.clipping = 0.02
   return _study.configure(config, RUNS, SCALES, run)
@@ -83,23 +83,24 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
 def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
   """Each part of the claim, beyond what single runs may differ by."""
 
+  below = _study.below
+  parts = {
+    'all but the head is no worse than all': (
+      ('not_head', 'all'),
+      lambda a, b: not below(a, b),
+    ),
+    'nor is all but head and stem': (
+      ('not_head_stem', 'not_head'),
+      lambda a, b: not below(a, b),
+    ),
+    'each stage alone is worse': (
+      ('not_head', 'stage_1', 'stage_2', 'stage_3'),
+      lambda best, *alone: all(below(stage, best) for stage in alone),
+    ),
+    'so is clipping nothing': (('nothing', 'not_head'), below),
+  }
+
   def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
-    if missing := _study.missing(RUNS, rows):
-      return 'not run', missing
-    below = _study.below
-    return _study.weigh(
-      {
-        'all but the head is no worse than all': not below(
-          rows['not_head'], rows['all']
-        ),
-        'nor is all but head and stem': not below(
-          rows['not_head_stem'], rows['not_head']
-        ),
-        'each stage alone is worse': all(
-          below(rows[f'stage_{stage}'], rows['not_head']) for stage in OTHERS
-        ),
-        'so is clipping nothing': below(rows['nothing'], rows['not_head']),
-      }
-    )
+    return _study.weigh_parts(parts, rows)
 
   return _study.judge(records, SCALES, of_scale)

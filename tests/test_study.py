@@ -2,15 +2,16 @@
 
 import importlib
 import json
+import math
 import pathlib
 import re
 
-import jax
+import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import _study
 from nfnets import recipe, records
-from nfnets.analysis import cost
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDY = (
@@ -48,44 +49,6 @@ def _at(config, key):
   for part in key.split('.'):
     config = config[part]
   return config
-
-
-def trains(name, row, scale):
-  """The shapes after one step of the whole recipe."""
-  module = importlib.import_module(f'experiments.{name}')
-  config = module.get_config(f'{row}@{scale}').copy_and_resolve_references()
-  train_step, shapes = cost.make_step(config)
-  state, metrics = jax.eval_shape(train_step, *shapes)
-  assert state.params.keys() == shapes[0].params.keys()
-  assert metrics['loss'].shape == () and metrics['loss'].dtype == 'float32'
-
-
-def test_a_step_of_the_study_builds_at_full_size():
-  trains('resnet20_three_ways', 'nf_norm', 'full')
-
-
-def program(name, row):
-  """What tells a row's traced step from another's, numbers apart."""
-  module = importlib.import_module(f'experiments.{name}')
-  config = module.get_config(row).copy_and_resolve_references()
-  spec = config.optimizer
-  return str(
-    (
-      config.model.to_dict(),
-      config.micro_batches > 1,
-      (spec.clip, spec.unclipped, spec.nesterov),
-      (config.sam.rho > 0, config.sam.ascent_fraction),
-    )
-  )
-
-
-PROGRAMS = {program(n, row): (n, row) for n, row, s in RUNS if s == 'full'}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(('name', 'row'), PROGRAMS.values())
-def test_every_program_of_the_study_builds_at_full_size(name, row):
-  trains(name, row, 'full')
 
 
 def finished(row, seed, top_1, updates=2000, scale='full', status='finished'):
@@ -208,3 +171,91 @@ def test_every_committed_record_is_of_a_row_and_gets_into_its_report(
   for record in committed:
     assert record['row'] in module.RUNS and record['scale'] in module.SCALES
     assert f'| `{record["row"]}`' in text
+
+
+def test_three_ways_needs_all_arms_and_tells_what_is_known_so_far():
+  module = importlib.import_module('experiments.resnet20_three_ways')
+  claimed = {'batch': 0.9, 'none': 0.6, 'none_agc': 0.6, 'nf': 0.9}
+
+  def judge(**changes):
+    values = claimed | changes
+    return module.verdict(
+      synthetic(module, accuracy=lambda row, seed: values.get(row, 0.5))
+    )
+
+  assert judge()[0] == 'borne out'
+  assert judge(none=0)[0] == 'mixed'  # diverged, and AGC does better
+  assert judge(none=0.9, none_agc=0.95, nf=0.5)[0] == 'not borne out'
+  some = [
+    r
+    for r in synthetic(module, accuracy=lambda row, _: claimed.get(row, 0.5))
+    if r['row'] in ('batch', 'nf')
+  ]
+  word, sentence = module.verdict(some)
+  assert word == 'not run' and 'none, none_agc: no record yet' in sentence
+  assert 'So far: normalizer-free it is at most 1 point below' in sentence
+
+
+def test_the_sweeps_claims_are_found_where_they_hold():
+  module = importlib.import_module('experiments.agc_sweep')
+  runs = module.RUNS
+
+  def accuracy(row, seed):
+    size = math.log2(runs[row]['batch_size'] / 16)
+    lambda_ = math.log2(runs[row]['optimizer.clipping'] / 0.01) / 2
+    best = 3 - 0.25 * size  # small batches want a bigger lambda
+    return 0.8 - 0.05 * size - 0.05 * abs(lambda_ - best)
+
+  rows = _study.gather(synthetic(module, 'cpu', accuracy))
+  points = module.grid(rows, 'nf')
+  assert len(points) == 16
+  assert list(module.claims(points).values()) == [True] * 4
+  (batch, _), (lambda_, _) = module.influence(points)
+  table = np.array(
+    [
+      (math.log2(size), math.log2(value), row.worth)
+      for (size, value), row in points.items()
+    ]
+  )
+  expected = np.corrcoef(table, rowvar=False)[2, :2]
+  np.testing.assert_allclose((batch, lambda_), expected)
+  word, sentence = module.verdict(synthetic(module, 'cpu', accuracy))
+  assert word == 'borne out'
+  assert 'no normalization: lambda correlates positively' in sentence
+
+
+def test_the_largest_stable_rate_is_the_last_that_learns():
+  module = importlib.import_module('experiments.learning_rate')
+  values = {'batch': (0.8, 0.8, 0.8, 0.1), 'nf': (0.7, 0.6, 0, 0),
+            'nf_agc': (0.7, 0.7, 0.6, 0.3)}  # fmt: skip
+
+  def accuracy(row, seed):
+    network, factor = row.split('_b128_x')
+    return values[network][module.FACTORS.index(int(factor))]
+
+  found = synthetic(module, 'cpu', accuracy)
+  rows = _study.gather(found)
+  rates = [module.largest(rows, name, 128) for name in values]
+  np.testing.assert_allclose(rates, (1.6, 0.4, 1.6))
+  assert module.verdict(found)[0] == 'borne out'
+
+
+def test_rank_correlation_is_spearmans():
+  random = np.random.RandomState(0)
+  for _ in range(5):
+    x, y = random.randint(0, 6, (2, 12)).tolist()
+    expected = stats.spearmanr(x, y).statistic
+    assert _study.rank_correlation(x, y) == pytest.approx(expected)
+  assert _study.rank_correlation([1, 2, 3], [5, 5, 5]) == 0
+
+
+def test_a_difference_must_exceed_what_seeds_explain():
+  def row(*values, diverged=0):
+    return _study.Row(values, diverged, 2000)
+
+  assert _study.below(row(60.0), row(62.0))
+  assert not _study.below(row(61.5), row(62.0))  # single runs: a point
+  assert _study.below(row(61.5, 61.6), row(62.0, 62.1))
+  assert not _study.below(row(60.0, 63.0), row(62.0, 62.1))
+  assert _study.below(row(90.0, diverged=1), row(50.0, 50.0))
+  assert row(50.0, diverged=1).worth == 30  # a diverged run is chance, 10

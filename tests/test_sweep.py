@@ -79,6 +79,7 @@ def test_an_unknown_scale_and_an_untrained_experiment_are_refused(
   sweeping, capsys
 ):
   assert sweeping({}, THREE_WAYS[0], '--scale=tpu')[0] == 2
-  assert '--scale=tpu: choose one of full, cpu' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert '--scale=tpu: choose one of full, short, cpu' in said
   assert sweeping({}, '--experiment=signal_propagation')[0] == 2
   assert 'trains nothing' in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""The CIFAR-10 study's common recipe, and its scales."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cifar_resnet20, lazy
+from experiments import _study
+
+
+def resnet20(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
+  """ResNet-20 on CIFAR-10 for 100 epochs: what all arms of the study share.
+
+  Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
+  5 % of the steps, cosine to 0, Nesterov, weight decay 5e-4 on weights alone in
+  every arm; 4 evaluations.
+  """
+  config = cifar_resnet20.get_config()
+  config.model.normalizer = normalizer
+  config.batch_size = batch_size
+  config.num_epochs = 100.0
+  with config.unlocked():
+    config.learning_rate_factor = 1.0
+  config.learning_rate *= config.get_ref('learning_rate_factor')
+  config.schedule.name = 'warmup_cosine'
+  num_steps = config.get_ref('num_steps')
+  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
+  config.optimizer.nesterov = True
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.decayed = 'weights'
+  config.data.on_device = True
+  config.eval_every = num_steps // 4 + 1
+  config.log_every = num_steps // 40 + 1
+  config.observe_every = num_steps // 20 + 1
+  return config
+
+
+def scales(
+  rows: Sequence[str] | None = None, more: Mapping[str, Any] = {}
+) -> dict[str, dict[str, Any]]:
+  """The whole of CIFAR-10, at two lengths, and what two CPU cores can train on.
+
+  Args:
+    rows: those of scale 'cpu', if not all.
+    more: overrides there.
+  """
+  cpu = {
+    'note': 'the first 10,000 images, 13 epochs',
+    'overrides': {
+      'batch_size': 128,
+      'num_epochs': 13.0,  # 1,015 updates: just enough to judge AGC
+      'data.train_split': 'train[:10000]',
+      'data.num_train': 10000,
+      **more,
+    },
+  }
+  if rows is not None:
+    cpu['rows'] = tuple(rows)
+  full = {'note': 'all 50,000 images, 100 epochs', 'overrides': {}}
+  short = {
+    'note': 'all 50,000 images, 30 epochs',
+    'overrides': {'num_epochs': 30.0},  # 1,464 updates at batch 1024
+  }
+  return {_study.FULL: full, 'short': short, 'cpu': cpu}
