@@ -26,6 +26,8 @@ SHAPES = [
   (6, 16, 16, 3, 1, 2),
   (5, 24, 24, 3, 2, 3),
   (1, 4, 4, 3, 1, 1),
+  (5, 24, 20, 3, 1, 1),
+  (6, 24, 20, 2, 1, 1),
 ]
 
 
@@ -92,6 +94,34 @@ def test_value_and_both_gradients_are_laxs_to_float32_rounding(shape):
     for convolve in (convolution.conv2d, oracle)
   )
   assert_close(actual, expected, 3e-6)
+
+
+@pytest.mark.parametrize('batch_size', [16, 17, 32, 300])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_gradient_in_parts_of_the_batch_is_laxs(batch_size, stride):
+  images, weights, settings = example((4, 3, 20, 3, stride, 1))
+  images = np.random.default_rng(2).standard_normal((batch_size, 4, 4, 3))
+  images = images.astype(np.float32)
+  actual, expected = (
+    jax.jit(
+      functools.partial(value_and_gradients, convolve, settings=settings)
+    )(images, weights)
+    for convolve in (convolution.conv2d, oracle)
+  )
+  assert_close(actual, expected, 3e-6)
+
+
+@pytest.mark.parametrize('batch_size, parts', [(16, 1), (40, 3), (512, 16)])
+def test_parts_are_of_16_images_but_no_more_than_16(batch_size, parts):
+  images = jnp.zeros((batch_size, 4, 4, 3))
+  weights = jnp.zeros((3, 3, 3, 8))
+
+  def gradient(images, weights):
+    value = lambda w: jnp.sum(convolution.conv2d(images, w))
+    return jax.grad(value)(weights)
+
+  text = jax.jit(gradient).lower(images, weights).as_text()
+  assert text.count('[f, 0, 1, b]x[i, 0, 1, o]') == parts
 
 
 @pytest.mark.parametrize('shape', SHAPES[6:10], ids=str)

@@ -11,9 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# In channels, on the CPU; why is in the docstrings of _split, _materialize.
+# On the CPU; why is in the docstrings of _split, _materialize, _dense and
+# _weights_gradient. In channels:
 MIN_GROUP_WIDTH = 32
 MAX_NARROW = 64
+MAX_THREADED = 16
+# In images, and in parts:
+PART = 16
+MAX_PARTS = 16
 
 
 def conv2d(
@@ -95,7 +100,7 @@ def _backward(
   return lax.platform_dependent(
     *residuals,
     cotangent,
-    cpu=functools.partial(_transpose, convolve=_split, **settings),
+    cpu=functools.partial(_split_transpose, **settings),
     default=functools.partial(_transpose, convolve=plain, **settings),
   )
 
@@ -134,12 +139,103 @@ def _split(
   of tiny convolutions.
   """
   if groups > 1 and weights.shape[2] >= MIN_GROUP_WIDTH:
-    parts = zip(jnp.split(images, groups, -1), jnp.split(weights, groups, -1))
+    parts = zip(*(jnp.split(x, groups, -1) for x in (images, weights)))
     outs = [_split(*part, strides, 1) for part in parts]
     return jnp.concatenate(outs, -1)
-  if groups == 1 and weights.shape[:2] == (1, 1):
+  if groups > 1:
+    return plain(images, weights, strides, groups)
+  if weights.shape[:2] == (1, 1):
     return images[:, :: strides[0], :: strides[1]] @ weights[0, 0]
-  return plain(images, weights, strides, groups)
+  if strides == (1, 1):
+    return _dense(images, weights, _same(weights))
+  return plain(images, weights, strides)
+
+
+def _dense(
+  images: jax.Array, weights: jax.Array, padding: list[tuple[int, int]]
+) -> jax.Array:
+  """A convolution of stride 1 that runs on all threads.
+
+  XLA's CPU backend gives float32 convolutions of more than 16 channels to a
+  library that runs each on one thread, unless the output is larger than the
+  input. So it is made a column larger, which is cut off: 128 images of 16
+  pixels and 32 channels take 3.9 ms instead of 6.9 on two cores. Beyond
+  `MAX_NARROW` channels, in NFNet-F0's groups, it costs 7 % of the step.
+  """
+  channels = max(images.shape[-1], weights.shape[-1])
+  extra = int(
+    images.dtype == jnp.float32 and MAX_THREADED < channels <= MAX_NARROW
+  )
+  rows, (left, right) = padding
+  out = lax.conv_general_dilated(
+    images,
+    weights,
+    window_strides=(1, 1),
+    padding=(rows, (left, right + extra)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  return out[:, :, :-1] if extra else out
+
+
+def _same(weights: jax.Array) -> list[tuple[int, int]]:
+  return [((side - 1) // 2, side // 2) for side in weights.shape[:2]]
+
+
+def _split_transpose(
+  images: jax.Array,
+  weights: jax.Array,
+  cotangent: jax.Array,
+  strides: tuple[int, int],
+  groups: int,
+) -> tuple[jax.Array, jax.Array]:
+  """The gradients of `_split`."""
+  arrays = images, weights, cotangent
+  if groups > 1 and weights.shape[2] >= MIN_GROUP_WIDTH:
+    parts = zip(*(jnp.split(x, groups, -1) for x in arrays))
+    pairs = [_split_transpose(*part, strides, 1) for part in parts]
+    return tuple(jnp.concatenate(gradients, -1) for gradients in zip(*pairs))
+  if groups > 1 or weights.shape[:2] == (1, 1):
+    return _transpose(*arrays, _split, strides, groups)
+  return (
+    _images_gradient(*arrays, strides),
+    _weights_gradient(*arrays, strides),
+  )
+
+
+def _images_gradient(
+  images: jax.Array,
+  weights: jax.Array,
+  cotangent: jax.Array,
+  strides: tuple[int, int],
+) -> jax.Array:
+  if strides != (1, 1):
+    run = functools.partial(plain, weights=weights, strides=strides)
+    return jax.vjp(run, images)[1](cotangent)[0]
+  turned = weights[::-1, ::-1].swapaxes(2, 3)
+  return _dense(cotangent, turned, [pair[::-1] for pair in _same(weights)])
+
+
+def _weights_gradient(
+  images: jax.Array,
+  weights: jax.Array,
+  cotangent: jax.Array,
+  strides: tuple[int, int],
+) -> jax.Array:
+  """The sum of the gradients of parts of the batch.
+
+  To XLA this is a convolution whose input channels are the images. Of 128 at
+  once it runs on one thread; in parts of 16, at 1.4 to 1.6 times the speed
+  (13 ms and 8.2 for 32 pixels and 16 channels).
+  """
+  size = max(PART, -(-images.shape[0] // MAX_PARTS))
+  starts = range(size, images.shape[0], size)
+
+  def gradient(images: jax.Array, cotangent: jax.Array) -> jax.Array:
+    run = functools.partial(plain, images, strides=strides)
+    return jax.vjp(run, weights)[1](cotangent)[0]
+
+  parts = zip(*(jnp.split(x, list(starts)) for x in (images, cotangent)))
+  return sum(gradient(*part) for part in parts)
 
 
 def _transpose(
