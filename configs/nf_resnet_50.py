@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
   config.batch_size = 1024  # experiment.py:46-105, as all without a source
   batch_size = config.get_ref('batch_size')
   config.micro_batches = 1
+  config.steps_per_dispatch = 1  # above it: data.on_device, small networks
   config.num_epochs = 90.0
   num_epochs = config.get_ref('num_epochs')
   config.precision = 'float32'

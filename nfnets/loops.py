@@ -33,6 +33,27 @@ def scan(
   )
 
 
+def several(step: Callable[..., tuple], count: int) -> Callable[..., tuple]:
+  """So many steps in one program: small networks wait for launches otherwise.
+
+  Args:
+    step: `(state, batch, key) -> (state, metrics)`, per-device code.
+    count: how many.
+
+  Returns:
+    A function of the state, this device's batches one after the other (leaves
+    `[count * N, ...]`) and the key; its metrics are `[count, ...]`.
+  """
+  if count == 1:
+    return step
+
+  def steps(state: Tree, batch: Tree, key: Any) -> tuple[Tree, Tree]:
+    batches = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    return scan(lambda state, batch: step(state, batch, key), state, batches)
+
+  return steps
+
+
 def _unrolled(
   body: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, xs: Tree
 ) -> tuple[Tree, Tree]:

@@ -80,13 +80,25 @@ class Meter:
     return batch
 
   def add(self, step_done: int, metrics: Any) -> None:
-    """Takes the metrics of the step that made the count `step_done`."""
+    """Takes the metrics of the dispatch that made the count `step_done`.
+
+    Of several steps they are `[steps, ...]`.
+    """
     observed = metrics.pop('observed', None)
-    values = {k: float(v) for k, v in parallel.to_host(metrics).items()}
+    values = parallel.to_host(metrics)
     self.stop_asked = self.stop_asked or values.pop('stop', 0) > 0
-    self.last_step = step_done
-    if step_done == self._first_step + 1:  # it was compiled meanwhile
+    count = self._config.steps_per_dispatch
+    for index in range(count):
+      done = step_done - count + 1 + index
+      one = {k: float(v.reshape(-1)[index]) for k, v in values.items()}
+      self._add(done, one, observed, index)
+    if step_done == self._first_step + count:  # it was compiled meanwhile
       self.restart_clock()
+
+  def _add(
+    self, step_done: int, values: dict[str, float], observed: Any, index: int
+  ) -> None:
+    self.last_step = step_done
     skipped = values['nonfinite'] > 0
     self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if skipped else 0
     if self.nonfinite_in_a_row == self._config.stop_after_nonfinite:
@@ -100,8 +112,9 @@ class Meter:
     ):
       self._rows.append((step_done, self._row(values)))
     if observed is not None and step_done % self._config.observe_every == 0:
-      numbers = map(float, parallel.to_host(observed))
-      self._rows.append((step_done, dict(zip(self._observed, numbers))))
+      numbers = parallel.to_host(observed).reshape(-1, len(self._observed))
+      row = zip(self._observed, map(float, numbers[index]))
+      self._rows.append((step_done, dict(row)))
 
   def due(self) -> Iterator[tuple[int, dict[str, float]]]:
     while self._rows:

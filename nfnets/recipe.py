@@ -52,6 +52,7 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
   positive = (
     'batch_size eval_batch_size micro_batches num_steps num_epochs log_every '
     'eval_every checkpoint_every keep_checkpoints stop_after_nonfinite '
+    'steps_per_dispatch '
     'data.num_classes data.num_train data.train_image_size '
     'data.eval_image_size optimizer.clipping optimizer.eps augment.mixup_alpha'
   )
@@ -92,6 +93,7 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
     config.data.crop, config.data.flip, config.data.train_image_size, 0
   )
   _check_batch(config, device_count, process_count)
+  _check_dispatch(config)
   if config.data.on_device:
     on_device.check(
       config.data.num_train,
@@ -113,6 +115,23 @@ def _check_batch(
       f'{device_count} devices x {config.micro_batches} micro-batches: '
       f'take {near}'
     )
+
+
+def _check_dispatch(config: ConfigDict) -> None:
+  count = config.steps_per_dispatch
+  if count == 1:
+    return
+  if not config.data.on_device:
+    raise ValueError(
+      f'config.steps_per_dispatch={count} needs config.data.on_device=True: '
+      'the host has no turn between the steps'
+    )
+  for key in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
+    if config[key] % count:
+      raise ValueError(
+        f'config.steps_per_dispatch={count} does not divide config.{key}='
+        f'{config[key]}'
+      )
 
 
 def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:

@@ -19,6 +19,7 @@ FREE_KEYS = (
   'keep_checkpoints',
   'observe_every',
   'stop_after_nonfinite',
+  'steps_per_dispatch',
   'wandb',
   'data.data_dir',
   'data.num_threads',

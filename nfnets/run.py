@@ -16,6 +16,7 @@ from nfnets import (
   distributed,
   finetune,
   loggers,
+  loops,
   monitor,
   parallel,
   preflight,
@@ -133,6 +134,11 @@ def initial_state(
     raise ValueError(
       f'processes found checkpoints of different steps, in their order: {steps}'
     )
+  if int(state.step) % run.config.steps_per_dispatch:
+    raise ValueError(
+      f'config.steps_per_dispatch={run.config.steps_per_dispatch} does not '
+      f'divide the {int(state.step)} steps already done: go on as before'
+    )
   # Copies: the step donates every leaf, and two leaves may share a buffer.
   state = jax.tree.map(np.array, state)
   return parallel.replicate(state), int(state.step)
@@ -156,8 +162,10 @@ def train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
     'process_count': jax.process_count(),
   }
   if config.data.on_device:
-    yield from on_device.id_batches(len(run.train_source), **place)
-    return
+    ids = on_device.id_batches(len(run.train_source), **place)
+    devices, count = jax.local_device_count(), config.steps_per_dispatch
+    while True:
+      yield on_device.joined([next(ids) for _ in range(count)], devices)
   batches = pipeline.train_batches(
     run.train_source,
     **place,
@@ -213,6 +221,7 @@ def train_step_of(run: Run) -> tuple[Any, Any]:
   key: Any = jax.random.key(run.config.seed)
   if run.config.data.on_device:
     train_step, key = step.gathering(train_step), (key, whole_set(run))
+  train_step = loops.several(train_step, run.config.steps_per_dispatch)
   train_step = parallel.map_step(parallel.voting(train_step))
   return train_step, parallel.replicate(key)
 

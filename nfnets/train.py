@@ -70,7 +70,7 @@ def train(run: running.Run) -> dict[str, Any]:
       state, new_metrics = train_step(state, parallel.shard(batch), key)
       if metrics is not None:
         meter.add(done, metrics)
-      metrics, done = new_metrics, done + 1
+      metrics, done = new_metrics, done + config.steps_per_dispatch
       watch.step = done
       console.advance(done)
       due = running.is_evaluated(run, done)

@@ -50,3 +50,14 @@ def test_the_body_is_traced_once_however_many_turns():
 
   jax.make_jaxpr(lambda xs: loops.scan(counted, start(), xs))(XS)
   assert len(traces) == 2  # once for each form
+
+
+def test_several_steps_are_as_many_single_ones_one_after_the_other():
+  def step(state, batch, key):
+    return state + batch['ids'].sum(), {'loss': state * key}
+
+  ids = np.arange(6.0, dtype=np.float32)
+  state, metrics = loops.several(step, 3)(jnp.float32(1), {'ids': ids}, 2.0)
+  assert float(state) == 16
+  assert metrics['loss'].tolist() == [2, 4, 14]  # 1, 1 + 0 + 1, 2 + 2 + 3
+  assert loops.several(step, 1) is step

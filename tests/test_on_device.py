@@ -9,6 +9,7 @@ from test_pipeline import Ramp
 from test_train import assert_bit_equal, last_state, run_config
 
 from nfnets import recipe, train
+from nfnets import run as running
 from nfnets.data import on_device, pipeline, sources
 
 
@@ -65,7 +66,7 @@ def test_unreadable_example_is_replaced_as_in_the_pipeline():
 def test_training_from_the_device_equals_training_from_the_host_bit_for_bit(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(train, '_evaluate', lambda *_: {})  # compiles for long
+  monkeypatch.setattr(running, 'evaluate', lambda *_: {})  # compiles for long
   for held in (False, True):
     values = {'num_steps': 3, 'observe_every': 0, 'data__on_device': held}
     train.train_and_evaluate(run_config(**values), tmp_path / str(held))
@@ -93,3 +94,12 @@ def test_what_cannot_be_held_is_refused_in_one_line(values, message):
   with pytest.raises(ValueError, match=message) as error:
     recipe.check(config, device_count=4, process_count=1)
   assert '\n' not in str(error.value)
+
+
+def test_joined_batches_give_each_device_its_part_of_every_step():
+  batches = [{'ids': np.arange(4) + 10 * step} for step in range(3)]
+  ids = on_device.joined(batches, 2)['ids'].reshape(2, 3, 2)
+  assert ids.tolist() == [
+    [[0, 1], [10, 11], [20, 21]],
+    [[2, 3], [12, 13], [22, 23]],
+  ]

@@ -31,6 +31,7 @@ from nfnets import recipe
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x 1 micro-batches: '
      'take 4'),
+    ('steps_per_dispatch', 2, 'needs config.data.on_device=True'),
     ('micro_batches', 3, '4 devices x 3 micro-batches: take 12 or 24'),
   ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """The loop: what it writes, how it stops, how it goes on."""
 
+import errno
 import gc
 import os
 import pathlib
@@ -179,6 +180,68 @@ def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
     running.set_up(run_config(learning_rate=0.3), tmp_path)
 
 
+def no_work(run):
+  """A step of no work, in the place of `run.train_step_of`."""
+  del run
+
+  def step_of_no_work(state, batch, key):
+    del key
+    one = jnp.float32(1) + 0 * batch['stop'].max()
+    names = 'loss', 'top_1', 'grad_norm', 'learning_rate'
+    metrics = dict.fromkeys(names, one)
+    metrics |= {'nonfinite': 0 * one, 'stop': batch['stop'].max()}
+    return state._replace(step=state.step + 1), metrics
+
+  return jax.jit(step_of_no_work, donate_argnums=0), jax.random.key(0)
+
+
+def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
+  tmp_path, monkeypatch
+):
+  config = run_config(
+    num_steps=4, log_every=1, observe_every=0, eval_every=2, checkpoint_every=9
+  )
+  calls = []
+
+  def evaluate(run, eval_step, state, interrupts):
+    calls.append(int(state.step))
+    if len(calls) == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return None if interrupts else {'eval/loss': float(len(calls))}
+
+  monkeypatch.setattr(running, 'train_step_of', no_work)
+  monkeypatch.setattr(running, 'evaluate', evaluate)
+  first = train.train(running.set_up(config, tmp_path))
+  assert first == {'status': 'interrupted', 'step': 2}
+  second = train.train(running.set_up(config, tmp_path))
+  assert second == {'status': 'finished', 'step': 4, 'eval/loss': 3.0}
+  assert calls == [2, 2, 4]
+  rows = results.RunFolder(tmp_path).read_metrics()
+  found = [(r['step'], r['eval/loss']) for r in rows if 'eval/loss' in r]
+  assert found == [(2, 2.0), (4, 3.0)]
+  (tmp_path / 'summary.json').unlink()  # as a kill before it would leave it
+  assert train.train(running.set_up(config, tmp_path)) == second
+  assert len(calls) == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_naming_the_last(
+  tmp_path, monkeypatch
+):
+  config = run_config(num_steps=9, observe_every=0, checkpoint_every=1)
+  save = checkpoint.ocp.CheckpointManager.save
+
+  def fill_up(manager, step, **kwargs):
+    if step == 3:
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    return save(manager, step, **kwargs)
+
+  monkeypatch.setattr(running, 'train_step_of', no_work)
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', fill_up)
+  with pytest.raises(OSError, match='No space left.*newest whole one is 2'):
+    train.train(running.set_up(config, tmp_path))
+  assert int(last_state(config, tmp_path).step) == 2
+
+
 def memory_and_files():
   """Resident bytes and open files of this process."""
   gc.collect()
@@ -208,19 +271,8 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
         found[done] = memory_and_files()
       yield {}
 
-  def no_work(state, batch, key):
-    one = jnp.float32(1) + 0 * batch['stop'].max()
-    metrics = dict.fromkeys(
-      ('loss', 'top_1', 'grad_norm', 'learning_rate'), one
-    )
-    metrics |= {'nonfinite': 0 * one, 'stop': batch['stop'].max()}
-    return state._replace(step=state.step + 1), metrics
-
-  def step_of(run):
-    return jax.jit(no_work, donate_argnums=0), jax.random.key(0)
-
   monkeypatch.setattr(running, 'train_batches', batches)
-  monkeypatch.setattr(running, 'train_step_of', step_of)
+  monkeypatch.setattr(running, 'train_step_of', no_work)
   summary = train.train(running.set_up(config, tmp_path))
   assert summary['status'] == 'finished'
   assert len(results.RunFolder(tmp_path).read_metrics()) == 1001
@@ -229,3 +281,25 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
   )
   assert bytes_after - bytes_before < 2**24  # 280 bytes a step would show
   assert files_after <= files_before
+
+
+def test_steps_dispatched_together_are_those_dispatched_singly(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(running, 'evaluate', lambda *_: {})  # compiles for long
+  rows = {}
+  for count in (1, 3):
+    config = run_config(
+      steps_per_dispatch=count, log_every=3, checkpoint_every=6,
+      data__on_device=True, augment__pad=1,
+    )  # fmt: skip
+    train.train(running.set_up(config, tmp_path / str(count)))
+    folder = results.RunFolder(tmp_path / str(count))
+    rows[count] = [
+      {k: v for k, v in row.items() if 'seconds' not in k and '/loss' in k
+       or 'top_1' in k or 'agc' in k}
+      for row in folder.read_metrics()
+    ]  # fmt: skip
+  assert rows[3] == rows[1]
+  one, three = (last_state(config, tmp_path / str(c)) for c in (1, 3))
+  assert_bit_equal(one, three)

@@ -94,3 +94,19 @@ def id_batches(
     ids = [order(int(epoch))[index] for epoch, index in zip(epochs, indices)]
     yield {'ids': np.array(ids, np.int32)}
     start += batch_size
+
+
+def joined(
+  batches: list[dict[str, np.ndarray]], devices: int
+) -> dict[str, np.ndarray]:
+  """Batches of several steps as one that `parallel.shard` can split.
+
+  Each device gets its part of the first batch, of the second, and so on.
+
+  Args:
+    batches: `{'ids': [n]}` of this process, one for each step.
+    devices: of this process, that n is split over.
+  """
+  ids = np.stack([batch['ids'] for batch in batches])
+  parts = ids.reshape(len(batches), devices, -1).swapaxes(0, 1)
+  return {'ids': parts.reshape(-1)}
