@@ -84,6 +84,101 @@ def main(address, count, index, folder, *tasks):
     globals()[task](folder, count, index)
 
 
+def refused(folder, count, index):
+  """Another learning rate in the last process, then another folder."""
+  from nfnets import run as running
+
+  odd = index == count - 1
+  for name, rate, workdir in (
+    ('rate', 0.2 if odd else 0.1, 'refused'),
+    ('folder', 0.1, f'refused{index}' if odd else 'refused'),
+  ):
+    try:
+      running.set_up(config(learning_rate=rate), folder / workdir)
+    except ValueError as error:
+      (folder / f'{name}{index}').write_text(str(error))
+
+
+def toy(folder, count, index):
+  """Least squares on a line, where every step and sum is cheap."""
+  (folder / f'toy{index}.json').write_text(
+    json.dumps(line_fit(folder, count, index))
+  )
+
+
+def line_fit(folder, count, index):
+  """Six steps, a vote at the fourth, a checkpoint, an evaluation, a talk."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from nfnets import checkpoint, distributed, evaluate, parallel
+
+  def train_step(state, batch, key):
+    error = batch['x'] @ state['w'] - batch['y']
+    noise = jax.random.normal(parallel.device_key(key), state['w'].shape)
+    grads = parallel.mean(batch['x'].T @ error / error.size + 0.01 * noise)
+    return {'w': state['w'] - 0.1 * grads}, {'loss': parallel.mean(error[0])}
+
+  def eval_step(variables, batch):
+    (params, _) = variables['eval']
+    error = (batch['images'] @ params['w'] - batch['labels']) ** 2
+    sums = {'loss': jnp.sum(error), 'count': jnp.sum(batch['mask'])}
+    return parallel.total({'eval': sums})
+
+  def part(x):
+    size = len(x) // count
+    return x[index * size : (index + 1) * size]
+
+  random = np.random.RandomState(0)
+  state = parallel.replicate({'w': np.zeros(8, np.float32)})
+  key = parallel.replicate(jax.random.key(0))
+  mapped = parallel.map_step(parallel.voting(train_step))
+  votes = []
+  for step in range(6):
+    x, y = random.randn(16, 8), random.randn(16)
+    batch = {'x': part(x), 'y': part(y)}
+    batch = {k: v.astype(np.float32) for k, v in batch.items()}
+    batch |= parallel.vote(step == 3 and index == count - 1)
+    state, metrics = mapped(state, parallel.shard(batch), key)
+    votes.append(float(metrics['stop']))
+  checkpoints = checkpoint.Checkpoints(folder / f'toy_of_{count}')
+  checkpoints.save(6, state)
+  checkpoints.close()
+  x, y = random.randn(80, 8), random.randn(80)
+  batches = [
+    {
+      'images': part(x[i : i + 16]).astype(np.float32),
+      'labels': part(y[i : i + 16]).astype(np.float32),
+      'mask': np.ones(16 // count, np.float32),
+    }
+    for i in range(0, 80, 16)
+  ]
+  variables = {'eval': (parallel.replicate({'w': np.ones(8, np.float32)}), {})}
+  evaluated = evaluate.evaluate(
+    parallel.map_eval(eval_step), variables, batches
+  )
+  said = distributed.exchange({'index': index, 'long': 'x' * 1000 * index})
+  return {
+    'votes': votes,
+    'evaluated': evaluated,
+    'w': np.asarray(state['w']).tolist(),
+    'said': [(one['index'], len(one['long'])) for one in said],
+  }
+
+
+def lost(folder, count, index):
+  """The last process is killed; the others wait for it in a collective."""
+  from nfnets import distributed, watch
+
+  with watch.Watch(folder, index, count, 2) as others:
+    others.step = 7
+    distributed.exchange('all are there')
+    if index == count - 1:
+      os.kill(os.getpid(), signal.SIGKILL)
+    distributed.exchange('never comes')
+
+
 def bn(folder, count, index):
   """The twin, whole."""
   from nfnets import train

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from test_train import last_state
 
-from nfnets import distributed, evaluate, results, train
+from nfnets import checkpoint, distributed, evaluate, results, train
 
 
 @pytest.fixture
@@ -43,8 +43,33 @@ def steps_of(folder):
   ]
 
 
+def test_two_processes_agree_and_count_as_one_and_miss_the_killed(tmp_path):
+  alone = crew.line_fit(tmp_path, 1, 0)
+  processes = crew.start(2, tmp_path, 'refused', 'toy', 'lost')
+  codes, said = crew.finish(processes)
+  for index in range(2):
+    for name, culprit in (
+      ('rate', 'config.learning_rate: 0.1 in process 0, 0.2 in process 1 of 2'),
+      ('folder', 'is not the folder that process 0 has on'),
+    ):
+      assert culprit in (tmp_path / f'{name}{index}').read_text()
+    found = json.loads((tmp_path / f'toy{index}.json').read_text())
+    assert found['votes'] == alone['votes'] == [0, 0, 0, 1, 0, 0]
+    assert found['said'] == [[0, 0], [1, 1000]]
+    assert found['evaluated'] == alone['evaluated']  # to the last digit
+    np.testing.assert_allclose(found['w'], alone['w'], rtol=1e-6)
+  saved = checkpoint.Checkpoints(tmp_path / 'toy_of_2', read_only=True)
+  like = {'w': np.zeros(8, np.float32)}
+  np.testing.assert_array_equal(saved.restore_latest(like)['w'], found['w'])
+  saved.close()
+  assert codes == [69, -signal.SIGKILL]
+  assert 'error: process 1 of 2 (' in said[0]
+  assert 'at step 7) is missing: silent for 2 seconds' in said[0]
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures('programs_kept')
-@pytest.mark.parametrize('count', [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [2, 4])
 def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
   tmp_path, count
 ):

@@ -1,7 +1,9 @@
 """A run's folder."""
 
+import errno
 import json
 import math
+import pathlib
 
 import pytest
 
@@ -30,6 +32,27 @@ def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
   folder.check_same_run({'model': {'name': 'a'}, 'log_every': 2, 'x': [1, 2]})
   with pytest.raises(ValueError, match="model.name .'a' there, 'b' here"):
     folder.check_same_run({'model': {'name': 'b'}, 'x': [1, 2]})
+
+
+def test_a_key_that_an_older_run_lacks_counts_only_where_it_is_on(tmp_path):
+  folder = results.RunFolder(tmp_path)
+  folder.write_config({'seed': 0})
+  off = {'new': False, 'mode': 'none', 'rate': 0.0, 'names': ()}
+  folder.check_same_run({'seed': 0, 'model': off})
+  with pytest.raises(ValueError, match='model.rate .None there, 0.1 here'):
+    folder.check_same_run({'seed': 0, 'model': off | {'rate': 0.1}})
+  with pytest.raises(ValueError, match='seed .0 there, None here'):
+    folder.check_same_run({'model': off})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  folder = results.RunFolder(tmp_path)
+  monkeypatch.setattr(pathlib.Path, 'write_text', full)
+  with pytest.raises(OSError, match=f'{tmp_path} is not writable.*No space'):
+    folder.check_writable()
 
 
 def test_curves_are_drawn_from_metrics_lines(tmp_path):
