@@ -111,6 +111,8 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # orbax raises many kinds
+      with contextlib.suppress(Exception):  # an earlier one may come whole
+        self._manager.wait_until_finished()
       whole = max(self._whole_steps(), default=None)
       left = f'the newest whole one is {whole}' if whole else 'there is none'
       raise OSError(
