@@ -69,21 +69,22 @@ def make_train_step(
     grads, net_state, metrics = parallel.mean((grads, net_state, metrics))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    averages = ema.update(
-      (state.ema_params, state.ema_state),
-      (params, net_state),
-      state.step,
-      config.ema.decay,
-      config.ema.mode,
-    )
+    averages = state.ema_params, state.ema_state
+    if config.ema.mode != 'none':
+      averages = ema.update(
+        averages, (params, net_state), state.step, **config.ema
+      )
     new = TrainState(state.step, params, net_state, opt_state, *averages)
     grad_norm = optax.tree.norm(grads)
-    numbers = grad_norm, metrics['loss'], optax.tree.norm(params)
+    rate = jnp.asarray(learning_rate(state.step))
+    # No update is far beyond its rate times its gradients' norms; reading the
+    # parameters again to see that they are finite would cost a sixth more.
+    numbers = grad_norm, metrics['loss'], (rate * grad_norm) ** 2
     finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
     metrics |= {
       'grad_norm': grad_norm,
-      'learning_rate': jnp.asarray(learning_rate(state.step)),
+      'learning_rate': rate,
       'nonfinite': 1.0 - finite,
     }
     new = new._replace(step=state.step + 1)

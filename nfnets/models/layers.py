@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import convolution
+from nfnets.models.standardization import WS_EPS as WS_EPS
+from nfnets.models.standardization import standardize
 
 Initializer = Callable[..., jax.Array]
 
-WS_EPS = ('published', 'timm')
 PADDINGS = ('same', 'symmetric')
 
 
@@ -56,7 +57,7 @@ class WSConv2D(hk.Module):
     w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
     gain = hk.get_parameter('gain', (self.channels,), init=jnp.ones)
     bias = hk.get_parameter('bias', (self.channels,), init=jnp.zeros)
-    weights = standardize(w, gain, self.eps)
+    weights = standardize(w, gain, self.eps, x.dtype)
     out = _convolve(x, weights, self.stride, self.groups, self.padding)
     return out + _per_channel(bias, x)
 
@@ -201,35 +202,6 @@ def dropout(
     return x
   _require(key, 'dropout', 'drop_rate')
   return hk.dropout(key, rate, x)
-
-
-def standardize(
-  w: jax.Array, gain: jax.Array, eps: str = 'published'
-) -> jax.Array:
-  """Scaled Weight Standardization in float32 (paper B, equation 1).
-
-  Args:
-    w: `[kh, kw, C / groups, O]`.
-    gain: `[O]`.
-    eps: 'published' for gain / sqrt(max(var N, 1e-4)), N = kh kw C / groups,
-      'timm' for gain / sqrt((var + 1e-5) N).
-
-  Returns:
-    `[kh, kw, C / groups, O]`, float32: per output mean 0, variance gain^2 / N.
-  """
-  shape, fan_in = w.shape, math.prod(w.shape[:3])
-  # As a matrix: XLA's CPU backend reduces the gradient of leading axes of
-  # size 1 at a tenth of the speed.
-  w = w.astype(jnp.float32).reshape(fan_in, -1)
-  w = w - jnp.mean(w, axis=0, keepdims=True)
-  var = jnp.mean(w**2, axis=0, keepdims=True)
-  if eps == 'published':
-    scale = jax.lax.rsqrt(jnp.maximum(var * fan_in, 1e-4))  # base.py:134
-  elif eps == 'timm':
-    scale = jax.lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
-  else:
-    raise ValueError(f'no ws_eps {eps!r}: choose one of {", ".join(WS_EPS)}.')
-  return (w * (scale * gain.astype(jnp.float32)[None])).reshape(shape)
 
 
 def conv_init(name: str) -> Initializer:
