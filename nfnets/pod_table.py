@@ -64,6 +64,7 @@ def write(
       )
   path = folder / f'{NAME}.json'
   entries = json.loads(path.read_text()) if path.exists() else {}
+  traced: dict[tuple, plan.Program] = {}
   # Estimates first: they are there when a compilation is interrupted.
   missing = [(c, False) for c in cells if c not in entries]
   missing += [
@@ -74,7 +75,7 @@ def write(
   for cell, compiled in missing:
     report(f'{"compiling" if compiled else "estimating"} {cell}')
     recipe, generation = cell.split('@')
-    entries[cell] = _entry(config_of(recipe), generation, compiled)
+    entries[cell] = _entry(config_of(recipe), generation, compiled, traced)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(entries, indent=1) + '\n')
   text = _table({cell: entries[cell] for cell in cells})
@@ -83,7 +84,7 @@ def write(
 
 
 def _entry(
-  config: ConfigDict, generation: str, compiled: bool
+  config: ConfigDict, generation: str, compiled: bool, traced: dict
 ) -> dict[str, Any]:
   pod = pods.find(TOPOLOGIES[generation])
   devices, cores = pod.num_devices, pod.cores
@@ -91,7 +92,15 @@ def _entry(
     config.batch_size = IMAGES_PER_CORE * cores * devices
     config.eval_batch_size = -(-config.eval_batch_size // devices) * devices
   config = config.copy_and_resolve_references()
-  program = plan.measure(config, pod, compiled)
+  # Generations differ in what they hold, not in what is traced.
+  same = config.model.name, config.sam.rho, devices, config.batch_size
+  if compiled or same not in traced:
+    program = plan.measure(config, pod, compiled)
+    if not compiled:
+      traced[same] = program
+  else:
+    program = traced[same]
+    program = program._replace(fits=program.memory <= pod.chip.memory)
   entry = {
     'recipe': config.model.name + (' with SAM' if config.sam.rho else ''),
     'topology': pod.name,

@@ -130,6 +130,8 @@ CASES = [
   ('python -m scripts.convert', ''),
   ('python -m scripts.predict', ''),
   ('python -m scripts.summary', ''),
+  ('python -m scripts.plan',
+   '--images_per_core=900 --config.model.depths=1,1,1,1'),
   ('python -m scripts.sweep', CIFAR),
   ('python -m scripts.measure', '--only=f0'),
   ('python -m scripts.report', ''),
