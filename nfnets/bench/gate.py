@@ -25,10 +25,10 @@ class Case(NamedTuple):
   overrides: Mapping[str, Any]
 
 
-F0 = {'depths': (1, 1, 2, 1)}
+F0 = {'depths': (1, 1, 1, 1)}
 CASES = {
-  'F0 of 5 blocks, training': Case('nfnet_f0', 4, 96, 'train', F0),
-  'F0 of 5 blocks, folded': Case('nfnet_f0', 4, 128, 'folded', F0),
+  'F0 of 4 blocks, training': Case('nfnet_f0', 2, 96, 'train', F0),
+  'F0 of 4 blocks, folded': Case('nfnet_f0', 2, 128, 'folded', F0),
   'ResNet-20, training': Case('cifar_resnet_20', 32, 32, 'train', {}),
 }
 
