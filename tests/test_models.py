@@ -37,6 +37,39 @@ def test_outputs_have_the_promised_shapes(name):
     assert feature.shape[:3] == (2, 64 // stride, 64 // stride)
 
 
+TWINS = [(name, {}) for name in SMALL] + [
+  ('nfnet_f0', {'normalizer': 'batch'}),
+  ('nfnet_f0', {'padding': 'symmetric', 'folded': True}),
+  ('nf_resnet_50', {'pool_shortcut': True, 'padding': 'symmetric'}),
+  ('nf_regnet_b0', {'normalizer': 'batch'}),
+  ('cifar_resnet_20', {'normalizer': 'nf'}),
+  ('cifar_resnet_20', {'normalizer': 'none'}),
+]
+
+
+@pytest.mark.parametrize('height, width', [(45, 37), (64, 96)])
+@pytest.mark.parametrize('name, overrides', TWINS)
+def test_features_have_their_strides_and_widths(name, overrides, height, width):
+  """A side that a stride doesn't divide is rounded up, as 'SAME' pads."""
+  row = variants.find(name)
+  depths = (1,) * len(row['depths'])
+  net = models.create(name, 3, features=True, depths=depths, **overrides)
+
+  def forward(key, images):
+    params, state = net.init(key, images, True)
+    return net.apply(params, state, None, images, False)[0]['features']
+
+  images = jax.ShapeDtypeStruct((2, height, width, 3), np.float32)
+  features = jax.eval_shape(forward, jax.random.key(0), images)
+  share = 0.75 if 'regnet' in name else 1  # of the table's, as published
+  assert [feature.shape for feature in features.values()] == [
+    (2, -(-height // stride), -(-width // stride), int(share * channels))
+    for stride, channels in zip(features, row['widths'], strict=True)
+  ]
+  first = 1 if 'cifar' in name else 4
+  assert list(features) == [first * 2**i for i in range(len(depths))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', variants.ALL)
 def test_defaults_build_for_every_name(name):

@@ -127,6 +127,7 @@ def update(
   folder: pathlib.Path,
   *,
   image_size: int = 192,
+  seconds: float = 3.0,
 ) -> str:
   """Measures some runtimes, and writes `path`.md and `path`.json anew.
 
@@ -142,7 +143,7 @@ def update(
   for runtime in runtimes:
     rows = {}
     for batch in BATCHES:
-      row = measure(runtime, folder, batch, image_size)
+      row = measure(runtime, folder, batch, image_size, seconds=seconds)
       expected = folder / f'logits_{batch}.npy'
       if runtime == 'jax':
         np.save(expected, row['logits'])
