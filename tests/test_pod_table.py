@@ -1,0 +1,56 @@
+"""The table of pods: cells are kept, compiled ones stay."""
+
+import json
+
+import pytest
+import tiny
+
+from nfnets import plan, pod_table
+
+
+def config_of(_):
+  config = tiny.config(eval_batch_size=16)
+  config.unlock()
+  return config
+
+
+@pytest.fixture
+def measured(monkeypatch):
+  calls = []
+
+  def measure(config, pod, compiled):
+    calls.append((pod.name, config.batch_size, compiled))
+    method = 'compiled' if compiled else 'estimated'
+    code = 3.0 if compiled else None
+    return plan.Program(
+      method, 1e9, 2e9, code, 1e12, 1e10, 1e8, 1e9, 60.0 * compiled, True
+    )
+
+  monkeypatch.setattr(plan, 'measure', measure)
+  return calls
+
+
+def test_every_cell_holds_32_images_a_core(tmp_path, measured):
+  text = pod_table.write(tmp_path, [], config_of, lambda line: None)
+  assert {batch for _, batch, _ in measured} == {4096}
+  rows = [line for line in text.splitlines() if line.startswith('| cifar')]
+  assert len(rows) == 7 * 4
+  assert '| 73.3 |' in text and '| 2,774.1 |' in text
+  assert (tmp_path / 'pod_plan.md').read_text() == text
+
+
+def test_what_is_measured_is_kept(tmp_path, measured):
+  pod_table.write(tmp_path, [], config_of, lambda line: None)
+  measured.clear()
+  pod_table.write(tmp_path, [], config_of, lambda line: None)
+  assert not measured
+  entries = json.loads((tmp_path / 'pod_plan.json').read_text())
+  entries['nfnet_f3@v3'] |= {'method': 'compiled'}
+  (tmp_path / 'pod_plan.json').write_text(json.dumps(entries))
+  pod_table.write(tmp_path, ['nfnet_f3@v3'], config_of, lambda line: None)
+  assert not measured
+
+
+def test_an_unknown_cell_is_refused():
+  with pytest.raises(ValueError, match='--compile=nfnet_f9@v3'):
+    pod_table.write(None, ['nfnet_f9@v3'], config_of, print)
