@@ -129,6 +129,7 @@ CASES = [
   ('python -m scripts.evaluate', ''),
   ('python -m scripts.convert', ''),
   ('python -m scripts.predict', ''),
+  ('python -m scripts.export', ''),
   ('python -m scripts.summary', ''),
   ('python -m scripts.plan',
    '--images_per_core=900 --config.model.depths=1,1,1,1'),
