@@ -211,7 +211,6 @@ def _found(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
       f'{config.weights} does not say of which network it is: convert it with '
       'scripts.convert, or take a recipe that names its network'
     )
-  _refuse_folded(config.weights, weights)
   row = variants.find(weights.model)
   own = {k: v for k, v in weights.overrides.items() if k not in TRAINING_ONLY}
   model = {'name': weights.model, **own}
@@ -234,7 +233,11 @@ def _set_model(config: ConfigDict, found: Mapping[str, Any]) -> None:
 
 
 def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
-  _refuse_folded(config.weights, weights)
+  if weights.overrides.get('folded'):
+    raise ValueError(
+      f'{config.weights} is folded, for inference alone: convert the original '
+      'without --fold'
+    )
   mine = config.model.to_dict()
   if weights.model not in (None, mine['name']):
     raise ValueError(
@@ -250,14 +253,6 @@ def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
         f'{config.weights} was made with {key}={there!r}, config.model.{key} '
         f'is {here!r}: it would be another function of the same numbers'
       )
-
-
-def _refuse_folded(source: str, weights: files.Weights) -> None:
-  if weights.overrides.get('folded'):
-    raise ValueError(
-      f'{source} is folded, for inference alone: convert the original without '
-      '--fold'
-    )
 
 
 def _keeps_head(

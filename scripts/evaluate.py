@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
       NUM_PROCESSES.value,
       PROCESS_ID.value,
     )
+    if WEIGHTS.value and not CONFIG.value.model.name:
+      CONFIG.value.weights = WEIGHTS.value  # tell what the recipe leaves open
     finetune.complete(CONFIG.value, WORKDIR.value)
     config = CONFIG.value.copy_and_resolve_references()
     candidates, problem = {}, None
