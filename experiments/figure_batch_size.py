@@ -105,7 +105,7 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
     axis.set_ylabel('test top-1 (%)')
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
-      axis.legend(fontsize=8)
+      axis.legend(loc='center right', fontsize=8)
   figure.savefig(folder / 'figure.png', dpi=110)
   table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)
   return f'{table}\n\n![accuracy against batch size](figure.png)'

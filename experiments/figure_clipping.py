@@ -90,7 +90,7 @@ def _plot(rows: _papers.Rows, folder: Any) -> None:
   axis.set_ylabel('test top-1 (%)')
   axis.grid(alpha=0.3)
   if axis.get_legend_handles_labels()[0]:
-    axis.legend(title='batch size', fontsize=8)
+    axis.legend(title='batch size', loc='lower left', fontsize=8)
   figure.savefig(folder / 'figure.png', dpi=110)
 
 

@@ -113,7 +113,7 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
       axis.plot(*zip(*points), 's', color=color, label=f'{model.upper()}, here')
   axis.set_ylabel('ImageNet top-1 (%)')
   axis.grid(alpha=0.3)
-  axis.legend(fontsize=8)
+  axis.legend(loc='lower right', fontsize=8)
   axis.tick_params(axis='x', rotation=20)
   figure.savefig(folder / 'ablation.png', dpi=110)
   table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)

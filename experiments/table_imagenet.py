@@ -115,7 +115,7 @@ def _plot(rows: _papers.Rows, folder: Any) -> None:
   axis.set_xlabel('ms a training step, TPUv3, 32 images a core (published)')
   axis.set_ylabel('ImageNet top-1 (%)')
   axis.grid(alpha=0.3)
-  axis.legend(fontsize=8)
+  axis.legend(loc='lower right', fontsize=8)
   figure.savefig(folder / 'figure.png', dpi=110)
 
 
