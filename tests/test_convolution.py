@@ -26,8 +26,6 @@ SHAPES = [
   (6, 16, 16, 3, 1, 2),
   (5, 24, 24, 3, 2, 3),
   (1, 4, 4, 3, 1, 1),
-  (5, 24, 20, 3, 1, 1),
-  (6, 24, 20, 2, 1, 1),
 ]
 
 
@@ -97,9 +95,9 @@ def test_value_and_both_gradients_are_laxs_to_float32_rounding(shape):
 
 
 @pytest.mark.parametrize('batch_size', [16, 17, 32, 300])
-@pytest.mark.parametrize('stride', [1, 2])
-def test_gradient_in_parts_of_the_batch_is_laxs(batch_size, stride):
-  images, weights, settings = example((4, 3, 20, 3, stride, 1))
+@pytest.mark.parametrize('kernel, stride', [(3, 1), (3, 2), (2, 1)])
+def test_gradient_in_parts_of_the_batch_is_laxs(batch_size, kernel, stride):
+  images, weights, settings = example((4, 3, 20, kernel, stride, 1))
   images = np.random.default_rng(2).standard_normal((batch_size, 4, 4, 3))
   images = images.astype(np.float32)
   actual, expected = (
