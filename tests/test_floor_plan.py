@@ -10,8 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
   -1.0: 'loops',
   0.0: """variants chips parallel distributed losses results curves
-    models.activations models.convolution models.standardization optim.agc optim.sam optim.ema
-    optim.schedules
+    models.activations models.convolution models.standardization optim.agc
+    optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode
     pages.markdown pages.pictures pages.style""",
   0.5: """pods monitor loggers watch records optim.groups data.randaugment
