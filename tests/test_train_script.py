@@ -41,6 +41,9 @@ def run(*arguments):
     (['--config.batch_size=30'], 'take 28 or 32'),
     (['--config.data.name=cifar10', '--config.data.data_dir=/nowhere'],
      'cifar10'),
+    (['--profile_steps=15:10'], 'first step and the one after the last'),
+    (['--coordinator_address=a:1'], 'missing: num_processes, process_id'),
+    (['--distributed'], 'no TPU pod, SLURM or Open MPI found'),
     (['stray'], "unexpected argument 'stray'"),
   ],
 )  # fmt: skip
@@ -101,3 +104,38 @@ def test_weights_that_do_not_fit_are_one_report_of_all_that_is_wrong(tmp_path):
   assert set(kinds) == {'missing', 'unexpected'}
   assert all('nf_block_2' in line for line in lines if 'missing' in line)
   assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_named():
+  done = run('--config=configs/quickstart.py', '--workdir=/proc/run')
+  assert done.returncode == 2 and "'/proc/run'" in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_programs_traces_steps_and_says_its_speed(tmp_path):
+  done = run(
+    '--config=configs/quickstart.py',
+    f'--workdir={tmp_path / "run"}',
+    '--profile_steps=2:4',
+    '--config.num_steps=6',
+    '--config.schedule.warmup_steps=1',
+    '--config.log_every=2',
+    '--config.eval_every=6',
+  )
+  assert done.returncode == 0, done.stderr
+  kept = list((tmp_path / 'run' / 'compilation_cache').glob('*-cache'))
+  assert len(kept) >= 2  # the first state's and the step's, at least
+  traces = (tmp_path / 'run' / 'tensorboard').glob('plugins/profile/*/*.pb')
+  assert [p.stat().st_size > 10**4 for p in traces] == [True]
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  rows = [row for row in rows if 'train/loss' in row]
+  for row in rows:
+    assert row['train/input_wait_seconds'] >= 0
+    assert row['host/peak_memory_bytes'] > 2**27
+    assert row['train/images_per_second_per_device'] * 4 == pytest.approx(
+      row['train/images_per_second']
+    )
+    assert row['train/teraflops_per_device'] > 0
+  assert rows[0]['train/compile_seconds'] > rows[-1]['train/compile_seconds']
