@@ -106,7 +106,9 @@ def loss_and_grads(name, overrides, dtype=jnp.float32, **how):
   return logits, grads, lowered.as_text()
 
 
-def assert_scan_changes_nothing(name, overrides, tolerance=2e-6, **how):
+# Sums run in another order: 5e-6 of a leaf's largest entry was seen.
+# A wrong key or expected std changes it by more than 1e-3.
+def assert_scan_changes_nothing(name, overrides, tolerance=1e-5, **how):
   unrolled, grads, text = loss_and_grads(name, overrides, **how)
   scanned, scanned_grads, short = loss_and_grads(
     name, overrides, scan=True, **how
