@@ -17,7 +17,7 @@ CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A recipe, such as configs/nfnet_f0.py.', lock_config=True
 )
 WORKDIR = flags.DEFINE_string('workdir', None, "A run's folder.")
-BATCH = flags.DEFINE_integer('batch', 8, 'How many examples.', lower_bound=1)
+EXAMPLES = flags.DEFINE_integer('examples', 8, 'How many.', lower_bound=1)
 NOISE = flags.DEFINE_bool('noise', False, 'Noise in the place of the data.')
 ALL = flags.DEFINE_bool('all', False, 'Every module, not every block alone.')
 
@@ -36,16 +36,16 @@ def main(argv: Sequence[str]) -> int:
     config = CONFIG.value.copy_and_resolve_references()
     with config.unlocked():
       config.model.remat = False  # recomputed blocks can't be looked into
-      config.batch_size = BATCH.value
+      config.batch_size = EXAMPLES.value
     network = recipe.network_of(config)
-    images, labels = batch_of(config, BATCH.value, NOISE.value)
+    images, labels = batch_of(config, EXAMPLES.value, NOISE.value)
     params, state, source = variables_of(config, network, WORKDIR.value)
   except (ValueError, OSError) as error:
     return refuse(str(error))
   rows, found = numerics.drift(
     network, params, state, jax.random.key(1), images, labels
   )
-  print(f'{config.model.name}, {BATCH.value} examples, {source}')
+  print(f'{config.model.name}, {EXAMPLES.value} examples, {source}')
   print(numerics.format_drift(rows if ALL.value else numerics.blocks(rows)))
   sound = True
   for name, outputs in found.items():

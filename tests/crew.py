@@ -171,8 +171,9 @@ def lost(folder, count, index):
   """The last process is killed; the others wait for it in a collective."""
   from nfnets import distributed, watch
 
-  with watch.Watch(folder, index, count, 2) as others:
-    others.step = 7
+  others = watch.Watch(folder, index, count, 2)
+  others.step = 7
+  with others:
     distributed.exchange('all are there')
     if index == count - 1:
       os.kill(os.getpid(), signal.SIGKILL)

@@ -373,7 +373,7 @@ def test_a_shrunken_copy_takes_one_real_step_that_moves_every_parameter(name):
     assert np.isfinite(new).all(), path
     assert (new != old).any(), path
     if load(name).ema.mode == 'none':
-      np.testing.assert_array_equal(average, new)
+      np.testing.assert_array_equal(average, old)
     else:
       # (1 + t) / (10 + t) of the old average at t = 0.
       np.testing.assert_allclose(

@@ -40,7 +40,7 @@ FLOORS = {
   5.7: 'bench.peer bench.verdict bench.speed',
   5.8: 'bench.host bench.device bench.programs',
   5.85: 'bench.step_time',
-  5.9: 'bench.versus bench.deploy',
+  5.9: 'bench.versus bench.deploy bench.gate',
   6.0: 'evaluate plan bench.input',
   6.1: 'budget',
   6.2: 'pretrained pod_table',

@@ -14,7 +14,7 @@ from nfnets import monitor
 def test_the_meter_averages_between_logs_and_counts_skipped_steps():
   class Config:
     log_every, num_steps, batch_size, observe_every = 2, 4, 8, 0
-    stop_after_nonfinite = 2
+    stop_after_nonfinite, steps_per_dispatch = 2, 1
 
   meter = monitor.Meter(Config, 0)
   for step, (loss, bad) in enumerate([(1, 0), (3, 0), (5, 1), (7, 1)], 1):
@@ -30,7 +30,7 @@ def test_the_meter_averages_between_logs_and_counts_skipped_steps():
 def test_a_good_step_behind_the_bad_one_does_not_hide_it():
   class Config:
     log_every, num_steps, batch_size, observe_every = 2, 4, 8, 0
-    stop_after_nonfinite = 1
+    stop_after_nonfinite = steps_per_dispatch = 1
 
   meter = monitor.Meter(Config, 0)
   for step, bad in enumerate([0, 1, 0], 1):
@@ -46,6 +46,7 @@ def config(**values):
       'batch_size': 32,
       'observe_every': 0,
       'stop_after_nonfinite': 2,
+      'steps_per_dispatch': 1,
       **values,
     }
   )

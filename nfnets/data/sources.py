@@ -237,7 +237,7 @@ def _is_flat(root: pathlib.Path) -> bool:
   """Whether class folders lie in the root itself."""
   if not root.is_dir() or any((root / p).is_dir() for p in PARTS):
     return False
-  files = (e.name for folder in _folders(root) for e in os.scandir(folder))
+  files = (name for folder in _folders(root) for name in os.listdir(folder))
   return any(name.lower().endswith(IMAGE_SUFFIXES) for name in files)
 
 

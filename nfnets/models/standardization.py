@@ -22,7 +22,7 @@ def standardize(
     gain: `[O]`.
     eps: 'published' for gain / sqrt(max(var N, 1e-4)), N = kh kw C / groups,
       'timm' for gain / sqrt((var + 1e-5) N).
-    dtype: of the result; deviations are rounded to it beside the statistics.
+    dtype: of the result, which is rounded once, at the end.
 
   Returns:
     `[kh, kw, C / groups, O]`: per output mean 0, variance gain^2 / N.
@@ -58,8 +58,7 @@ def _forward(
   else:
     floored = jnp.zeros_like(var, bool)
     scale = jax.lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
-  w = w.astype(dtype)
-  out = (w.astype(jnp.float32) - mean) * (scale * gain[None])
+  out = (w - mean) * (scale * gain[None])
   return out.astype(dtype).reshape(shape), (w, gain, mean, scale, floored)
 
 
@@ -71,7 +70,7 @@ def _backward(
   cotangent = jax.lax.platform_dependent(
     cotangent, tpu=_as_parameters_lie, default=lambda x: x
   )
-  w, cotangent = w.astype(jnp.float32), _matrix(cotangent).astype(jnp.float32)
+  cotangent = _matrix(cotangent).astype(jnp.float32)
   mean_cotangent = jnp.mean(cotangent, axis=0, keepdims=True)
   # The sum of cotangent * (w - mean): the gain's gradient and the variance's.
   product = jnp.sum(cotangent * w, axis=0, keepdims=True)
