@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from nfnets import parallel, results, train
@@ -49,6 +50,7 @@ def measure(
     finally:
       for name, value in before.items():
         jax.config.update(name, value)
+      compilation_cache.reset_cache()  # it holds on to the folder
 
 
 def _measure(
