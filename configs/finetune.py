@@ -75,7 +75,7 @@ def _small(config: ConfigDict) -> ConfigDict:
   config.data.num_threads = 4
   config.eval_batch_size = 32
   config.log_every = 10
-  config.eval_every = lazy.share(num_steps, 1, 5)
-  config.checkpoint_every = lazy.share(num_steps, 1, 5)
+  config.eval_every = lazy.at_least(1, lazy.share(num_steps, 1, 5))
+  config.checkpoint_every = lazy.at_least(1, lazy.share(num_steps, 1, 5))
   config.keep_checkpoints = 1
   return config

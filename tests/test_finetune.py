@@ -1,5 +1,7 @@
 """Starting from weights: the whole of them, or a report and nothing."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tiny
@@ -290,3 +292,9 @@ def test_the_caltech_recipe_counts_what_its_split_holds():
   assert config.data.num_classes == classes
   assert config.data.num_train == classes * (last - first + 1)
   assert isinstance(config, ConfigDict) and config.is_locked
+
+
+def test_a_short_run_still_evaluates_and_saves():
+  config = importlib.import_module('configs.finetune').get_config()
+  config.num_steps = 2
+  assert config.eval_every == config.checkpoint_every == 1
