@@ -163,11 +163,7 @@ def check(
   Raises:
     ValueError: for an unknown row, scale, or row of that scale.
   """
-  row, scale = _study.split(run)
-  if row not in runs:
-    raise ValueError(f'no row {row!r}: choose one of {", ".join(runs)}')
-  if scale not in scales:
-    raise ValueError(f'no scale {scale!r}: choose one of {", ".join(scales)}')
+  row, scale = _study.known(runs, scales, run)
   rows = _study.rows_of(scale, runs, scales)
   if row not in rows:
     raise ValueError(

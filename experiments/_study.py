@@ -47,14 +47,22 @@ def configure(
   Raises:
     ValueError: for an unknown row or scale.
   """
+  row, scale = known(runs, scales, run)
+  config.update_from_flattened_dict(dict(scales[scale]['overrides']))
+  config.update_from_flattened_dict(dict(runs[row]))
+  return config
+
+
+def known(
+  runs: Iterable[str], scales: Iterable[str], run: str
+) -> tuple[str, str]:
+  """A run's row and scale; ValueError for an unknown one."""
   row, scale = split(run)
   if row not in runs:
     raise ValueError(f'no row {row!r}: choose one of {", ".join(runs)}')
   if scale not in scales:
     raise ValueError(f'no scale {scale!r}: choose one of {", ".join(scales)}')
-  config.update_from_flattened_dict(dict(scales[scale]['overrides']))
-  config.update_from_flattened_dict(dict(runs[row]))
-  return config
+  return row, scale
 
 
 def split(run: str) -> tuple[str, str]:

@@ -4,7 +4,6 @@ Features are computed once per picture by the folded network; the classifier is
 multinomial logistic regression, found by L-BFGS.
 """
 
-import json
 import os
 import pathlib
 import time
@@ -87,8 +86,10 @@ def probe(
     for name, value in score(linear, *data[split]).items()
   }
   scores.pop('train/top_5')
-  line = json.dumps({'step': steps, 'time': round(time.time(), 3), **scores})
-  results.write_atomically(folder.path / 'metrics.jsonl', f'{line}\n')
+  line = {'step': steps, 'time': round(time.time(), 3), **scores}
+  results.write_atomically(
+    folder.path / 'metrics.jsonl', results.dump_line(line)
+  )
   names = recipe.sources_of(config)[0].class_names
   probed = _with_head(config, weights, linear, list(names))
   files.write(folder.path / WEIGHTS, probed)
