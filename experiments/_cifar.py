@@ -22,7 +22,11 @@ def resnet20(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
   config.num_epochs = 100.0
   with config.unlocked():
     config.learning_rate_factor = 1.0
-  config.learning_rate *= config.get_ref('learning_rate_factor')
+  config.learning_rate = (
+    config.get_ref('learning_rate_factor')
+    * config.get_ref('batch_size')
+    * (0.1 / 128)
+  )
   config.schedule.name = 'warmup_cosine'
   num_steps = config.get_ref('num_steps')
   config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)

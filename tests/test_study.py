@@ -45,6 +45,17 @@ def test_every_row_resolves_at_every_scale(name, row, scale):
     assert _at(resolved, key) == value, key
 
 
+@pytest.mark.parametrize(('name', 'row', 'scale'), RUNS)
+def test_the_learning_rate_follows_the_batch_size_in_every_row(
+  name, row, scale
+):
+  module = importlib.import_module(f'experiments.{name}')
+  config = module.get_config(f'{row}@{scale}')
+  factor = config.get('learning_rate_factor', 1.0)
+  expected = 0.1 * factor * config.batch_size / 128
+  assert config.learning_rate == pytest.approx(expected, rel=1e-6)
+
+
 def _at(config, key):
   for part in key.split('.'):
     config = config[part]
