@@ -1,5 +1,6 @@
 """Four fake CPU devices; silence made loud."""
 
+import gc
 import os
 
 # Level 0 compiles three times as fast; tiny networks run as fast at any level.
@@ -15,6 +16,14 @@ import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _compiled_programs_go_with_their_module():
+  """A worker that kept them all would outgrow a small machine's memory."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 def pytest_addoption(parser):
