@@ -53,7 +53,9 @@ def make_train_step(
     A function of the state, this device's batch (`images` uint8
     `[N, H, W, 3]`, `labels` int32 `[N]`) and the run's key, which returns the
     next state and the metrics (`[]` each, equal on all devices). A step whose
-    loss or gradient isn't finite leaves all but the counter as it was.
+    loss or gradient isn't finite leaves all but the counter as it was, unless
+    the first such step ends the run (`config.stop_after_nonfinite` of 1, which
+    saves one reading of the gradients).
   """
   gradient = make_gradient(config, network)
 
@@ -81,7 +83,8 @@ def make_train_step(
     # parameters again to see that they are finite would cost a sixth more.
     numbers = grad_norm, metrics['loss'], (rate * grad_norm) ** 2
     finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
-    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    if config.stop_after_nonfinite > 1:  # else the run is over anyway
+      new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
     metrics |= {
       'grad_norm': grad_norm,
       'learning_rate': rate,

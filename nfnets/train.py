@@ -74,7 +74,11 @@ def train(run: running.Run) -> dict[str, Any]:
       watch.step = done
       console.advance(done)
       due = running.is_evaluated(run, done)
-      if due or meter.stop_asked or (interrupts and jax.process_count() == 1):
+      saves = done % config.checkpoint_every == 0
+      if (
+        (due or saves or meter.stop_asked)  # both wait for the state anyway
+        or (interrupts and jax.process_count() == 1)
+      ):
         meter.add(done, metrics)
         metrics = None
       for logged_step, row in meter.due():
@@ -86,7 +90,7 @@ def train(run: running.Run) -> dict[str, Any]:
       if meter.stop_asked:
         status = 'interrupted'
         break
-      if done % config.checkpoint_every == 0:
+      if saves:
         checkpoints.save(done, state)
     if status != 'diverged':
       checkpoints.save(done, state)

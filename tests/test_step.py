@@ -151,7 +151,7 @@ def test_sam_with_m_examples_does_not_depend_on_the_device_count():
 
 
 def test_a_nonfinite_step_changes_only_the_counter():
-  config = tiny.config('batch', ema__mode='warmup')
+  config = tiny.config('batch', ema__mode='warmup', stop_after_nonfinite=2)
   network, optimizer, state = tiny.network_and_state(config)
   params = jax.tree.map(np.copy, state.params)
   params['CIFAR_ResNet/~/linear']['w'][0, 0] = np.inf

@@ -153,21 +153,23 @@ def test_kill_9_and_resume_equals_an_unbroken_run_bit_for_bit(tmp_path):
   )
 
 
+@pytest.mark.parametrize('k', [1, 3])
 def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
-  tmp_path, capsys, monkeypatch
+  k, tmp_path, capsys, monkeypatch
 ):
   config = run_config(
-    num_steps=20, log_every=1, checkpoint_every=1, stop_after_nonfinite=3
+    num_steps=20, log_every=1, checkpoint_every=1, stop_after_nonfinite=k
   )
   schedule = lambda step: jnp.where(step < 3, 0.01, 1e38)
   monkeypatch.setattr(recipe, 'schedule_of', lambda config: schedule)
   summary = train.train_and_evaluate(config, tmp_path)
-  assert summary['status'] == 'diverged' and summary['step'] == 6
+  assert summary['status'] == 'diverged' and summary['step'] == 3 + k
   rows = results.RunFolder(tmp_path).read_metrics()
   skipped = [row['train/nonfinite'] for row in rows if 'train/loss' in row]
-  assert skipped == [0, 0, 0, 1, 1, 1]
+  assert skipped == [0, 0, 0] + [1] * k
   said = capsys.readouterr().out
-  assert 'step 6 is not finite, like the 2 before' in said
+  before = {1: '', 3: ', like the 2 before'}[k]
+  assert f'step {3 + k} is not finite{before}' in said
   state = last_state(config, tmp_path)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
   assert f'checkpoint of step {int(state.step)}' in said
