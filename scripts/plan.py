@@ -1,14 +1,15 @@
 """Plans a run on TPUs that aren't there: python -m scripts.plan.
 
   python -m scripts.plan --config=FILE --topology=v4:4x4x4 [--abstract]
-  python -m scripts.plan --table [--compile=nfnet_f0@v3]
+  python -m scripts.plan --table [--compile=nfnet_f0@v3,plain@v3:2x2]
 
 The first compiles the recipe's train step for the topology (`libtpu` needs no
 TPU; requirements-plan.txt) and prints what a device, a host and the whole run
 need, whether it fits, and if not what makes it fit. Without libtpu, or with
 --abstract, the same is estimated from shapes. The second keeps NFNet-F0 to F6
 at 32 images a core on v3, v4, v5e and v6e in OUT/pod_plan.json, compiles what
-is named and not yet there, estimates the rest, and writes OUT/pod_plan.md.
+is named and not yet there, estimates the rest, and writes OUT/pod_plan.md;
+'plain' cells are F0's step beside the published network's.
 """
 
 import json

@@ -1,5 +1,6 @@
 """The table of pods: cells are kept, compiled ones stay."""
 
+import importlib.metadata
 import json
 
 import pytest
@@ -54,3 +55,28 @@ def test_what_is_measured_is_kept(tmp_path, measured):
 def test_an_unknown_cell_is_refused():
   with pytest.raises(ValueError, match='--compile=nfnet_f9@v3'):
     pod_table.write(None, ['nfnet_f9@v3'], config_of, print)
+
+
+@pytest.mark.parametrize(
+  ('bytes_accessed', 'word'), [(11e9, 'yes'), (12e9, 'no')]
+)
+def test_the_plain_step_stands_beside_the_published_one(
+  bytes_accessed, word, tmp_path, measured, monkeypatch
+):
+  seen = []
+
+  def measure(config, pod, compiled):
+    seen.append((config.batch_size, config.optimizer.clip, config.ema.mode))
+    return plan.Program(
+      'compiled', 1e9, 1.2e9, 3.0, 1.3e12, bytes_accessed, 0, 0, 60.0, True
+    )
+
+  pod_table.write(tmp_path, [], config_of, lambda line: None)
+  monkeypatch.setattr(plan, 'measure', measure)
+  monkeypatch.setattr(importlib.metadata, 'version', lambda name: '1')
+  text = pod_table.write(
+    tmp_path, ['plain@v3:2x2'], config_of, lambda line: None
+  )
+  assert seen == [(8 * 32, 'none', 'none')]
+  row = next(line for line in text.splitlines() if line.startswith('| v3:2x2'))
+  assert '| 1.318e+12 |' in row and row.endswith(f'| {word} |')
