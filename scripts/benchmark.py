@@ -92,6 +92,9 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise ValueError(f'what is {argv[1]!r}?')
+    from nfnets import host_memory
+
+    host_memory.keep()
     if INPUT.value:
       if CONFIG.value is None:
         raise ValueError('name a recipe: --config=configs/nfnet_f0.py')

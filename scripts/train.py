@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  from nfnets import distributed, finetune, results
+  from nfnets import distributed, finetune, host_memory, results
   from nfnets.weights import match
 
   try:
@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
       if not CONFIG.value[key] > 0:
         return refuse(f'config.{key}={CONFIG.value[key]}: must be above 0')
+    host_memory.keep()
     distributed.initialize(
       DISTRIBUTED.value,
       COORDINATOR.value,

@@ -10,6 +10,7 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_backend_optimization_level=0'
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['NFNETS_KEEP_MEMORY'] = 'off'  # what a worker frees, it frees
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
   -1.0: 'loops',
-  0.0: """variants chips parallel distributed losses results curves
+  0.0: """variants chips host_memory parallel distributed losses results curves
     models.activations models.convolution models.standardization optim.agc
     optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode

@@ -18,6 +18,7 @@ MODES = ('train', 'eval', 'folded')
 PLAIN = {
   'micro_batches': 1,
   'observe_every': 0,
+  'stop_after_nonfinite': 1,  # which needs no guard; other steps have none
   'sam.rho': 0.0,
   'augment.pad': 0,
   'augment.mix': 'none',
