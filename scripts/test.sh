@@ -3,7 +3,11 @@
 #   ./scripts/test.sh [--slow] [pytest arguments]
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
-make_environment requirements.txt requirements-test.txt
+requirements=(requirements.txt requirements-test.txt)
+if [[ " $* " == *" --slow "* ]]; then
+  requirements+=(requirements-export.txt) # onnxruntime is an oracle
+fi
+make_environment "${requirements[@]}"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" "$@"
