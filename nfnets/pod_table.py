@@ -196,8 +196,9 @@ def _table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     '# NFNets on TPU pods: memory, work and the least time of a step',
     '',
     'The recipes of `configs/` (bfloat16, AGC, EMA, augmentation on the '
-    'device; F6 with SAM and its equal blocks in a loop, `model.scan`), 32 '
-    'images a core, 4,096 in all: '
+    'device; F6 with SAM and its equal blocks in a loop, `model.scan`, which '
+    'compiles sooner and keeps far more for the backward pass), 32 images a '
+    'core, 4,096 in all: '
     + ', '.join(TOPOLOGIES.values())
     + '. Each row is one device: a core of v3, a chip of the others (two cores '
     'and 64 images of v4). Memory is arguments + temporaries + code, of what '

@@ -104,7 +104,9 @@ def run(
     is_training: whether the network trains.
     remat: recompute each block's inside in the backward pass.
     scan: compile a stage's equal blocks once, those behind its first, and loop
-      over them with stacked parameters.
+      over them with stacked parameters. The loop keeps all that the backward
+      pass reads, where blocks in a row recompute what is cheap: take remat too
+      where memory is short.
 
   Returns:
     The last output and every stage's output, `[N, H', W', C']`.
