@@ -102,7 +102,7 @@ def surroundings(environment: Mapping[str, str] = os.environ) -> str | None:
     return 'SLURM'
   if 'OMPI_MCA_orte_hnp_uri' in environment and several('OMPI_COMM_WORLD_SIZE'):
     return 'Open MPI'
-  if environment.get('JAX_PLATFORMS', 'tpu') == 'tpu' and _has_tpu():
+  if environment.get('JAX_PLATFORMS', 'tpu').startswith('tpu') and _has_tpu():
     return 'TPU'  # a single host's joins only itself
   return None
 
@@ -149,7 +149,8 @@ def _check_place(place: Mapping[str, Any]) -> None:
       'several processes need all of --coordinator_address, --num_processes '
       f'and --process_id; missing: {", ".join(missing)}'
     )
-  if ':' not in place['coordinator_address']:
+  host, _, port = place['coordinator_address'].rpartition(':')
+  if not (host and port.isdecimal()):
     raise ValueError(
       f'--coordinator_address={place["coordinator_address"]}: give HOST:PORT'
     )

@@ -1,6 +1,7 @@
 """Where a run's metrics go: console, JSON lines, TensorBoard, W&B if asked."""
 
 import importlib.util
+import os
 import pathlib
 import secrets
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from nfnets import results
+
+FLUSH_SECONDS = 30
 
 Metrics = Mapping[str, float]
 
@@ -35,33 +38,60 @@ class JsonLines:
     results.write_atomically(
       path, ''.join(results.dump_line(row) for row in rows)
     )
+    self._path = path
     self._file = path.open('a')
 
   def log(self, step: int, metrics: Metrics) -> None:
     row = {'step': step, 'time': round(time.time(), 3), **metrics}
-    self._file.write(results.dump_line(row))
-    self._file.flush()
+    with results.naming(self._path):
+      self._file.write(results.dump_line(row))
+      self._file.flush()
 
   def close(self) -> None:
-    self._file.close()
+    with results.naming(self._path):
+      self._file.close()
 
 
 class TensorBoard:
-  """Scalars for TensorBoard, through tensorboardX (no TensorFlow)."""
+  """Scalars for TensorBoard, through tensorboardX (no TensorFlow).
+
+  Written by this thread: tensorboardX's own would die of a full disk and leave
+  the run waiting for it.
+  """
 
   def __init__(self, path: pathlib.Path, last_step: int):
-    import tensorboardX
+    from tensorboardX import event_file_writer
+    from tensorboardX.proto import event_pb2
 
-    self._writer = tensorboardX.SummaryWriter(
-      str(path), purge_step=last_step + 1
-    )
+    self._event = event_pb2.Event
+    self._path = path
+    path.mkdir(parents=True, exist_ok=True)
+    with results.naming(path):
+      self._writer = event_file_writer.EventsWriter(
+        str(path / 'events'), f'.{os.getpid()}'
+      )
+    # What a broken run wrote beyond is dropped.
+    started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(last_step + 1, session_log=started)
+    self._flushed = time.monotonic()
 
   def log(self, step: int, metrics: Metrics) -> None:
-    for name, value in metrics.items():
-      self._writer.add_scalar(name, value, step)
+    from tensorboardX import summary
+
+    with results.naming(self._path):
+      for name, value in metrics.items():
+        self._write(step, summary=summary.scalar(name, value))
+      if time.monotonic() - self._flushed > FLUSH_SECONDS:
+        self._writer.flush()
+        self._flushed = time.monotonic()
 
   def close(self) -> None:
-    self._writer.close()
+    with results.naming(self._path):
+      self._writer.close()
+
+  def _write(self, step: int, **content: Any) -> None:
+    event = self._event(wall_time=time.time(), step=step, **content)
+    self._writer.write_event(event)
 
 
 class WeightsAndBiases:

@@ -3,11 +3,13 @@
 All that later reads a run (reports, plots, another process) reads these files.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Keys that a resumed run may change: they decide where and when, not what.
@@ -48,15 +50,14 @@ class RunFolder:
 
   def read_config(self) -> dict[str, Any] | None:
     """The config of the run that lives here, or None."""
-    path = self.path / 'config.json'
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(self.path / 'config.json')
 
   def check_writable(self) -> None:
     """Raises OSError, naming the folder, if nothing can be written there."""
-    probe = self.path / f'.probe.{os.getpid()}'
     try:
-      probe.write_text('x')
-      probe.unlink()
+      with tempfile.NamedTemporaryFile(dir=self.path, prefix='.probe.') as file:
+        file.write(b'x')
+        file.flush()
     except OSError as error:
       raise OSError(f'{self.path} is not writable: {error}') from error
 
@@ -93,8 +94,7 @@ class RunFolder:
     write_atomically(self.path / 'summary.json', dump_json(summary))
 
   def read_summary(self) -> dict[str, Any] | None:
-    path = self.path / 'summary.json'
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(self.path / 'summary.json')
 
   def is_finished(self) -> bool:
     """Whether the run that lives here reached its last step."""
@@ -111,7 +111,30 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   lines = path.read_text().split('\n')
-  return [json.loads(line) for line in lines[:-1] if line]
+  return [_parse(line, path) for line in lines[:-1] if line]
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+  """What the file holds, or None if there is none."""
+  return _parse(path.read_text(), path) if path.exists() else None
+
+
+def _parse(text: str, path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(text)
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is damaged ({error}); restore it, or choose another --workdir'
+    ) from error
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """An error of the system within the block names the file."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(f'{path} could not be written: {error}') from error
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

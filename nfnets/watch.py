@@ -130,6 +130,8 @@ class Watch:
           f'{verdict}; run the same command again, on as many processes as '
           'there are, to go on from the newest checkpoint'
         )
+        if self._index == 0:  # its end would abort those who still speak
+          time.sleep(3 * self._interval)
         self._leave(EXIT_CODE)
         return
 

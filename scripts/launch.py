@@ -11,6 +11,7 @@ what would run. Exit codes are those of scripts.train; 2 if refused here.
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,9 @@ def run_all(commands: list[tuple[str, list[str]]]) -> int:
     for _, command in commands:
       print(shlex.join(command))
     return 0
+  for program in {command[0] for _, command in commands}:
+    if shutil.which(program) is None:  # before any of them is started
+      return refuse(f'{program} is not installed here')
   children = [
     subprocess.Popen(
       command,

@@ -81,8 +81,8 @@ def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
 
   # SIGTERM to one: all saved at one step; here they go on in one process.
   stopped = {(tmp_path / f'stopped{i}').read_text() for i in range(count)}
-  assert stopped == {'3'}
-  assert int(last_state(crew.config(), tmp_path / 'agc').step) == 3
+  assert stopped == {'2'}
+  assert int(last_state(crew.config(), tmp_path / 'agc').step) == 2
   resumed = train.train_and_evaluate(crew.config(), tmp_path / 'agc')
   assert resumed['status'] == 'finished'
   assert_close(
@@ -174,6 +174,8 @@ def test_under_slurm_jax_finds_the_others_itself(joined):
     ((None, 'a:1', None, None), 'missing: num_processes, process_id'),
     ((None, 'a:1', 2, None), 'missing: process_id'),
     ((None, 'a', 2, 0), 'give HOST:PORT'),
+    ((None, 'a:b', 2, 0), 'give HOST:PORT'),
+    ((None, ':1', 2, 0), 'give HOST:PORT'),
     ((None, 'a:1', 2, 2), 'from 0 to --num_processes - 1 = 1'),
     ((None, 'a:1', 2, 0), '--num_processes=2, but JAX sees 1'),
   ],

@@ -178,3 +178,15 @@ def test_what_is_missing_is_said_in_one_line(arguments, why):
   )
   assert done.returncode == 2 and why in done.stderr
   assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+
+
+def test_nothing_is_started_where_ssh_is_missing(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'scripts.launch', '--on=hosts',
+     '--hosts=localhost,gpu1', '--', f'--workdir={tmp_path / "run"}', *FLAGS],
+    cwd=ROOT, env={'PATH': str(pathlib.Path('/bin/bash').parent / 'none')},
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert 'is not installed here' in done.stderr
+  assert not (tmp_path / 'run').exists()

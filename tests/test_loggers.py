@@ -2,10 +2,13 @@
 
 import importlib.util
 import io
+import struct
+import subprocess
 import sys
 import types
 
 import pytest
+from tensorboardX.proto import event_pb2
 
 from nfnets import loggers, results
 
@@ -22,6 +25,60 @@ def test_metrics_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
   rows = results.RunFolder(tmp_path).read_metrics()
   assert [row['step'] for row in rows] == [10, 20]
   assert rows[1]['train/loss'] == 0.05
+
+
+def test_tensorboards_file_holds_what_was_logged(tmp_path):
+  log = loggers.TensorBoard(tmp_path, last_step=4)
+  log.log(5, {'train/loss': 0.5, 'eval/top_1': 0.25})
+  log.close()
+  (path,) = tmp_path.iterdir()
+  data, events = path.read_bytes(), []
+  while data:  # length, its checksum, the event, its checksum
+    (size,) = struct.unpack('<Q', data[:8])
+    events.append(event_pb2.Event.FromString(data[12 : 12 + size]))
+    data = data[12 + size + 4 :]
+  version, start, *logged = events
+  assert version.file_version == 'brain.Event:2'
+  assert start.step == 5 and start.session_log.status == start.session_log.START
+  found = {e.summary.value[0].tag: e.summary.value[0] for e in logged}
+  assert {e.step for e in logged} == {5}
+  assert found['train/loss'].simple_value == 0.5
+  assert found['eval/top_1'].simple_value == 0.25
+
+
+FULL = """
+import pathlib, resource, signal, sys
+from nfnets import loggers
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = pathlib.Path(sys.argv[1])
+made = {'TensorBoard': path / 'board', 'JsonLines': path / 'lines.jsonl'}
+log = getattr(loggers, sys.argv[2])(made[sys.argv[2]], 0)
+loggers.FLUSH_SECONDS = 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+  for step in range(1000):
+    log.log(step, {'train/loss': 1.0})
+except OSError as error:
+  sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+  ('kind', 'name'), [('TensorBoard', 'board'), ('JsonLines', 'lines.jsonl')]
+)
+def test_where_no_more_can_be_written_the_run_ends_and_names_the_place(
+  kind, name, tmp_path
+):
+  done = subprocess.run(
+    [sys.executable, '-c', FULL, str(tmp_path), kind],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  assert done.returncode == 1
+  said = f'{tmp_path / name} could not be written: '
+  assert said in done.stderr and 'File too large' in done.stderr
 
 
 def test_off_a_terminal_each_log_is_one_plain_line():

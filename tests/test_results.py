@@ -3,7 +3,7 @@
 import errno
 import json
 import math
-import pathlib
+import tempfile
 
 import pytest
 
@@ -46,13 +46,21 @@ def test_a_key_that_an_older_run_lacks_counts_only_where_it_is_on(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-  def full(*_):
+  def full(**_):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   folder = results.RunFolder(tmp_path)
-  monkeypatch.setattr(pathlib.Path, 'write_text', full)
+  monkeypatch.setattr(tempfile, 'NamedTemporaryFile', full)
   with pytest.raises(OSError, match=f'{tmp_path} is not writable.*No space'):
     folder.check_writable()
+
+
+@pytest.mark.parametrize('name', ['config', 'summary', 'metrics'])
+def test_a_damaged_file_is_named(name, tmp_path):
+  path = tmp_path / ('metrics.jsonl' if name == 'metrics' else f'{name}.json')
+  path.write_text('{"step": 1, "tra\n{"step": 2}\n')
+  with pytest.raises(ValueError, match=f'{path} is damaged'):
+    getattr(results.RunFolder(tmp_path), f'read_{name}')()
 
 
 def test_curves_are_drawn_from_metrics_lines(tmp_path):
