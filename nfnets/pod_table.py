@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nfnets import budget, plan, pods
+from nfnets.bench import programs
 
 IMAGES_PER_CORE = 32  # paper A, Table 3
 # 4,096 images on each: 128 cores.
@@ -40,14 +41,7 @@ PUBLISHED = {
   'v4:2x2x1': (None, 24.3e9, 1.41e9),
   'v5e:2x2': (None, 24.2e9, 1.37e9),
 }
-PLAIN = {
-  'optimizer.clip': 'none',
-  'ema.mode': 'none',
-  'augment.mix': 'none',
-  'augment.randaugment_layers': 0,
-  'observe_every': 0,
-  'stop_after_nonfinite': 1,  # which needs no guard
-}
+PLAIN = programs.PLAIN | {'optimizer.clip': 'none', 'ema.mode': 'none'}
 
 Entries = dict[str, dict[str, Any]]
 

@@ -75,10 +75,9 @@ def train(run: running.Run) -> dict[str, Any]:
       console.advance(done)
       due = running.is_evaluated(run, done)
       saves = done % config.checkpoint_every == 0
-      if (
-        (due or saves or meter.stop_asked)  # both wait for the state anyway
-        or (interrupts and jax.process_count() == 1)
-      ):
+      alone = jax.process_count() == 1
+      # An evaluation and a save wait for the state anyway.
+      if due or saves or meter.stop_asked or (interrupts and alone):
         meter.add(done, metrics)
         metrics = None
       for logged_step, row in meter.due():
