@@ -1,6 +1,7 @@
 """TPU topologies by name: devices, hosts and chips; imports no jax."""
 
 import difflib
+import math
 import re
 from typing import NamedTuple
 
@@ -30,13 +31,18 @@ class Pod(NamedTuple):
   cores: int
   host_cores: int
 
+  @property
+  def unit(self) -> str:
+    """What one device is: a 'core' of v2 and v3, a 'chip' of the others."""
+    return 'chip' if self.num_devices == self.num_chips else 'core'
+
 
 class Generation(NamedTuple):
   """What slices of one generation share.
 
   Attributes:
     device_kind: JAX's name for a device.
-    axes: of the torus.
+    largest: sides of the largest slice, in chips.
     devices_per_chip: as JAX counts them.
     cores: TensorCores of a device.
     host_cores: virtual CPUs of a host of four chips, Google Cloud's machine
@@ -44,20 +50,23 @@ class Generation(NamedTuple):
   """
 
   device_kind: str
-  axes: int
+  largest: tuple[int, ...]
   devices_per_chip: int
   cores: int
   host_cores: int
 
 
+# Largest slices: Google Cloud's TPU documentation (cloud.google.com/tpu/docs,
+# pages v2 to v6e: 256, 1,024, 4,096, 256 and 256 chips a pod; 6,144 of a v5p
+# pod's 8,960 in one job).
 GENERATIONS = {
-  'v2': Generation('TPU v2', 2, 2, 1, 96),
-  'v3': Generation('TPU v3', 2, 2, 1, 96),
+  'v2': Generation('TPU v2', (16, 16), 2, 1, 96),
+  'v3': Generation('TPU v3', (32, 32), 2, 1, 96),
   # Two cores that JAX drives as one ("megacore").
-  'v4': Generation('TPU v4', 3, 1, 2, 240),
-  'v5e': Generation('TPU v5 lite', 2, 1, 1, 112),
-  'v5p': Generation('TPU v5', 3, 1, 2, 208),
-  'v6e': Generation('TPU v6 lite', 2, 1, 1, 180),
+  'v4': Generation('TPU v4', (16, 16, 16), 1, 2, 240),
+  'v5e': Generation('TPU v5 lite', (16, 16), 1, 1, 112),
+  'v5p': Generation('TPU v5', (16, 16, 24), 1, 2, 208),
+  'v6e': Generation('TPU v6 lite', (16, 16), 1, 1, 180),
 }
 HOST_SIDES = (2, 2, 1)  # chips of one host, of every generation
 
@@ -66,7 +75,7 @@ def find(name: str) -> Pod:
   """The slice of a name such as 'v3:8x8', 'v4:4x4x4' or 'v6e:16x16'.
 
   Raises:
-    ValueError: no such generation, or no such shape of it.
+    ValueError: no such generation, or no such slice of it.
   """
   match = re.fullmatch(r'(v\d\w*):(\d+(?:x\d+)*)', name)
   if not match:
@@ -84,9 +93,7 @@ def find(name: str) -> Pod:
   generation = GENERATIONS[match[1]]
   sides = tuple(int(side) for side in match[2].split('x'))
   _check_sides(name, generation, sides)
-  num_chips = 1
-  for side in sides:
-    num_chips *= side
+  num_chips = math.prod(sides)
   return Pod(
     name=name,
     chip=chips.find(generation.device_kind),
@@ -102,15 +109,30 @@ def find(name: str) -> Pod:
 def _check_sides(
   name: str, generation: Generation, sides: tuple[int, ...]
 ) -> None:
-  example = 'x'.join(['4'] * generation.axes)
-  if len(sides) != generation.axes:
+  axes = len(generation.largest)
+  example = 'x'.join(['4'] * axes)
+  if len(sides) != axes:
     raise ValueError(
-      f'topology {name!r}: {generation.device_kind} has {generation.axes} '
-      f'axes, such as {example}'
+      f'topology {name!r}: {generation.device_kind} has {axes} axes, such as '
+      f'{example}'
     )
   bad = [s for s, host in zip(sides, HOST_SIDES) if s == 0 or s % host]
   if bad:
     raise ValueError(
       f'topology {name!r}: a host has 2x2 chips, which {bad[0]} does not hold '
       f'whole; take a shape such as {example}'
+    )
+  # Light joins cubes of 4x4x4 in any shape; a flat pod's wires are fixed.
+  most = math.prod(generation.largest)
+  in_cubes = axes == 3
+  too_long = any(s > end for s, end in zip(sides, generation.largest))
+  if math.prod(sides) > most or (too_long and not in_cubes):
+    largest = 'x'.join(str(side) for side in generation.largest)
+    raise ValueError(
+      f'topology {name!r}: the largest slice of its kind is '
+      f'{name.split(":")[0]}:{largest}, {most:,} chips'
+    )
+  if in_cubes and max(sides) > 4 and any(side % 4 for side in sides):
+    raise ValueError(
+      f'topology {name!r}: beyond 4x4x4 every side is a multiple of 4'
     )

@@ -92,9 +92,11 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise ValueError(f'what is {argv[1]!r}?')
-    from nfnets import host_memory
+    from nfnets import finetune, host_memory
 
     host_memory.keep()
+    if CONFIG.value is not None:
+      finetune.complete(CONFIG.value)
     if INPUT.value:
       if CONFIG.value is None:
         raise ValueError('name a recipe: --config=configs/nfnet_f0.py')

@@ -29,10 +29,11 @@ def main(argv: Sequence[str]) -> int:
     return refuse('name a recipe: --config=configs/nfnet_f0.py')
   import jax
 
-  from nfnets import recipe
+  from nfnets import finetune, recipe
   from nfnets.analysis import numerics
 
   try:
+    finetune.complete(CONFIG.value, WORKDIR.value)
     config = CONFIG.value.copy_and_resolve_references()
     with config.unlocked():
       config.model.remat = False  # recomputed blocks can't be looked into

@@ -62,16 +62,19 @@ def main(argv: Sequence[str]) -> int:
       return refuse('name a recipe: --config=configs/nfnet_f4.py')
     if not TOPOLOGY.value:
       return refuse('name a topology: --topology=v4:4x4x4')
-    print_plan(CONFIG.value.copy_and_resolve_references(), TOPOLOGY.value)
+    print_plan(CONFIG.value, TOPOLOGY.value)
   except (ValueError, TypeError, OSError) as error:
     return refuse(str(error))
   return 0
 
 
 def print_plan(config: ConfigDict, topology: str) -> None:
-  from nfnets import plan, pods
+  from nfnets import finetune, plan, pods
 
   pod = pods.find(topology)
+  for line in finetune.complete(config):
+    print(line)
+  config = config.copy_and_resolve_references()
   compiled = plan.has_compiler() and not ABSTRACT.value
   if not compiled:
     why = '--abstract' if ABSTRACT.value else 'libtpu is not installed'
@@ -107,7 +110,7 @@ def images_per_core() -> tuple[float, str]:
 
 def _describe(config: ConfigDict, pod: object) -> str:
   per_device = config.batch_size // pod.num_devices
-  kind = f'{pod.device_kind} {"chip" if pod.cores == 2 else "core"}'
+  kind = f'{pod.device_kind} {pod.unit}'
   return (
     f'{config.model.name}, {config.data.train_image_size} pixels, '
     f'{config.precision}, batch {config.batch_size:,} on {pod.name}: '

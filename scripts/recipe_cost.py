@@ -40,8 +40,13 @@ def main(argv: Sequence[str]) -> int:
   if PART.value != 'report':
     if len(argv) > 1 or CONFIG.value is None:
       return refuse('name a recipe: --config=configs/nfnet_f0.py')
+    from nfnets import finetune
     from nfnets.analysis import cost
 
+    try:
+      finetune.complete(CONFIG.value)
+    except (ValueError, OSError) as error:
+      return refuse(str(error))
     config = CONFIG.value.copy_and_resolve_references()
     entry = describe(config, PART.value)
     if PART.value == 'time':

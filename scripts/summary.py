@@ -95,9 +95,10 @@ def groups() -> str:
     raise ValueError('--optimizer wants a recipe: --config=configs/NAME.py')
   import jax
 
+  from nfnets import finetune, step
   from nfnets import recipe as recipes
-  from nfnets import step
 
+  finetune.complete(CONFIG.value)
   config = CONFIG.value.copy_and_resolve_references()
   network = recipes.network_of(config)
   optimizer = recipes.optimizer_of(config)
@@ -112,9 +113,11 @@ def recipe(batch_size: int) -> str:
   """The rules' numbers for a batch size."""
   if CONFIG.value is None:
     raise ValueError('--batch_size wants a recipe: --config=configs/NAME.py')
+  from nfnets import finetune
   from nfnets.analysis import rules, tables
 
   config = CONFIG.value
+  finetune.complete(config)
   name, num_train = config.model.name, config.data.num_train
   found = rules.for_batch_size(name, batch_size, num_train, config.num_epochs)
   rows = [(rule.quantity, rule.value, rule.rule) for rule in found]

@@ -1,10 +1,14 @@
 """Starting from weights: the whole of them, or a report and nothing."""
 
 import importlib
+import sys
+import types
 
 import numpy as np
 import pytest
 import tiny
+from absl import flags
+from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
 from configs import finetune as recipe_file
@@ -298,3 +302,31 @@ def test_a_short_run_still_evaluates_and_saves():
   config = importlib.import_module('configs.finetune').get_config()
   config.num_steps = 2
   assert config.eval_every == config.checkpoint_every == 1
+
+
+@pytest.mark.parametrize(
+  ('script', 'arguments'),
+  [
+    ('plan', ['--topology=v3:8x8', '--abstract']),
+    ('summary', ['--optimizer']),
+    ('summary', ['--batch_size=64']),
+    ('numerics', ['--noise']),
+    ('benchmark', ['--input']),
+    ('recipe_cost', []),
+  ],
+)
+def test_a_script_asks_for_the_weights_that_its_recipe_starts_from(
+  script, arguments, capsys, monkeypatch
+):
+  for name in flags.FLAGS:  # scripts define flags of the same names
+    flags.FLAGS[name].allow_override = True
+  monkeypatch.delitem(sys.modules, f'scripts.{script}', raising=False)
+  module = importlib.import_module(f'scripts.{script}')
+  chosen = types.SimpleNamespace(value=recipe_file.get_config())
+  monkeypatch.setattr(module, 'CONFIG', chosen)
+  with flagsaver.flagsaver():
+    flags.FLAGS([script, *arguments])
+    assert module.main([script]) == 2
+  said = capsys.readouterr().err
+  assert "config.weights='': this recipe starts from weights" in said
+  assert len(said.splitlines()) == 1
