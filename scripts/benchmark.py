@@ -15,7 +15,6 @@ at each variant's training size, bfloat16 on accelerators.
 
 `--loop`: the training loop beside its bare compiled step. `--gate`: our
 formulations beside plain ones.
-
 `--input`: the host's stages and pipeline, the augmentation on the device and
 the train step, on the recipe's own data, and which of them is the bottleneck.
 With TensorFlow here, or in `--tensorflow_python`'s interpreter, tf.data and the
