@@ -115,16 +115,19 @@ def _describe(config: ConfigDict, pod: object) -> str:
     f'{config.model.name}, {config.data.train_image_size} pixels, '
     f'{config.precision}, batch {config.batch_size:,} on {pod.name}: '
     f'{pod.num_chips} chips, {pod.num_devices} devices (each a {kind}), '
-    f'{pod.num_hosts} hosts; {per_device} images per device'
+    f'{pod.num_hosts} host{"s" * (pod.num_hosts > 1)}; '
+    f'{per_device} images per device'
   )
 
 
 def _device_lines(
   config: ConfigDict, pod: object, program: object
 ) -> list[str]:
-  from nfnets import budget
+  from nfnets import budget, plan
 
   bounds = budget.roofline(config, pod, program)
+  counted = program.method == 'compiled' and not plan.loops(config)
+  note = [] if counted else [f'    estimated; {plan.BYTES}']
   code = 'not known' if program.code is None else _gib(program.code)
   return [
     f'each device ({program.method}'
@@ -135,6 +138,7 @@ def _device_lines(
     f'    code       {code}',
     f'  FLOPs        {program.flops:.4g}',
     f'  bytes        {program.bytes_accessed:.4g}',
+    *note,
     f'  collectives  {program.collective_bytes:.4g} bytes',
     f'  roofline     {1e3 * bounds.seconds:.1f} ms: arithmetic '
     f'{1e3 * bounds.arithmetic:.1f}, memory {1e3 * bounds.memory:.1f}, '

@@ -6,7 +6,7 @@ import json
 import pytest
 import tiny
 
-from nfnets import plan, pod_table
+from nfnets import budget, plan, pod_table
 
 
 def config_of(_):
@@ -80,3 +80,63 @@ def test_the_plain_step_stands_beside_the_published_one(
   assert seen == [(8 * 32, 'none', 'none')]
   row = next(line for line in text.splitlines() if line.startswith('| v3:2x2'))
   assert '| 1.318e+12 |' in row and row.endswith(f'| {word} |')
+
+
+def program(method, fits):
+  return plan.Program(method, 1e9, 2e9, None, 1e12, 1e10, 1e8, 1e9, 0.0, fits)
+
+
+def test_a_row_that_does_not_fit_says_what_makes_it_fit_and_keeps_that(
+  tmp_path, monkeypatch
+):
+  tries = [('micro_batches=2', False), ('model.remat=True', True)]
+  asked = []
+
+  def remedies(config, pod, refused, compiled):
+    asked.append((pod.name, refused.method, compiled))
+    return [
+      budget.Remedy(f'--config.{flags}', program('estimated', fits))
+      for flags, fits in tries
+    ]
+
+  monkeypatch.setattr(budget, 'remedies', remedies)
+  monkeypatch.setattr(
+    plan,
+    'measure',
+    lambda config, pod, compiled: program(
+      'estimated', pod.name.startswith('v4')
+    ),
+  )
+  text = pod_table.write(tmp_path, [], config_of, lambda line: None)
+  assert text.count('no; with `model.remat=True` |') == len(asked)
+  assert ('v3:8x8', 'estimated', False) in asked
+  assert not any(name.startswith('v4') for name, *_ in asked)
+  asked.clear()
+  assert text == pod_table.write(tmp_path, [], config_of, lambda line: None)
+  assert not asked
+
+
+def test_f6_is_recomputed_and_its_row_says_so(tmp_path, monkeypatch, measured):
+  seen = {}
+  whole = plan.measure
+
+  def measure(config, pod, compiled):
+    seen[len(measured)] = (config.model.scan, config.model.remat)
+    assert config.micro_batches == 1 + config.model.remat
+    return whole(config, pod, compiled)
+
+  monkeypatch.setattr(plan, 'measure', measure)
+  text = pod_table.write(tmp_path, [], config_of, lambda line: None)
+  rows = [line for line in text.splitlines() if line.startswith('| cifar')]
+  assert [', remat, 2 micro-batches |' in row for row in rows] == [
+    False
+  ] * 24 + [True] * 4
+  assert set(seen.values()) == {(False, False), (True, True)}
+  # What was measured with other changes is measured again.
+  path = tmp_path / 'pod_plan.json'
+  entries = json.loads(path.read_text())
+  entries['nfnet_f6_sam@v3']['changes'] = {'model.scan': True}
+  path.write_text(json.dumps(entries))
+  measured.clear()
+  pod_table.write(tmp_path, [], config_of, lambda line: None)
+  assert measured == [('v3:8x8', 4096, False)]

@@ -1,0 +1,153 @@
+"""The text of results/pod_plan.md."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nfnets import plan
+
+# 4,096 images on each: 128 cores.
+TOPOLOGIES = {
+  'v3': 'v3:8x8',
+  'v4': 'v4:4x4x4',
+  'v5e': 'v5e:8x16',
+  'v6e': 'v6e:8x16',
+}
+# Paper A, Table 3: milliseconds a step on TPUv3, 32 images a core, bfloat16.
+PAPER_MS = {
+  'nfnet_f0': 73.3,
+  'nfnet_f1': 158.5,
+  'nfnet_f2': 295.8,
+  'nfnet_f3': 532.2,
+  'nfnet_f4': 1033.3,
+  'nfnet_f5': 1398.5,
+  'nfnet_f6_sam': 2774.1,
+}
+# The published network's step, compiled alike, 32 images a device: FLOPs, bytes
+# accessed and bytes of temporaries. Bfloat16, SGD, and nothing else of a
+# recipe; ours leaves out the same.
+PUBLISHED = {
+  'v3:2x2': (1.318e12, 11.4e9, 1.35e9),
+  'v4:2x2x1': (None, 24.3e9, 1.41e9),
+  'v5e:2x2': (None, 24.2e9, 1.37e9),
+}
+
+
+Entries = Mapping[str, Mapping[str, Any]]
+
+
+def page(recipes: Entries, plain: Entries) -> str:
+  """The whole page.
+
+  Args:
+    recipes: pod_plan.json's entries of recipes, by cell ('nfnet_f0@v3').
+    plain: its entries of the plain step ('plain@v3:2x2'); maybe none.
+  """
+  cells = [c for c, e in recipes.items() if e['method'] != 'estimated']
+  command = 'python -m scripts.plan --table --compile='
+  command += ','.join([*cells, *plain])
+  return _recipes(recipes, command) + (_plain(plain) if plain else '')
+
+
+def _recipes(entries: Entries, command: str) -> str:
+  lines = [
+    '# NFNets on TPU pods: memory, work and the least time of a step',
+    '',
+    'The recipes of `configs/` (bfloat16, AGC, EMA, augmentation on the '
+    'device), 32 images a core, 4,096 in all: '
+    + ', '.join(TOPOLOGIES.values())
+    + '. Each row is one device: a core of v3, a chip of the others (two cores '
+    'and 64 images of v4). Memory is arguments + temporaries + code, of what '
+    'the compiler lets a program use. Where a step does not fit, estimates say '
+    'what makes it fit, each change alone (`--config.NAME=VALUE`).',
+    '',
+    'Rows say whether they were compiled, refused by the compiler for their '
+    'memory, or estimated from shapes. An estimate does not know what the '
+    'compiler recomputes by itself to make a step fit. F6 with SAM has its '
+    'equal blocks in a loop (`model.scan`), which compiles sooner, recomputes '
+    'each in the backward pass (`model.remat`) and takes its images in two '
+    'parts (`micro_batches=2`); in one part the compiler refuses it on v3, for '
+    '15.73 of 15.48 GiB. Its FLOPs, with what is recomputed, and its bytes are '
+    'estimates, also where it was compiled.',
+    '',
+    'The roofline is the largest of FLOPs over peak, bytes over bandwidth and '
+    'collectives over interconnect. It is a bound as far as its bytes are '
+    f'right: {plan.BYTES}.',
+    '',
+    'By',
+    '',
+    '```bash',
+    command,
+    '```',
+    '',
+    '| recipe | on | | memory, GiB | arguments | temporary | code | fits '
+    '| FLOPs | bytes | roofline, ms | paper, TPUv3, ms |',
+    '|---|---|---|--:|--:|--:|--:|---|--:|--:|--:|--:|',
+  ]
+  return '\n'.join(lines + [_row(*item) for item in entries.items()]) + '\n'
+
+
+def _plain(entries: Entries) -> str:
+  lines = [
+    '',
+    '## The plain step beside the published network',
+    '',
+    'NFNet-F0 at 32 images a device, bfloat16, SGD with momentum and weight '
+    'decay, without augmentation, AGC, averages and the guard against '
+    'non-finite steps, which the published step has none of; both compiled, '
+    'per device.',
+    '',
+    '| on | FLOPs | published | bytes accessed | published | temporaries '
+    '| published | no worse |',
+    '|---|--:|--:|--:|--:|--:|--:|---|',
+  ]
+  for cell, entry in entries.items():
+    topology = cell.split('@')[1]
+    ours = [entry[key] for key in ('flops', 'bytes_accessed', 'temporaries')]
+    theirs = PUBLISHED[topology]
+    pairs = [
+      text
+      for our, their in zip(ours, theirs)
+      for text in (f'{our:.4g}', f'{their:.4g}' if their else 'not known')
+    ]
+    no_worse = all(a <= b for a, b in zip(ours, theirs) if b)
+    columns = [topology, *pairs, 'yes' if no_worse else 'no']
+    lines.append('| ' + ' | '.join(columns) + ' |')
+  return '\n'.join(lines) + '\n'
+
+
+def _row(cell: str, entry: Mapping[str, Any]) -> str:
+  recipe, generation = cell.split('@')
+  code = entry['code']
+  memory = entry['arguments'] + entry['temporaries'] + (code or 0)
+  gib = lambda count: '' if count is None else f'{count / 2**30:.2f}'
+  paper = PAPER_MS.get(recipe) if generation == 'v3' else None
+  columns = [
+    entry['recipe'] + _form(entry),
+    entry['topology'],
+    entry['method'],
+    f'{gib(memory)} of {gib(entry["chip_memory"])}',
+    gib(entry['arguments']),
+    gib(entry['temporaries']),
+    gib(code),
+    _fits(entry),
+    f'{entry["flops"]:.3g}',
+    f'{entry["bytes_accessed"]:.3g}',
+    f'{1e3 * max(entry["roofline"].values()):.1f}',
+    f'{paper:,.1f}' if paper else '',
+  ]
+  return '| ' + ' | '.join(columns) + ' |'
+
+
+def _form(entry: Mapping[str, Any]) -> str:
+  changes = entry.get('changes', {})
+  parts = changes.get('micro_batches', 1)
+  return (', remat' if changes.get('model.remat') else '') + (
+    f', {parts} micro-batches' if parts > 1 else ''
+  )
+
+
+def _fits(entry: Mapping[str, Any]) -> str:
+  if entry['fits']:
+    return 'yes'
+  remedies = ' or '.join(f'`{remedy}`' for remedy in entry['remedies'])
+  return f'no; with {remedies}' if remedies else 'no; more chips'
