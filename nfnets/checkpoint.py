@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nfnets import parallel
+from nfnets import parallel, watch
 
 Tree = Any
 
@@ -111,6 +111,8 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # orbax raises many kinds
+      if watch.is_collective(error):  # no fault of the disk
+        raise
       with contextlib.suppress(Exception):  # an earlier one may come whole
         self._manager.wait_until_finished()
       whole = max(self._whole_steps(), default=None)

@@ -5,8 +5,6 @@ them one machine. The order of examples is a function of the step alone, so a
 run may go on with another number of processes.
 """
 
-import glob
-import importlib.util
 import json
 import os
 import socket
@@ -17,11 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-VARIABLES = {
-  'coordinator_address': 'JAX_COORDINATOR_ADDRESS',
-  'num_processes': 'JAX_NUM_PROCESSES',
-  'process_id': 'JAX_PROCESS_ID',
-}
+from nfnets import places, watch
+
 MISSING_AFTER = 60.0  # seconds of silence
 GRACE = 60  # more until JAX's own heartbeat ends a process, less politely
 
@@ -34,77 +29,55 @@ def initialize(
   missing_after: float = MISSING_AFTER,
   environment: Mapping[str, str] = os.environ,
 ) -> bool:
-  """Joins the other processes, before anything asks JAX for a device.
-
-  Args:
-    distributed: None joins where the arguments or the surroundings ask for it
-      (`surroundings`); True insists; False stays alone.
-    coordinator_address: 'host:port' of process 0.
-    num_processes: of the whole run.
-    process_id: 0 to num_processes - 1.
-    missing_after: seconds of silence that make a process missing.
-    environment: where `VARIABLES` stand in for arguments that are None.
+  """Finds this process's place and joins the others (`places.find`, `join`).
 
   Returns:
     Whether it joined.
-
-  Raises:
-    ValueError: some of the three are missing or impossible.
-    RuntimeError: the others didn't come.
   """
-  if distributed is False:
-    return False
-  place = {
-    'coordinator_address': coordinator_address,
-    'num_processes': num_processes,
-    'process_id': process_id,
-  }
-  for name, variable in VARIABLES.items():
-    if place[name] is None and variable in environment:
-      kind = str if name == 'coordinator_address' else int
-      try:
-        place[name] = kind(environment[variable])
-      except ValueError:
-        raise ValueError(
-          f'{variable}={environment[variable]!r} is no number'
-        ) from None
-  given = any(value is not None for value in place.values())
-  if given:
-    _check_place(place)
-  elif not surroundings(environment):
-    if distributed:
-      raise ValueError(
-        '--distributed: no TPU pod, SLURM or Open MPI found: pass '
-        '--coordinator_address=HOST:PORT --num_processes=N --process_id=I or '
-        f'set {", ".join(VARIABLES.values())}'
-      )
-    return False
-  # JAX's preemption service would swallow SIGTERM; ours saves (monitor.py).
-  jax.config.update('jax_enable_preemption_service', False)
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.distributed.initialize(
-    **{name: value for name, value in place.items() if value is not None},
-    **({'cluster_detection_method': 'deactivate'} if given else {}),
-    heartbeat_timeout_seconds=int(missing_after) + GRACE,
+  place = places.find(
+    distributed, coordinator_address, num_processes, process_id, environment
   )
-  if given and jax.process_count() != place['num_processes']:
-    raise ValueError(
-      f'--num_processes={place["num_processes"]}, but JAX sees '
-      f'{jax.process_count()} processes'
-    )
+  if place is None:
+    return False
+  check_joined(join(place, missing_after))
   return True
 
 
-def surroundings(environment: Mapping[str, str] = os.environ) -> str | None:
-  """What several processes seem to have been started by, if any."""
-  several = lambda name: int(environment.get(name, '1')) > 1
-  if 'SLURM_STEP_NODELIST' in environment and several('SLURM_NTASKS'):
-    return 'SLURM'
-  if 'OMPI_MCA_orte_hnp_uri' in environment and several('OMPI_COMM_WORLD_SIZE'):
-    return 'Open MPI'
-  if environment.get('JAX_PLATFORMS', 'tpu').startswith('tpu') and _has_tpu():
-    return 'TPU'  # a single host's joins only itself
-  return None
+def join(
+  place: places.Place, missing_after: float = MISSING_AFTER
+) -> places.Place:
+  """Joins the other processes, before anything asks JAX for a device.
+
+  Those that don't all come within five minutes are aborted by JAX.
+
+  Args:
+    place: this process's.
+    missing_after: seconds of silence that make a process missing.
+
+  Returns:
+    The place; where only JAX could tell it, it has told it by now.
+  """
+  # JAX's preemption service would swallow SIGTERM; ours saves (monitor.py).
+  jax.config.update('jax_enable_preemption_service', False)
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  given = {}
+  if place.coordinator_address is not None:
+    given = place._asdict() | {'cluster_detection_method': 'deactivate'}
+  jax.distributed.initialize(
+    **given, heartbeat_timeout_seconds=int(missing_after) + GRACE
+  )
+  if place.process_id is None:
+    return places.Place(None, jax.process_count(), jax.process_index())
+  return place
+
+
+def check_joined(place: places.Place) -> None:
+  """Raises `watch.Agreed` where JAX sees more or fewer processes."""
+  if jax.process_count() != place.num_processes:
+    raise watch.Agreed(
+      f'--num_processes={place.num_processes}, but JAX sees '
+      f'{jax.process_count()} processes'
+    )
 
 
 def exchange(value: Any) -> list[Any]:
@@ -121,7 +94,10 @@ def exchange(value: Any) -> list[Any]:
 
 
 def agree_on_problem(problem: Exception | None) -> None:
-  """Raises on all processes what one of them met; all must call."""
+  """Raises `watch.Agreed` on all if one of them met something; all must call.
+
+  Alone, what it met is raised as it is.
+  """
   if jax.process_count() == 1:
     if problem is not None:
       raise problem
@@ -131,7 +107,7 @@ def agree_on_problem(problem: Exception | None) -> None:
     if text is not None:
       count = sum(other is not None for other in said)
       whose = 'all processes' if count == len(said) else who(index)
-      raise ValueError(f'{whose}: {text}')
+      raise watch.Agreed(f'{whose}: {text}')
 
 
 def who(index: int) -> str:
@@ -140,29 +116,3 @@ def who(index: int) -> str:
 
 def host_name() -> str:
   return socket.gethostname()
-
-
-def _check_place(place: Mapping[str, Any]) -> None:
-  missing = [name for name, value in place.items() if value is None]
-  if missing:
-    raise ValueError(
-      'several processes need all of --coordinator_address, --num_processes '
-      f'and --process_id; missing: {", ".join(missing)}'
-    )
-  host, _, port = place['coordinator_address'].rpartition(':')
-  if not (host and port.isdecimal()):
-    raise ValueError(
-      f'--coordinator_address={place["coordinator_address"]}: give HOST:PORT'
-    )
-  if not 0 <= place['process_id'] < place['num_processes']:
-    raise ValueError(
-      f'--process_id={place["process_id"]}: must be from 0 to '
-      f'--num_processes - 1 = {place["num_processes"] - 1}'
-    )
-
-
-def _has_tpu() -> bool:
-  has_library = importlib.util.find_spec('libtpu') is not None
-  return has_library and bool(
-    glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
-  )

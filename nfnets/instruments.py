@@ -1,6 +1,7 @@
 """What a run shows and records, and what watches over it."""
 
 import contextlib
+import os
 from typing import Any
 
 import jax
@@ -17,15 +18,14 @@ from nfnets import (
 )
 from nfnets.analysis import counts
 from nfnets.optim import observe as observing
-from nfnets.run import Run
+from nfnets.run import Options, Run
 
 
-def watch_others(run: Run) -> watch.Watch:
+def watch_others(
+  workdir: str | os.PathLike[str], options: Options
+) -> watch.Watch:
   return watch.Watch(
-    run.folder.path,
-    jax.process_index(),
-    jax.process_count(),
-    run.options.missing_after,
+    workdir, jax.process_index(), jax.process_count(), options.missing_after
   )
 
 

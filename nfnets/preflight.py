@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import distributed, results
+from nfnets import distributed, results, watch
 
 OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')  # a host's own
 
@@ -20,7 +20,7 @@ def check(
     examples: numbers of training and evaluation examples.
 
   Raises:
-    ValueError: names the process, its host and what is different.
+    watch.Agreed: names the process, its host and what is different.
   """
   if jax.process_count() == 1:
     return
@@ -60,7 +60,7 @@ def check(
         key = min(k for k in keys if expected.get(k) != value.get(k))
         expected, value = expected.get(key), value.get(key)
         key = f'config.{key}'
-      raise ValueError(
+      raise watch.Agreed(
         f'processes differ in {key}: {expected!r} in process 0, {value!r} in '
         f'{distributed.who(index)} ({other["host"]}); start all alike'
       )

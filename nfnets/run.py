@@ -23,6 +23,7 @@ from nfnets import (
   recipe,
   results,
   step,
+  watch,
 )
 from nfnets import evaluate as evaluating
 from nfnets.data import on_device, pipeline, sources
@@ -63,7 +64,8 @@ def set_up(
   """Checks everything that can be checked without compiling.
 
   Raises:
-    ValueError: on every process, where one of them finds something wrong.
+    watch.Agreed: on every process, where one of several finds something wrong.
+    ValueError, TypeError, OSError: alone.
   """
   run, problem = None, None
   try:
@@ -131,7 +133,7 @@ def initial_state(
     state = finetune.start(run.config, state, run.train_source.class_names)
   steps = distributed.exchange(int(state.step))
   if len(set(steps)) > 1:
-    raise ValueError(
+    raise watch.Agreed(
       f'processes found checkpoints of different steps, in their order: {steps}'
     )
   if int(state.step) % run.config.steps_per_dispatch:

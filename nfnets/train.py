@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from nfnets import instruments, monitor, parallel, recipe
+from nfnets import instruments, monitor, parallel, recipe, watch
 from nfnets import run as running
 
 
@@ -31,16 +31,23 @@ def train_and_evaluate(
     ValueError: the config or the workdir is refused, before any compilation.
     OSError: a checkpoint could not be written.
   """
-  return train(running.set_up(config, workdir, options))
+  with instruments.watch_others(workdir, options) as others:
+    return train(running.set_up(config, workdir, options), others)
 
 
-def train(run: running.Run) -> dict[str, Any]:
-  """The loop: dispatch step t, then read the metrics of step t - 1."""
+def train(
+  run: running.Run, others: watch.Watch | None = None
+) -> dict[str, Any]:
+  """The loop: dispatch step t, then read the metrics of step t - 1.
+
+  Args:
+    run: a checked one.
+    others: the watch over the other processes; None if there are none.
+  """
   config = run.config
   if run.folder.is_finished():
     return run.folder.read_summary()
   with contextlib.ExitStack() as stack:
-    watch = stack.enter_context(instruments.watch_others(run))
     interrupts = stack.enter_context(monitor.Interrupts())
     profile = stack.enter_context(instruments.profile(run))
     checkpoints = stack.enter_context(running.open_checkpoints(run))
@@ -71,7 +78,8 @@ def train(run: running.Run) -> dict[str, Any]:
       if metrics is not None:
         meter.add(done, metrics)
       metrics, done = new_metrics, done + config.steps_per_dispatch
-      watch.step = done
+      if others:
+        others.step = done
       console.advance(done)
       due = running.is_evaluated(run, done)
       saves = done % config.checkpoint_every == 0

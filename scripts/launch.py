@@ -7,6 +7,12 @@
 FLAGS are those of scripts.train; the workdir must be on a file system that all
 machines share. Each machine has the checkout in --directory. --dry_run prints
 what would run. Exit codes are those of scripts.train; 2 if refused here.
+
+To stop: SIGTERM to any process lets all save and exit with 75; the same command
+goes on. On hosts, Ctrl-C here does it; on a TPU pod, where it may not reach the
+workers: gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all
+--command='pkill -TERM -f "[s]cripts[.]train"'; under SLURM, scancel
+--signal=TERM JOB, and the job queues itself again.
 """
 
 import os
@@ -95,7 +101,9 @@ def sbatch_script(train: list[str]) -> str:
       *lines,
       '#SBATCH --requeue',
       '#SBATCH --open-mode=append',
-      f'srun --kill-on-bad-exit=0 bash -c {shlex.quote(remote(train))}',
+      # Since 22.05 srun takes no CPUs over from sbatch (release notes).
+      f'srun --cpus-per-task={CPUS.value} --kill-on-bad-exit=0 bash -c '
+      + shlex.quote(remote(train)),
       'code=$?',
       f'if [ $code -eq {INTERRUPTED} ]; then',
       '  scontrol requeue "$SLURM_JOB_ID"',

@@ -2,8 +2,9 @@
 
 Any value is set by --config.key=value; --print_config shows them all. A run
 goes on from the newest checkpoint in its workdir. Exit codes: 0 finished, 1
-diverged, 2 refused or failed, 69 another process of the run is gone, 75
-interrupted and saved; after the last two run it again to go on.
+diverged, 2 refused or failed, 69 another process of the run is gone (a line
+names it), 75 interrupted and saved; after the last two run it again to go on.
+128 + N: signal N ended this process.
 
 Several processes, each with its own devices, train as one: by themselves on a
 TPU pod, under SLURM or Open MPI; elsewhere each gets --coordinator_address,
@@ -11,12 +12,17 @@ TPU pod, under SLURM or Open MPI; elsewhere each gets --coordinator_address,
 JAX_NUM_PROCESSES and JAX_PROCESS_ID (scripts.launch starts them).
 """
 
+import copy
+import faulthandler
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from nfnets import guard, places
 
 EXIT_CODES = {'finished': 0, 'diverged': 1, 'interrupted': 75}
 REFUSED = 2
@@ -63,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  from nfnets import distributed, finetune, host_memory, results
+  from nfnets import finetune, host_memory, results
   from nfnets.weights import match
 
   try:
@@ -72,32 +78,16 @@ def main(argv: Sequence[str]) -> int:
     for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
       if not CONFIG.value[key] > 0:
         return refuse(f'config.{key}={CONFIG.value[key]}: must be above 0')
-    host_memory.keep()
-    distributed.initialize(
-      DISTRIBUTED.value,
-      COORDINATOR.value,
-      NUM_PROCESSES.value,
-      PROCESS_ID.value,
-      MISSING_AFTER.value,
-    )
-    found = finetune.complete(CONFIG.value, WORKDIR.value)
-    config = CONFIG.value.copy_and_resolve_references()
+    place = find_place(flags.FLAGS)
     if PRINT_CONFIG.value:
+      finetune.complete(CONFIG.value, WORKDIR.value)
+      config = CONFIG.value.copy_and_resolve_references()
       print(results.dump_json(config.to_dict()), end='')
       return 0
     if not WORKDIR.value:
       return refuse("name the run's folder: --workdir=DIR")
-    import jax
-
-    from nfnets import run as running
-    from nfnets import train
-
-    for line in found:
-      print(line)
-    keep_compilations(pathlib.Path(WORKDIR.value))
-    options = running.Options(MISSING_AFTER.value, profile_steps())
-    run = running.set_up(config, WORKDIR.value, options)
-    summary = train.train(run)
+    host_memory.keep()
+    summary = train(place)
   except (ValueError, TypeError, OSError) as error:
     if TRACEBACK.value:
       raise
@@ -105,13 +95,53 @@ def main(argv: Sequence[str]) -> int:
       print(f'error: {error}', file=sys.stderr)
       return REFUSED
     return refuse(str(error))
-  if jax.process_index() > 0:
-    return EXIT_CODES[summary['status']]
+  return EXIT_CODES[summary['status']]
+
+
+def train(place: places.Place | None) -> dict[str, Any]:
+  """Joins the others, if there are any, then trains."""
+  from nfnets import distributed, finetune, watch
+  from nfnets import run as running
+  from nfnets import train as training
+
+  index, count, earlier = 0, 1, None
+  if place is not None:
+    earlier = watch.left_in(WORKDIR.value)
+    faulthandler.enable(all_threads=False)  # JAX aborts where others are gone
+    place = distributed.join(place, MISSING_AFTER.value)
+    index, count = place.process_id, place.num_processes
+  told = WORKDIR.value, index, count, MISSING_AFTER.value
+  guard.tell(*told)
+  with watch.Watch(*told, earlier=earlier) as others:
+    if place is not None:
+      distributed.check_joined(place)
+    for line in finetune.complete(CONFIG.value, WORKDIR.value):
+      print(line)
+    config = CONFIG.value.copy_and_resolve_references()
+    keep_compilations(pathlib.Path(WORKDIR.value))
+    options = running.Options(MISSING_AFTER.value, profile_steps())
+    run = running.set_up(config, WORKDIR.value, options)
+    summary = training.train(run, others)
+  if index == 0:
+    report(summary)
+  return summary
+
+
+def report(summary: dict[str, Any]) -> None:
+  folder = pathlib.Path(WORKDIR.value).absolute()
   if 'eval/top_1' in summary:
     print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  print(f'curves {run.folder.path.absolute() / "curves.png"}')
-  print(f'run folder {run.folder.path.absolute()}')
-  return EXIT_CODES[summary['status']]
+  print(f'curves {folder / "curves.png"}')
+  print(f'run folder {folder}')
+
+
+def find_place(values: flags.FlagValues) -> places.Place | None:
+  return places.find(
+    values.distributed,
+    values.coordinator_address,
+    values.num_processes,
+    values.process_id,
+  )
 
 
 def keep_compilations(workdir: pathlib.Path) -> None:
@@ -150,5 +180,31 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(refuse(str(e.args[0] if e.args else e)))
 
 
+def stand_guard() -> None:
+  """Where this is one of several processes, puts a parent over it (guard.py).
+
+  Before the config is read: recipes of experiments may import JAX, and its
+  threads don't survive a fork.
+  """
+  early = flags.FlagValues()
+  for flag in (
+    PRINT_CONFIG,
+    DISTRIBUTED,
+    COORDINATOR,
+    NUM_PROCESSES,
+    PROCESS_ID,
+  ):
+    early[flag.name] = copy.deepcopy(flags.FLAGS[flag.name])
+  early.set_gnu_getopt(True)
+  try:
+    early(sys.argv, known_only=True)
+    place = None if early.print_config else find_place(early)
+  except (flags.Error, ValueError):  # main says what is wrong
+    return
+  if place is not None and place.num_processes != 1:
+    guard.stand()
+
+
 if __name__ == '__main__':
+  stand_guard()
   app.run(main, flags_parser=parse_flags)

@@ -6,6 +6,7 @@ python tests/crew.py ADDRESS COUNT INDEX FOLDER TASK...
 import json
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -39,6 +40,11 @@ def start(count, folder, *tasks):
   ]
 
 
+def start_script(count, workdir, *place):
+  """Starts scripts.train; `place` tells who does what to whom, and where."""
+  return start(count, workdir, 'script', *map(str, place))
+
+
 def finish(processes):
   """Exit codes, and what each said on stderr."""
   said = [process.communicate()[1] for process in processes]
@@ -64,6 +70,17 @@ def config(**values):
   )
 
 
+def script_config():
+  """For 3 or 4 devices."""
+  return config(
+    sam__rho=0.0,
+    batch_size=24,
+    num_steps=10,
+    eval_every=10,
+    eval_batch_size=96,
+  )
+
+
 def twin():
   """The batch-normalized network, with statistics of each device's own."""
   return config(
@@ -76,12 +93,61 @@ def twin():
 
 
 def main(address, count, index, folder, *tasks):
+  if tasks[0] == 'script':
+    run_script(address, count, index, folder, *tasks[1:])
+    return
   from nfnets import distributed
 
   count, index, folder = int(count), int(index), pathlib.Path(folder)
   distributed.initialize(None, address, count, index, missing_after=2)
   for task in tasks:
     globals()[task](folder, count, index)
+
+
+def run_script(address, count, index, folder, number, victim, whom, where):
+  """scripts.train, of which process `victim` sends itself the signal `number`.
+
+  `whom` is 'child' (what trains) or 'parent', `where` a step or 'set_up'.
+  """
+  from nfnets import guard
+
+  stand = guard.stand
+
+  def stand_and_lie_in_wait():
+    stand()
+    if index != victim:
+      return
+    from nfnets import recipe
+    from nfnets.data import pipeline
+
+    pid = os.getpid() if whom == 'child' else os.getppid()
+    batches, sources_of = pipeline.train_batches, recipe.sources_of
+
+    def dangerous_batches(*args, start_step, **kwargs):
+      found = batches(*args, start_step=start_step, **kwargs)
+      for step, batch in enumerate(found, start_step):
+        if str(step) == where:
+          os.kill(pid, int(number))
+        yield batch
+
+    def dangerous_sources_of(config):
+      if where == 'set_up':
+        os.kill(pid, int(number))
+      return sources_of(config)
+
+    pipeline.train_batches = dangerous_batches
+    recipe.sources_of = dangerous_sources_of
+
+  guard.stand = stand_and_lie_in_wait
+  recipe = pathlib.Path(folder) / f'recipe{index}.py'
+  recipe.write_text('from crew import script_config as get_config\n')
+  sys.argv = [
+    'scripts.train', '--config', str(recipe), f'--workdir={folder}/run',
+    f'--coordinator_address={address}', f'--num_processes={count}',
+    f'--process_id={index}', '--missing_after=2',
+    f'--compilation_cache={folder}/cache',
+  ]  # fmt: skip
+  runpy.run_module('scripts.train', run_name='__main__', alter_sys=True)
 
 
 def refused(folder, count, index):
@@ -171,7 +237,7 @@ def lost(folder, count, index):
   """The last process is killed; the others wait for it in a collective."""
   from nfnets import distributed, watch
 
-  others = watch.Watch(folder, index, count, 2)
+  others = watch.Watch(folder, index, count, 2, earlier={})
   others.step = 7
   with others:
     distributed.exchange('all are there')

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from test_train import last_state
 
-from nfnets import checkpoint, distributed, evaluate, results, train
+from nfnets import checkpoint, distributed, evaluate, places, results, train
 
 
 @pytest.fixture
@@ -124,6 +124,59 @@ def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
   )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('programs_kept')
+def test_process_0_killed_is_named_and_the_run_goes_on_elsewhere(tmp_path):
+  killed = crew.start_script(2, tmp_path, signal.SIGKILL, 0, 'parent', 5)
+  codes, said = crew.finish(killed)
+  assert codes == [-signal.SIGKILL, 69]
+  last = said[1].splitlines()[-1]
+  assert last.startswith('error: process 0 of 2 (')
+  assert 'is missing: silent for 2 seconds; run the same command' in last
+  left = int(last_state(crew.script_config(), tmp_path / 'run').step)
+  assert left in (2, 4)  # what was being written may not have become whole
+
+  # One of the two is asked to stop.
+  stopped = crew.start_script(2, tmp_path, signal.SIGTERM, 1, 'parent', 6)
+  codes, said = crew.finish(stopped)
+  assert codes == [75, 75], said
+  left = int(last_state(crew.script_config(), tmp_path / 'run').step)
+  assert 6 <= left < 10
+
+  # In one process, to the end.
+  resumed = train.train_and_evaluate(crew.script_config(), tmp_path / 'run')
+  whole = train.train_and_evaluate(crew.script_config(), tmp_path / 'whole')
+  assert resumed['status'] == whole['status'] == 'finished'
+  assert_close(
+    last_state(crew.script_config(), tmp_path / 'run'),
+    last_state(crew.script_config(), tmp_path / 'whole'),
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('count', 'victim', 'whom', 'verdict'),
+  [
+    (2, 0, 'child', 'ended: SIGKILL'),
+    (3, 0, 'parent', 'is missing: silent for 2 seconds'),
+    (2, 1, 'parent', 'is missing: silent for 2 seconds'),
+  ],
+)
+def test_who_dies_while_the_run_is_set_up_is_named(
+  tmp_path, count, victim, whom, verdict
+):
+  place = signal.SIGKILL, victim, whom, 'set_up'
+  codes, said = crew.finish(crew.start_script(count, tmp_path, *place))
+  assert codes.pop(victim) == (137 if whom == 'child' else -signal.SIGKILL)
+  assert codes == [69] * (count - 1)
+  said.pop(victim)
+  for text in said:
+    last = text.splitlines()[-1]
+    assert last.startswith(f'error: process {victim} of {count} (')
+    assert f'at step 0) {verdict}' in last
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
 @pytest.fixture
 def joined(monkeypatch):
   """What `jax.distributed.initialize` is called with, and the options set."""
@@ -168,26 +221,15 @@ def test_under_slurm_jax_finds_the_others_itself(joined):
   assert not distributed.initialize(environment=environment)
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'message'),
-  [
-    ((None, 'a:1', None, None), 'missing: num_processes, process_id'),
-    ((None, 'a:1', 2, None), 'missing: process_id'),
-    ((None, 'a', 2, 0), 'give HOST:PORT'),
-    ((None, 'a:b', 2, 0), 'give HOST:PORT'),
-    ((None, ':1', 2, 0), 'give HOST:PORT'),
-    ((None, 'a:1', 2, 2), 'from 0 to --num_processes - 1 = 1'),
-    ((None, 'a:1', 2, 0), '--num_processes=2, but JAX sees 1'),
-  ],
-)
-def test_an_impossible_place_is_refused(joined, arguments, message):
-  with pytest.raises(ValueError, match=message):
-    distributed.initialize(*arguments, environment={})
+def test_where_jax_sees_other_processes_it_is_said(joined):
+  with pytest.raises(ValueError, match='--num_processes=2, but JAX sees 1'):
+    distributed.initialize(None, 'a:1', 2, 0, environment={})
+  assert joined[-1]['num_processes'] == 2
 
 
-def test_a_variable_that_is_no_number_is_named(joined):
-  with pytest.raises(ValueError, match="JAX_PROCESS_ID='first' is no number"):
-    distributed.initialize(environment={'JAX_PROCESS_ID': 'first'})
+def test_where_only_jax_can_tell_the_place_it_does(joined):
+  assert distributed.join(places.Place()) == places.Place(None, 1, 0)
+  assert joined[-1] == {'heartbeat_timeout_seconds': 120}
 
 
 def test_alone_a_problem_is_raised_as_it_is():

@@ -9,14 +9,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
   -1.0: 'loops',
-  0.0: """variants chips host_memory parallel distributed losses results curves
+  0.0: """variants chips host_memory parallel places losses results curves
     models.activations models.convolution models.standardization optim.agc
     optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode
     pages.markdown pages.pictures pages.style""",
   0.5: """pods monitor loggers watch records optim.groups data.randaugment
     data.reader models.layers""",
-  0.7: 'pages.facts pages.page',
+  0.7: 'pages.facts pages.page distributed guard',
   0.8: 'pages',
   1.0: 'optim.chain optim.observe optim.stacks data.pipeline data.augment',
   1.2: 'data.on_device optim.audit',

@@ -21,7 +21,7 @@ FLAGS = [
 PROGRAMS = {
   'gcloud': 'for last; do :; done; exec bash -c "${last#--command=}"',
   'ssh': 'shift 2; exec bash -c "$1"',
-  'srun': 'shift; exec "$@"',
+  'srun': 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
   'sbatch': 'exec bash',
   'scontrol': 'echo "requeued: $*"',
   'shown': 'pwd; exec {python} -c "import json, sys; '
@@ -156,6 +156,8 @@ def test_slurm_is_asked_for_one_task_per_gpu_and_for_a_warning(programs):
   for option in ('nodes=3', 'ntasks-per-node=8', 'gpus-per-node=8', 'requeue'):
     assert f'#SBATCH --{option}\n' in said
   assert '#SBATCH --signal=TERM@180\n' in said
+  assert '#SBATCH --cpus-per-task=8\n' in said
+  assert '\nsrun --cpus-per-task=8 ' in said  # it takes none over from sbatch
 
 
 @pytest.mark.parametrize(

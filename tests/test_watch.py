@@ -53,6 +53,22 @@ def test_a_process_that_is_over_may_be_silent(pair):
   assert [first.look() for _ in range(3 * watch.LOOKS)] == [None] * 30
 
 
+def test_what_an_earlier_run_left_is_no_news(tmp_path):
+  make(tmp_path, 1)._write('ValueError: of last week')
+  with make(tmp_path, 0) as first:
+    assert first.look() is None
+    make(tmp_path, 1, timeout=1)._write(None)
+    assert first.look() is None
+    verdicts = [first.look() for _ in range(watch.LOOKS)]
+  assert 'at step 0) is missing: silent' in verdicts[-1]
+
+
+def test_what_another_found_out_is_passed_on_as_it_is(pair):
+  first, second = pair
+  second._write('process 2 of 3 is missing: silent for 1000 seconds')
+  assert first.look() == 'process 2 of 3 is missing: silent for 1000 seconds'
+
+
 def test_a_process_that_failed_is_quoted_at_once(pair):
   first, second = pair
   second._write('ValueError: example 3 is unreadable')
@@ -87,6 +103,51 @@ def test_a_failed_collective_waits_for_the_name_of_the_missing(tmp_path, capfd):
     raise jax.errors.JaxRuntimeError('connection closed by peer')
   assert first.left[0] == watch.EXIT_CODE
   assert 'process 1 of 2 is missing' in capfd.readouterr().err
+
+
+def test_what_all_refuse_alike_is_told_to_nobody(tmp_path, capfd):
+  with (
+    pytest.raises(watch.Agreed, match='another folder'),
+    make(tmp_path, 0, timeout=1000) as first,
+  ):
+    raise watch.Agreed('another folder')
+  assert not first.left and not capfd.readouterr().err
+  news = json.loads((tmp_path / 'processes' / '0.json').read_text())
+  assert news['ended'] == 'over'
+
+
+def test_where_nothing_can_be_written_the_first_error_is_the_one_said(
+  tmp_path, capfd, monkeypatch
+):
+  def full(path, text):
+    raise OSError(28, 'No space left on device')
+
+  with (
+    pytest.raises(ValueError, match='bad luck'),
+    make(tmp_path, 0, timeout=0.2) as first,
+  ):
+    monkeypatch.setattr(watch.results, 'write_atomically', full)
+    raise ValueError('bad luck')
+  assert first.left[-1] == 2
+  assert 'process 0 of 2: ValueError: bad luck' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('error', 'expected'),
+  [
+    (jax.errors.JaxRuntimeError('UNAVAILABLE: Socket closed'), True),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory'), False),
+    (ValueError('UNKNOWN: Gloo AllGather failed: Read error'), True),
+    (ValueError('16 examples do not divide'), False),
+    (OSError('connection reset'), False),
+    (None, False),
+  ],
+)
+def test_the_loss_of_a_partner_is_told_from_other_errors(error, expected):
+  assert watch.is_collective(error) == expected
+  around = OSError('a checkpoint could not be written')
+  around.__cause__ = error
+  assert watch.is_collective(around) == expected
 
 
 def test_alone_there_is_nothing_to_watch(tmp_path):
