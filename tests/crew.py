@@ -144,7 +144,7 @@ def run_script(address, count, index, folder, number, victim, whom, where):
   sys.argv = [
     'scripts.train', '--config', str(recipe), f'--workdir={folder}/run',
     f'--coordinator_address={address}', f'--num_processes={count}',
-    f'--process_id={index}', '--missing_after=2',
+    f'--process_id={index}', '--missing_after=4',
     f'--compilation_cache={folder}/cache',
   ]  # fmt: skip
   runpy.run_module('scripts.train', run_name='__main__', alter_sys=True)
@@ -237,10 +237,11 @@ def lost(folder, count, index):
   """The last process is killed; the others wait for it in a collective."""
   from nfnets import distributed, watch
 
-  others = watch.Watch(folder, index, count, 2, earlier={})
+  others = watch.Watch(folder, index, count, 4, earlier={})
   others.step = 7
+  distributed.exchange('all are there')
   with others:
-    distributed.exchange('all are there')
+    distributed.exchange('all watch')
     if index == count - 1:
       os.kill(os.getpid(), signal.SIGKILL)
     distributed.exchange('never comes')

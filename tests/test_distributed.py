@@ -64,7 +64,7 @@ def test_two_processes_agree_and_count_as_one_and_miss_the_killed(tmp_path):
   saved.close()
   assert codes == [69, -signal.SIGKILL]
   assert 'error: process 1 of 2 (' in said[0]
-  assert 'at step 7) is missing: silent for 2 seconds' in said[0]
+  assert 'at step 7) is missing: silent for 4 seconds' in said[0]
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_process_0_killed_is_named_and_the_run_goes_on_elsewhere(tmp_path):
   assert codes == [-signal.SIGKILL, 69]
   last = said[1].splitlines()[-1]
   assert last.startswith('error: process 0 of 2 (')
-  assert 'is missing: silent for 2 seconds; run the same command' in last
+  assert 'is missing: silent for 4 seconds; run the same command' in last
   left = int(last_state(crew.script_config(), tmp_path / 'run').step)
   assert left in (2, 4)  # what was being written may not have become whole
 
@@ -158,8 +158,8 @@ def test_process_0_killed_is_named_and_the_run_goes_on_elsewhere(tmp_path):
   ('count', 'victim', 'whom', 'verdict'),
   [
     (2, 0, 'child', 'ended: SIGKILL'),
-    (3, 0, 'parent', 'is missing: silent for 2 seconds'),
-    (2, 1, 'parent', 'is missing: silent for 2 seconds'),
+    (3, 0, 'parent', 'is missing: silent for 4 seconds'),
+    (2, 1, 'parent', 'is missing: silent for 4 seconds'),
   ],
 )
 def test_who_dies_while_the_run_is_set_up_is_named(
