@@ -25,6 +25,7 @@ GIB = 2**30
 # Compiled temporaries over those of `analysis.abstract`, which keeps fewer
 # copies and layouts than the compiler does; see results/pod_plan.md.
 TEMPORARIES = 1.7
+REMAT_TEMPORARIES = 1.2  # of steps with `model.remat`, which keep less: F6's
 # Compiled bytes over those of `analysis.abstract`, of the compiled cells of
 # results/pod_plan.json.
 BYTES = (
@@ -116,7 +117,9 @@ def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
   mesh = AbstractMesh((pod.num_devices,), (parallel.AXIS,))
   work = abstract.work(jax.make_jaxpr(_mapped(train_step, mesh))(*shapes))
   state_bytes, arguments = _argument_bytes(shapes, pod)
-  temporaries = TEMPORARIES * work.temporaries
+  remat = config.model.get('remat', False)
+  scale = REMAT_TEMPORARIES if remat else TEMPORARIES
+  temporaries = scale * work.temporaries
   return Program(
     method='estimated',
     arguments=arguments,

@@ -59,7 +59,16 @@ def test_a_device_is_a_core_or_a_chip(name, unit, cores):
 @pytest.mark.slow
 @pytest.mark.skipif(not plan.has_compiler(), reason='libtpu is not installed')
 @pytest.mark.parametrize(
-  'name', ['v2:2x2', 'v3:8x8', 'v4:4x4x4', 'v5e:16x16', 'v5p:4x4x4', 'v6e:4x4']
+  'name',
+  [
+    'v2:16x16',
+    'v3:8x8',
+    'v3:32x32',
+    'v4:16x16x16',
+    'v5e:16x16',
+    'v5p:16x16x24',
+    'v6e:16x16',
+  ],
 )
 def test_devices_and_hosts_are_those_of_the_compiler(name):
   pod = pods.find(name)
