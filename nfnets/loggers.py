@@ -126,7 +126,7 @@ def need_wandb() -> None:
   if importlib.util.find_spec('wandb') is None:
     raise ValueError(
       'config.wandb is on but the wandb package is missing: '
-      'pip install wandb, or --config.wandb=False'
+      'pip install -r requirements-wandb.txt, or --config.wandb=False'
     )
 
 

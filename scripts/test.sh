@@ -6,6 +6,7 @@ source "$(dirname "$0")/environment.sh"
 requirements=(requirements.txt requirements-test.txt)
 if [[ " $* " == *" --slow "* ]]; then
   requirements+=(requirements-export.txt) # onnxruntime is an oracle
+  requirements+=(requirements-wandb.txt)
 fi
 make_environment "${requirements[@]}"
 .venv/bin/ruff check .

@@ -47,6 +47,7 @@ def test_two_processes_agree_and_count_as_one_and_miss_the_killed(tmp_path):
   alone = crew.line_fit(tmp_path, 1, 0)
   processes = crew.start(2, tmp_path, 'refused', 'toy', 'lost')
   codes, said = crew.finish(processes)
+  assert codes == [69, -signal.SIGKILL], said
   for index in range(2):
     for name, culprit in (
       ('rate', 'config.learning_rate: 0.1 in process 0, 0.2 in process 1 of 2'),
@@ -62,7 +63,6 @@ def test_two_processes_agree_and_count_as_one_and_miss_the_killed(tmp_path):
   like = {'w': np.zeros(8, np.float32)}
   np.testing.assert_array_equal(saved.restore_latest(like)['w'], found['w'])
   saved.close()
-  assert codes == [69, -signal.SIGKILL]
   assert 'error: process 1 of 2 (' in said[0]
   assert 'at step 7) is missing: silent for 4 seconds' in said[0]
 

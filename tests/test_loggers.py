@@ -144,10 +144,11 @@ def test_a_restarted_run_goes_on_under_its_weights_and_biases_id(
   assert fake.finished == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
-  importlib.util.find_spec('wandb') is None, reason='wandb is not installed'
+  importlib.util.find_spec('wandb') is None,
+  reason='wandb is not installed: pip install -r requirements-wandb.txt',
 )
-@pytest.mark.filterwarnings('ignore')
 def test_weights_and_biases_itself_takes_it_offline(tmp_path, monkeypatch):
   monkeypatch.setenv('WANDB_MODE', 'offline')
   monkeypatch.setenv('WANDB_SILENT', 'true')
