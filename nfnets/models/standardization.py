@@ -59,7 +59,8 @@ def _forward(
     floored = jnp.zeros_like(var, bool)
     scale = jax.lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
   out = (w - mean) * (scale * gain[None])
-  return out.astype(dtype).reshape(shape), (w, gain, mean, scale, floored)
+  out = _row_by_row(out.astype(dtype).reshape(shape))
+  return out, (w, gain, mean, scale, floored)
 
 
 def _backward(
@@ -67,10 +68,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
   w, gain, mean, scale, floored = residuals
   shape = cotangent.shape
-  cotangent = jax.lax.platform_dependent(
-    cotangent, tpu=_as_parameters_lie, default=lambda x: x
-  )
-  cotangent = _matrix(cotangent).astype(jnp.float32)
+  cotangent = _matrix(_row_by_row(cotangent)).astype(jnp.float32)
   mean_cotangent = jnp.mean(cotangent, axis=0, keepdims=True)
   # The sum of cotangent * (w - mean): the gain's gradient and the variance's.
   product = jnp.sum(cotangent * w, axis=0, keepdims=True)
@@ -93,12 +91,17 @@ def _matrix(w: jax.Array) -> jax.Array:
   return w.reshape(-1, w.shape[-1])
 
 
-def _as_parameters_lie(x: jax.Array) -> jax.Array:
-  """Row by row in memory, as a program's arguments are.
+def _row_by_row(x: jax.Array) -> jax.Array:
+  """Lays x out on a TPU as a program's arguments are, its last axis densest.
 
-  XLA's TPU backend else leaves a 3x3 convolution's gradient with its axes in
-  another order, and copies the parameters and their momentum there and back: a
-  quarter more bytes.
+  A 3x3 convolution there wants its weights, and leaves their gradient, with the
+  axes in another order. XLA else reorders the float32 parameters to match, for
+  the weights, and the momentum too, for the gradient; so it reorders what is
+  rounded to the images' type, with fewer bytes.
   """
   order = layout.Layout(tuple(range(x.ndim)))
-  return layout.with_layout_constraint(x, order)
+  return jax.lax.platform_dependent(
+    x,
+    tpu=lambda x: layout.with_layout_constraint(x, order),
+    default=lambda x: x,
+  )
