@@ -63,3 +63,20 @@ def test_rounding_to_bfloat16_loses_nothing_to_a_mean(mean):
 def test_an_unknown_eps_is_named():
   with pytest.raises(ValueError, match="no ws_eps 'exact'"):
     standardization.standardize(jnp.ones((1, 1, 2, 2)), jnp.ones(2), 'exact')
+
+
+@pytest.mark.parametrize(('platform', 'pinned'), [('tpu', 2), ('cpu', 0)])
+def test_a_tpu_lays_weights_and_their_gradient_as_parameters(platform, pinned):
+  """Two constraints: of the rounded weights, and of what comes back."""
+
+  def loss(w):
+    out = standardization.standardize(w, jnp.ones(8), dtype=jnp.bfloat16)
+    return jnp.sum(out.astype(jnp.float32) ** 2)
+
+  traced = jax.jit(jax.grad(loss)).trace(jnp.ones((3, 3, 4, 8)))
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  constraints = [line for line in text.splitlines() if 'LayoutConst' in line]
+  assert len(constraints) == pinned
+  # Of what is rounded, not of the float32 parameters; the last axis densest.
+  for line in constraints:
+    assert 'tensor<3x3x4x8xbf16>' in line and '[3, 2, 1, 0]' in line

@@ -92,12 +92,13 @@ def _matrix(w: jax.Array) -> jax.Array:
 
 
 def _row_by_row(x: jax.Array) -> jax.Array:
-  """Lays x out on a TPU as a program's arguments are, its last axis densest.
+  """Lays x out on a TPU as a program's arguments are: the last axis densest.
 
   A 3x3 convolution there wants its weights, and leaves their gradient, with the
-  axes in another order. XLA else reorders the float32 parameters to match, for
-  the weights, and the momentum too, for the gradient; so it reorders what is
-  rounded to the images' type, with fewer bytes.
+  axes in another order. Unconstrained, XLA's TPU backend reorders what is
+  float32 to match: the parameters before they are standardized, and them and
+  their momentum for the update. This way it reorders what is already rounded,
+  or not yet widened.
   """
   order = layout.Layout(tuple(range(x.ndim)))
   return jax.lax.platform_dependent(
