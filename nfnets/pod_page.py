@@ -66,7 +66,8 @@ def _recipes(entries: Entries, command: str) -> str:
     'equal blocks in a loop (`model.scan`), which compiles sooner, recomputes '
     'each in the backward pass (`model.remat`) and takes its images in two '
     'parts (`micro_batches=2`); in one part the compiler refuses it on v3, for '
-    '15.73 of 15.48 GiB. Its FLOPs, with what is recomputed, and its bytes are '
+    '15.73 of 15.48 GiB; in two the compiler takes more than 14 GiB of its '
+    "host's memory. Its FLOPs, with what is recomputed, and its bytes are "
     'estimates, also where it was compiled.',
     '',
     'The roofline is the largest of FLOPs over peak, bytes over bandwidth and '
