@@ -104,6 +104,7 @@ def train(place: places.Place | None) -> dict[str, Any]:
   from nfnets import run as running
   from nfnets import train as training
 
+  profiled = profile_steps()
   index, count, earlier = 0, 1, None
   if place is not None:
     earlier = watch.left_in(WORKDIR.value)
@@ -115,11 +116,17 @@ def train(place: places.Place | None) -> dict[str, Any]:
   with watch.Watch(*told, earlier=earlier) as others:
     if place is not None:
       distributed.check_joined(place)
-    for line in finetune.complete(CONFIG.value, WORKDIR.value):
+    found, problem = [], None
+    try:
+      found = finetune.complete(CONFIG.value, WORKDIR.value)
+    except (ValueError, TypeError, OSError) as error:
+      problem = error
+    distributed.agree_on_problem(problem)
+    for line in found:
       print(line)
     config = CONFIG.value.copy_and_resolve_references()
     keep_compilations(pathlib.Path(WORKDIR.value))
-    options = running.Options(MISSING_AFTER.value, profile_steps())
+    options = running.Options(MISSING_AFTER.value, profiled)
     run = running.set_up(config, WORKDIR.value, options)
     summary = training.train(run, others)
   if index == 0:
