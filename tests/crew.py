@@ -290,7 +290,7 @@ def _train_with_signal(workdir, count, index, number, at_step=1):
       yield batch
 
   pipeline.train_batches = with_signal
-  options = running.Options(missing_after=2)
+  options = running.Options(missing_after=6)
   summary = train.train_and_evaluate(config(), workdir, options)
   pipeline.train_batches = batches
   return summary

@@ -112,10 +112,10 @@ def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
     )
 
   # One killed: the others name it, and the newest checkpoint is whole.
-  assert codes == [69] * (count - 1) + [-signal.SIGKILL]
+  assert codes == [69] * (count - 1) + [-signal.SIGKILL], said
   for text in said[:-1]:
     assert f'process {count - 1} of {count} (' in text
-    assert 'is missing: silent for 2 seconds' in text
+    assert 'is missing: silent for 6 seconds' in text
   resumed = train.train_and_evaluate(crew.config(), tmp_path / 'killed')
   assert resumed['status'] == 'finished'
   assert_close(
