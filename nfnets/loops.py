@@ -54,43 +54,6 @@ def several(step: Callable[..., tuple], count: int) -> Callable[..., tuple]:
   return steps
 
 
-def accumulate(
-  gradient: Callable[..., Any], micro_batches: int
-) -> Callable[..., Any]:
-  """Averages `gradient` over equal parts of the batch, one at a time.
-
-  The network's state goes from part to part; each part draws its own noise.
-  """
-
-  def averaged(
-    params: Tree, net_state: Tree, key: jax.Array, inputs: Tree
-  ) -> tuple[Tree, tuple[dict, Tree]]:
-    parts = jax.tree.map(
-      lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), inputs
-    )
-
-    def add(carry: Tree, part: tuple) -> tuple[Tree, None]:
-      sums, net_state = carry
-      index, inputs = part
-      grads, (metrics, net_state) = gradient(
-        params, net_state, jax.random.fold_in(key, index), inputs
-      )
-      return (jax.tree.map(jnp.add, sums, (grads, metrics)), net_state), None
-
-    first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(gradient, params, net_state, key, first)
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][0])
-    )
-    (sums, net_state), _ = scan(
-      add, (zeros, net_state), (jnp.arange(micro_batches), parts)
-    )
-    grads, metrics = jax.tree.map(lambda x: x / micro_batches, sums)
-    return grads, (metrics, net_state)
-
-  return averaged
-
-
 def _unrolled(
   body: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, xs: Tree
 ) -> tuple[Tree, Tree]:

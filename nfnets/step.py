@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import loops, losses, parallel, variants
+from nfnets import loops, losses, parallel
 from nfnets.data import augment
-from nfnets.optim import ema, groups, sam, stacks
+from nfnets.optim import ema, groups, sam
 from nfnets.optim import observe as observing
 
 LOSSES = {
@@ -58,13 +58,10 @@ def make_train_step(
     saves one reading of the gradients).
   """
   gradient = make_gradient(config, network)
-  update = optax.with_extra_args_support(optimizer).update
 
   def train_step(
     state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict]:
-    stacked = _stacks(config, state.params)
-    state = stacked.stack(state)
     key = parallel.device_key(jax.random.fold_in(key, state.step))
     data_key, model_key = jax.random.split(key)
     inputs = augment_batch(config, data_key, batch)
@@ -72,9 +69,7 @@ def make_train_step(
       state.params, state.state, model_key, inputs
     )
     grads, net_state, metrics = parallel.mean((grads, net_state, metrics))
-    updates, opt_state = update(
-      grads, state.opt_state, state.params, stacked=stacked.names
-    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averages = state.ema_params, state.ema_state
     if config.ema.mode != 'none':
@@ -97,24 +92,10 @@ def make_train_step(
     }
     new = new._replace(step=state.step + 1)
     if config.observe_every:
-      trees = stacked.unstack((state.params, grads))
-      metrics['observed'] = _observed(config, new.step, *trees)
-    return stacked.unstack(new), metrics
+      metrics['observed'] = _observed(config, new.step, state.params, grads)
+    return new, metrics
 
   return train_step
-
-
-def _stacks(config: ConfigDict, params: Tree) -> stacks.Stacks:
-  """Whom the step takes as one array each: equal blocks, if they're a loop."""
-  if not config.model.get('scan', False):
-    return stacks.find(params)
-  spec = config.optimizer
-  scaled = [name for name, _ in spec.learning_rate_scales]
-  named = (*spec.unclipped, *spec.frozen, *scaled, *config.sam.perturbed)
-  depths = (
-    config.model.get('depths') or (variants.find(config.model.name)['depths'])
-  )
-  return stacks.find(params, depths, named)
 
 
 def gathering(
@@ -191,7 +172,7 @@ def make_gradient(
 
   gradient = jax.grad(loss, has_aux=True)
   if config.micro_batches > 1:
-    gradient = loops.accumulate(gradient, config.micro_batches)
+    gradient = accumulate(gradient, config.micro_batches)
   if config.sam.rho:
     gradient = sam.sharpness_aware(
       gradient,
@@ -205,6 +186,43 @@ def make_gradient(
       multiple_of=config.micro_batches,
     )
   return gradient
+
+
+def accumulate(
+  gradient: Callable[..., Any], micro_batches: int
+) -> Callable[..., Any]:
+  """Averages `gradient` over equal parts of the batch, one at a time.
+
+  The network's state goes from part to part; each part draws its own noise.
+  """
+
+  def averaged(
+    params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
+  ) -> tuple[Tree, tuple[dict, Tree]]:
+    parts = jax.tree.map(
+      lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), inputs
+    )
+
+    def add(carry: Tree, part: tuple) -> tuple[Tree, None]:
+      sums, net_state = carry
+      index, inputs = part
+      grads, (metrics, net_state) = gradient(
+        params, net_state, jax.random.fold_in(key, index), inputs
+      )
+      return (jax.tree.map(jnp.add, sums, (grads, metrics)), net_state), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(gradient, params, net_state, key, first)
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][0])
+    )
+    (sums, net_state), _ = loops.scan(
+      add, (zeros, net_state), (jnp.arange(micro_batches), parts)
+    )
+    grads, metrics = jax.tree.map(lambda x: x / micro_batches, sums)
+    return grads, (metrics, net_state)
+
+  return averaged
 
 
 def augment_batch(config: ConfigDict, key: jax.Array, batch: Batch) -> dict:

@@ -18,7 +18,7 @@ FLOORS = {
     data.reader models.layers""",
   0.7: 'pages.facts pages.page distributed guard',
   0.8: 'pages',
-  1.0: 'optim.chain optim.observe optim.stacks data.pipeline data.augment',
+  1.0: 'optim.chain optim.observe data.pipeline data.augment',
   1.2: 'data.on_device optim.audit',
   1.4: 'models.kit models.stages',
   1.8: 'optim data',

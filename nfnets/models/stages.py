@@ -206,8 +206,7 @@ def _scan(
   """Runs equal blocks, the first of them the network's `first`, as one loop.
 
   The first block runs in every turn, and whatever parameter it gets is
-  replaced by the turn's own: paths outside stay what they are. A caller may
-  have stacked them already (`optim.stacks`), at the first block's paths.
+  replaced by the turn's own: paths outside stay what they are.
   """
   if any(_own(block, hk.get_current_state()) for block in blocks):
     raise ValueError(
@@ -215,9 +214,8 @@ def _scan(
       'one, take scan=False'
     )
   template = blocks[0]
-  stacked, *others = [_own(block, hk.get_params()) for block in blocks]
-  if any(others):
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), stacked, *others)
+  own = [_own(block, hk.get_params()) for block in blocks]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
   # A number that all blocks share stays a constant: a rate of 0 draws nothing.
   constants, varying = {}, {}
   for name, value in rows[0].items():

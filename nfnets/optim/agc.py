@@ -7,7 +7,7 @@ has its gradient's norm held below a fraction of its own norm.
 import functools
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def adaptive_grad_clip(
   *,
   axes: Axes | None = None,
   unclipped: Iterable[str] = (),
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
   """Clips each unit's gradient to `clipping * max(||W||, eps)`.
 
   Put it first in a chain, on the gradient of the whole batch: after the mean
@@ -41,9 +41,7 @@ def adaptive_grad_clip(
     unclipped: patterns of the parameters to leave alone.
 
   Returns:
-    A stateless transformation; its `update` needs `params`. Its further
-    argument `stacked`, names `module/name`, says which arrays hold several
-    parameters of one shape along their first axis, each clipped by itself.
+    A stateless transformation; its `update` needs `params`.
 
   Raises:
     ValueError: if `clipping` or `eps` isn't positive; at `init`, if a pattern
@@ -65,25 +63,17 @@ def adaptive_grad_clip(
     updates: optax.Updates,
     state: optax.OptState,
     params: optax.Params | None = None,
-    *,
-    stacked: Collection[str] = (),
-    **_: object,
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
       raise ValueError('adaptive_grad_clip needs update(..., params=params)')
-
-    def clip_leaf(
-      path: tuple[object, ...], grad: jax.Array, param: jax.Array
-    ) -> jax.Array:
-      name = path_name(path)
-      if matches_any(unclipped, name):
-        return grad
-      clip = functools.partial(clip_one, name)
-      return (jax.vmap(clip) if name in stacked else clip)(grad, param)
-
     return jax.tree.map_with_path(clip_leaf, updates, params), state
 
-  def clip_one(name: str, grad: jax.Array, param: jax.Array) -> jax.Array:
+  def clip_leaf(
+    path: tuple[object, ...], grad: jax.Array, param: jax.Array
+  ) -> jax.Array:
+    name = path_name(path)
+    if matches_any(unclipped, name):
+      return grad
     unit = unit_axes(param.shape, name, axes)
     return clip_units(grad, param, clipping, eps, axes=unit)
 
@@ -92,7 +82,7 @@ def adaptive_grad_clip(
     if not matches_any(unclipped, name):
       unit_axes(param.shape, name, axes)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  return optax.GradientTransformation(init, update)
 
 
 # Compiled by itself, so that tensors of one shape are traced once.

@@ -3,7 +3,7 @@
 Clipping, then weight decay, then momentum, then the learning rate.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 import jax
@@ -157,10 +157,7 @@ def clipper(
 
 
 def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
-  """Holds the norm of each tensor's gradient at or below `max_norm`.
-
-  `stacked` of its `update` is `adaptive_grad_clip`'s.
-  """
+  """Holds the norm of each tensor's gradient at or below `max_norm`."""
 
   @jax.jit
   def clip_leaf(grad: jax.Array) -> jax.Array:
@@ -168,22 +165,7 @@ def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
     clipped = grad * (max_norm / jnp.where(norm == 0, 1.0, norm))
     return jnp.where(norm <= max_norm, grad, clipped.astype(grad.dtype))
 
-  def update(
-    updates: Tree,
-    state: optax.EmptyState,
-    params: Tree | None = None,
-    *,
-    stacked: Collection[str] = (),
-    **_: object,
-  ) -> tuple[Tree, optax.EmptyState]:
-    def clip(path: tuple[object, ...], grad: jax.Array) -> jax.Array:
-      is_stack = groups.path_name(path) in stacked
-      return (jax.vmap(clip_leaf) if is_stack else clip_leaf)(grad)
-
-    return jax.tree.map_with_path(clip, updates), state
-
-  init = optax.init_empty_state
-  return optax.GradientTransformationExtraArgs(init, update)
+  return optax.stateless(lambda updates, _: jax.tree.map(clip_leaf, updates))
 
 
 def is_decayed(

@@ -38,7 +38,7 @@ def stages(params: Tree) -> Tree:
   of_block = _stage_of_each_block(params)
 
   def place(path: tuple[object, ...], leaf: jax.Array) -> str:
-    top = top_module(path_name(path))
+    top = _top_module(path_name(path))
     if top in of_block:
       return f'stage_{of_block[top]}'
     if re.match(r'stem|initial|bias1$', top):
@@ -132,15 +132,6 @@ def freeze(params: Tree, frozen: Iterable[str]) -> Tree:
   )
 
 
-def block_names(params: Tree) -> list[str]:
-  """The modules of the network's blocks, in the network's order."""
-  tops = {
-    top_module(path_name(path))
-    for path, _ in jax.tree.flatten_with_path(params)[0]
-  }
-  return sorted((top for top in tops if 'block' in top), key=_block_order)
-
-
 def entries(wanted: Iterable[str]) -> tuple[str, ...]:
   """One entry or several, as a tuple."""
   return (wanted,) if isinstance(wanted, str) else tuple(wanted)
@@ -149,12 +140,6 @@ def entries(wanted: Iterable[str]) -> tuple[str, ...]:
 def path_name(path: tuple[object, ...]) -> str:
   """A leaf's path as `module/name`."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def top_module(name: str) -> str:
-  """The network's own module that a path lies in: its stem, a block, ..."""
-  parts = [part for part in name.split('/') if part != '~']
-  return parts[1] if len(parts) > 1 else ''
 
 
 def _label(path: str, rank: int) -> str:
@@ -175,11 +160,11 @@ def _stage_of_each_block(params: Tree) -> dict[str, int]:
   blocks: dict[str, dict[str, tuple[int, ...]]] = {}
   for path, leaf in jax.tree.flatten_with_path(params)[0]:
     name = path_name(path)
-    top = top_module(name)
+    top = _top_module(name)
     if 'block' in top:
       blocks.setdefault(top, {})[name.partition(top)[2]] = _shape(leaf)
   stage_of, stage, width = {}, 0, None
-  for block in block_names(params):
+  for block in sorted(blocks, key=_block_order):
     shapes = blocks[block]
     projects = any('conv_shortcut' in name for name in shapes)
     convs = [name for name in shapes if re.search(r'/conv\d\w*/w$', name)]
@@ -194,6 +179,11 @@ def _block_order(block: str) -> tuple[str, int]:
   # Haiku numbers the second of a name _1; a version (block_v2) isn't a number.
   base, index = re.fullmatch(r'(.*?block(?:_v\d+)?)(?:_(\d+))?', block).groups()
   return base, int(index or 0)
+
+
+def _top_module(name: str) -> str:
+  parts = [part for part in name.split('/') if part != '~']
+  return parts[1] if len(parts) > 1 else ''
 
 
 def _shape(leaf: object) -> tuple[int, ...]:
