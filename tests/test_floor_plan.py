@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import tomllib
 
 import pytest
 
@@ -142,3 +143,12 @@ def test_files_stay_human():
       lines = len(path.read_text().splitlines())
       limit = 400 if path.name == 'variants.py' else 300  # a table
       assert lines <= limit, f'{path.name} has {lines} lines'
+
+
+def test_every_package_is_installed():
+  text = (ROOT / 'pyproject.toml').read_text()
+  listed = tomllib.loads(text)['tool']['setuptools']['packages']
+  folders = {path.parent for path in FILES if path.name == '__init__.py'}
+  assert set(listed) == {
+    '.'.join(folder.relative_to(ROOT).parts) for folder in folders
+  }
