@@ -66,9 +66,11 @@ def _recipes(entries: Entries, command: str) -> str:
     'equal blocks in a loop (`model.scan`), which compiles sooner, recomputes '
     'each in the backward pass (`model.remat`) and takes its images in two '
     'parts (`micro_batches=2`); in one part the compiler refuses it on v3, for '
-    '15.73 of 15.48 GiB; in two the compiler takes more than 14 GiB of its '
-    "host's memory. Its FLOPs, with what is recomputed, and its bytes are "
-    'estimates, also where it was compiled.',
+    '15.73 of 15.48 GiB; in two it takes the program, though the memory it '
+    'then reports adds up to more than it allows, so some seems to be counted '
+    "twice. Compiling it takes 12 GB of the host's memory. Its FLOPs, with "
+    'what is recomputed, and its bytes are estimates, also where it was '
+    'compiled.',
     '',
     'The roofline is the largest of FLOPs over peak, bytes over bandwidth and '
     'collectives over interconnect. It is a bound as far as its bytes are '
