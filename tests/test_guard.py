@@ -22,9 +22,16 @@ print(os.getpid(), flush=True)
 """
 TOLD = "guard.tell(sys.argv[1], 1, 3, 0.5)\nprint('told', flush=True)\n"
 WAITS = 'time.sleep(100)\n'
+# The tests may have been started by what ignores some: nohup, `&`.
+HEEDING = [sys.executable, '-c', f"""
+import os, signal, sys
+for number in {[int(number) for number in guard.SIGNALS]}:
+  signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""]  # fmt: skip
 
 
-def start(tmp_path, body, before=(), **options):
+def start(tmp_path, body, before=HEEDING, **options):
   return subprocess.Popen(
     [*before, sys.executable, '-c', CHILD + body, str(tmp_path)],
     cwd=pathlib.Path(guard.__file__).parents[1],
@@ -36,7 +43,10 @@ def start(tmp_path, body, before=(), **options):
 
 
 def finish(process):
-  said = process.communicate(timeout=60)[1]
+  try:
+    said = process.communicate(timeout=60)[1]
+  finally:
+    process.kill()
   return process.returncode, said
 
 
