@@ -229,12 +229,19 @@ class Profile:
 
 
 class Interrupts:
-  """Within the block, Ctrl-C, SIGTERM and SIGHUP only ask for a stop."""
+  """Within the block, Ctrl-C, SIGTERM and SIGHUP only ask for a stop.
+
+  Another Ctrl-C insists: KeyboardInterrupt. But not within a second: where a
+  signal is sent to a whole job, as srun does, it comes once more by the parent
+  (guard.py).
+  """
 
   SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  PATIENCE = 1.0  # seconds
 
   def __enter__(self) -> 'Interrupts':
     self._asked = False
+    self._since = 0.0
     self._old = {}
     try:
       for number in self.SIGNALS:
@@ -252,6 +259,8 @@ class Interrupts:
     return self._asked
 
   def _ask(self, number: int, _: object) -> None:
-    if self._asked and number == signal.SIGINT:
+    now = time.monotonic()
+    if not self._asked:
+      self._asked, self._since = True, now
+    elif number == signal.SIGINT and now - self._since >= self.PATIENCE:
       raise KeyboardInterrupt
-    self._asked = True

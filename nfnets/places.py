@@ -59,13 +59,11 @@ def find(
   }
   for name, variable in VARIABLES.items():
     if place[name] is None and variable in environment:
-      kind = str if name == 'coordinator_address' else int
-      try:
-        place[name] = kind(environment[variable])
-      except ValueError:
-        raise ValueError(
-          f'{variable}={environment[variable]!r} is no number'
-        ) from None
+      place[name] = (
+        environment[variable]
+        if name == 'coordinator_address'
+        else _number(environment, variable)
+      )
   if any(value is not None for value in place.values()):
     _check(place)
     return Place(**place)
@@ -92,7 +90,7 @@ def find(
 
 def surroundings(environment: Mapping[str, str] = os.environ) -> str | None:
   """What several processes seem to have been started by, if any."""
-  several = lambda name: int(environment.get(name, '1')) > 1
+  several = lambda name: name in environment and _number(environment, name) > 1
   if 'SLURM_STEP_NODELIST' in environment and several('SLURM_NTASKS'):
     return 'SLURM'
   if 'OMPI_MCA_orte_hnp_uri' in environment and several('OMPI_COMM_WORLD_SIZE'):
@@ -100,6 +98,15 @@ def surroundings(environment: Mapping[str, str] = os.environ) -> str | None:
   if environment.get('JAX_PLATFORMS', 'tpu').startswith('tpu') and _has_tpu():
     return 'TPU'  # a single host's joins only itself
   return None
+
+
+def _number(environment: Mapping[str, str], variable: str) -> int:
+  try:
+    return int(environment[variable])
+  except ValueError:
+    raise ValueError(
+      f'{variable}={environment[variable]!r} is no number'
+    ) from None
 
 
 def _check(place: Mapping[str, Any]) -> None:

@@ -137,7 +137,7 @@ def initial_state(
       f'processes found checkpoints of different steps, in their order: {steps}'
     )
   if int(state.step) % run.config.steps_per_dispatch:
-    raise ValueError(
+    raise watch.Agreed(
       f'config.steps_per_dispatch={run.config.steps_per_dispatch} does not '
       f'divide the {int(state.step)} steps already done: go on as before'
     )

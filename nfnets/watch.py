@@ -160,7 +160,7 @@ class Watch:
     news = json.loads(self._read(self._index) or '{}')
     self._beat, self.step = news.get('beat', 0), news.get('step', 0)
     verdict = None
-    for _ in range(LOOKS + 2 if seek else 0):
+    for _ in range(LOOKS + 2 if seek and self._count > 1 else 0):
       verdict = self._turn()
       if verdict:
         break

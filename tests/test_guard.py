@@ -150,6 +150,13 @@ def test_a_child_that_aborts_by_itself_is_the_one_to_name(tmp_path):
   assert news(tmp_path)['ended'] == 'SIGABRT'
 
 
+def test_an_abort_of_a_single_process_waits_for_nobody(tmp_path):
+  alone = 'guard.tell(sys.argv[1], 0, 1, 3600)\nos.abort()\n'
+  code, said = finish(start(tmp_path, alone))  # a look would take six minutes
+  assert code == 128 + signal.SIGABRT
+  assert 'process 0 of 1: SIGABRT ended it' in said
+
+
 def test_an_abort_before_the_processes_met_is_put_down_to_another(tmp_path):
   code, said = finish(start(tmp_path, 'os.abort()'))
   assert code == watch.EXIT_CODE

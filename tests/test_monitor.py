@@ -158,3 +158,18 @@ def test_signals_only_ask_until_the_block_ends(number):
     assert signal.getsignal(number) == handler
   finally:
     signal.signal(number, before)
+
+
+def test_a_second_ctrl_c_insists_unless_it_is_the_first_once_more(monkeypatch):
+  before = signal.signal(signal.SIGINT, lambda *_: None)
+  try:
+    with monitor.Interrupts() as interrupts:
+      os.kill(os.getpid(), signal.SIGINT)
+      monkeypatch.setattr(interrupts, 'PATIENCE', 3600.0)
+      os.kill(os.getpid(), signal.SIGINT)
+      assert interrupts
+      monkeypatch.setattr(interrupts, 'PATIENCE', 0.0)
+      with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)

@@ -57,3 +57,5 @@ def test_an_impossible_place_is_refused(arguments, message):
 def test_a_variable_that_is_no_number_is_named():
   with pytest.raises(ValueError, match="JAX_PROCESS_ID='first' is no number"):
     find(JAX_PROCESS_ID='first')
+  with pytest.raises(ValueError, match="SLURM_NTASKS='4,2' is no number"):
+    find(**(SLURM | {'SLURM_NTASKS': '4,2'}))
