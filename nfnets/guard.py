@@ -45,8 +45,10 @@ def stand() -> None:
     return
   its.close()
   code = _follow(child, handed)
+  if code >= 0:
+    sys.exit(code)  # signals stay blocked: a late one must not replace it
   signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-  sys.exit(code if code >= 0 else _explain(child, signal.Signals(-code), ours))
+  sys.exit(_explain(child, signal.Signals(-code), ours))
 
 
 def tell(

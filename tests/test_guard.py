@@ -69,6 +69,23 @@ def test_the_childs_code_is_the_parents(tmp_path, body, code):
   assert found == code and ('ZeroDivisionError' in said) == (code == 1)
 
 
+def test_a_signal_after_the_childs_end_does_not_replace_its_code():
+  script = f"""
+import atexit, os, signal
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+{CHILD}
+os._exit(75)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    cwd=pathlib.Path(guard.__file__).parents[1],
+    stdout=subprocess.DEVNULL,
+    timeout=60,
+    check=False,
+  )
+  assert done.returncode == 75
+
+
 @pytest.mark.parametrize('number', guard.SIGNALS)
 def test_a_signal_to_the_parent_arrives_at_the_child_once(tmp_path, number):
   body = f"""
