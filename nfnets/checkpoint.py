@@ -111,8 +111,8 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # orbax raises many kinds
-      if watch.is_collective(error):  # no fault of the disk
-        raise
+      if jax.process_count() > 1 and watch.is_collective(error):
+        raise  # no fault of the disk
       with contextlib.suppress(Exception):  # an earlier one may come whole
         self._manager.wait_until_finished()
       whole = max(self._whole_steps(), default=None)

@@ -10,6 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 
 import portpicker
 
@@ -128,6 +129,7 @@ def run_script(address, count, index, folder, number, victim, whom, where):
       for step, batch in enumerate(found, start_step):
         if str(step) == where:
           os.kill(pid, int(number))
+          time.sleep(2)  # till the parent has handed it on: steps are short
         yield batch
 
     def dangerous_sources_of(config):
