@@ -130,9 +130,9 @@ def test_a_full_disk_is_named_and_leaves_the_last_whole_checkpoint(tmp_path):
 
 def test_jax_failing_in_a_save_is_named_where_nobody_else_can_be_gone(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
-  with pytest.raises(OSError, match='could not be written .*: lost a buffer'):
-    with checkpoints._naming_failures():
-      raise jax.errors.JaxRuntimeError('lost a buffer')
+  named = pytest.raises(OSError, match='could not be written .*: lost a buffer')
+  with named, checkpoints._naming_failures():
+    raise jax.errors.JaxRuntimeError('lost a buffer')
   checkpoints.close()
 
 
