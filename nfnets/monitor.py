@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from nfnets import chips, parallel
+from nfnets import chips, guard, parallel
 
 
 class Work(NamedTuple):
@@ -236,7 +236,7 @@ class Interrupts:
   (guard.py).
   """
 
-  SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  SIGNALS = guard.SIGNALS
   PATIENCE = 1.0  # seconds
 
   def __enter__(self) -> 'Interrupts':

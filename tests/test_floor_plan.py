@@ -15,10 +15,10 @@ FLOORS = {
     optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode
     pages.markdown pages.pictures pages.style""",
-  0.5: """pods monitor loggers watch records optim.groups data.randaugment
+  0.5: """pods loggers watch records optim.groups data.randaugment
     data.reader models.layers""",
   0.7: 'pages.facts pages.page distributed guard',
-  0.8: 'pages',
+  0.8: 'pages monitor',
   1.0: 'optim.chain optim.observe data.pipeline data.augment',
   1.2: 'data.on_device optim.audit',
   1.4: 'models.kit models.stages',
