@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from nfnets.models import convolution
+from nfnets.models import convolution, onednn
 
 # image side, in channels, out channels, kernel, stride, groups
 SHAPES = [
@@ -27,6 +27,16 @@ SHAPES = [
   (5, 24, 24, 3, 2, 3),
   (1, 4, 4, 3, 1, 1),
 ]
+
+
+@pytest.fixture(params=['library', 'portable'], autouse=True)
+def kind(request):
+  """Both ways on the CPU: by oneDNN, where this jaxlib has it, and by XLA."""
+  if request.param == 'portable':
+    with onednn.portable():
+      yield request.param
+  else:
+    yield request.param
 
 
 def oracle(images, weights, strides=(1, 1), groups=1):

@@ -5,20 +5,14 @@ lowered for, so that a TPU program compiled on a CPU host gets the TPU's.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-# On the CPU; why is in the docstrings of _split, _materialize, _dense and
-# _weights_gradient. In channels:
-MIN_GROUP_WIDTH = 32
-MAX_NARROW = 64
-MAX_THREADED = 16
-# In images, and in parts:
-PART = 16
-MAX_PARTS = 16
+from nfnets.models import cpu_convolution, cpu_library
 
 
 def conv2d(
@@ -73,17 +67,17 @@ def _conv2d(
   return lax.platform_dependent(
     images,
     weights,
-    cpu=functools.partial(_split, **settings),
-    default=functools.partial(plain, **settings),
+    cpu=functools.partial(_on_cpu(images).convolve, **settings),
+    default=functools.partial(cpu_convolution.plain, **settings),
   )
 
 
 def _forward(
   images: jax.Array, weights: jax.Array, strides: tuple[int, int], groups: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  if weights.shape[0] > 1 and images.shape[-1] <= MAX_NARROW:
+  if weights.shape[0] > 1 and images.shape[-1] <= cpu_convolution.MAX_NARROW:
     images = lax.platform_dependent(
-      images, cpu=_materialize, default=lambda images: images
+      images, cpu=cpu_convolution.materialize, default=lambda images: images
     )
   return _conv2d(images, weights, strides, groups), (images, weights)
 
@@ -100,176 +94,13 @@ def _backward(
   return lax.platform_dependent(
     *residuals,
     cotangent,
-    cpu=functools.partial(_split_transpose, **settings),
-    default=functools.partial(_transpose, convolve=plain, **settings),
+    cpu=functools.partial(_on_cpu(residuals[0]).transpose, **settings),
+    default=functools.partial(cpu_convolution.plain_transpose, **settings),
   )
 
 
 _conv2d.defvjp(_forward, _backward)
 
 
-def plain(
-  images: jax.Array,
-  weights: jax.Array,
-  strides: Sequence[int] = (1, 1),
-  groups: int = 1,
-) -> jax.Array:
-  """`conv2d` as one XLA convolution: every platform's but the CPU's."""
-  return lax.conv_general_dilated(
-    images,
-    weights,
-    window_strides=tuple(strides),
-    padding='SAME',
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
-
-
-def _split(
-  images: jax.Array,
-  weights: jax.Array,
-  strides: tuple[int, int],
-  groups: int,
-) -> jax.Array:
-  """One dense convolution per group, and a matrix product for 1x1.
-
-  A 3x3 convolution of 6 groups of 128 channels at 12 pixels runs at 48 GFLOP/s
-  in one piece and at 140 in six, its weights' gradient at 4 and at 74. Groups
-  below `MIN_GROUP_WIDTH` channels stay in one piece: they would be hundreds
-  of tiny convolutions.
-  """
-  if groups > 1 and weights.shape[2] >= MIN_GROUP_WIDTH:
-    parts = zip(*(jnp.split(x, groups, -1) for x in (images, weights)))
-    outs = [_split(*part, strides, 1) for part in parts]
-    return jnp.concatenate(outs, -1)
-  if groups > 1:
-    return plain(images, weights, strides, groups)
-  if weights.shape[:2] == (1, 1):
-    return images[:, :: strides[0], :: strides[1]] @ weights[0, 0]
-  if strides == (1, 1):
-    return _dense(images, weights, _same(weights))
-  return plain(images, weights, strides)
-
-
-def _dense(
-  images: jax.Array, weights: jax.Array, padding: list[tuple[int, int]]
-) -> jax.Array:
-  """A convolution of stride 1 that runs on all threads.
-
-  XLA's CPU backend gives float32 convolutions of more than 16 channels to a
-  library that runs each on one thread, unless the output is larger than the
-  input. So it is made a column larger, which is cut off: 128 images of 16
-  pixels and 32 channels take 3.9 ms instead of 6.9 on two cores.
-  """
-  extra = int(
-    _is_narrow(images, weights)
-    and images.dtype == jnp.float32
-    and max(images.shape[-1], weights.shape[-1]) > MAX_THREADED
-  )
-  rows, (left, right) = padding
-  out = lax.conv_general_dilated(
-    images,
-    weights,
-    window_strides=(1, 1),
-    padding=(rows, (left, right + extra)),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-  return out[:, :, :-1] if extra else out
-
-
-def _is_narrow(images: jax.Array, weights: jax.Array) -> bool:
-  """Whether it is a large batch of few channels, as small networks have.
-
-  Elsewhere the one convolution is faster: what small networks gain costs
-  NFNet-F0 7 to 13 % of its step at a batch of 4.
-  """
-  channels = max(images.shape[-1], weights.shape[-1])
-  # An exported program's batch may be open: no number to compare.
-  is_large = isinstance(images.shape[0], int) and images.shape[0] > PART
-  return is_large and channels <= MAX_NARROW
-
-
-def _same(weights: jax.Array) -> list[tuple[int, int]]:
-  return [((side - 1) // 2, side // 2) for side in weights.shape[:2]]
-
-
-def _split_transpose(
-  images: jax.Array,
-  weights: jax.Array,
-  cotangent: jax.Array,
-  strides: tuple[int, int],
-  groups: int,
-) -> tuple[jax.Array, jax.Array]:
-  """The gradients of `_split`."""
-  arrays = images, weights, cotangent
-  if groups > 1 and weights.shape[2] >= MIN_GROUP_WIDTH:
-    parts = zip(*(jnp.split(x, groups, -1) for x in arrays))
-    pairs = [_split_transpose(*part, strides, 1) for part in parts]
-    return tuple(jnp.concatenate(gradients, -1) for gradients in zip(*pairs))
-  if (
-    groups > 1 or weights.shape[:2] == (1, 1) or not _is_narrow(images, weights)
-  ):
-    return _transpose(*arrays, _split, strides, groups)
-  return (
-    _images_gradient(*arrays, strides),
-    _weights_gradient(*arrays, strides),
-  )
-
-
-def _images_gradient(
-  images: jax.Array,
-  weights: jax.Array,
-  cotangent: jax.Array,
-  strides: tuple[int, int],
-) -> jax.Array:
-  if strides != (1, 1):
-    run = functools.partial(plain, weights=weights, strides=strides)
-    return jax.vjp(run, images)[1](cotangent)[0]
-  turned = weights[::-1, ::-1].swapaxes(2, 3)
-  return _dense(cotangent, turned, [pair[::-1] for pair in _same(weights)])
-
-
-def _weights_gradient(
-  images: jax.Array,
-  weights: jax.Array,
-  cotangent: jax.Array,
-  strides: tuple[int, int],
-) -> jax.Array:
-  """The sum of the gradients of parts of the batch.
-
-  To XLA this is a convolution whose input channels are the images. Of 128 at
-  once it runs on one thread; in parts of 16, at 1.4 to 1.6 times the speed
-  (13 ms and 8.2 for 32 pixels and 16 channels).
-  """
-  size = max(PART, -(-images.shape[0] // MAX_PARTS))
-  starts = range(size, images.shape[0], size)
-
-  def gradient(images: jax.Array, cotangent: jax.Array) -> jax.Array:
-    run = functools.partial(plain, images, strides=strides)
-    return jax.vjp(run, weights)[1](cotangent)[0]
-
-  parts = zip(*(jnp.split(x, list(starts)) for x in (images, cotangent)))
-  return sum(gradient(*part) for part in parts)
-
-
-def _transpose(
-  images: jax.Array,
-  weights: jax.Array,
-  cotangent: jax.Array,
-  convolve: Callable[..., jax.Array],
-  strides: tuple[int, int],
-  groups: int,
-) -> tuple[jax.Array, jax.Array]:
-  run = functools.partial(convolve, strides=strides, groups=groups)
-  return jax.vjp(run, images, weights)[1](cotangent)
-
-
-def _materialize(images: jax.Array) -> jax.Array:
-  """The images, times the identity matrix.
-
-  XLA's CPU backend repeats the whole chain of elementwise operations that made
-  the images, strided, where the weights' gradient rearranges them (a third of
-  ResNet-20's step), and drops `lax.optimization_barrier` before it fuses. It
-  doesn't fuse through a matrix product.
-  """
-  return images @ jnp.eye(images.shape[-1], dtype=images.dtype)
+def _on_cpu(images: jax.Array) -> ModuleType:
+  return cpu_library if cpu_library.takes(images) else cpu_convolution
