@@ -104,6 +104,76 @@ def read_all(root: pathlib.Path, experiment: str) -> list[dict[str, Any]]:
   return [{'scale': FULL} | json.loads(path.read_text()) for path in paths]
 
 
+def twin(
+  root: pathlib.Path, config: Mapping[str, Any]
+) -> dict[str, Any] | None:
+  """A record of the very same training run in whatever experiment, if any.
+
+  A clipping threshold that isn't used counts for nothing, nor does what was
+  observed with it.
+
+  Args:
+    root: of all experiments' results.
+    config: resolved, the seed included.
+  """
+  wanted = _used(_as_json(config))
+  for path in sorted(root.glob('*/runs/*.json')):
+    record = json.loads(path.read_text())
+    # Untrained experiments keep other records.
+    found = record.get('config')
+    if 'same_as' in record or not found or 'optimizer' not in found:
+      continue
+    if _used(found) == wanted:
+      return record
+  return None
+
+
+def as_row(
+  record: Mapping[str, Any],
+  config: Mapping[str, Any],
+  experiment: str,
+  row: str,
+  scale: str = FULL,
+) -> dict[str, Any]:
+  """The record of `twin` as another experiment's; 'same_as' says whose it is.
+
+  Args:
+    record: of the run that was made.
+    config: of the other row.
+    experiment, row, scale: the other's.
+  """
+  name = name_of(record['row'], record['seed'], record.get('scale', FULL))
+  others = _as_json(config)
+  points = record['curve']
+  if others['optimizer'] != record['config']['optimizer']:
+    points = [
+      {key: value for key, value in point.items() if key[:4] != 'agc/'}
+      for point in points
+    ]
+  return {
+    **record,
+    'experiment': experiment,
+    'row': row,
+    'scale': scale,
+    'same_as': f'{record["experiment"]}/{name}',
+    'config': others,
+    'curve': points,
+  }
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config as a record holds it."""
+  return json.loads(results.dump_json(without_paths(dict(config))))
+
+
+def _used(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config less what its run doesn't read."""
+  optimizer = dict(config['optimizer'])
+  if optimizer['clip'] == 'none':
+    optimizer = {k: v for k, v in optimizer.items() if k != 'clipping'}
+  return {**config, 'optimizer': optimizer}
+
+
 def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
   """One point per evaluation, with the training metrics logged before it."""
   points, train = [], {}

@@ -3,8 +3,9 @@
   python -m scripts.sweep --experiment=NAME [--scale=cpu] [--only=ROW,ROW] \
     [--seeds=0,1] [--print] [-- FLAGS OF scripts.train]
 
-Finished rows are skipped, broken ones go on from their checkpoint; each one's
-record is written to results/NAME/runs/ as soon as it is over. One row's failure
+Finished rows are skipped, broken ones go on from their checkpoint, and what
+another experiment has trained already is taken over; each one's record is
+written to results/NAME/runs/ as soon as it is over. One row's failure
 doesn't stop the others; Ctrl-C stops after the running one has saved. Exit
 codes: 0 all over, 1 some failed, 2 refused, 75 interrupted.
 """
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent import futures
+from types import ModuleType
 
 from absl import app, flags, logging
 
@@ -35,6 +37,7 @@ RESULTS = flags.DEFINE_string('results', 'results', 'Where records go.')
 
 REFUSED = 2
 WAS_THERE = 'was there'
+WAS_MADE = 'was made by another experiment'
 OVER = (0, 1)  # finished, diverged
 INTERRUPTED = 75
 
@@ -67,8 +70,10 @@ def main(argv: Sequence[str]) -> int:
       continue
     print(progress(number, len(rows), name, seconds), flush=True)
     start = time.monotonic()
-    outcomes[name] = run(row, seed, workdir, command, shown)
-    if outcomes[name] != WAS_THERE:
+    outcomes[name] = taken_over(module, row, seed, argv[1:]) or run(
+      row, seed, workdir, command, shown
+    )
+    if outcomes[name] not in (WAS_THERE, WAS_MADE):
       seconds.append(time.monotonic() - start)
     if outcomes[name] == 'interrupted':
       break
@@ -92,6 +97,29 @@ def progress(done: int, total: int, name: str, seconds: Sequence[float]) -> str:
     )
     text += f', at most {left} left'
   return text
+
+
+def taken_over(
+  module: ModuleType, row: str, seed: str, arguments: Sequence[str]
+) -> str:
+  """Takes the record of another experiment's equal run; '' if there is none."""
+  root = pathlib.Path(RESULTS.value)
+  scale = SCALE.value
+  path = records.path_of(root, EXPERIMENT.value, row, seed, scale)
+  # Other flags may change the run.
+  same = all(a.startswith('--config.data.data_dir=') for a in arguments)
+  if path.exists() or not same or row in getattr(module, 'SCRIPTS', {}):
+    return ''
+  config = module.get_config(records.run_of(row, scale))
+  config.seed = int(seed)
+  config = config.copy_and_resolve_references().to_dict()
+  record = records.twin(root, config)
+  if record is None:
+    return ''
+  made = records.as_row(record, config, EXPERIMENT.value, row, scale)
+  records.write(root, made)
+  print(f'{row}: the same run as {made["same_as"]}, whose record it takes')
+  return WAS_MADE
 
 
 def run(

@@ -33,6 +33,15 @@ def test_each_machine_is_named_once():
   ]
 
 
+def test_what_another_experiment_ran_is_named_and_not_paid_twice():
+  module = types.SimpleNamespace(RUNS={'a': {}}, SEEDS=(0,))
+  other = record(row='a', same_as='b/c@cpu_seed0')
+  told = facts.cost(module, [record(), other])
+  assert told.startswith('1 run, 30 updates,')
+  assert told.endswith('equal runs of other experiments: a (b/c@cpu_seed0).')
+  assert facts.cost(module, [other]).startswith('Taken over')
+
+
 def test_cost_is_of_what_was_run_and_of_what_full_size_would_take():
   module = types.SimpleNamespace(
     RUNS={'a': {}, 'b': {}}, SEEDS=(0, 1), cost={'a': 20.0, 'b': 1000.0}.get

@@ -1,11 +1,14 @@
 """Sweeps: order, failures, progress."""
 
+import json
 import pathlib
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from experiments import resnet20_three_ways
+from nfnets import records
 from scripts import sweep
 
 
@@ -83,3 +86,59 @@ def test_an_unknown_scale_and_an_untrained_experiment_are_refused(
   assert '--scale=tpu: choose one of full, short, cpu' in said
   assert sweeping({}, '--experiment=signal_propagation')[0] == 2
   assert 'trains nothing' in capsys.readouterr().err
+
+
+def record_of(config, experiment, row):
+  """As if that row had been trained to its end."""
+  point = {'step': 1015, 'eval/top_1': 0.5, 'agc/clipped_fraction': 0.1}
+  return {
+    'experiment': experiment, 'row': row, 'scale': 'cpu', 'seed': config.seed,
+    'command': 'python ...', 'status': 'finished', 'updates': 1015,
+    'config': json.loads(json.dumps(records.without_paths(config.to_dict()))),
+    'summary': {'eval/top_1': 0.5}, 'curve': [point],
+  }  # fmt: skip
+
+
+def trained(root, row, seed=0):
+  config = resnet20_three_ways.get_config(f'{row}@cpu')
+  config.seed = seed
+  config = config.copy_and_resolve_references()
+  records.write(root, record_of(config, 'resnet20_three_ways', row))
+
+
+def test_an_equal_run_of_another_experiment_is_taken_over(
+  sweeping, tmp_path, capsys
+):
+  trained(tmp_path, 'nf_norm')
+  only = ('--experiment=clipping_threshold', '--scale=cpu', '--only=lr1_t1')
+  code, called = sweeping({}, *only)
+  assert (code, called) == (0, [])
+  assert 'lr1_t1@cpu_seed0: was made by another' in capsys.readouterr().out
+  (made,) = records.read_all(tmp_path, 'clipping_threshold')
+  assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed0'
+  assert made['row'] == 'lr1_t1' and made['curve'][0]['agc/clipped_fraction']
+
+
+@pytest.mark.parametrize(
+  'row, seed, flags_of_train',
+  [('nf', 0, []), ('nf_norm', 1, []), ('nf_norm', 0, ['--', '--config.x=1'])],
+)
+def test_other_configs_seeds_or_flags_are_other_runs(
+  sweeping, tmp_path, row, seed, flags_of_train
+):
+  trained(tmp_path, row, seed)
+  only = ('--experiment=clipping_threshold', '--scale=cpu', '--only=lr1_t1')
+  _, called = sweeping({}, *only, *flags_of_train)
+  assert called == ['lr1_t1@cpu_seed0']
+
+
+def test_a_threshold_that_nothing_is_clipped_with_makes_no_difference(
+  sweeping, tmp_path
+):
+  trained(tmp_path, 'nf')
+  only = ('--experiment=where_to_clip', '--scale=cpu', '--only=nothing')
+  _, called = sweeping({}, *only)
+  (made,) = records.read_all(tmp_path, 'where_to_clip')
+  assert not called and made['config']['optimizer']['clipping'] == 0.16
+  # It was observed with the other threshold.
+  assert made['curve'] == [{'step': 1015, 'eval/top_1': 0.5}]

@@ -17,15 +17,21 @@ def hardware(records: Iterable[Record]) -> list[str]:
 def cost(module: Any, records: Sequence[Record]) -> str:
   """What was run took, and what the full size would take, in sentences."""
   told = []
-  seconds = sum(map(trained_seconds, records))
+  own = [r for r in records if 'same_as' not in r]
+  seconds = sum(map(trained_seconds, own))
   if seconds:
-    updates = sum(r.get('updates', 0) for r in records)
+    updates = sum(r.get('updates', 0) for r in own)
     told.append(
-      f'{_count(records, "run")}, {updates:,} updates, {_duration(seconds)} of '
+      f'{_count(own, "run")}, {updates:,} updates, {_duration(seconds)} of '
       'steps by the clock.'
     )
-  elif records:
+  elif own:
     told.append(f'{_count(records, "measurement")}.')
+  if len(own) < len(records):
+    rows = ', '.join(
+      f'{r["row"]} ({r["same_as"]})' for r in records if 'same_as' in r
+    )
+    told.append(f'Taken over from equal runs of other experiments: {rows}.')
   if hasattr(module, 'cost'):
     hours = [module.cost(row) for row in module.RUNS]
     told.append(
