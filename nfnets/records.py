@@ -105,25 +105,35 @@ def read_all(root: pathlib.Path, experiment: str) -> list[dict[str, Any]]:
 
 
 def twin(
-  root: pathlib.Path, config: Mapping[str, Any]
+  root: pathlib.Path, config: Mapping[str, Any], experiment: str
 ) -> dict[str, Any] | None:
-  """A record of the very same training run in whatever experiment, if any.
+  """Another experiment's record of a run with this config and seed, if any.
 
-  A clipping threshold that isn't used counts for nothing, nor does what was
-  observed with it.
+  Its versions and machine may be others, which the record says. A clipping
+  threshold that isn't used counts for nothing. There is none where a run
+  depends on more than its config: on files of weights, or on the number of
+  devices.
 
   Args:
     root: of all experiments' results.
     config: resolved, the seed included.
+    experiment: the one that asks.
+
+  Raises:
+    ValueError: for a damaged record.
   """
   wanted = _used(_as_json(config))
+  by_device = wanted['model'].get('normalizer', 'batch') == 'batch' or (
+    wanted['sam']['rho'] and not wanted['sam']['m']
+  )
+  if by_device or wanted['weights']:
+    return None
   for path in sorted(root.glob('*/runs/*.json')):
     record = json.loads(path.read_text())
-    # Untrained experiments keep other records.
-    found = record.get('config')
-    if 'same_as' in record or not found or 'optimizer' not in found:
+    trains = 'scripts.train' in record.get('command', '')
+    if path.parts[-3] == experiment or 'same_as' in record or not trains:
       continue
-    if _used(found) == wanted:
+    if _used(record['config']) == wanted:
       return record
   return None
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
       continue
     print(progress(number, len(rows), name, seconds), flush=True)
     start = time.monotonic()
-    outcomes[name] = taken_over(module, row, seed, argv[1:]) or run(
+    outcomes[name] = taken_over(module, row, seed, workdir, argv[1:]) or run(
       row, seed, workdir, command, shown
     )
     if outcomes[name] not in (WAS_THERE, WAS_MADE):
@@ -100,7 +100,11 @@ def progress(done: int, total: int, name: str, seconds: Sequence[float]) -> str:
 
 
 def taken_over(
-  module: ModuleType, row: str, seed: str, arguments: Sequence[str]
+  module: ModuleType,
+  row: str,
+  seed: str,
+  workdir: pathlib.Path,
+  arguments: Sequence[str],
 ) -> str:
   """Takes the record of another experiment's equal run; '' if there is none."""
   root = pathlib.Path(RESULTS.value)
@@ -108,17 +112,21 @@ def taken_over(
   path = records.path_of(root, EXPERIMENT.value, row, seed, scale)
   # Other flags may change the run.
   same = all(a.startswith('--config.data.data_dir=') for a in arguments)
-  if path.exists() or not same or row in getattr(module, 'SCRIPTS', {}):
+  trains = row not in getattr(module, 'SCRIPTS', {})
+  if path.exists() or workdir.exists() or not (same and trains):
     return ''
   config = module.get_config(records.run_of(row, scale))
   config.seed = int(seed)
   config = config.copy_and_resolve_references().to_dict()
-  record = records.twin(root, config)
+  try:
+    record = records.twin(root, config, EXPERIMENT.value)
+  except ValueError as error:
+    return f'failed: a record is damaged: {error}'
   if record is None:
     return ''
   made = records.as_row(record, config, EXPERIMENT.value, row, scale)
   records.write(root, made)
-  print(f'{row}: the same run as {made["same_as"]}, whose record it takes')
+  print(f'{row}: the same config as {made["same_as"]}, whose record it takes')
   return WAS_MADE
 
 

@@ -26,6 +26,9 @@ SHAPES = [
   (6, 16, 16, 3, 1, 2),
   (5, 24, 24, 3, 2, 3),
   (1, 4, 4, 3, 1, 1),
+  (5, 8, 16, 3, 1, 8),
+  (6, 128, 64, 2, 1, 2),
+  (7, 128, 256, 3, 2, 2),
 ]
 
 
@@ -132,6 +135,14 @@ def test_parts_are_of_16_images_but_no_more_than_16(batch_size, parts):
   assert text.count('[f, 0, 1, b]x[i, 0, 1, o]') == parts
 
 
+def test_no_images_give_a_gradient_of_zeros():
+  images, weights, settings = example((4, 64, 64, 1, 1, 1))
+  gradient = jax.jit(
+    lambda x, w: jax.grad(lambda w: convolution.conv2d(x, w).sum())(w)
+  )
+  assert not np.any(gradient(images[:0], weights))
+
+
 @pytest.mark.parametrize('shape', SHAPES[6:10], ids=str)
 def test_bfloat16_follows_the_images_and_stays_near_float32(shape):
   images, weights, settings = example(shape)
@@ -147,7 +158,7 @@ def test_bfloat16_follows_the_images_and_stays_near_float32(shape):
 
 
 @pytest.mark.parametrize('transform', [jax.jit, jax.checkpoint, jax.vmap])
-@pytest.mark.parametrize('shape', SHAPES[8:9], ids=str)
+@pytest.mark.parametrize('shape', [SHAPES[8], SHAPES[14]], ids=str)
 def test_gradients_survive_transformations(shape, transform):
   lead = (2,) if transform is jax.vmap else ()
   images, weights, settings = example(shape, lead=lead)
@@ -192,8 +203,11 @@ def test_gradients_survive_pmap_and_shard_map():
     assert_close(run(images, weights), mean, 3e-6)
 
 
-def test_gradient_of_a_gradient_is_laxs():
-  images, weights, settings = example((5, 64, 64, 3, 2, 2))
+@pytest.mark.parametrize(
+  'shape', [(5, 64, 64, 3, 2, 2), (5, 128, 64, 3, 1, 2)], ids=str
+)
+def test_gradient_of_a_gradient_is_laxs(shape):
+  images, weights, settings = example(shape)
 
   def curvature(convolve):
     def slope(weights):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import pytest
+from jax import export
 
 from nfnets.models import convolution, onednn
 
@@ -87,6 +88,7 @@ def test_a_portable_program_has_none_of_it_and_the_setting_ends():
   )
 
 
+@needs_library
 def test_the_environment_can_refuse_it():
   code = 'from nfnets.models import onednn; print(onednn.is_here())'
   done = subprocess.run(
@@ -97,6 +99,18 @@ def test_the_environment_can_refuse_it():
     check=True,
   )
   assert done.stdout == 'False\n'
+
+
+@needs_library
+def test_a_program_for_export_has_to_be_portable():
+  run = jax.jit(convolution.conv2d)
+  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays(
+    (1, 4, 4, 3), (3, 3, 3, 2)
+  )]  # fmt: skip
+  with pytest.raises(ValueError, match='no compatibility guarantees'):
+    export.export(run)(*shapes)
+  with onednn.portable():
+    export.export(jax.jit(lambda x, w: convolution.conv2d(x, w)))(*shapes)
 
 
 def test_a_jaxlib_that_was_not_tried_goes_without(monkeypatch):

@@ -93,7 +93,7 @@ def record_of(config, experiment, row):
   point = {'step': 1015, 'eval/top_1': 0.5, 'agc/clipped_fraction': 0.1}
   return {
     'experiment': experiment, 'row': row, 'scale': 'cpu', 'seed': config.seed,
-    'command': 'python ...', 'status': 'finished', 'updates': 1015,
+    'command': 'python -m scripts.train', 'status': 'finished', 'updates': 1015,
     'config': json.loads(json.dumps(records.without_paths(config.to_dict()))),
     'summary': {'eval/top_1': 0.5}, 'curve': [point],
   }  # fmt: skip
@@ -142,3 +142,30 @@ def test_a_threshold_that_nothing_is_clipped_with_makes_no_difference(
   assert not called and made['config']['optimizer']['clipping'] == 0.16
   # It was observed with the other threshold.
   assert made['curve'] == [{'step': 1015, 'eval/top_1': 0.5}]
+
+
+def test_a_run_that_was_begun_here_goes_on(sweeping, tmp_path):
+  trained(tmp_path, 'nf_norm')
+  (tmp_path / 'clipping_threshold' / 'lr1_t1@cpu_seed0').mkdir(parents=True)
+  only = ('--experiment=clipping_threshold', '--scale=cpu', '--only=lr1_t1')
+  _, called = sweeping({}, *only)
+  assert called == ['lr1_t1@cpu_seed0']
+
+
+def test_a_damaged_record_fails_the_row_and_not_the_sweep(
+  sweeping, tmp_path, capsys
+):
+  path = records.path_of(tmp_path, 'sam_cifar', 'none', 0, 'cpu')
+  path.parent.mkdir(parents=True)
+  path.write_text('{')
+  only = ('--experiment=where_to_clip', '--scale=cpu', '--only=nothing,all')
+  code, called = sweeping({}, *only)
+  assert (code, called) == (1, [])
+  assert capsys.readouterr().out.count('failed: a record is damaged') == 2
+
+
+def test_a_batch_normalized_run_depends_on_the_devices(sweeping, tmp_path):
+  trained(tmp_path, 'batch')
+  only = ('--experiment=learning_rate', '--scale=cpu', '--only=batch_b128_x1')
+  _, called = sweeping({}, *only)
+  assert called == ['batch_b128_x1@cpu_seed0']

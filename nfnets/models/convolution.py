@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nfnets.models import cpu_convolution, cpu_library
+from nfnets.models import cpu_convolution, cpu_library, plain_convolution
 
 
 def conv2d(
@@ -68,7 +68,7 @@ def _conv2d(
     images,
     weights,
     cpu=functools.partial(_on_cpu(images).convolve, **settings),
-    default=functools.partial(cpu_convolution.plain, **settings),
+    default=functools.partial(plain_convolution.convolve, **settings),
   )
 
 
@@ -95,7 +95,7 @@ def _backward(
     *residuals,
     cotangent,
     cpu=functools.partial(_on_cpu(residuals[0]).transpose, **settings),
-    default=functools.partial(cpu_convolution.plain_transpose, **settings),
+    default=functools.partial(plain_convolution.transpose, **settings),
   )
 
 

@@ -1,37 +1,21 @@
 """The convolution in pieces that XLA's own CPU backend runs fast."""
 
 import functools
-from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nfnets.models import plain_convolution
+
 # On the CPU; why is in the docstrings of convolve, materialize, _dense and
-# weights_gradient. In channels:
+# _weights_gradient. In channels:
 MIN_GROUP_WIDTH = 32
 MAX_NARROW = 64
 MAX_THREADED = 16
 # In images, and in parts:
 PART = 16
 MAX_PARTS = 16
-
-
-def plain(
-  images: jax.Array,
-  weights: jax.Array,
-  strides: Sequence[int] = (1, 1),
-  groups: int = 1,
-) -> jax.Array:
-  """One XLA convolution: every platform's but the CPU's."""
-  return lax.conv_general_dilated(
-    images,
-    weights,
-    window_strides=tuple(strides),
-    padding='SAME',
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
 
 
 def convolve(
@@ -52,16 +36,18 @@ def convolve(
     outs = [convolve(*part, strides, 1) for part in parts]
     return jnp.concatenate(outs, -1)
   if groups > 1:
-    return plain(images, weights, strides, groups)
+    return plain_convolution.convolve(images, weights, strides, groups)
   if weights.shape[:2] == (1, 1):
     return images[:, :: strides[0], :: strides[1]] @ weights[0, 0]
   if strides == (1, 1):
-    return _dense(images, weights, _same(weights))
-  return plain(images, weights, strides)
+    return _dense(
+      images, weights, plain_convolution.same(images, weights, strides)
+    )
+  return plain_convolution.convolve(images, weights, strides)
 
 
 def _dense(
-  images: jax.Array, weights: jax.Array, padding: list[tuple[int, int]]
+  images: jax.Array, weights: jax.Array, padding: plain_convolution.Padding
 ) -> jax.Array:
   """A convolution of stride 1 that runs on all threads.
 
@@ -98,10 +84,6 @@ def is_narrow(images: jax.Array, weights: jax.Array) -> bool:
   return is_large and channels <= MAX_NARROW
 
 
-def _same(weights: jax.Array) -> list[tuple[int, int]]:
-  return [((side - 1) // 2, side // 2) for side in weights.shape[:2]]
-
-
 def transpose(
   images: jax.Array,
   weights: jax.Array,
@@ -118,27 +100,33 @@ def transpose(
   if (
     groups > 1 or weights.shape[:2] == (1, 1) or not is_narrow(images, weights)
   ):
-    return plain_transpose(*arrays, strides, groups, convolve)
+    return plain_convolution.transpose(*arrays, strides, groups, convolve)
   return (
-    images_gradient(*arrays, strides),
-    weights_gradient(*arrays, strides),
+    _images_gradient(*arrays, strides),
+    _weights_gradient(*arrays, strides),
   )
 
 
-def images_gradient(
+def _images_gradient(
   images: jax.Array,
   weights: jax.Array,
   cotangent: jax.Array,
   strides: tuple[int, int],
 ) -> jax.Array:
   if strides != (1, 1):
-    run = functools.partial(plain, weights=weights, strides=strides)
+    run = functools.partial(
+      plain_convolution.convolve, weights=weights, strides=strides
+    )
     return jax.vjp(run, images)[1](cotangent)[0]
   turned = weights[::-1, ::-1].swapaxes(2, 3)
-  return _dense(cotangent, turned, [pair[::-1] for pair in _same(weights)])
+  return _dense(
+    cotangent,
+    turned,
+    [pair[::-1] for pair in plain_convolution.same(images, weights, strides)],
+  )
 
 
-def weights_gradient(
+def _weights_gradient(
   images: jax.Array,
   weights: jax.Array,
   cotangent: jax.Array,
@@ -154,23 +142,11 @@ def weights_gradient(
   starts = range(size, images.shape[0], size)
 
   def gradient(images: jax.Array, cotangent: jax.Array) -> jax.Array:
-    run = functools.partial(plain, images, strides=strides)
+    run = functools.partial(plain_convolution.convolve, images, strides=strides)
     return jax.vjp(run, weights)[1](cotangent)[0]
 
   parts = zip(*(jnp.split(x, list(starts)) for x in (images, cotangent)))
   return sum(gradient(*part) for part in parts)
-
-
-def plain_transpose(
-  images: jax.Array,
-  weights: jax.Array,
-  cotangent: jax.Array,
-  strides: tuple[int, int],
-  groups: int,
-  run: Callable[..., jax.Array] = plain,
-) -> tuple[jax.Array, jax.Array]:
-  run = functools.partial(run, strides=strides, groups=groups)
-  return jax.vjp(run, images, weights)[1](cotangent)
 
 
 def materialize(images: jax.Array) -> jax.Array:
@@ -178,7 +154,8 @@ def materialize(images: jax.Array) -> jax.Array:
 
   XLA's CPU backend repeats the whole chain of elementwise operations that made
   the images, strided, where the weights' gradient rearranges them (a third of
-  ResNet-20's step), and drops `lax.optimization_barrier` before it fuses. It
-  doesn't fuse through a matrix product.
+  ResNet-20's step; 2 to 10 % of it where oneDNN convolves), and drops
+  `lax.optimization_barrier` before it fuses. It doesn't fuse through a matrix
+  product.
   """
   return images @ jnp.eye(images.shape[-1], dtype=images.dtype)

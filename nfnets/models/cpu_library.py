@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nfnets.models import cpu_convolution, onednn
+from nfnets.models import cpu_convolution, onednn, plain_convolution
 
 MIN_PRODUCT = 64  # channels of a group; why is in `_weights_gradient`
 
@@ -30,7 +30,7 @@ def convolve(
     strides: of height and width.
     groups: that C and O are split into.
   """
-  padding = _same(images, weights, strides)
+  padding = plain_convolution.same(images, weights, strides)
   return _convolve(images, weights, strides, padding, groups, False)
 
 
@@ -64,7 +64,9 @@ def _images_gradient(
   height, width, inputs, _ = weights.shape
   turned = weights[::-1, ::-1].reshape(height, width, inputs, groups, -1)
   turned = turned.swapaxes(2, 3).reshape(height, width, groups * inputs, -1)
-  padding = tuple(pair[::-1] for pair in _same(images, weights, strides))
+  padding = tuple(
+    pair[::-1] for pair in plain_convolution.same(images, weights, strides)
+  )
   return _convolve(cotangent, turned, (1, 1), padding, groups, True)
 
 
@@ -82,11 +84,14 @@ def _weights_gradient(
   """
   height, width, inputs, outputs = weights.shape
   is_narrow = cpu_convolution.is_narrow(images, weights)
-  if inputs < MIN_PRODUCT or (is_narrow and height * width > 1):
+  is_empty = 0 in (*images.shape, *cotangent.shape)  # whose sums it leaves open
+  if is_empty or inputs < MIN_PRODUCT or (is_narrow and height * width > 1):
     return cpu_convolution.transpose(
       images, weights, cotangent, strides, groups
     )[1]
-  padded = jnp.pad(images, ((0, 0), *_same(images, weights, strides), (0, 0)))
+  padded = jnp.pad(
+    images, ((0, 0), *plain_convolution.same(images, weights, strides), (0, 0))
+  )
   rows, columns = (
     (side - 1) * stride + 1
     for side, stride in zip(cotangent.shape[1:3], strides)
@@ -107,24 +112,13 @@ def _weights_gradient(
   return products.reshape(weights.shape)
 
 
-def _same(
-  images: jax.Array, weights: jax.Array, strides: tuple[int, int]
-) -> onednn.Padding:
-  """What 'SAME' pads before and after height and width."""
-  pads = []
-  for side, kernel, stride in zip(images.shape[1:3], weights.shape, strides):
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    pads.append((total // 2, total - total // 2))
-  return tuple(pads)
-
-
 # What follows has XLA's derivative: the derivative of a gradient.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _convolve(
   images: jax.Array,
   weights: jax.Array,
   strides: tuple[int, int],
-  padding: onednn.Padding,
+  padding: plain_convolution.Padding,
   groups: int,
   is_turned: bool,
 ) -> jax.Array:
@@ -139,7 +133,7 @@ def _convolve_forward(
 
 def _convolve_backward(
   strides: tuple[int, int],
-  padding: onednn.Padding,
+  padding: plain_convolution.Padding,
   groups: int,
   is_turned: bool,
   residuals: tuple[jax.Array, jax.Array],

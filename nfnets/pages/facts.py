@@ -26,7 +26,7 @@ def cost(module: Any, records: Sequence[Record]) -> str:
       'steps by the clock.'
     )
   elif own:
-    told.append(f'{_count(records, "measurement")}.')
+    told.append(f'{_count(own, "measurement")}.')
   if len(own) < len(records):
     rows = ', '.join(
       f'{r["row"]} ({r["same_as"]})' for r in records if 'same_as' in r
