@@ -89,6 +89,16 @@ def test_a_portable_program_has_none_of_it_and_the_setting_ends():
 
 
 @needs_library
+def test_programs_that_are_to_be_kept_go_without_it(tmp_path):
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+  try:
+    assert not onednn.is_here()
+  finally:
+    jax.config.update('jax_compilation_cache_dir', None)
+  assert onednn.is_here()
+
+
+@needs_library
 def test_the_environment_can_refuse_it():
   code = 'from nfnets.models import onednn; print(onednn.is_here())'
   done = subprocess.run(

@@ -117,6 +117,7 @@ def test_a_run_keeps_its_programs_traces_steps_and_says_its_speed(tmp_path):
   done = run(
     '--config=configs/quickstart.py',
     f'--workdir={tmp_path / "run"}',
+    f'--compilation_cache={tmp_path / "cache"}',
     '--profile_steps=2:4',
     '--config.num_steps=6',
     '--config.schedule.warmup_steps=1',
@@ -124,7 +125,7 @@ def test_a_run_keeps_its_programs_traces_steps_and_says_its_speed(tmp_path):
     '--config.eval_every=6',
   )
   assert done.returncode == 0, done.stderr
-  kept = list((tmp_path / 'run' / 'compilation_cache').glob('*-cache'))
+  kept = list((tmp_path / 'cache').glob('*-cache'))
   assert len(kept) >= 2  # the first state's and the step's, at least
   traces = (tmp_path / 'run' / 'tensorboard').glob('plugins/profile/*/*.pb')
   assert [p.stat().st_size > 10**4 for p in traces] == [True]

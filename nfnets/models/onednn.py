@@ -29,8 +29,17 @@ _portable = contextvars.ContextVar('portable', default=False)
 
 
 def is_here() -> bool:
-  """Whether this jaxlib holds it; `NFNETS_ONEDNN=off` denies it."""
-  return _is_known() and not _portable.get()
+  """Whether programs may call it: this jaxlib holds it, and keeps none of them.
+
+  XLA cannot write such a program to JAX's persistent compilation cache
+  (`jax_compilation_cache_dir`), so there is none where that is set, nor where
+  `NFNETS_ONEDNN=off`.
+  """
+  return (
+    _is_known()
+    and not _portable.get()
+    and not jax.config.jax_compilation_cache_dir
+  )
 
 
 @contextlib.contextmanager
