@@ -23,6 +23,14 @@ KEPT = (
   'train/step_seconds',
   'agc/clipped_fraction',
 )
+# Keys that came after the first records: with these values they change nothing.
+LATER = {
+  'learning_rate_factor': 1.0,
+  'steps_per_dispatch': 1,
+  'weights': '',
+  'model': {'scan': False},
+  'optimizer': {'frozen': [], 'learning_rate_scales': []},
+}
 PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
 
@@ -155,7 +163,8 @@ def as_row(
   name = name_of(record['row'], record['seed'], record.get('scale', FULL))
   others = _as_json(config)
   points = record['curve']
-  if others['optimizer'] != record['config']['optimizer']:
+  clipping = [c['optimizer']['clipping'] for c in (others, record['config'])]
+  if clipping[0] != clipping[1]:
     points = [
       {key: value for key, value in point.items() if key[:4] != 'agc/'}
       for point in points
@@ -177,8 +186,10 @@ def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config less what its run doesn't read."""
-  optimizer = dict(config['optimizer'])
+  """The config, with keys that came later, less what its run doesn't read."""
+  config = {**LATER, **config}
+  config['model'] = {**LATER['model'], **config['model']}
+  optimizer = {**LATER['optimizer'], **config['optimizer']}
   if optimizer['clip'] == 'none':
     optimizer = {k: v for k, v in optimizer.items() if k != 'clipping'}
   return {**config, 'optimizer': optimizer}

@@ -169,3 +169,17 @@ def test_a_batch_normalized_run_depends_on_the_devices(sweeping, tmp_path):
   only = ('--experiment=learning_rate', '--scale=cpu', '--only=batch_b128_x1')
   _, called = sweeping({}, *only)
   assert called == ['batch_b128_x1@cpu_seed0']
+
+
+def test_a_record_from_before_a_key_is_equal_where_the_key_changes_nothing(
+  sweeping, tmp_path
+):
+  trained(tmp_path, 'nf')
+  (path,) = tmp_path.glob('*/runs/*.json')
+  record = json.loads(path.read_text())
+  assert record['config'].pop('steps_per_dispatch') == 1
+  assert record['config']['optimizer'].pop('frozen') == []
+  path.write_text(json.dumps(record))
+  only = ('--experiment=where_to_clip', '--scale=cpu', '--only=nothing')
+  _, called = sweeping({}, *only)
+  assert not called
