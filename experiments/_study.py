@@ -80,6 +80,15 @@ def rows_of(
   return list(scales[scale].get('rows', runs))
 
 
+def runs_of(
+  records: Sequence[Record],
+  runs: Iterable[str],
+  scales: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+  """The rows that the records' scale has; they are of one."""
+  return rows_of(records[0].get('scale', FULL), runs, scales)
+
+
 def by_scale(
   records: Iterable[Record], scales: Iterable[str]
 ) -> dict[str, list[Record]]:

@@ -94,7 +94,9 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
     for name, made in (('heat_map', heat), ('parallel', lines)):
       caption = f'{TITLE} ({name}): {note}'
       parts.append(_plots.save(made, folder, name + suffix, caption))
-    return '\n\n'.join([*parts, _plots.table(found, RUNS, LABELS)])
+    return '\n\n'.join(
+      [*parts, _plots.table(found, _study.runs_of(found, RUNS, SCALES), LABELS)]
+    )
 
   return _plots.sections(records, SCALES, section)
 

@@ -63,7 +63,8 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
     _plots.legend(made, ax)
     caption = f'{TITLE}: {note}'
     picture = _plots.save(made, folder, f'batch_size{suffix}', caption)
-    return f'{_plots.table(found, RUNS, LABELS)}\n{picture}'
+    runs = _study.runs_of(found, RUNS, SCALES)
+    return f'{_plots.table(found, runs, LABELS)}\n{picture}'
 
   return _plots.sections(records, SCALES, section)
 

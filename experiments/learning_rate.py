@@ -94,9 +94,10 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
       for size in sizes
       for network in NETWORKS
     ]
+    runs = _study.runs_of(found, RUNS, SCALES)
     return (
       'Largest stable learning rate:\n\n' + '\n'.join(lines) + '\n\n'
-      f'{_plots.table(found, RUNS, LABELS)}\n{picture}'
+      f'{_plots.table(found, runs, LABELS)}\n{picture}'
     )
 
   return _plots.sections(records, SCALES, section)

@@ -123,6 +123,13 @@ def test_every_report_shows_each_row_and_what_diverged(name, tmp_path):
   assert part.count('| `') == 1 and module.verdict([])[0] == 'not run'
 
 
+def test_rows_of_other_scales_are_not_missed(tmp_path):
+  agc_sweep = importlib.import_module('experiments.agc_sweep')
+  text = agc_sweep.report(synthetic(agc_sweep)[:1], tmp_path)
+  missed = text[text.index('Not run yet') :]
+  assert 'nf_b128_l0.01' in missed and 'nf_b256' not in missed
+
+
 def test_a_diverged_run_is_never_averaged_away():
   rows = _study.gather(
     [
