@@ -136,6 +136,8 @@ def claims(points: Mapping[tuple[int, float], _study.Row]) -> dict[str, bool]:
   best = best_lambdas(points)
   rank = _study.rank_correlation(list(best), list(best.values()))
   wanted = ', '.join(f'{value:g} at {size}' for size, value in best.items())
+  if set(best.values()) == {max(LAMBDAS)}:
+    wanted += ': the largest tried, so that a trend beyond it would not show'
   return {
     f'batch size correlates negatively ({batch:+.2f})': batch < -clear,
     f'lambda correlates positively ({lambda_:+.2f})': lambda_ > clear,
