@@ -8,8 +8,8 @@ from jax import lax
 
 from nfnets.models import plain_convolution
 
-# On the CPU; why is in the docstrings of convolve, materialize, _dense and
-# _weights_gradient. In channels:
+# Why is in the docstrings of convolve, _dense and _weights_gradient.
+# In channels:
 MIN_GROUP_WIDTH = 32
 MAX_NARROW = 64
 MAX_THREADED = 16
