@@ -2,7 +2,7 @@
 
 A checkpoint holds whole arrays, no layout: any number of devices and processes
 reads it. Each of several processes writes its share of every array, and one of
-them declares the whole complete.
+them declares the whole complete. Of stacked states process 0 writes all.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nfnets import parallel, watch
+from nfnets import parallel, stacks, watch
 
 Tree = Any
 
@@ -49,7 +49,8 @@ class Checkpoints:
 
     Args:
       step: the state's.
-      state: replicated; all processes call with equal ones.
+      state: replicated; all processes call with equal ones. Stacks of equal
+        blocks are taken apart.
 
     Raises:
       OSError: this or the last checkpoint could not be written.
@@ -59,7 +60,11 @@ class Checkpoints:
         self._manager.delete(self._damaged.pop())
       if step in self._manager.all_steps():
         return
-      if jax.process_count() > 1:
+      if stacks.any_in(state):
+        # Host arrays, which process 0 writes alone: slices would take as much
+        # memory of the device again.
+        whole = stacks.unstack(parallel.to_host(state))
+      elif jax.process_count() > 1:
         whole = parallel.across_processes(state)
       else:
         whole = parallel.to_host(state)

@@ -269,8 +269,7 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
   key = jax.eval_shape(lambda: jax.random.key(0))
   init = functools.partial(step.init_state, config, network, optimizer)
   size = config.data.train_image_size
-  fresh = 2 if config.augment.pairs == 'fresh' else 1
-  count = config.batch_size * fresh
+  count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
   batch = {
     'images': jax.ShapeDtypeStruct((count, size, size, 3), np.uint8),
     'labels': jax.ShapeDtypeStruct((count,), np.int32),
@@ -278,7 +277,8 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
   train_step = step.make_train_step(
     config, network, optimizer, recipe.schedule_of(config)
   )
-  return train_step, (jax.eval_shape(init, key), batch, key)
+  state = recipe.looped(config, jax.eval_shape(init, key))
+  return train_step, (state, batch, key)
 
 
 def _mapped(train_step: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -10,9 +10,9 @@ import haiku as hk
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import models, optim
+from nfnets import models, optim, stacks
 from nfnets.data import mixing, on_device, pipeline, sources
-from nfnets.optim import audit
+from nfnets.optim import audit, groups
 
 
 def check(config: ConfigDict, device_count: int, process_count: int) -> None:
@@ -210,6 +210,22 @@ def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
     frozen=spec.frozen,
     learning_rate_scales=spec.learning_rate_scales,
   )
+
+
+def looped(config: ConfigDict, state: Any) -> Any:
+  """A `TrainState` as its train step takes it; `stacks.unstack` goes back.
+
+  Where `config.model.scan` runs equal blocks as one loop, their parameters,
+  momentum and averages are stacked once, and all that follows the gradient is
+  compiled once for a whole stack. On unstacked ones the step computes the same.
+
+  Args:
+    config: a recipe.
+    state: with the network's own paths; arrays or shapes.
+  """
+  if not config.model.scan:
+    return state
+  return stacks.stack(state, groups.equal_blocks(state.params))
 
 
 def audit_of(config: ConfigDict, params: Any) -> str:

@@ -93,6 +93,8 @@ def _set_up(
   shapes = jax.eval_shape(
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
   )
+  # Who would treat blocks of one loop unlike is refused here.
+  jax.eval_shape(optimizer.init, recipe.looped(config, shapes).params)
   train_source, eval_source = recipe.sources_of(config)
   folder = results.RunFolder(workdir)
   folder.check_writable()
@@ -142,7 +144,7 @@ def initial_state(
       f'divide the {int(state.step)} steps already done: go on as before'
     )
   # Copies: the step donates every leaf, and two leaves may share a buffer.
-  state = jax.tree.map(np.array, state)
+  state = recipe.looped(run.config, jax.tree.map(np.array, state))
   return parallel.replicate(state), int(state.step)
 
 

@@ -54,7 +54,7 @@ def train(
     state, done = running.initial_state(run, checkpoints)
     evaluation = running.evaluation_at(run, done)
     console, sinks = instruments.open_loggers(run, done, stack)
-    console.print(recipe.audit_of(config, state.params))
+    console.print(recipe.audit_of(config, run.shapes.params))
     train_step, key = running.train_step_of(run)
     eval_step = running.eval_step_of(run)
     meter = instruments.open_meter(run, state, done)

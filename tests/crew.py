@@ -53,7 +53,7 @@ def finish(processes):
 
 
 def config(**values):
-  """AGC, SAM and an average, on batches that reach across epochs' parts."""
+  """AGC, SAM, an average and a stack, on batches across epochs' parts."""
   import tiny
 
   return tiny.config(
@@ -66,6 +66,8 @@ def config(**values):
       'optimizer__clip': 'agc',
       'sam__rho': 0.05,
       'ema__mode': 'warmup',
+      'model__depths': (3, 1, 1),
+      'model__scan': True,
       **values,
     }
   )
@@ -75,6 +77,7 @@ def script_config():
   """For 3 or 4 devices."""
   return config(
     sam__rho=0.0,
+    model__scan=False,
     batch_size=24,
     num_steps=10,
     eval_every=10,
@@ -86,6 +89,7 @@ def twin():
   """The batch-normalized network, with statistics of each device's own."""
   return config(
     normalizer='batch',
+    model__scan=False,
     sam__rho=0.0,
     optimizer__clip='none',
     num_steps=2,

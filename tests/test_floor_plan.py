@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
-  -1.0: 'loops models.onednn models.plain_convolution',
+  -1.0: 'loops stacks models.onednn models.plain_convolution',
   -0.8: 'models.cpu_convolution',
   -0.5: 'models.cpu_library',
   0.0: """variants chips host_memory parallel places losses results curves

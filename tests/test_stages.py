@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnets import models
+from nfnets import models, stacks
 from nfnets.bench import programs
 from nfnets.models import stages
+from nfnets.optim import groups
 
 # PAPER_FACTS 1.1, of F0 and of ResNet-50.
 F0 = [1, 1.0198, 1.0198, 1.0392, 1.0198, 1.0392, 1.0583, 1.0770, 1.0954]
@@ -167,10 +168,12 @@ def test_blocks_with_state_are_not_looped_over():
   params, state = jax.eval_shape(
     lambda key: network.init(key, IMAGES, True), jax.random.key(0)
   )
-  with pytest.raises(ValueError, match='scan=True .* take scan=False'):
-    jax.eval_shape(
-      lambda p, s: network.apply(p, s, None, IMAGES, True), params, state
-    )
+  whole = stacks.stack((params, state), groups.equal_blocks(params))
+  for params, state in ((params, state), whole):
+    with pytest.raises(ValueError, match='scan=True .* take scan=False'):
+      jax.eval_shape(
+        lambda p, s: network.apply(p, s, None, IMAGES, True), params, state
+      )
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ def train_step(
   init = jax.jit(lambda k: step.init_state(config, network, optimizer, k))
   # Copies: the step donates every leaf, and two leaves may share a buffer.
   state = jax.tree.map(np.array, parallel.to_host(init(jax.random.key(0))))
+  state = recipe.looped(config, state)
   mapped = step.make_train_step(
     config, network, optimizer, recipe.schedule_of(config)
   )

@@ -115,7 +115,7 @@ def _training(config: ConfigDict) -> Program:
   state = state._replace(
     params=params, ema_params=jax.tree.map(np.copy, params)
   )
-  state = parallel.replicate(state, devices)
+  state = parallel.replicate(recipe.looped(config, state), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   size, random = config.data.train_image_size, np.random.RandomState(0)
   batch = {

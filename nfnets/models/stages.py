@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from nfnets import stacks
 from nfnets.models import convolution, layers
 
 Blocks = list[list[hk.Module]]
@@ -117,16 +118,15 @@ def run(
   outputs = []
   index = 0
   for stage_blocks, rows in zip(blocks, numbers, strict=True):
-    # Equal blocks begin at the second; one alone is no loop.
-    loops = scan and len(stage_blocks) > 2 and not hk.running_init()
-    unrolled = 1 if loops else len(stage_blocks)
+    loops = scan and not hk.running_init()
+    equal = stacks.equal(stage_blocks) if loops else []
+    unrolled = len(stage_blocks) - len(equal)
     for block, row in zip(stage_blocks[:unrolled], rows):
       x = _call(block, row, x, fold_in(key, index), is_training, remat)
       index += 1
-    if loops:
-      equal = stage_blocks[1:], rows[1:]
-      x = _scan(*equal, x, key, index, is_training, remat)
-      index += len(stage_blocks) - 1
+    if equal:
+      x = _scan(equal, rows[unrolled:], x, key, index, is_training, remat)
+      index += len(equal)
     outputs.append(x)
   return x, outputs
 
@@ -205,17 +205,19 @@ def _scan(
 ) -> jax.Array:
   """Runs equal blocks, the first of them the network's `first`, as one loop.
 
-  The first block runs in every turn, and whatever parameter it gets is
-  replaced by the turn's own: paths outside stay what they are.
+  The first block runs in every turn, and whatever parameter it gets is the
+  turn's own. Parameters come stacked (`stacks.stack`) or are stacked here.
   """
-  if any(_own(block, hk.get_current_state()) for block in blocks):
+  names = [block.module_name for block in blocks]
+  state = hk.get_current_state()
+  if any(_own(name, state) for name in (*names, stacks.name(names))):
     raise ValueError(
       'scan=True loops over blocks without state: batch normalization keeps '
       'one, take scan=False'
     )
   template = blocks[0]
-  own = [_own(block, hk.get_params()) for block in blocks]
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+  params = stacks.stack(hk.get_params(), [names])
+  stacked = _own(stacks.name(names), params)
   # A number that all blocks share stays a constant: a rate of 0 draws nothing.
   constants, varying = {}, {}
   for name, value in rows[0].items():
@@ -234,7 +236,10 @@ def _scan(
       path = context.module_name.removeprefix(template.module_name)
       return next_getter(params[path][context.name])
 
-    with hk.custom_getter(getter):
+    def creator(next_creator, shape, dtype, init, context):  # noqa: ANN001, ANN202
+      return hk.experimental.DO_NOT_STORE  # the getter has it
+
+    with hk.custom_creator(creator), hk.custom_getter(getter):
       return template(x, is_training, fold_in(key, index), **constants, **row)
 
   step = jax.checkpoint(call) if remat else call
@@ -243,9 +248,8 @@ def _scan(
   return x
 
 
-def _own(block: hk.Module, tree: hk.Params) -> dict[str, dict[str, jax.Array]]:
+def _own(name: str, tree: hk.Params) -> dict[str, dict[str, jax.Array]]:
   """A block's parameters or state, by their paths within it."""
-  name = block.module_name
   return {
     path.removeprefix(name): dict(leaves)
     for path, leaves in tree.items()

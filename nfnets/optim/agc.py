@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nfnets import stacks
+
 # One pattern, searched in `module/name`, to the axes that make up a unit.
 Axes = Mapping[str, Sequence[int]]
 
@@ -124,11 +126,15 @@ def unit_axes(
 
   By name if a pattern of `axes` matches. Else by rank, as published: vectors,
   scalars and whatever squeezes to them are one unit; `[I, O]` and `[_, I, O]`
-  have units over the first axis; `[H, W, I, O]` over the first three.
+  have units over the first axis; `[H, W, I, O]` over the first three. Of a
+  stack of equal blocks, `[blocks, ...]`, each block has units of its own.
 
   Raises:
     ValueError: for other ranks, and for axes that the parameter doesn't have.
   """
+  if stacks.is_stack(name):
+    inner = stacks.of_all(name, lambda each: unit_axes(shape[1:], each, axes))
+    return tuple(axis + 1 if axis >= 0 else axis for axis in inner)
   rank = len(shape)
   for pattern, given in (axes or {}).items():
     if re.search(pattern, name):
@@ -165,7 +171,9 @@ def path_name(path: tuple[object, ...]) -> str:
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:
   """Whether one of the patterns is found in the path."""
-  return any(re.search(pattern, name) for pattern in patterns)
+  return stacks.of_all(
+    name, lambda each: any(re.search(pattern, each) for pattern in patterns)
+  )
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -180,7 +188,7 @@ def _as_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
 
 def _check_matched(patterns: Iterable[str], params: optax.Params) -> None:
   leaves, _ = jax.tree.flatten_with_path(params)
-  names = [path_name(path) for path, _ in leaves]
+  names = [m for path, _ in leaves for m in stacks.members(path_name(path))]
   for pattern in patterns:
     if not any(re.search(pattern, name) for name in names):
       raise ValueError(f'the pattern {pattern!r} matches no parameter')

@@ -3,6 +3,7 @@
 Clipping, then weight decay, then momentum, then the learning rate.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nfnets import stacks
 from nfnets.optim import agc, groups
 from nfnets.optim.groups import labels
 
@@ -159,13 +161,20 @@ def clipper(
 def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
   """Holds the norm of each tensor's gradient at or below `max_norm`."""
 
-  @jax.jit
-  def clip_leaf(grad: jax.Array) -> jax.Array:
-    norm = jnp.linalg.norm(grad.astype(jnp.float32).ravel())
+  @functools.partial(jax.jit, static_argnums=1)
+  def clip(grad: jax.Array, first: int) -> jax.Array:
+    axes = tuple(range(first, grad.ndim))
+    square = jnp.square(grad.astype(jnp.float32))
+    norm = jnp.sqrt(jnp.sum(square, axes, keepdims=True))
     clipped = grad * (max_norm / jnp.where(norm == 0, 1.0, norm))
     return jnp.where(norm <= max_norm, grad, clipped.astype(grad.dtype))
 
-  return optax.stateless(lambda updates, _: jax.tree.map(clip_leaf, updates))
+  def clip_leaf(path: tuple[object, ...], grad: jax.Array) -> jax.Array:
+    return clip(grad, int(stacks.is_stack(groups.path_name(path))))
+
+  return optax.stateless(
+    lambda updates, _: jax.tree.map_with_path(clip_leaf, updates)
+  )
 
 
 def is_decayed(

@@ -1,16 +1,34 @@
-"""Every parameter's label and place, and selecting parameters by either."""
+"""Every parameter's label and place, and selecting parameters by either.
 
+Parameters of equal blocks may come stacked (nfnets/stacks.py); each stack gets
+what all its blocks get.
+"""
+
+import functools
 import re
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
+
+from nfnets import stacks
 
 LABELS = ('gain_or_bias', 'head', 'weight')
 
 Tree = TypeVar('Tree')
 
 
+def _by_member(function: Callable[..., Tree]) -> Callable[..., Tree]:
+  @functools.wraps(function)
+  def decide(params: Tree, *args: Any, **kwargs: Any) -> Tree:
+    return stacks.by_member(
+      lambda shapes: function(shapes, *args, **kwargs), params
+    )
+
+  return decide
+
+
+@_by_member
 def labels(params: Tree) -> Tree:
   """Each parameter's label, in the structure of `params`.
 
@@ -28,6 +46,7 @@ def labels(params: Tree) -> Tree:
   )
 
 
+@_by_member
 def stages(params: Tree) -> Tree:
   """Each parameter's place in the network: stem, stage_1, ..., final, other.
 
@@ -50,6 +69,7 @@ def stages(params: Tree) -> Tree:
   return jax.tree.map_with_path(place, params)
 
 
+@_by_member
 def select(params: Tree, wanted: Iterable[str]) -> Tree:
   """True for every parameter that one of the entries names.
 
@@ -86,6 +106,7 @@ def select(params: Tree, wanted: Iterable[str]) -> Tree:
   )
 
 
+@_by_member
 def factors(
   params: Tree, scales: Iterable[tuple[str, float]], frozen: Iterable[str] = ()
 ) -> Tree:
@@ -115,6 +136,23 @@ def factors(
   return jax.tree.map(
     lambda factor, hit: 0.0 if hit else factor, found, select(params, frozen)
   )
+
+
+def equal_blocks(params: Tree) -> list[list[str]]:
+  """The paths of the blocks that `config.model.scan` runs as one loop.
+
+  Args:
+    params: a network's of ours, or their shapes.
+
+  Returns:
+    One list for each stage that has such blocks.
+  """
+  root = next(iter(params)).partition('/')[0]
+  of_stage: dict[int, list[str]] = {}
+  for block, stage in _stage_of_each_block(params).items():
+    of_stage.setdefault(stage, []).append(f'{root}/~/{block}')
+  equal = [stacks.equal(blocks) for blocks in of_stage.values()]
+  return [blocks for blocks in equal if blocks]
 
 
 def freeze(params: Tree, frozen: Iterable[str]) -> Tree:

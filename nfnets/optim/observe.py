@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from nfnets import stacks
 from nfnets.optim import agc, groups
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -28,7 +29,7 @@ def observe(
   that clipping applies to, quantiles of all units.
 
   Args:
-    params: parameters, as before the step.
+    params: parameters, as before the step; equal blocks may be stacked.
     grads: their gradients.
     clipping: lambda.
     eps: floor of ||W||.
@@ -44,18 +45,28 @@ def observe(
       module's path.
     A share of nothing (all of a label unclipped, say) is left out.
   """
-  leaves, _ = jax.tree.flatten_with_path(params)
+
+  def ratios_of(
+    path: tuple[object, ...], param: jax.Array, grad: jax.Array
+  ) -> jax.Array:
+    name = groups.path_name(path)
+    found = _ratios(param, grad, eps, agc.unit_axes(param.shape, name, axes))
+    blocks = param.shape[:1] if stacks.is_stack(name) else ()
+    return found.reshape(*blocks, -1)
+
+  # Stacks are taken apart when only a number for each unit is left.
+  ratios = jax.tree.map_with_path(ratios_of, params, grads)
+  hits = jax.tree.map(lambda r: jnp.sum(r > clipping, axis=-1), ratios)
+  leaves, _ = jax.tree.flatten_with_path(stacks.unstack(ratios))
   names = [groups.path_name(path) for path, _ in leaves]
-  all_ratios = [
-    _ratios(param, grad, eps, agc.unit_axes(param.shape, name, axes))
-    for name, (_, param), grad in zip(names, leaves, jax.tree.leaves(grads))
-  ]
-  free = jax.tree.leaves(groups.select(params, unclipped))
-  labels = jax.tree.leaves(groups.labels(params))
-  stages = jax.tree.leaves(groups.stages(params))
+  all_ratios = [leaf for _, leaf in leaves]
+  shapes = stacks.unstack(stacks.shapes(params))
+  free = jax.tree.leaves(groups.select(shapes, unclipped))
+  labels = jax.tree.leaves(groups.labels(shapes))
+  stages = jax.tree.leaves(groups.stages(shapes))
   hits = [
-    None if is_free else jnp.sum(ratios > clipping)
-    for ratios, is_free in zip(all_ratios, free)
+    None if is_free else hit
+    for hit, is_free in zip(jax.tree.leaves(stacks.unstack(hits)), free)
   ]
 
   values = _fraction('agc', hits, all_ratios)
@@ -95,7 +106,7 @@ def _ratios(
   param: jax.Array, grad: jax.Array, eps: float, axes: Sequence[int]
 ) -> jax.Array:
   size = jnp.maximum(agc.unitwise_norm(param, axes), eps)
-  return (agc.unitwise_norm(grad, axes) / size).ravel()
+  return agc.unitwise_norm(grad, axes) / size
 
 
 def _fraction(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnets import loops
+from nfnets import loops, stacks
 
 Tree = Any
 # (params, state, key, batch) -> (grads, (metrics, new state)).
@@ -131,18 +131,22 @@ def _mask(
   if perturbed is None:
     return jax.tree.map(lambda _: True, params)
   if callable(perturbed):
-    return perturbed(params)
+    return stacks.by_member(perturbed, params)
   patterns = (perturbed,) if isinstance(perturbed, str) else tuple(perturbed)
-  names = jax.tree.map_with_path(
-    lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'),
-    params,
-  )
-  for pattern in patterns:
-    if not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
-      raise ValueError(f'perturbed={pattern!r} matches no parameter')
-  return jax.tree.map(
-    lambda name: any(re.search(pattern, name) for pattern in patterns), names
-  )
+
+  def matching(params: Tree) -> Tree:
+    names = jax.tree.map_with_path(
+      lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'),
+      params,
+    )
+    for pattern in patterns:
+      if not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
+        raise ValueError(f'perturbed={pattern!r} matches no parameter')
+    return jax.tree.map(
+      lambda name: any(re.search(pattern, name) for pattern in patterns), names
+    )
+
+  return stacks.by_member(matching, params)
 
 
 def _subset(batch: Tree, fraction: float, multiple_of: int) -> Tree:

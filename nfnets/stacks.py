@@ -1,0 +1,210 @@
+"""Equal blocks as one: their parameters stacked, under a path of their own.
+
+What `NFNet/~/nf_block_2/~/conv0` to `NFNet/~/nf_block_4/~/conv0` hold, the
+stack `NFNet/~/nf_block_2:4/~/conv0` holds as `[3, ...]`. Only a training step
+knows stacks; whatever leaves it is unstacked.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = Any
+Value = TypeVar('Value')
+
+_STACK = re.compile(r'(?P<base>.*?_)(?P<first>\d+):(?P<last>\d+)(?P<rest>/.*)?')
+
+
+def equal(stage: Sequence[Value]) -> list[Value]:
+  """The blocks of a stage that one loop runs: those behind the first.
+
+  The first changes the width or the stride; one alone is no loop.
+  """
+  return list(stage[1:]) if len(stage) > 2 else []
+
+
+def name(blocks: Sequence[str]) -> str:
+  """The path of a stack of these blocks.
+
+  Args:
+    blocks: modules' paths, which Haiku numbered one after the other.
+  """
+  base, _, first = blocks[0].rpartition('_')
+  if list(blocks) != [f'{base}_{int(first) + i}' for i in range(len(blocks))]:
+    raise ValueError(f'no blocks numbered one by one: {", ".join(blocks)}')
+  return f'{blocks[0]}:{int(first) + len(blocks) - 1}'
+
+
+def is_stack(path: str) -> bool:
+  """Whether the path of a module, block or parameter is a stack's."""
+  return _STACK.fullmatch(path) is not None
+
+
+def members(path: str) -> list[str]:
+  """The paths that a stack's path stands for; another's, alone."""
+  found = _STACK.fullmatch(path)
+  if found is None:
+    return [path]
+  numbers = range(int(found['first']), int(found['last']) + 1)
+  return [f'{found["base"]}{i}{found["rest"] or ""}' for i in numbers]
+
+
+def any_in(tree: Tree) -> bool:
+  """Whether a Haiku tree within `tree` holds a stack."""
+  paths, _ = jax.tree.flatten_with_path(tree)
+  keys = (getattr(key, 'key', None) for path, _ in paths for key in path)
+  return any(isinstance(key, str) and is_stack(key) for key in keys)
+
+
+def of_all(path: str, value: Callable[[str], Value]) -> Value:
+  """What `value` says of every path that this one stands for.
+
+  Raises:
+    ValueError: it doesn't say the same of all.
+  """
+  return _common([value(member) for member in members(path)], path)
+
+
+def stacked_in(params: Tree) -> list[list[str]]:
+  """The blocks of each stack in a Haiku tree."""
+  found = {
+    match['base'] + match['first'] + ':' + match['last']
+    for match in map(_STACK.fullmatch, params)
+    if match
+  }
+  return [members(path) for path in sorted(found)]
+
+
+def stack(
+  tree: Tree,
+  blocks: Sequence[Sequence[str]],
+  join: Callable[[list[Any], str], Any] | None = None,
+) -> Tree:
+  """Stacks the blocks' leaves in every Haiku tree within `tree`.
+
+  Args:
+    tree: parameters, or what holds trees of their paths, as an optimizer's
+      state does; arrays, NumPy's or shapes, `[...]`.
+    blocks: for each stack the paths of its modules.
+    join: makes one leaf of the members' (which, and the stack's path).
+
+  Returns:
+    The same tree with leaves `[blocks, ...]` at the stacks' paths.
+  """
+  join = join or (lambda leaves, path: _joined(leaves))
+
+  def of_haiku(modules: dict) -> dict:
+    modules = dict(modules)
+    for chosen in blocks:
+      for path in [p for p in modules if _within(p, chosen[0])]:
+        rest = path.removeprefix(chosen[0])
+        bundles = [modules.pop(block + rest) for block in chosen]
+        whole = name(chosen) + rest
+        modules[whole] = {
+          key: _over_members(
+            [bundle[key] for bundle in bundles], join, f'{whole}/{key}'
+          )
+          for key in bundles[0]
+        }
+    return modules
+
+  return _over_haiku(of_haiku, tree)
+
+
+def unstack(
+  tree: Tree, split: Callable[[Any, int], list[Any]] | None = None
+) -> Tree:
+  """The inverse of `stack`: every leaf at its block's own path.
+
+  Args:
+    tree: what `stack` gave, or another: what isn't stacked stays.
+    split: makes the members' leaves of one and their number.
+  """
+  split = split or _split
+
+  def of_haiku(modules: dict) -> dict:
+    result = {}
+    for path, bundle in modules.items():
+      own = members(path)
+      if own == [path]:
+        result[path] = bundle
+        continue
+      leaves, structure = jax.tree.flatten(dict(bundle))
+      parts = zip(*[split(leaf, len(own)) for leaf in leaves], strict=True)
+      parts = list(parts) if leaves else [()] * len(own)
+      for member, part in zip(own, parts, strict=True):
+        result[member] = jax.tree.unflatten(structure, part)
+    return result
+
+  return _over_haiku(of_haiku, tree)
+
+
+def by_member(function: Callable[[Tree], Tree], params: Tree) -> Tree:
+  """What a function of the blocks' own paths says, in stacked structure.
+
+  Args:
+    function: of the shapes of unstacked parameters, to a tree of equal
+      structure whose leaves are no arrays.
+    params: stacked or not.
+
+  Raises:
+    ValueError: it says different things of the blocks of one stack.
+  """
+  if not isinstance(params, Mapping) or not (found := stacked_in(params)):
+    return function(params)
+  return stack(function(unstack(shapes(params))), found, _common)
+
+
+def shapes(tree: Tree) -> Tree:
+  """What is known of a tree of arrays without their values."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _common(values: list[Value], path: str) -> Value:
+  if any(value != values[0] for value in values):
+    raise ValueError(
+      f'{path}: what is asked for tells these blocks apart, but they run as '
+      'one loop: take config.model.scan=False, or name all of them or none'
+    )
+  return values[0]
+
+
+def _over_haiku(function: Callable[[dict], dict], tree: Tree) -> Tree:
+  def is_haiku(node: object) -> bool:
+    return isinstance(node, Mapping) and any(
+      isinstance(bundle, Mapping) for bundle in node.values()
+    )
+
+  return jax.tree.map(
+    lambda node: function(node) if is_haiku(node) else node,
+    tree,
+    is_leaf=is_haiku,
+  )
+
+
+def _over_members(
+  leaves: list[Any], join: Callable[[list[Any], str], Any], path: str
+) -> Any:
+  # Beside arrays there are optax's placeholders, of no leaves.
+  return jax.tree.map(lambda *parts: join(list(parts), path), *leaves)
+
+
+def _joined(leaves: list[Any]) -> Any:
+  first = leaves[0]
+  if isinstance(first, jax.ShapeDtypeStruct):
+    return jax.ShapeDtypeStruct((len(leaves), *first.shape), first.dtype)
+  return (jnp if isinstance(first, jax.Array) else np).stack(leaves)
+
+
+def _split(leaf: Any, count: int) -> list[Any]:
+  if isinstance(leaf, jax.ShapeDtypeStruct):
+    return [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)] * count
+  return [leaf[i] for i in range(count)]
+
+
+def _within(path: str, module: str) -> bool:
+  return path == module or path.startswith(f'{module}/')
