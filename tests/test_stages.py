@@ -169,10 +169,10 @@ def test_blocks_with_state_are_not_looped_over():
     lambda key: network.init(key, IMAGES, True), jax.random.key(0)
   )
   whole = stacks.stack((params, state), groups.equal_blocks(params))
-  for params, state in ((params, state), whole):
+  for variables in ((params, state), whole):
     with pytest.raises(ValueError, match='scan=True .* take scan=False'):
       jax.eval_shape(
-        lambda p, s: network.apply(p, s, None, IMAGES, True), params, state
+        lambda p, s: network.apply(p, s, None, IMAGES, True), *variables
       )
 
 
