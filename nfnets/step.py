@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnets import loops, losses, parallel
 from nfnets.data import augment
-from nfnets.optim import ema, groups, sam
+from nfnets.optim import agc, ema, groups, sam
 from nfnets.optim import observe as observing
 
 LOSSES = {
@@ -77,7 +77,7 @@ def make_train_step(
         averages, (params, net_state), state.step, **config.ema
       )
     new = TrainState(state.step, params, net_state, opt_state, *averages)
-    grad_norm = optax.tree.norm(grads)
+    grad_norm = agc.global_norm(grads)
     rate = jnp.asarray(learning_rate(state.step))
     # No update is far beyond its rate times its gradients' norms; reading the
     # parameters again to see that they are finite would cost a sixth more.

@@ -156,3 +156,16 @@ def test_works_before_any_optimizer(optimizer):
   oracle, _ = optimizer.update(clipped, optimizer.init(params), params)
   for leaf, expected in zip(jax.tree.leaves(got), jax.tree.leaves(oracle)):
     np.testing.assert_allclose(leaf, expected, rtol=1e-5)
+
+
+def test_the_global_norm_is_that_of_optax_whatever_the_ranks():
+  shapes = (), (5,), (3, 4), (2, 2, 3, 4), (2, 3, 2, 3, 2)
+  tree = {
+    'net': {f'w{i}': noise(i, shape) for i, shape in enumerate(shapes)},
+    'net/~/block_1:2': {'w': noise(9, (2, 3, 3, 4, 5)).astype(jnp.bfloat16)},
+  }
+  want = optax.tree.norm(jax.tree.map(lambda x: x.astype(np.float32), tree))
+  assert float(agc.global_norm(tree)) == pytest.approx(float(want), rel=1e-6)
+  assert agc.global_norm(tree).dtype == jnp.float32
+  tree['net']['w1'][2] = np.nan
+  assert np.isnan(agc.global_norm(tree))
