@@ -10,7 +10,7 @@ import haiku as hk
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import models, optim, stacks
+from nfnets import models, optim, stacks, variants
 from nfnets.data import mixing, on_device, pipeline, sources
 from nfnets.optim import audit, groups
 
@@ -221,11 +221,22 @@ def looped(config: ConfigDict, state: Any) -> Any:
 
   Args:
     config: a recipe.
-    state: with the network's own paths; arrays or shapes.
+    state: arrays or shapes.
+
+  Raises:
+    ValueError: the blocks keep a state, as batch normalization does.
   """
-  if not config.model.scan:
+  if not config.model.scan or stacks.any_in(state.params):
     return state
-  return stacks.stack(state, groups.equal_blocks(state.params))
+  row = variants.find(config.model.name) | config.model.to_dict()
+  blocks = groups.equal_blocks(state.params, row['depths'])
+  whole = stacks.stack(state, blocks)
+  if stacks.any_in(whole.state):
+    raise ValueError(
+      f"config.model.scan=True loops over {config.model.name}'s blocks, which "
+      'keep a state (batch normalization): take config.model.scan=False'
+    )
+  return whole
 
 
 def audit_of(config: ConfigDict, params: Any) -> str:

@@ -27,6 +27,7 @@ from nfnets import (
 )
 from nfnets import evaluate as evaluating
 from nfnets.data import on_device, pipeline, sources
+from nfnets.optim import sam
 
 
 class Options(NamedTuple):
@@ -93,8 +94,11 @@ def _set_up(
   shapes = jax.eval_shape(
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
   )
-  # Who would treat blocks of one loop unlike is refused here.
-  jax.eval_shape(optimizer.init, recipe.looped(config, shapes).params)
+  # Who is named and isn't there, or is a part of a loop, is refused here.
+  stacked = recipe.looped(config, shapes).params
+  jax.eval_shape(optimizer.init, stacked)
+  if config.sam.rho:
+    sam.mask_of(stacked, config.sam.perturbed or None)
   train_source, eval_source = recipe.sources_of(config)
   folder = results.RunFolder(workdir)
   folder.check_writable()

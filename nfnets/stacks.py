@@ -1,8 +1,9 @@
 """Equal blocks as one: their parameters stacked, under a path of their own.
 
 What `NFNet/~/nf_block_2/~/conv0` to `NFNet/~/nf_block_4/~/conv0` hold, the
-stack `NFNet/~/nf_block_2:4/~/conv0` holds as `[3, ...]`. Only a training step
-knows stacks; whatever leaves it is unstacked.
+stack `NFNet/~/nf_block_2:4/~/conv0` holds as `[3, ...]`. A run's state is
+stacked from its start on (`recipe.looped`), where `config.model.scan` asks for
+loops; its checkpoints hold the blocks' own paths.
 """
 
 import re
@@ -16,7 +17,10 @@ import numpy as np
 Tree = Any
 Value = TypeVar('Value')
 
-_STACK = re.compile(r'(?P<base>.*?_)(?P<first>\d+):(?P<last>\d+)(?P<rest>/.*)?')
+_STACK = re.compile(
+  r'(?P<base>(.*/)?\w*block\w*_)(?P<first>[1-9]\d*):(?P<last>[1-9]\d*)'
+  r'(?P<rest>/.*)?'
+)
 
 
 def equal(stage: Sequence[Value]) -> list[Value]:
@@ -39,14 +43,14 @@ def name(blocks: Sequence[str]) -> str:
   return f'{blocks[0]}:{int(first) + len(blocks) - 1}'
 
 
-def is_stack(path: str) -> bool:
+def is_stack(path: object) -> bool:
   """Whether the path of a module, block or parameter is a stack's."""
-  return _STACK.fullmatch(path) is not None
+  return _match(path) is not None
 
 
 def members(path: str) -> list[str]:
   """The paths that a stack's path stands for; another's, alone."""
-  found = _STACK.fullmatch(path)
+  found = _match(path)
   if found is None:
     return [path]
   numbers = range(int(found['first']), int(found['last']) + 1)
@@ -56,8 +60,9 @@ def members(path: str) -> list[str]:
 def any_in(tree: Tree) -> bool:
   """Whether a Haiku tree within `tree` holds a stack."""
   paths, _ = jax.tree.flatten_with_path(tree)
-  keys = (getattr(key, 'key', None) for path, _ in paths for key in path)
-  return any(isinstance(key, str) and is_stack(key) for key in keys)
+  return any(
+    is_stack(getattr(k, 'key', None)) for path, _ in paths for k in path
+  )
 
 
 def of_all(path: str, value: Callable[[str], Value]) -> Value:
@@ -69,14 +74,39 @@ def of_all(path: str, value: Callable[[str], Value]) -> Value:
   return _common([value(member) for member in members(path)], path)
 
 
+def of(params: Tree, blocks: Sequence[str]) -> dict[str, Any]:
+  """The stack of these blocks among parameters: by the paths within a block.
+
+  Args:
+    params: stacked or not.
+    blocks: the paths of their modules.
+
+  Raises:
+    ValueError: they are neither stacked, as these blocks, nor there alone.
+  """
+  path = name(blocks)
+  found = {
+    p.removeprefix(path): bundle
+    for p, bundle in stack(params, [blocks]).items()
+    if _within(p, path)
+  }
+  if not found:
+    others = [name(stack) for stack in stacked_in(params)]
+    raise ValueError(
+      f'no parameters of {blocks[0]} to {blocks[-1]}, alone or as {path}; '
+      f'stacked are {", ".join(others) or "none"}: take stacks.unstack of them'
+    )
+  return found
+
+
 def stacked_in(params: Tree) -> list[list[str]]:
   """The blocks of each stack in a Haiku tree."""
-  found = {
-    match['base'] + match['first'] + ':' + match['last']
-    for match in map(_STACK.fullmatch, params)
-    if match
+  paths = {
+    path.removesuffix(found['rest'] or '')
+    for path in params
+    if (found := _match(path))
   }
-  return [members(path) for path in sorted(found)]
+  return [members(path) for path in sorted(paths)]
 
 
 def stack(
@@ -164,19 +194,33 @@ def shapes(tree: Tree) -> Tree:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
+def _match(path: object) -> re.Match | None:
+  found = _STACK.fullmatch(path) if isinstance(path, str) else None
+  return found if found and int(found['first']) < int(found['last']) else None
+
+
 def _common(values: list[Value], path: str) -> Value:
-  if any(value != values[0] for value in values):
-    raise ValueError(
-      f'{path}: what is asked for tells these blocks apart, but they run as '
-      'one loop: take config.model.scan=False, or name all of them or none'
-    )
+  for other, value in zip(members(path), values, strict=True):
+    if value != values[0]:
+      raise ValueError(
+        f'{members(path)[0]}: {values[0]}, but {other}: {value}; they are '
+        'stacked and run as one loop, so name both or neither, or unstack them '
+        '(config.model.scan=False)'
+      )
   return values[0]
 
 
 def _over_haiku(function: Callable[[dict], dict], tree: Tree) -> Tree:
   def is_haiku(node: object) -> bool:
-    return isinstance(node, Mapping) and any(
-      isinstance(bundle, Mapping) for bundle in node.values()
+    return (
+      isinstance(node, Mapping)
+      and len(node) > 0
+      and all(is_bundle(bundle) for bundle in node.values())
+    )
+
+  def is_bundle(node: object) -> bool:
+    return isinstance(node, Mapping) and not any(
+      isinstance(leaf, Mapping) for leaf in node.values()
     )
 
   return jax.tree.map(

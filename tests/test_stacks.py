@@ -20,8 +20,10 @@ from nfnets import (
   stacks,
   step,
   train,
+  variants,
 )
 from nfnets import run as running
+from nfnets.analysis import cost
 from nfnets.optim import chain, groups
 
 DEPTHS = (4, 1, 3)
@@ -36,8 +38,8 @@ def assert_close(tree, other, rtol=2e-5, atol=2e-6):
   )
 
 
-def stacked(tree, params):
-  return stacks.stack(tree, groups.equal_blocks(params))
+def stacked(tree, params, depths=DEPTHS):
+  return stacks.stack(tree, groups.equal_blocks(params, depths))
 
 
 def test_a_stacks_path_names_its_blocks():
@@ -48,6 +50,29 @@ def test_a_stacks_path_names_its_blocks():
   assert stacks.members(blocks[0]) == blocks[:1]
   assert stacks.is_stack('Net/~/nf_block_9:11')
   assert not stacks.is_stack('Net/~/nf_block_9/~/conv0')
+
+
+@pytest.mark.parametrize(
+  'path', ['run_12:05/w', 'enc_1:2/w', 'net/block_3:3/w', 'net/block_4:2', 0]
+)
+def test_other_names_are_no_stacks(path):
+  assert not stacks.is_stack(path)
+
+
+def test_stacks_are_found_wherever_a_haiku_tree_is():
+  blocks = [['net/block_1', 'net/block_2']]
+  tree = {f'net/block_{i}': {'w': np.full(2, i)} for i in range(3)}
+  for whole in (tree, {'a': tree, 'b': [tree, {}]}, ({'c': {'d': tree}}, 3)):
+    there = stacks.stack(whole, blocks)
+    assert not stacks.any_in(whole) and stacks.any_in(there)
+    assert "'net/block_2'" not in str(there)
+    jax.tree.map(np.testing.assert_array_equal, stacks.unstack(there), whole)
+
+
+def test_trees_of_other_keys_are_nobodys_stacks():
+  tree = {0: {'w': np.ones((2, 2))}, 1: {'w': np.ones((2, 2))}}
+  optim.sgd(0.1, clipping=0.01).init(tree)
+  assert stacks.stacked_in(tree) == []
 
 
 def test_blocks_that_are_not_numbered_one_by_one_are_no_stack():
@@ -95,16 +120,20 @@ def test_unstacking_a_training_state_undoes_stacking(kind, frozen):
     'skipinit_resnet_50',
     'fixup_resnet_50',
     'cifar_resnet_44',
+    'cifar_resnet_20, none',
   ],
 )
 def test_every_family_loops_over_the_blocks_that_are_stacked(name):
   how = {'normalizer': 'nf'} if name.startswith('cifar') else {}
+  if name.endswith(', none'):  # no parameter tells where a stage begins
+    name = name.removesuffix(', none')
+    how = {'normalizer': 'none', 'widths': (16, 16, 32)}
   network = models.create(name, 10, scan=True, **how)
   images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   params, _ = jax.eval_shape(
     functools.partial(network.init, is_training=True), jax.random.key(0), images
   )
-  whole = stacked(params, params)
+  whole = stacked(params, params, variants.find(name)['depths'])
   # The network asks for each stack by its blocks and finds no block alone.
   assert len(whole) < len(params)
 
@@ -180,14 +209,44 @@ def test_the_chain_does_to_a_stack_what_it_does_to_its_blocks(params, which):
 )
 def test_who_tells_blocks_of_one_loop_apart_is_refused(params, ask):
   ask(params)
-  with pytest.raises(ValueError, match='tells these blocks apart.*scan=False'):
+  apart = r'/~/nf_block_1.*: .*, but .*/~/nf_block_\d.*: .*scan=False'
+  with pytest.raises(ValueError, match=apart):
     ask(stacked(params, params))
 
 
-def test_a_run_that_tells_them_apart_is_refused_before_it_compiles(tmp_path):
-  config = run_config(**LOOPED, optimizer__frozen=('nf_block_2/',))
-  with pytest.raises(ValueError, match='nf_block_1:3.*scan=False'):
-    running.set_up(config, tmp_path)
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ({'optimizer__frozen': ('block_2/',)}, 'but .*nf_block_2.*scan=False'),
+    (
+      {'sam__rho': 0.1, 'sam__perturbed': ('block_3/',)},
+      'but .*nf_block_3.*scan=False',
+    ),
+    ({'sam__rho': 0.1, 'sam__perturbed': ('no',)}, "'no' matches no parameter"),
+    ({'normalizer': 'batch'}, 'batch normalization.*scan=False'),
+  ],
+)
+def test_a_run_that_cannot_loop_is_refused_before_it_compiles(
+  tmp_path, values, message
+):
+  with pytest.raises(ValueError, match=message):
+    running.set_up(run_config(**LOOPED, **values), tmp_path)
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_a_loop_names_the_stacks_that_are_not_its_own(params):
+  config = tiny.config(model__depths=(3, 2, 3), model__scan=True)
+  network = recipe.network_of(config)
+  images = jnp.zeros((1, 8, 8, 3))
+  with pytest.raises(ValueError, match='no parameters of .*_1 .*nf_block_1:3'):
+    network.apply(stacked(params, params), {}, jax.random.key(0), images, True)
+
+
+def test_what_recipes_cost_is_measured_on_stacks():
+  config = tiny.config(**LOOPED)
+  _, (state, _, _) = cost.make_step(config)
+  assert stacks.any_in(state)
+  assert recipe.looped(config, state) is state
 
 
 WAYS = {

@@ -168,7 +168,7 @@ def test_blocks_with_state_are_not_looped_over():
   params, state = jax.eval_shape(
     lambda key: network.init(key, IMAGES, True), jax.random.key(0)
   )
-  whole = stacks.stack((params, state), groups.equal_blocks(params))
+  whole = stacks.stack((params, state), groups.equal_blocks(params, (3, 3, 3)))
   for variables in ((params, state), whole):
     with pytest.raises(ValueError, match='scan=True .* take scan=False'):
       jax.eval_shape(

@@ -131,7 +131,7 @@ def make_step(config: ConfigDict) -> tuple[Any, tuple]:
     ),
     jax.devices()[:1],
   )
-  return train_step, (state, batch, key)
+  return train_step, (recipe.looped(config, state), batch, key)
 
 
 def make_stepper(config: ConfigDict) -> Stepper:
@@ -143,7 +143,7 @@ def make_stepper(config: ConfigDict) -> Stepper:
   state = jax.jit(init)(jax.random.key(0))
   # Copies: the step donates every leaf, and two leaves may share a buffer.
   state = jax.tree.map(np.array, parallel.to_host(state))
-  state = parallel.replicate(state, devices)
+  state = parallel.replicate(recipe.looped(config, state), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   random_batch = np.random.RandomState(0)
   batch = parallel.shard(

@@ -216,8 +216,7 @@ def _scan(
       'one, take scan=False'
     )
   template = blocks[0]
-  params = stacks.stack(hk.get_params(), [names])
-  stacked = _own(stacks.name(names), params)
+  stacked = stacks.of(hk.get_params(), names)
   # A number that all blocks share stays a constant: a rate of 0 draws nothing.
   constants, varying = {}, {}
   for name, value in rows[0].items():

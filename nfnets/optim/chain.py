@@ -159,11 +159,14 @@ def clipper(
 
 
 def clip_by_layer_norm(max_norm: float) -> optax.GradientTransformation:
-  """Holds the norm of each tensor's gradient at or below `max_norm`."""
+  """Holds the norm of each tensor's gradient at or below `max_norm`.
+
+  Of a stack of equal blocks, that of each block's.
+  """
 
   @functools.partial(jax.jit, static_argnums=1)
-  def clip(grad: jax.Array, first: int) -> jax.Array:
-    axes = tuple(range(first, grad.ndim))
+  def clip(grad: jax.Array, stack_axes: int) -> jax.Array:
+    axes = tuple(range(stack_axes, grad.ndim))
     square = jnp.square(grad.astype(jnp.float32))
     norm = jnp.sqrt(jnp.sum(square, axes, keepdims=True))
     clipped = grad * (max_norm / jnp.where(norm == 0, 1.0, norm))

@@ -5,8 +5,9 @@ what all its blocks get.
 """
 
 import functools
+import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -138,20 +139,26 @@ def factors(
   )
 
 
-def equal_blocks(params: Tree) -> list[list[str]]:
+def equal_blocks(params: Tree, depths: Sequence[int]) -> list[list[str]]:
   """The paths of the blocks that `config.model.scan` runs as one loop.
 
   Args:
-    params: a network's of ours, or their shapes.
+    params: a network's of ours, not stacked, or their shapes.
+    depths: blocks per stage.
 
   Returns:
     One list for each stage that has such blocks.
+
+  Raises:
+    ValueError: the network doesn't have so many blocks.
   """
   root = next(iter(params)).partition('/')[0]
-  of_stage: dict[int, list[str]] = {}
-  for block, stage in _stage_of_each_block(params).items():
-    of_stage.setdefault(stage, []).append(f'{root}/~/{block}')
-  equal = [stacks.equal(blocks) for blocks in of_stage.values()]
+  names = {_top_module(path) for path in params}
+  names = sorted((n for n in names if 'block' in n), key=_block_order)
+  if len(names) != sum(depths):
+    raise ValueError(f'{root} has {len(names)} blocks, not {tuple(depths)}')
+  rest = iter(f'{root}/~/{name}' for name in names)
+  equal = [stacks.equal(list(itertools.islice(rest, d))) for d in depths]
   return [blocks for blocks in equal if blocks]
 
 

@@ -48,7 +48,8 @@ def sharpness_aware(
       group to group, and metrics are averaged.
     perturbed: which parameters move and count for the norm: patterns for
       `re.search` in the path `module/name`, or a function from the parameters
-      to a tree of booleans; None for all.
+      (their shapes, where equal blocks are stacked) to a tree of booleans;
+      None for all.
     multiple_of: round the number of ascent examples up to a multiple of this,
       for a `grad_fn` that splits its batch.
 
@@ -81,7 +82,7 @@ def sharpness_aware(
   ) -> tuple[Tree, tuple[Tree, Tree]]:
     part = _subset(batch, ascent_fraction, multiple_of)
     ascent, _ = grad_fn(params, state, key, part)
-    mask = _mask(params, perturbed)
+    mask = mask_of(params, perturbed)
     moved = _perturb(params, average(ascent), rho, mask)
     return grad_fn(moved, state, key, batch)
 
@@ -125,9 +126,15 @@ def _perturb(params: Tree, grads: Tree, rho: float, mask: Tree) -> Tree:
   )
 
 
-def _mask(
+def mask_of(
   params: Tree, perturbed: Iterable[str] | Callable[[Tree], Tree] | None
 ) -> Tree:
+  """Who moves: a tree of booleans. `perturbed` as for `sharpness_aware`.
+
+  Raises:
+    ValueError: for a pattern that matches no parameter, or some of the blocks
+      of a stack alone.
+  """
   if perturbed is None:
     return jax.tree.map(lambda _: True, params)
   if callable(perturbed):
