@@ -70,7 +70,8 @@ def _recipes(entries: Entries, command: str) -> str:
     'then reports adds up to more than it allows, so some seems to be counted '
     "twice. Compiling it takes 12 GB of the host's memory. Its FLOPs, with "
     'what is recomputed, and its bytes are estimates, also where it was '
-    'compiled.',
+    'compiled. All this is from before equal blocks were kept stacked from '
+    'step to step (`nfnets/stacks.py`): not compiled again since.',
     '',
     'The roofline is the largest of FLOPs over peak, bytes over bandwidth and '
     'collectives over interconnect. It is a bound as far as its bytes are '
