@@ -60,7 +60,7 @@ def table(
         found[name].text,
         len(mine),
         _mean([train_loss(r) for r in mine if r['status'] == 'finished']),
-        found[name].updates,
+        _updates(mine, found[name].updates),
         published(paper, name),
       )
     )
@@ -71,6 +71,12 @@ def table(
     text = tables.markdown(header, [row[:-1] for row in rows])
   missing = [f'`{run}`' for run in runs if run not in found]
   return text + (f'\nNot run yet: {", ".join(missing)}.\n' if missing else '')
+
+
+def _updates(records: Sequence[Record], planned: int) -> str:
+  ends = sorted(r['updates'] for r in records if r['status'] == 'diverged')
+  places = ', '.join(f'{update:,}' for update in ends)
+  return f'{planned:,}' + (f', diverged at {places}' if ends else '')
 
 
 def published(paper: Mapping[str, tuple[Any, str, str]], name: str) -> str:

@@ -115,6 +115,8 @@ def test_every_report_shows_each_row_and_what_diverged(name, tmp_path):
   assert [('diverged' in line) for line in lines] == [
     r == failing for r in rows
   ]
+  ends = records[-1]['updates']
+  assert failing is None or f', diverged at {ends:,} |' in lines[-1]
   pictures = re.findall(r'\((\w+\.png)\)', text)
   assert pictures and all((tmp_path / path).exists() for path in pictures)
   word, sentence = module.verdict(records)
