@@ -116,7 +116,7 @@ def test_every_report_shows_each_row_and_what_diverged(name, tmp_path):
     r == failing for r in rows
   ]
   ends = records[-1]['updates']
-  assert failing is None or f', diverged at {ends:,} |' in lines[-1]
+  assert failing is None or f', diverged at {ends:,}' in lines[-1]
   pictures = re.findall(r'\((\w+\.png)\)', text)
   assert pictures and all((tmp_path / path).exists() for path in pictures)
   word, sentence = module.verdict(records)
