@@ -39,21 +39,6 @@ def test_the_mean_keeps_types_so_that_a_step_compiles_once():
   assert float(state['x']) == 4.5
 
 
-def test_the_mean_over_one_device_moves_nothing():
-  def step(state, batch, key):
-    del key
-    return parallel.mean(state + batch)
-
-  for count, is_there in ((1, False), (2, True)):
-    devices = jax.devices()[:count]
-    state, key = parallel.replicate((np.ones(3), jax.random.key(0)), devices)
-    batch = parallel.shard(np.ones((count * 3,)), devices)
-    mapped = parallel.map_step(step, devices)
-    text = mapped.lower(state, batch, key).as_text()
-    assert ('all_reduce' in text) == is_there
-    np.testing.assert_array_equal(mapped(state, batch, key), np.full(3, 2.0))
-
-
 def test_each_device_gets_its_own_key():
   def draw(_, batch):
     del batch
