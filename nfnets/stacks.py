@@ -57,6 +57,11 @@ def members(path: str) -> list[str]:
   return [f'{found["base"]}{i}{found["rest"] or ""}' for i in numbers]
 
 
+def within(path: str, module: str) -> bool:
+  """Whether a module's path is that of `module`, or lies in it."""
+  return path == module or path.startswith(f'{module}/')
+
+
 def any_in(tree: Tree) -> bool:
   """Whether a Haiku tree within `tree` holds a stack."""
   paths, _ = jax.tree.flatten_with_path(tree)
@@ -88,7 +93,7 @@ def of(params: Tree, blocks: Sequence[str]) -> dict[str, Any]:
   found = {
     p.removeprefix(path): bundle
     for p, bundle in stack(params, [blocks]).items()
-    if _within(p, path)
+    if within(p, path)
   }
   if not found:
     others = [name(stack) for stack in stacked_in(params)]
@@ -130,7 +135,7 @@ def stack(
   def of_haiku(modules: dict) -> dict:
     modules = dict(modules)
     for chosen in blocks:
-      for path in [p for p in modules if _within(p, chosen[0])]:
+      for path in [p for p in modules if within(p, chosen[0])]:
         rest = path.removeprefix(chosen[0])
         bundles = [modules.pop(block + rest) for block in chosen]
         whole = name(chosen) + rest
@@ -145,16 +150,12 @@ def stack(
   return _over_haiku(of_haiku, tree)
 
 
-def unstack(
-  tree: Tree, split: Callable[[Any, int], list[Any]] | None = None
-) -> Tree:
+def unstack(tree: Tree) -> Tree:
   """The inverse of `stack`: every leaf at its block's own path.
 
   Args:
     tree: what `stack` gave, or another: what isn't stacked stays.
-    split: makes the members' leaves of one and their number.
   """
-  split = split or _split
 
   def of_haiku(modules: dict) -> dict:
     result = {}
@@ -164,7 +165,7 @@ def unstack(
         result[path] = bundle
         continue
       leaves, structure = jax.tree.flatten(dict(bundle))
-      parts = zip(*[split(leaf, len(own)) for leaf in leaves], strict=True)
+      parts = zip(*[_split(leaf, len(own)) for leaf in leaves], strict=True)
       parts = list(parts) if leaves else [()] * len(own)
       for member, part in zip(own, parts, strict=True):
         result[member] = jax.tree.unflatten(structure, part)
@@ -248,7 +249,3 @@ def _split(leaf: Any, count: int) -> list[Any]:
   if isinstance(leaf, jax.ShapeDtypeStruct):
     return [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)] * count
   return [leaf[i] for i in range(count)]
-
-
-def _within(path: str, module: str) -> bool:
-  return path == module or path.startswith(f'{module}/')

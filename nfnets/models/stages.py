@@ -209,8 +209,9 @@ def _scan(
   turn's own. Parameters come stacked (`stacks.stack`) or are stacked here.
   """
   names = [block.module_name for block in blocks]
+  homes = *names, stacks.name(names)
   state = hk.get_current_state()
-  if any(_own(name, state) for name in (*names, stacks.name(names))):
+  if any(stacks.within(path, home) for path in state for home in homes):
     raise ValueError(
       'scan=True loops over blocks without state: batch normalization keeps '
       'one, take scan=False'
@@ -245,12 +246,3 @@ def _scan(
   turns = stacked, varying, jnp.arange(first, first + len(blocks))
   x, _ = jax.lax.scan(lambda x, turn: (step(x, turn), None), x, turns)
   return x
-
-
-def _own(name: str, tree: hk.Params) -> dict[str, dict[str, jax.Array]]:
-  """A block's parameters or state, by their paths within it."""
-  return {
-    path.removeprefix(name): dict(leaves)
-    for path, leaves in tree.items()
-    if path == name or path.startswith(f'{name}/')
-  }
