@@ -12,6 +12,9 @@ ACCELERATORS = ('/dev/nvidia[0-9]*', '/dev/kfd', '/dev/accel*', '/dev/vfio/*')
 # glibc's malloc.h: one arena, nothing mapped by itself, nothing trimmed from
 # the heap's end, and this much more at once.
 _SETTINGS = {-8: 1, -4: 0, -1: -1, -2: 300_000_000}
+COMPILED = '/jax/core/compile/backend_compile_duration'
+MIN_SECONDS = 1.0  # of a compilation that leaves holes enough to matter
+HOLES = tuple(2**power for power in range(24, 9, -1))  # bytes
 
 
 def keep() -> bool:
@@ -19,7 +22,8 @@ def keep() -> bool:
 
   A step frees hundreds of megabytes that the next one wants again; by default
   they go back to the system, which clears each page before it returns. Call
-  it before JAX starts its threads; afterwards it has no effect. The process
+  it before JAX starts its threads; afterwards it has no effect. After each long
+  compilation the holes that it left are retired (`retire_holes`). The process
   stays as large as its largest step.
 
   Returns:
@@ -34,7 +38,40 @@ def keep() -> bool:
     return False
   mallopt = ctypes.CDLL(None).mallopt
   taken = [mallopt(name, value) for name, value in _SETTINGS.items()]
+  if all(taken):
+    jax.monitoring.register_event_duration_secs_listener(_after_an_event)
   return all(taken)
+
+
+def _after_an_event(event: str, seconds: float, **_: object) -> None:
+  if event == COMPILED and seconds >= MIN_SECONDS:
+    retire_holes()
+
+
+def retire_holes() -> int:
+  """Gives the pages of free memory back, and its addresses to nobody again.
+
+  Compiling a large network leaves a hundred thousand holes between what it
+  keeps. For every larger block of a step, glibc would walk lists of them: a
+  tenth of NFNet-F0's step on two cores. Whatever else is free at the time is
+  lost to later blocks too, as addresses, not as memory.
+
+  Returns:
+    How many bytes of address space that took.
+  """
+  libc = ctypes.CDLL(None)
+  libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+  libc.malloc.argtypes = [ctypes.c_size_t]
+  libc.sbrk.argtypes = [ctypes.c_ssize_t]
+  libc.free.argtypes = [ctypes.c_void_p]
+  libc.malloc_trim(ctypes.c_size_t(0))
+  end = libc.sbrk(0)
+  retired = 0
+  for size in HOLES:
+    while (block := libc.malloc(size)) and block < end:
+      retired += size
+    libc.free(block)
+  return retired
 
 
 def on_cpu() -> bool:

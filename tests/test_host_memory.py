@@ -26,27 +26,80 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def run(**environment):
+HOLES = """
+import ctypes
+from nfnets import host_memory
+host_memory.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+def resident():
+  return int(open('/proc/self/statm').read().split()[1]) * 4096
+blocks = [libc.malloc(ctypes.c_size_t(5000 + 16 * i)) for i in range(4000)]
+for i, block in enumerate(blocks):
+  ctypes.memset(block, 1, 5000 + 16 * i)
+holes = set(blocks[::2])
+for block in holes:
+  libc.free(block)
+before = resident()
+retired = host_memory.retire_holes()
+grown = resident() - before
+again = {libc.malloc(ctypes.c_size_t(5000)) for _ in range(2000)}
+print(retired, grown, len(again & holes))
+"""
+COMPILE = """
+import jax
+from nfnets import host_memory
+host_memory.MIN_SECONDS = {seconds}
+assert host_memory.keep()
+retired = []
+host_memory.retire_holes = lambda: retired.append(1)
+x = jax.numpy.ones(3)
+retired.clear()
+jax.jit(lambda x: x + 1)(x)
+print(len(retired))
+"""
+
+
+def run(code, **environment):
   kept = {k: v for k, v in os.environ.items() if not k.startswith('MALLOC_')}
   kept.pop(host_memory.SWITCH, None)
   done = subprocess.run(
-    [sys.executable, '-c', FAULTS],
+    [sys.executable, '-c', code],
     env=kept | environment,
     capture_output=True,
     text=True,
     check=True,
   )
-  answer, faults = done.stdout.split()
-  return answer == 'True', int(faults)
+  return done.stdout.split()
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+on_linux = pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+
+
+@on_linux
 def test_the_second_block_of_a_size_faults_no_page_in():
-  kept, faults = run(JAX_PLATFORMS='cpu')
-  assert kept and faults < 10
+  kept, faults = run(FAULTS, JAX_PLATFORMS='cpu')
+  assert kept == 'True' and int(faults) < 10
   for why in ({host_memory.SWITCH: 'off'}, {'MALLOC_ARENA_MAX': '2'}):
-    kept, faults = run(JAX_PLATFORMS='cpu', **why)
-    assert not kept and faults >= 90  # 200 MB, in pages of 4 kB to 2 MB
+    kept, faults = run(FAULTS, JAX_PLATFORMS='cpu', **why)
+    # 200 MB, in pages of 4 kB to 2 MB
+    assert kept == 'False' and int(faults) >= 90
+
+
+@on_linux
+def test_retired_holes_are_not_given_out_and_take_no_memory():
+  retired, grown, again = map(int, run(HOLES, JAX_PLATFORMS='cpu'))
+  assert retired > 2000 * 5000 / 2  # powers of two of holes up to 69 kB
+  assert grown <= 0
+  assert again == 0
+
+
+@on_linux
+def test_holes_are_retired_after_a_long_compilation_alone():
+  for seconds, times in (0.0, '1'), (60.0, '0'):
+    code = COMPILE.format(seconds=seconds)
+    assert run(code, JAX_PLATFORMS='cpu') == [times]
 
 
 @pytest.mark.parametrize(
