@@ -17,38 +17,55 @@ def arrays(*shapes):
   return [random.standard_normal(s).astype(np.float32) for s in shapes]
 
 
-@needs_library
-@pytest.mark.parametrize('stride', [1, 2])
-@pytest.mark.parametrize('kernel', [1, 3])
-def test_gradients_of_wide_groups_are_products(kernel, stride):
-  images, weights, cotangent = arrays(
-    (2, 8, 8, 128),
-    (kernel, kernel, 64, 192),
-    (2, 8 // stride, 8 // stride, 192),
-  )
-  settings = (stride, stride), 2
+def check_against_xla(images, weights, cotangent, strides, groups, products):
+  """Also that so many products are in the program."""
   run = lambda x, w: jax.lax.conv_general_dilated(
-    x, w, settings[0], 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=2,
+    x, w, strides, 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
   )  # fmt: skip
   gradients = jax.jit(cpu_library.transpose, static_argnums=(3, 4))
-  text = gradients.lower(images, weights, cotangent, *settings).as_text()
-  assert text.count('__onednn$matmul') == kernel**2
-  actual = gradients(images, weights, cotangent, *settings)
+  arguments = images, weights, cotangent, strides, groups
+  text = gradients.lower(*arguments).as_text()
+  assert text.count('__onednn$matmul') == products
   expected = jax.vjp(run, images, weights)[1](cotangent)
-  for a, b in zip(actual, expected):
+  for a, b in zip(gradients(*arguments), expected):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @needs_library
-def test_few_channels_keep_xlas_gradient():
-  images, weights, cotangent = arrays(
-    (2, 8, 8, 32), (3, 3, 32, 64), (2, 8, 8, 64)
-  )
-  gradients = jax.jit(cpu_library.transpose, static_argnums=(3, 4))
-  text = gradients.lower(images, weights, cotangent, (1, 1), 1).as_text()
-  assert '__onednn$matmul' not in text
-  assert text.count('__onednn$convolution') == 1
+@pytest.mark.parametrize('stride', [1, 2, 3])
+@pytest.mark.parametrize('kernel', [1, 2, 3, 5])
+@pytest.mark.parametrize('side', [7, 8])
+def test_weights_gradient_is_a_product_for_rows_that_meet_the_same_rows(
+  side, kernel, stride
+):
+  out = -(-side // stride)
+  shapes = (2, side, side, 32), (kernel, kernel, 16, 48), (2, out, out, 48)
+  products = min(stride, kernel)
+  check_against_xla(*arrays(*shapes), (stride, stride), 2, products)
+
+
+@needs_library
+def test_weights_gradient_of_a_kernel_with_sides_and_strides_of_its_own():
+  shapes = (2, 9, 5, 16), (3, 2, 16, 8), (2, 5, 5, 8)
+  check_against_xla(*arrays(*shapes), (2, 1), 1, 2)
+
+
+@needs_library
+def test_groups_of_few_channels_have_one_product_too():
+  shapes = (2, 6, 6, 32), (3, 3, 4, 32), (2, 6, 6, 32)
+  check_against_xla(*arrays(*shapes), (1, 1), 8, 1)
+
+
+@needs_library
+@pytest.mark.parametrize(
+  'count, channels, products', [(2, 8, 0), (2, 16, 1), (17, 16, 0), (17, 32, 1)]
+)
+def test_dense_weights_gradient_of_few_channels_stays_with_xla(
+  count, channels, products
+):
+  shapes = (count, 4, 4, channels), (3, 3, channels, 8), (count, 4, 4, 8)
+  check_against_xla(*arrays(*shapes), (1, 1), 1, products)
 
 
 @needs_library

@@ -1,6 +1,7 @@
 """The convolution by oneDNN, which jaxlib's CPU backend holds."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,10 @@ from jax import lax
 
 from nfnets.models import cpu_convolution, onednn, plain_convolution
 
-MIN_PRODUCT = 64  # channels of a group; why is in `_weights_gradient`
+# Input channels from which a dense weights' gradient is a product, and those of
+# a small network: with fewer, XLA's convolution is as fast.
+MIN_PRODUCT = 16
+MIN_NARROW = 32
 
 
 def takes(images: jax.Array) -> bool:
@@ -77,39 +81,47 @@ def _weights_gradient(
   strides: tuple[int, int],
   groups: int,
 ) -> jax.Array:
-  """For each place in the kernel a product over all pixels; else XLA's.
+  """A product over pixels, of all places in the kernel at once; else XLA's.
 
-  oneDNN's products run at 1.3 to 1.7 times the speed of XLA's convolution of
-  the same gradient from `MIN_PRODUCT` channels on, and at half of it for 16.
+  The images stand beside themselves, shifted by each column of the kernel, and
+  the cotangent beside itself, shifted by each row that meets the same rows of
+  the images: all of them with stride 1. A product for each place copies as
+  much, and takes 1.2 to 1.6 times as long (`results/speed.md`).
   """
-  height, width, inputs, outputs = weights.shape
+  height, width, inputs, _ = weights.shape
   is_narrow = cpu_convolution.is_narrow(images, weights)
   is_empty = 0 in (*images.shape, *cotangent.shape)  # whose sums it leaves open
-  if is_empty or inputs < MIN_PRODUCT or (is_narrow and height * width > 1):
+  is_small = inputs < (MIN_NARROW if is_narrow else MIN_PRODUCT)
+  if is_empty or (groups == 1 and is_small):
     return cpu_convolution.transpose(
       images, weights, cotangent, strides, groups
     )[1]
-  padded = jnp.pad(
-    images, ((0, 0), *plain_convolution.same(images, weights, strides), (0, 0))
-  )
-  rows, columns = (
-    (side - 1) * stride + 1
-    for side, stride in zip(cotangent.shape[1:3], strides)
-  )
-  right = cotangent.reshape(-1, groups, outputs // groups).swapaxes(0, 1)
-  found = []
-  for row in range(height):
-    for column in range(width):
-      left = padded[
-        :,
-        row : row + rows : strides[0],
-        column : column + columns : strides[1],
-      ]
-      left = left.reshape(-1, groups, inputs).swapaxes(0, 1)
-      found.append(_product(left, right))
-  shape = height, width, groups, inputs, outputs // groups
-  products = jnp.stack(found).reshape(shape).swapaxes(2, 3)
-  return products.reshape(weights.shape)
+  padding = plain_convolution.same(images, weights, strides)
+  images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+  count, rows, columns, _ = cotangent.shape
+  images = images.reshape(*images.shape[:3], groups, 1, inputs)
+  cotangent = cotangent.reshape(count, rows, columns, groups, 1, -1)
+  found = {}
+  for first in range(min(strides[0], height)):
+    places = range(first, height, strides[0])
+    more = len(places) - 1
+    seen = images[:, first :: strides[0]][:, : rows + more]
+    ends = (columns - 1) * strides[1] + 1
+    left = [seen[:, :, x : x + ends : strides[1]] for x in range(width)]
+    padded = jnp.pad(cotangent, ((0, 0), (more, more), *4 * [(0, 0)]))
+    right = [padded[:, more - y :][:, : rows + more] for y in range(more + 1)]
+    product = _product(_by_pixels(left), _by_pixels(right))
+    product = product.reshape(groups, width, inputs, more + 1, -1)
+    product = product.transpose(3, 1, 2, 0, 4).reshape(-1, *weights.shape[1:])
+    found |= {y: product[i : i + 1] for i, y in enumerate(places)}
+  return jnp.concatenate([found[y] for y in range(height)])
+
+
+def _by_pixels(shifted: Sequence[jax.Array]) -> jax.Array:
+  """`[N, H, W, G, 1, C]` of each shift to `[G, N H W, shifts C]`."""
+  together = jnp.concatenate(shifted, 4)
+  groups, shifts, channels = together.shape[3:]
+  return together.reshape(-1, groups, shifts * channels).swapaxes(0, 1)
 
 
 # What follows has XLA's derivative: the derivative of a gradient.

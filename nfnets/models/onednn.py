@@ -126,12 +126,15 @@ def product(left: jax.Array, right: jax.Array) -> jax.Array:
     right: float32 `[G, P, N]`. Both are laid out as `[P, G, ...]` is.
 
   Returns:
-    `[G, M, N]`.
+    `[G, M, N]`, laid out as `[M, G, N]` is.
   """
   shape = left.shape[0], left.shape[2], right.shape[2]
   config = {'onednn_matmul_config': {'transpose_a': True}}
-  by_pixels = layout.Layout((1, 0, 2))
-  layouts = {'input_layouts': (by_pixels, by_pixels)}
+  groups_last = layout.Layout((1, 0, 2))
+  layouts = {
+    'input_layouts': (groups_last, groups_last),
+    'output_layouts': groups_last,
+  }
   return _call('matmul', shape, config, **layouts)(left, right)
 
 
