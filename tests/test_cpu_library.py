@@ -47,7 +47,7 @@ def test_weights_gradient_is_a_product_for_rows_that_meet_the_same_rows(
 
 @needs_library
 def test_weights_gradient_of_a_kernel_with_sides_and_strides_of_its_own():
-  shapes = (2, 9, 5, 16), (3, 2, 16, 8), (2, 5, 5, 8)
+  shapes = (2, 9, 5, 64), (3, 2, 64, 8), (2, 5, 5, 8)
   check_against_xla(*arrays(*shapes), (2, 1), 1, 2)
 
 
@@ -59,7 +59,7 @@ def test_groups_of_few_channels_have_one_product_too():
 
 @needs_library
 @pytest.mark.parametrize(
-  'count, channels, products', [(2, 8, 0), (2, 16, 1), (17, 16, 0), (17, 32, 1)]
+  'count, channels, products', [(2, 63, 0), (2, 64, 1), (17, 64, 0)]
 )
 def test_dense_weights_gradient_of_few_channels_stays_with_xla(
   count, channels, products
