@@ -155,10 +155,10 @@ def measure_ratios() -> int:
   if LOOP.value:
     config = CONFIG.value or quickstart.get_config()
     result = loop.measure(config, ROUNDS.value)
-    title, text = 'The loop and its bare step', loop.line(result)
+    title, text = 'The loop beside its bare step', loop.line(result)
   else:
     result = gate.measure(recipe_of, ROUNDS.value, SECONDS.value)
-    title, text = 'Ours and plain formulations', gate.page(result)
+    title, text = 'Ours beside plain formulations', gate.page(result)
   command = report.command('scripts.benchmark', sys.argv[1:])
   heading = f'## {title}\n\n    {command}\n\n{report.describe(where)}'
   content = {'command': command, 'where': where, **result}

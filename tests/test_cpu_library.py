@@ -52,9 +52,11 @@ def test_weights_gradient_of_a_kernel_with_sides_and_strides_of_its_own():
 
 
 @needs_library
-def test_groups_of_few_channels_have_one_product_too():
-  shapes = (2, 6, 6, 32), (3, 3, 4, 32), (2, 6, 6, 32)
-  check_against_xla(*arrays(*shapes), (1, 1), 8, 1)
+@pytest.mark.parametrize('count', [2, 17])
+@pytest.mark.parametrize('groups, products', [(16, 1), (4, 1), (2, 0), (1, 1)])
+def test_groups_that_xla_takes_one_by_one_stay_with_it(count, groups, products):
+  shapes = (count, 6, 6, 96), (3, 3, 96 // groups, 96), (count, 6, 6, 96)
+  check_against_xla(*arrays(*shapes), (1, 1), groups, products)
 
 
 @needs_library

@@ -1,6 +1,7 @@
 """Freed memory is kept for the next step, where it may be."""
 
 import os
+import platform
 import subprocess
 import sys
 import types
@@ -29,7 +30,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 HOLES = """
 import ctypes
 from nfnets import host_memory
-host_memory.keep()
+assert host_memory.keep()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
@@ -39,19 +40,20 @@ blocks = [libc.malloc(ctypes.c_size_t(5000 + 16 * i)) for i in range(4000)]
 for i, block in enumerate(blocks):
   ctypes.memset(block, 1, 5000 + 16 * i)
 holes = set(blocks[::2])
+size = sum(5000 + 16 * i for i in range(0, 4000, 2))
 for block in holes:
   libc.free(block)
 before = resident()
 retired = host_memory.retire_holes()
 grown = resident() - before
 again = {libc.malloc(ctypes.c_size_t(5000)) for _ in range(2000)}
-print(retired, grown, len(again & holes))
+print(size, retired, host_memory.retire_holes(), grown, len(again & holes))
 """
 COMPILE = """
 import jax
 from nfnets import host_memory
 host_memory.MIN_SECONDS = {seconds}
-assert host_memory.keep()
+assert host_memory.keep() and host_memory.keep()
 retired = []
 host_memory.retire_holes = lambda: retired.append(1)
 x = jax.numpy.ones(3)
@@ -70,14 +72,17 @@ def run(code, **environment):
     capture_output=True,
     text=True,
     check=True,
+    timeout=120,
   )
   return done.stdout.split()
 
 
-on_linux = pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+on_glibc = pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='for glibc'
+)
 
 
-@on_linux
+@on_glibc
 def test_the_second_block_of_a_size_faults_no_page_in():
   kept, faults = run(FAULTS, JAX_PLATFORMS='cpu')
   assert kept == 'True' and int(faults) < 10
@@ -87,16 +92,18 @@ def test_the_second_block_of_a_size_faults_no_page_in():
     assert kept == 'False' and int(faults) >= 90
 
 
-@on_linux
+@on_glibc
 def test_retired_holes_are_not_given_out_and_take_no_memory():
-  retired, grown, again = map(int, run(HOLES, JAX_PLATFORMS='cpu'))
-  assert retired > 2000 * 5000 / 2  # powers of two of holes up to 69 kB
-  assert grown <= 0
-  assert again == 0
+  answer = run(HOLES, JAX_PLATFORMS='cpu')
+  size, retired, retired_again, grown, given_out = map(int, answer)
+  assert 0.9 * size < retired < 1.1 * size  # the interpreter has holes too
+  assert retired_again < size / 100
+  assert grown < -size / 2
+  assert given_out == 0
 
 
-@on_linux
-def test_holes_are_retired_after_a_long_compilation_alone():
+@on_glibc
+def test_holes_are_retired_once_after_a_long_compilation_alone():
   for seconds, times in (0.0, '1'), (60.0, '0'):
     code = COMPILE.format(seconds=seconds)
     assert run(code, JAX_PLATFORMS='cpu') == [times]

@@ -82,16 +82,18 @@ def _weights_gradient(
 
   The images stand beside themselves, shifted by each column of the kernel, and
   the cotangent beside itself, shifted by each row that meets the same rows of
-  the images: all of them with stride 1. By itself it takes 0.6 to 0.85 of the
-  time of a product for each place; of groups of few channels a hundredth of the
-  time of XLA's convolution and less, which is as fast where a dense one has
-  below `MIN_PRODUCT` channels or a large batch (`results/speed.md`).
+  the images: all of them with stride 1, every second with stride 2, which then
+  takes two products. XLA's convolution has what whole steps are faster with:
+  below `MIN_PRODUCT` channels, and kernels of small networks, unless the groups
+  are so narrow that it would take a hundred times as long
+  (`results/speed.md`).
   """
   height, width, inputs, _ = weights.shape
   is_narrow = cpu_convolution.is_narrow(images, weights)
   is_empty = 0 in (*images.shape, *cotangent.shape)  # whose sums it leaves open
   is_small = inputs < MIN_PRODUCT or (is_narrow and height * width > 1)
-  if is_empty or (groups == 1 and is_small):
+  is_whole = groups > 1 and inputs < cpu_convolution.MIN_GROUP_WIDTH
+  if is_empty or (is_small and not is_whole):
     return cpu_convolution.transpose(
       images, weights, cotangent, strides, groups
     )[1]
@@ -100,13 +102,13 @@ def _weights_gradient(
   count, rows, columns, _ = cotangent.shape
   images = images.reshape(*images.shape[:3], groups, 1, inputs)
   cotangent = cotangent.reshape(count, rows, columns, groups, 1, -1)
+  extent = (columns - 1) * strides[1] + 1
   found = {}
   for first in range(min(strides[0], height)):
     places = range(first, height, strides[0])
     more = len(places) - 1
     seen = images[:, first :: strides[0]][:, : rows + more]
-    ends = (columns - 1) * strides[1] + 1
-    left = [seen[:, :, x : x + ends : strides[1]] for x in range(width)]
+    left = [seen[:, :, x : x + extent : strides[1]] for x in range(width)]
     padded = jnp.pad(cotangent, ((0, 0), (more, more), *4 * [(0, 0)]))
     right = [padded[:, more - y :][:, : rows + more] for y in range(more + 1)]
     product = _product(_by_pixels(left), _by_pixels(right))

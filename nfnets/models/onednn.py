@@ -130,10 +130,10 @@ def product(left: jax.Array, right: jax.Array) -> jax.Array:
   """
   shape = left.shape[0], left.shape[2], right.shape[2]
   config = {'onednn_matmul_config': {'transpose_a': True}}
-  groups_last = layout.Layout((1, 0, 2))
+  groups_second = layout.Layout((1, 0, 2))
   layouts = {
-    'input_layouts': (groups_last, groups_last),
-    'output_layouts': groups_last,
+    'input_layouts': (groups_second, groups_second),
+    'output_layouts': groups_second,
   }
   return _call('matmul', shape, config, **layouts)(left, right)
 
