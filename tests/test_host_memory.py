@@ -28,14 +28,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 HOLES = """
-import ctypes
+import ctypes, resource
 from nfnets import host_memory
 assert host_memory.keep()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
 def resident():
-  return int(open('/proc/self/statm').read().split()[1]) * 4096
+  pages = int(open('/proc/self/statm').read().split()[1])
+  return pages * resource.getpagesize()
 blocks = [libc.malloc(ctypes.c_size_t(5000 + 16 * i)) for i in range(4000)]
 for i, block in enumerate(blocks):
   ctypes.memset(block, 1, 5000 + 16 * i)
