@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import math
 import os
-import re
 import time
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnets import parallel, pods, recipe, step
+from nfnets import compiler_words, parallel, pods, recipe, step
 from nfnets.analysis import abstract
 
 GIB = 2**30
@@ -32,12 +31,6 @@ BYTES = (
   'the compiler counts 0.7 to 1.1 times as many as an estimate on v3, and on '
   'v4 and v5e, where copies into on-chip memory count too, 1.9 to 2.3 times'
 )
-_WIDTHS = {'f64': 8, 's64': 8, 'u64': 8, 'bf16': 2, 'f16': 2, 's16': 2,
-           'u16': 2, 'pred': 1, 's8': 1, 'u8': 1}  # fmt: skip
-_COLLECTIVES = (
-  'all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all',
-  'collective-permute',
-)  # fmt: skip
 
 
 class Program(NamedTuple):
@@ -140,14 +133,11 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   FLOPs and bytes of a step that loops (over micro-batches, SAM's groups or
   blocks) are estimates all the same.
   """
-  train_step, shapes = step_of(config)
-  mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
   start = time.perf_counter()
-  lowered = lower(train_step, shapes, mesh)
   try:
-    compiled = lowered.compile()
+    program = account(*step_of(config), pod)
   except jax.errors.JaxRuntimeError as error:
-    needed = needed_memory(str(error))
+    needed = compiler_words.needed_memory(str(error))
     if needed is None:
       raise
     estimate = estimate_step(config, pod)
@@ -157,15 +147,31 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
       seconds=time.perf_counter() - start,
       fits=False,
     )
-  seconds = time.perf_counter() - start
   if loops(config):  # whose body the compiler's account has but once
     estimate = estimate_step(config, pod)
-    cost = {
-      'flops': estimate.flops, 'bytes accessed': estimate.bytes_accessed
-    }  # fmt: skip
-  else:
-    cost = compiled.cost_analysis()
-  memory = compiled.memory_analysis()
+    program = program._replace(
+      flops=estimate.flops, bytes_accessed=estimate.bytes_accessed
+    )
+  return program
+
+
+def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
+  """Any step's figures by XLA's TPU compiler, for the pod's own devices.
+
+  Args:
+    train_step: of (state, batch, key), as `parallel.map_step` takes it.
+    shapes: of the three, the batch whole.
+    pod: its devices.
+
+  Raises:
+    ValueError: `libtpu` isn't installed.
+    jax.errors.JaxRuntimeError: the compiler refuses, for its memory perhaps.
+  """
+  mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
+  start = time.perf_counter()
+  made = lower(train_step, shapes, mesh).compile()
+  seconds = time.perf_counter() - start
+  cost, memory = made.cost_analysis(), made.memory_analysis()
   state_bytes, _ = _argument_bytes(shapes, pod)
   return Program(
     method='compiled',
@@ -177,7 +183,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     code=memory.generated_code_size_in_bytes,
     flops=cost['flops'],
     bytes_accessed=cost['bytes accessed'],
-    collective_bytes=collective_bytes(compiled.as_text()),
+    collective_bytes=compiler_words.collective_bytes(made.as_text()),
     state_bytes=state_bytes,
     seconds=seconds,
     fits=True,  # the compiler refuses what doesn't
@@ -238,29 +244,6 @@ def devices(pod: pods.Pod) -> list[Any]:
       f'hosts, nfnets.pods {pod.num_devices} on {pod.num_hosts}'
     )
   return found
-
-
-def needed_memory(message: str) -> float | None:
-  """Bytes in the compiler's refusal; None if it is about something else."""
-  if 'RESOURCE_EXHAUSTED' not in message:
-    return None
-  patterns = (r'Used ([\d.]+)([KMGT]?) of', r'\(([\d.]+)([KMGT]?)\) exceeds')
-  found = [m for p in patterns if (m := re.search(p, message))]
-  if not found:
-    return math.inf
-  power = ' KMGT'.index(found[0][2] or ' ')
-  return float(found[0][1]) * 1024**power
-
-
-def collective_bytes(text: str) -> float:
-  """Of the results of a compiled program's collectives."""
-  names = '|'.join(_COLLECTIVES)
-  total = 0
-  for match in re.finditer(rf' = (.*?) (?:{names})(?:-start)?\(', text):
-    for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', match[1]):
-      count = math.prod(int(side) for side in dims.split(',') if side)
-      total += count * _WIDTHS.get(kind, 4)
-  return float(total)
 
 
 def step_of(config: ConfigDict) -> tuple[Any, tuple]:

@@ -1,6 +1,6 @@
 """The text of results/pod_plan.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nfnets import plan
@@ -22,15 +22,16 @@ PAPER_MS = {
   'nfnet_f5': 1398.5,
   'nfnet_f6_sam': 2774.1,
 }
-# The published network's step, compiled alike, 32 images a device: FLOPs, bytes
-# accessed and bytes of temporaries. Bfloat16, SGD, and nothing else of a
-# recipe; ours leaves out the same.
+# FLOPs, bytes accessed and bytes of temporaries of the published network's step
+# as first known, by a compiler whose version is not known; 32 images a device,
+# bfloat16, SGD, and nothing else of a recipe; ours leaves out the same.
 PUBLISHED = {
   'v3:2x2': (1.318e12, 11.4e9, 1.35e9),
   'v4:2x2x1': (None, 24.3e9, 1.41e9),
   'v5e:2x2': (None, 24.2e9, 1.37e9),
 }
 
+FIGURES = ('flops', 'bytes_accessed', 'temporaries')
 
 Entries = Mapping[str, Mapping[str, Any]]
 
@@ -40,11 +41,14 @@ def page(recipes: Entries, plain: Entries) -> str:
 
   Args:
     recipes: pod_plan.json's entries of recipes, by cell ('nfnet_f0@v3').
-    plain: its entries of the plain step ('plain@v3:2x2'); maybe none.
+    plain: its entries of the plain step ('plain@v3:2x2') and of the published
+      one ('published@v3:2x2'); maybe none.
   """
   cells = [c for c, e in recipes.items() if e['method'] != 'estimated']
   command = 'python -m scripts.plan --table --compile='
   command += ','.join([*cells, *plain])
+  if any(cell.startswith('published') for cell in plain):
+    command += ' --published=FOLDER'
   return _recipes(recipes, command) + (_plain(plain) if plain else '')
 
 
@@ -98,25 +102,40 @@ def _plain(entries: Entries) -> str:
     'NFNet-F0 at 32 images a device, bfloat16, SGD with momentum and weight '
     'decay, without augmentation, AGC, averages and the guard against '
     'non-finite steps, which the published step has none of; both compiled, '
-    'per device.',
+    'per device. The published step is compiled from a checkout of its code '
+    '(`--published=FOLDER`) by the same compiler as ours, or else as first '
+    'known, by a compiler whose version is not known.',
     '',
-    '| on | FLOPs | published | bytes accessed | published | temporaries '
-    '| published | no worse |',
-    '|---|--:|--:|--:|--:|--:|--:|---|',
+    '| on | published by | FLOPs | published | bytes accessed | published '
+    '| temporaries | published | no worse |',
+    '|---|---|--:|--:|--:|--:|--:|--:|---|',
   ]
-  for cell, entry in entries.items():
-    topology = cell.split('@')[1]
-    ours = [entry[key] for key in ('flops', 'bytes_accessed', 'temporaries')]
-    theirs = PUBLISHED[topology]
-    pairs = [
-      text
-      for our, their in zip(ours, theirs)
-      for text in (f'{our:.4g}', f'{their:.4g}' if their else 'not known')
-    ]
-    no_worse = all(a <= b for a, b in zip(ours, theirs) if b)
-    columns = [topology, *pairs, 'yes' if no_worse else 'no']
-    lines.append('| ' + ' | '.join(columns) + ' |')
+  for topology, known in PUBLISHED.items():
+    if (ours := entries.get(f'plain@{topology}')) is None:
+      continue
+    theirs = entries.get(f'published@{topology}')
+    if theirs and theirs['libtpu'] == ours['libtpu']:
+      figures = [theirs[key] for key in FIGURES]
+      lines.append(_beside(topology, ours, figures, 'the same compiler'))
+    lines.append(_beside(topology, ours, known, 'a compiler not known'))
   return '\n'.join(lines) + '\n'
+
+
+def _beside(
+  topology: str,
+  ours: Mapping[str, Any],
+  theirs: Sequence[float | None],
+  compiler: str,
+) -> str:
+  pairs = list(zip([ours[key] for key in FIGURES], theirs))
+  texts = [
+    text
+    for our, their in pairs
+    for text in (f'{our:.4g}', f'{their:.4g}' if their else 'not known')
+  ]
+  no_worse = all(a <= b for a, b in pairs if b)
+  columns = [topology, compiler, *texts, 'yes' if no_worse else 'no']
+  return '| ' + ' | '.join(columns) + ' |'
 
 
 def _row(cell: str, entry: Mapping[str, Any]) -> str:

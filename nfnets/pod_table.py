@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nfnets import budget, plan, pod_page, pods
-from nfnets.bench import programs
+from nfnets.bench import programs, published
 
 IMAGES_PER_CORE = 32  # paper A, Table 3
 RECIPES = tuple(pod_page.PAPER_MS)
@@ -29,6 +29,7 @@ def write(
   to_compile: Sequence[str],
   config_of: Callable[[str], ConfigDict],
   report: Callable[[str], None],
+  checkout: str | None = None,
 ) -> str:
   """Measures what is missing, each kept at once, and writes the table.
 
@@ -38,22 +39,32 @@ def write(
       as compiled already; all others are estimated.
     config_of: a recipe by its file's name.
     report: is told of each cell.
+    checkout: of the published code, see `published.network`; cells such as
+      'published@v3:2x2' need it.
 
   Returns:
     The table.
 
   Raises:
-    ValueError: a cell isn't in the table, or libtpu isn't installed.
+    ValueError: a cell isn't in the table or needs what isn't there: libtpu, or
+      the published code.
   """
   places = pod_page.TOPOLOGIES
   cells = [f'{recipe}@{place}' for recipe in RECIPES for place in places]
-  plain = [f'plain@{topology}' for topology in pod_page.PUBLISHED]
+  plain, theirs = (
+    [f'{kind}@{topology}' for topology in pod_page.PUBLISHED]
+    for kind in ('plain', 'published')
+  )
   for cell in to_compile:
-    if cell not in cells + plain:
+    if cell in theirs and not checkout:
+      raise ValueError(
+        f'--compile={cell}: needs --published=FOLDER of the published code'
+      )
+    if cell not in cells + plain + theirs:
       raise ValueError(
         f'--compile={cell}: name cells such as {cells[0]}; recipes are '
         f'{", ".join(RECIPES)}, generations {", ".join(places)}; or '
-        + ', '.join(plain)
+        + ', '.join(plain + theirs)
       )
   path = folder / f'{NAME}.json'
   entries = json.loads(path.read_text()) if path.exists() else {}
@@ -77,6 +88,8 @@ def write(
     recipe, place = cell.split('@')
     if recipe == 'plain':
       keep(cell, _plain_entry(config_of('nfnet_f0'), place))
+    elif recipe == 'published':
+      keep(cell, _published_entry(checkout, place))
     else:
       config, pod = _changed(config_of(recipe), recipe, place)
       keep(cell, _entry(config, recipe, pod, compiled, traced))
@@ -89,7 +102,7 @@ def write(
       keep(cell, entry | {'remedies': _remedies(config, pod, entry)})
   text = pod_page.page(
     {cell: entries[cell] for cell in cells},
-    {cell: entries[cell] for cell in plain if cell in entries},
+    {cell: entries[cell] for cell in plain + theirs if cell in entries},
   )
   (folder / f'{NAME}.md').write_text(text)
   return text
@@ -164,8 +177,19 @@ def _plain_entry(config: ConfigDict, topology: str) -> dict[str, Any]:
     config.batch_size = IMAGES_PER_CORE * pod.num_devices
     config.eval_batch_size = config.batch_size
   config = config.copy_and_resolve_references()
+  return _with_versions(plan.measure(config, pod, compiled=True))
+
+
+def _published_entry(checkout: str, topology: str) -> dict[str, Any]:
+  pod = pods.find(topology)
+  batch_size = IMAGES_PER_CORE * pod.num_devices
+  asked = published.step_of(checkout, 'nfnet_f0', batch_size, 0, 'bfloat16')
+  return _with_versions(plan.account(*asked, pod))
+
+
+def _with_versions(program: plan.Program) -> dict[str, Any]:
   return {
-    **plan.measure(config, pod, compiled=True)._asdict(),
+    **program._asdict(),
     'jax': importlib.metadata.version('jax'),
     'libtpu': importlib.metadata.version('libtpu'),
   }

@@ -3,18 +3,19 @@ r"""Measures what things cost, on the first device that JAX finds.
   python -m scripts.benchmark --model=nfnet_f0,nfnet_f1 --batch_size=32 \
     --precision=bfloat16 --mode=train,eval,folded --json=FILE
   python -m scripts.benchmark --model=nfnet_f0 --against=timm
+  python -m scripts.benchmark --against=published --published=FOLDER --model=...
   python -m scripts.benchmark --latency --json=FILE
   python -m scripts.benchmark --loop | --gate | --input --config=FILE
 
 Steps of a model: the whole training step, its data on the device already, or
 inference, plain and folded. `--against=timm` times PyTorch's side of the same
-network in turn with ours, here or in `--timm_python`'s interpreter. A file of
-`--json` is written after each measurement, and what it holds isn't measured
-again. `--latency` is paper A's protocol (Table 3): training steps of 32 images
-at each variant's training size, bfloat16 on accelerators.
+network in turn with ours, here or in `--timm_python`'s interpreter;
+`--against=published` the published training step (nfnets/bench/published.py).
+A file of `--json` is written after each measurement, and what it holds isn't
+measured again. `--latency` is paper A's protocol (Table 3): training steps of
+32 images at each variant's training size, bfloat16 on accelerators.
 
-`--loop`: the training loop beside its bare compiled step. `--gate`: our
-formulations beside plain ones.
+`--loop`: the loop beside its bare step. `--gate`: ours beside plain ones.
 `--input`: the host's stages and pipeline, the augmentation on the device and
 the train step, on the recipe's own data, and which of them is the bottleneck.
 With TensorFlow here, or in `--tensorflow_python`'s interpreter, tf.data and the
@@ -22,7 +23,6 @@ published recipe are measured in turn with ours.
 """
 
 import importlib
-import importlib.util
 import itertools
 import json
 import os
@@ -48,7 +48,9 @@ OVERRIDES = flags.DEFINE_string(
 )
 STEPS = flags.DEFINE_integer('steps', 100, 'At most so many.', lower_bound=3)
 LATENCY = flags.DEFINE_bool('latency', False, "Paper A's protocol.")
-AGAINST = flags.DEFINE_enum('against', None, ['timm'], 'Time it in turn.')
+PEERS = ['timm', 'published']
+AGAINST = flags.DEFINE_enum('against', None, PEERS, 'Time it in turn.')
+PUBLISHED = flags.DEFINE_string('published', '', 'The published code.')
 TIMM_PYTHON = flags.DEFINE_string(
   'timm_python', None, 'An interpreter that has timm and PyTorch.'
 )
@@ -82,6 +84,7 @@ TENSORFLOW_PYTHON = flags.DEFINE_string(
 )
 
 REFUSED = 2
+SCRIPTS = pathlib.Path(__file__).parent
 PAPER_MODELS = tuple(f'nfnet_f{n}' for n in range(7))
 PAPER_MODELS += ('nf_resnet_50', 'resnet_50', 'nf_regnet_b0')
 
@@ -91,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise ValueError(f'what is {argv[1]!r}?')
+    if AGAINST.value and (EMA.value or OVERRIDES.value != '{}'):
+      raise ValueError('--against compares plain steps: no --ema, --override')
     from nfnets import finetune, host_memory
 
     host_memory.keep()
@@ -110,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure_steps() -> int:
-  if AGAINST.value:  # two processes share the device's memory
+  if AGAINST.value == 'timm':  # two processes share the device's memory
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   import jax
 
@@ -175,9 +180,11 @@ def describe(
   from nfnets.bench import step_time, versus
 
   overrides = json.loads(OVERRIDES.value)
-  if AGAINST.value:
+  if AGAINST.value == 'timm':
     overrides = versus.counterpart(model)[1]
-  clip = CLIP.value or step_time.default_clip(model, overrides)
+  is_plain = AGAINST.value == 'published'
+  clip = 'none' if is_plain else step_time.default_clip(model, overrides)
+  clip = CLIP.value or clip
   return {
     'model': model,
     'batch_size': batch_size,
@@ -206,16 +213,13 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
       steps=STEPS.value,
       seconds=SECONDS.value,
     )
+  arguments |= {'rounds': ROUNDS.value, 'seconds': SECONDS.value}
+  if AGAINST.value == 'published':
+    return versus.compare_published(**arguments, folder=PUBLISHED.value)
   compiler = TORCH_COMPILE.value
   if compiler == 'auto':
     compiler = 'none' if question['device'] == 'cpu' else 'default'
-  return versus.compare(
-    **arguments,
-    command=timm_command(),
-    compiler=compiler,
-    rounds=ROUNDS.value,
-    seconds=SECONDS.value,
-  )
+  return versus.compare(**arguments, command=timm_command(), compiler=compiler)
 
 
 def recipe_of(model: str) -> ConfigDict:
@@ -237,22 +241,16 @@ def recipe_of(model: str) -> ConfigDict:
 
 
 def timm_command() -> list[str]:
-  command = started_by(TIMM_PYTHON.value, 'torch_step.py', 'torch', 'timm')
+  from nfnets.bench import peer
+
+  path = SCRIPTS / 'torch_step.py'
+  command = peer.started_by(TIMM_PYTHON.value, path, 'torch', 'timm')
   if not command:
     raise ValueError(
       'no torch and timm here: install them, or pass --timm_python=PATH of an '
       'interpreter that has both'
     )
   return command
-
-
-def started_by(python: str | None, worker: str, *modules: str) -> list[str]:
-  """A command of that interpreter, or of this one if it has the modules."""
-  path = str(pathlib.Path(__file__).with_name(worker))
-  if python:
-    return [python, path]
-  has_all = all(importlib.util.find_spec(module) for module in modules)
-  return [sys.executable, path] if has_all else []
 
 
 def write(page: str, content: dict[str, Any] | None = None) -> None:
@@ -269,7 +267,7 @@ def write(page: str, content: dict[str, Any] | None = None) -> None:
 
 def measure_input() -> int:
   from nfnets.bench import input as benchmark
-  from nfnets.bench import report, verdict
+  from nfnets.bench import peer, report, verdict
 
   size = PHOTO_SIZE.value.split('x')
   if [side.isdigit() for side in size] != [True, True]:
@@ -284,7 +282,9 @@ def measure_input() -> int:
       model=WITH_STEP.value,
       photo_size=(int(size[0]), int(size[1])),
     ),
-    started_by(TENSORFLOW_PYTHON.value, 'tf_input.py', 'tensorflow'),
+    peer.started_by(
+      TENSORFLOW_PYTHON.value, SCRIPTS / 'tf_input.py', 'tensorflow'
+    ),
   )
   command = report.command('scripts.benchmark', sys.argv[1:])
   write(verdict.page(result, command), {'command': command, **result})

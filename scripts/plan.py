@@ -1,7 +1,8 @@
-"""Plans a run on TPUs that aren't there: python -m scripts.plan.
+r"""Plans a run on TPUs that aren't there: python -m scripts.plan.
 
   python -m scripts.plan --config=FILE --topology=v4:4x4x4 [--abstract]
-  python -m scripts.plan --table [--compile=nfnet_f0@v3,plain@v3:2x2]
+  python -m scripts.plan --table [--compile=nfnet_f0@v3,plain@v3:2x2] \
+    [--published=FOLDER]
 
 The first compiles the recipe's train step for the topology (`libtpu` needs no
 TPU; requirements-plan.txt) and prints what a device, a host and the whole run
@@ -9,7 +10,9 @@ need, whether it fits, and if not what makes it fit. Without libtpu, or with
 --abstract, the same is estimated from shapes. The second keeps NFNet-F0 to F6
 at 32 images a core on v3, v4, v5e and v6e in OUT/pod_plan.json, compiles what
 is named and not yet there, estimates the rest, and writes OUT/pod_plan.md;
-'plain' cells are F0's step beside the published network's.
+'plain' cells are F0's step without its recipe's extras, and 'published' ones
+that of the published network, from the folder nfnets of a checkout of
+google-deepmind/deepmind-research, whose base.py and nfnet.py are run.
 """
 
 import json
@@ -35,6 +38,9 @@ TABLE = flags.DEFINE_bool('table', False, 'Write OUT/pod_plan.md.')
 COMPILE = flags.DEFINE_list(
   'compile', [], 'Cells of the table to compile, such as nfnet_f0@v3.'
 )
+PUBLISHED = flags.DEFINE_string(
+  'published', None, "The published code's folder, for 'published' cells."
+)
 OUT = flags.DEFINE_string('out', 'results', "The table's folder.")
 
 REFUSED = 2
@@ -54,7 +60,11 @@ def main(argv: Sequence[str]) -> int:
       from nfnets import pod_table
 
       text = pod_table.write(
-        pathlib.Path(OUT.value), COMPILE.value, _config_of, report
+        pathlib.Path(OUT.value),
+        COMPILE.value,
+        _config_of,
+        report,
+        PUBLISHED.value,
       )
       print(text, end='')
       return 0

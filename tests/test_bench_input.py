@@ -230,6 +230,11 @@ def test_circumstances_name_processor_device_and_versions():
     ([], 'say what to measure: --input'),
     (['--input'], 'name a recipe'),
     (['--input', '--config=configs/nfnet_f0.py', '--photo_size=9'], '400x500'),
+    (['--model=nfnet_f0', '--against=published'], '--published=FOLDER'),
+    (
+      ['--model=nfnet_f0', '--against=timm', '--ema'],
+      '--against compares plain steps',
+    ),
   ],
 )
 @pytest.mark.slow

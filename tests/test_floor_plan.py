@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Within a package the steps after the point are rungs of one floor.
 FLOORS = {
-  -1.0: 'loops stacks models.onednn models.plain_convolution',
+  -1.0: 'loops stacks compiler_words models.onednn models.plain_convolution',
   -0.8: 'models.cpu_convolution',
   -0.5: 'models.cpu_library',
   0.0: """variants chips host_memory parallel places losses results curves
@@ -42,7 +42,7 @@ FLOORS = {
   5.6: 'bench.clock bench.report analysis.batchnorm',
   5.7: 'bench.peer bench.verdict bench.speed',
   5.8: 'bench.host bench.device bench.programs',
-  5.85: 'bench.step_time',
+  5.85: 'bench.step_time bench.published',
   5.9: 'bench.versus bench.deploy bench.gate',
   6.0: 'evaluate plan bench.input',
   6.1: 'budget',

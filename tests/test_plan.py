@@ -8,7 +8,7 @@ import pytest
 import tiny
 from jax.sharding import Mesh
 
-from nfnets import parallel, plan, pods, recipe, step
+from nfnets import compiler_words, parallel, plan, pods, recipe, step
 from nfnets.models import onednn
 
 POD = pods.find('v3:2x2')  # 8 devices on 1 host
@@ -59,7 +59,7 @@ def test_the_estimate_agrees_with_a_compiler_that_is_there(estimate):
   # Nothing draws: the key goes unused.
   assert memory.argument_size_in_bytes == estimate.arguments
   text = compiled.as_text()
-  assert plan.collective_bytes(text) == estimate.collective_bytes
+  assert compiler_words.collective_bytes(text) == estimate.collective_bytes
   # XLA counts elementwise arithmetic too, of which eight pixels have much.
   assert 1 < compiled.cost_analysis()['flops'] / estimate.flops < 2
 
@@ -105,7 +105,7 @@ def test_collectives_are_read_from_a_compiled_program():
   %c = (bf16[8]{0}, f32[]) all-reduce-done(%b)
   %d = f32[100]{0} add(f32[100]{0} %x, f32[100]{0} %all-reduce.1)
   """
-  assert plan.collective_bytes(text) == 4 * 12 + 2 * 8 + 4
+  assert compiler_words.collective_bytes(text) == 4 * 12 + 2 * 8 + 4
 
 
 def test_the_compilers_refusal_is_read():
@@ -113,11 +113,11 @@ def test_the_compilers_refusal_is_read():
     'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
     'for HLO temporaries (20.50G) exceeds available HBM (15.48G).'
   )
-  assert plan.needed_memory(said) == 20.5 * 2**30
+  assert compiler_words.needed_memory(said) == 20.5 * 2**30
   said = 'RESOURCE_EXHAUSTED: Ran out of memory. Used 512.0M of 15.48G hbm.'
-  assert plan.needed_memory(said) == 512 * 2**20
-  assert math.isinf(plan.needed_memory('RESOURCE_EXHAUSTED: no room'))
-  assert plan.needed_memory('INVALID_ARGUMENT: what?') is None
+  assert compiler_words.needed_memory(said) == 512 * 2**20
+  assert math.isinf(compiler_words.needed_memory('RESOURCE_EXHAUSTED: no room'))
+  assert compiler_words.needed_memory('INVALID_ARGUMENT: what?') is None
 
 
 @needs_libtpu

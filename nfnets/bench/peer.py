@@ -1,9 +1,12 @@
 """Another interpreter's subjects, asked through lines of JSON."""
 
 import contextlib
+import importlib.util
 import json
 import os
+import pathlib
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +14,16 @@ from typing import Any
 import numpy as np
 
 from nfnets.bench.clock import Sample, Subject, settle
+
+
+def started_by(
+  python: str | None, path: pathlib.Path, *modules: str
+) -> list[str]:
+  """A script's command: that interpreter's, or ours if it has the modules."""
+  if python:
+    return [python, str(path)]
+  has_all = all(importlib.util.find_spec(module) for module in modules)
+  return [sys.executable, str(path)] if has_all else []
 
 
 class Worker:

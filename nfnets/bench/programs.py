@@ -109,14 +109,11 @@ def _training(config: ConfigDict) -> Program:
     lambda key: step.init_state(config, network, optimizer, key),
     jax.random.key(0),
   )
-  devices = jax.devices()[:1]
   state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   params = filled(shapes.params)
   state = state._replace(
     params=params, ema_params=jax.tree.map(np.copy, params)
   )
-  state = parallel.replicate(recipe.looped(config, state), devices)
-  key = parallel.replicate(jax.random.key(0), devices)
   size, random = config.data.train_image_size, np.random.RandomState(0)
   batch = {
     'images': random.randint(
@@ -126,13 +123,24 @@ def _training(config: ConfigDict) -> Program:
       0, config.data.num_classes, config.batch_size, np.int32
     ),
   }
-  batch = parallel.shard(batch, devices)
-  mapped = parallel.map_step(
-    step.make_train_step(
-      config, network, optimizer, recipe.schedule_of(config)
-    ),
-    devices,
+  train_step = step.make_train_step(
+    config, network, optimizer, recipe.schedule_of(config)
   )
+  return training(train_step, recipe.looped(config, state), batch)
+
+
+def training(train_step: Callable[..., Any], state: Any, batch: Any) -> Program:
+  """Compiles a step, as `parallel.map_step` takes it, for the first device.
+
+  Args:
+    train_step: of (state, batch, key).
+    state, batch: NumPy arrays.
+  """
+  devices = jax.devices()[:1]
+  state = parallel.replicate(state, devices)
+  batch = parallel.shard(batch, devices)
+  key = parallel.replicate(jax.random.key(0), devices)
+  mapped = parallel.map_step(train_step, devices)
   compiled, *costs = _compile(mapped, state, batch, key)
 
   def run(count: int) -> None:

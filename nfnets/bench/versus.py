@@ -1,13 +1,14 @@
-"""Our step and PyTorch's of the same network, alternately in one run."""
+"""Our step and another's of the same network, alternately in one run."""
 
+import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from nfnets import variants
-from nfnets.bench import clock, programs, step_time
+from nfnets.bench import clock, programs, published, step_time
 from nfnets.bench.peer import Worker
 from nfnets.weights import timm
 
@@ -28,7 +29,7 @@ def compare(
   config: ConfigDict | None = None,
   clip: str = '',
 ) -> dict[str, Any]:
-  """Times both sides in turn, every second time the other first.
+  """Times ours and PyTorch's in turn, every second time the other first.
 
   Args:
     model, batch_size, image_size, precision, mode, config, clip: as
@@ -73,22 +74,12 @@ def compare(
   )
   question = {'seconds': seconds, 'chunk_seconds': step_time.CHUNK_SECONDS}
   with Worker(command, job) as worker:
-
-    def turn_of_ours() -> float:
-      times, _ = step_time.time_chunks(program.run, 10**9, seconds, 1)
-      return clock.median(times)
-
     turns = {
-      'ours': turn_of_ours,
+      'ours': lambda: _seconds(program, seconds),
       'theirs': lambda: worker.ask(question)['seconds'],
     }
-    taken: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds):
-      for name in list(turns)[:: -1 if number % 2 else 1]:
-        time.sleep(REST)
-        taken[name].append(turns[name]())
+    taken = _alternate(turns, rounds)
     about = worker.about
-  ratios = [a / b for a, b in zip(taken['ours'], taken['theirs'])]
   return {
     'model': model,
     'batch_size': batch_size,
@@ -101,11 +92,89 @@ def compare(
     'peer_about': about,
     'ours_compile_seconds': program.trace_seconds + program.compile_seconds,
     **taken,
+  }
+
+
+def compare_published(
+  model: str,
+  batch_size: int,
+  image_size: int = 0,
+  precision: str = 'float32',
+  mode: str = 'train',
+  clip: str = 'none',
+  *,
+  folder: str,
+  rounds: int = 5,
+  seconds: float = 2.0,
+  config: ConfigDict | None = None,
+) -> dict[str, Any]:
+  """Times our plain training step and the published one's, in one process.
+
+  Args:
+    model, batch_size, image_size, precision, config: as `step_time.measure`
+      takes them.
+    mode, clip: 'train' and 'none', which is all that there is.
+    folder: see `published.network`.
+    rounds, seconds: see `compare`.
+
+  Returns:
+    As `compare`.
+
+  Raises:
+    ValueError: see `published.network`; or another mode or clip is asked for.
+  """
+  if (mode, clip) != ('train', 'none'):
+    raise ValueError(
+      f'mode {mode}, clip {clip}: the published step is compared in training, '
+      'without clipping'
+    )
+  image_size = image_size or step_time.default_size(model, 'train')
+  asked = (model, batch_size, image_size, precision)
+  theirs = published.prepare(folder, *asked)
+  ours = programs.prepare(*asked, 'train', config=config, clip='none')
+  turns = {
+    'ours': lambda: _seconds(ours, seconds),
+    'theirs': lambda: _seconds(theirs, seconds),
+  }
+  packages = ('jax', 'dm-haiku')
+  versions = {name: importlib.metadata.version(name) for name in packages}
+  return {
+    'model': model,
+    'batch_size': batch_size,
+    'image_size': image_size,
+    'precision': precision,
+    'mode': 'train',
+    'clip': 'none',
+    'overrides': {},
+    'peer': 'the published step',
+    'peer_about': {'compile': 'XLA', 'versions': versions},
+    'ours_compile_seconds': ours.trace_seconds + ours.compile_seconds,
+    'theirs_compile_seconds': theirs.trace_seconds + theirs.compile_seconds,
+    **_alternate(turns, rounds),
+  }
+
+
+def _seconds(program: programs.Program, seconds: float) -> float:
+  times, _ = step_time.time_chunks(program.run, 10**9, seconds, 1)
+  return clock.median(times)
+
+
+def _alternate(
+  turns: Mapping[str, Callable[[], float]], rounds: int
+) -> dict[str, Any]:
+  """Each side's seconds by round, and the ratio of the first to the second."""
+  taken: dict[str, list[float]] = {name: [] for name in turns}
+  for number in range(rounds):
+    for name in list(turns)[:: -1 if number % 2 else 1]:
+      time.sleep(REST)
+      taken[name].append(turns[name]())
+  ratios = [a / b for a, b in zip(*taken.values())]
+  return taken | {
     'ratio': {
       'median': clock.median(ratios),
       'low': min(ratios),
       'high': max(ratios),
-    },
+    }
   }
 
 

@@ -1,0 +1,175 @@
+"""The published step, from a checkout that stands in for the published code."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nfnets import parallel, plan, pod_page, pod_table, pods
+from nfnets.bench import programs, published, step_time, versus
+
+BASE = 'widths = {"F0": 4, "F1+": 8}\n'
+NETWORK = """
+import haiku as hk
+from nfnets import base
+
+class NFNet(hk.Module):
+  def __init__(self, num_classes, variant, stochdepth_rate):
+    super().__init__(name="NFNet")
+    assert stochdepth_rate == 0.25
+    self.hidden = hk.Linear(base.widths[variant])
+    self.fc = hk.Linear(num_classes)
+
+  def __call__(self, x, is_training):
+    hidden = self.hidden(x.mean([1, 2]))
+    two = hk.initializers.Constant(2)
+    gain = hk.get_parameter("gain", (), x.dtype, init=two)
+    return {"logits": self.fc(hidden * gain)}
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+  (tmp_path / 'base.py').write_text(BASE)
+  (tmp_path / 'nfnet.py').write_text(NETWORK)
+  return str(tmp_path)
+
+
+def filled(shapes):
+  params = programs.filled(shapes[0].params)
+  state = published.State(params, jax.tree.map(np.zeros_like, params))
+  random = np.random.RandomState(0)
+  images = random.randn(*shapes[1]['images'].shape).astype(np.float32)
+  labels = np.arange(len(images), dtype=np.int32)
+  return state, {'images': images, 'labels': labels}
+
+
+def test_the_code_is_run_under_its_own_name_and_leaves_no_module(checkout):
+  _, shapes = published.step_of(checkout, 'nfnet_f1_plus', 2, 8, 'float32')
+  assert shapes[0].params['NFNet/~/linear']['w'].shape == (3, 8)
+  assert shapes[1]['images'].shape == (2, 8, 8, 3)
+  assert not {'nfnets.base', 'nfnets.nfnet'} & set(sys.modules)
+  _, shapes = published.step_of(checkout, 'nfnet_f0', 2, 0, 'float32')
+  assert shapes[1]['images'].shape == (2, 192, 192, 3)
+
+
+def test_what_is_not_there_is_named(checkout, tmp_path):
+  with pytest.raises(ValueError, match='resnet_50: the published step'):
+    published.network(checkout, 'resnet_50')
+  with pytest.raises(ValueError, match='no --published=FOLDER'):
+    published.network('', 'nfnet_f0')
+  (tmp_path / 'base.py').unlink()
+  with pytest.raises(ValueError, match=r'no .*base.py: name the folder nfnets'):
+    published.network(checkout, 'nfnet_f0')
+
+
+def test_two_steps_over_devices_are_optaxs_on_the_whole_batch(checkout):
+  train_step, shapes = published.step_of(checkout, 'nfnet_f0', 8, 4, 'float32')
+  first, batch = filled(shapes)
+  mapped, key = parallel.map_step(train_step), jax.random.key(0)
+  state = parallel.replicate(first)
+  for _ in range(2):
+    state, metrics = mapped(
+      state, parallel.shard(batch), parallel.replicate(key)
+    )
+
+  network = published.network(checkout, 'nfnet_f0')
+  is_weight = lambda tree: jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key == 'w', tree
+  )
+  sgd = optax.chain(
+    optax.add_decayed_weights(2e-5, is_weight),
+    optax.sgd(published.LEARNING_RATE, 0.9, nesterov=True),
+  )
+  targets = optax.smooth_labels(jax.nn.one_hot(batch['labels'], 1000), 0.1)
+
+  def loss_of(params):
+    logits = network.apply(params, key, jnp.asarray(batch['images']))
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+  params, memory = first.params, sgd.init(first.params)
+  for _ in range(2):
+    loss, gradients = jax.value_and_grad(loss_of)(params)
+    updates, memory = sgd.update(gradients, memory, params)
+    params = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  for ours, theirs in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_in_bfloat16_what_is_kept_stays_float32(checkout):
+  train_step, shapes = published.step_of(checkout, 'nfnet_f0', 4, 4, 'bfloat16')
+  state, batch = filled(shapes)
+  text = str(
+    jax.make_jaxpr(jax.vmap(
+      train_step, in_axes=(None, None, None), axis_name=parallel.AXIS,
+      axis_size=1, out_axes=None,
+    ))(state, batch, jax.random.key(0))
+  )  # fmt: skip
+  assert 'bf16[4,1000]' in text
+  kept = programs.training(train_step, state, batch)
+  assert kept.memory['arguments'] >= 2 * 4 * (3 * 4 + 4 + 4 * 1000 + 1000 + 1)
+
+
+def test_both_steps_take_turns_unclipped(checkout, monkeypatch):
+  asked = []
+
+  def prepare(*arguments, config, clip):
+    asked.append((*arguments, config, clip))
+    return programs.Program(lambda count: None, 1.0, 2.0, {})
+
+  monkeypatch.setattr(programs, 'prepare', prepare)
+  monkeypatch.setattr(
+    step_time, 'time_chunks', lambda run, *_: ([1.0 + (run(1) is None)], 1)
+  )
+  result = versus.compare_published(
+    'nfnet_f0', 2, 8, folder=checkout, rounds=3, seconds=0.01, config='recipe'
+  )
+  assert asked == [
+    ('nfnet_f0', 2, 8, 'float32', 'train', 'recipe', 'none')
+  ]  # fmt: skip
+  assert len(result['ours']) == len(result['theirs']) == 3
+  assert result['ratio'] == {'median': 1.0, 'low': 1.0, 'high': 1.0}
+  assert set(result['peer_about']['versions']) == {'jax', 'dm-haiku'}
+  with pytest.raises(ValueError, match='clip agc: the published step'):
+    versus.compare_published('nfnet_f0', 2, clip='agc', folder=checkout)
+
+
+def test_the_published_cell_is_the_published_step(checkout, monkeypatch):
+  seen = {}
+
+  def account(train_step, shapes, pod):
+    seen[pod.name] = shapes[1]['images'].shape
+    return plan.Program('compiled', 1, 2, 3, 4, 5, 6, 7, 8.0, True)
+
+  monkeypatch.setattr(plan, 'account', account)
+  monkeypatch.setattr(pod_table.importlib.metadata, 'version', lambda _: '1')
+  entry = pod_table._published_entry(checkout, 'v3:2x2')
+  assert seen == {'v3:2x2': (32 * pods.find('v3:2x2').num_devices, 192, 192, 3)}
+  assert (entry['flops'], entry['libtpu']) == (4, '1')
+  with pytest.raises(ValueError, match='needs --published=FOLDER'):
+    pod_table.write(None, ['published@v3:2x2'], None, print)
+
+
+def test_only_what_one_compiler_made_stands_side_by_side():
+  figures = {'flops': 1.0, 'bytes_accessed': 2.0, 'temporaries': 3.0}
+  ours = figures | {'libtpu': '1'}
+  theirs = figures | {'libtpu': '1', 'temporaries': 2.0}
+
+  def lines(theirs):
+    entries = {'plain@v4:2x2x1': ours, 'published@v4:2x2x1': theirs}
+    text = pod_page.page({}, entries)
+    assert '--published=FOLDER' in text
+    return [line for line in text.splitlines() if line.startswith('| v4')]
+
+  same, known = lines(theirs)
+  assert same == (
+    '| v4:2x2x1 | the same compiler | 1 | 1 | 2 | 2 | 3 | 2 | no |'
+  )
+  assert '| a compiler not known | 1 | not known | 2 | 2.43e+10 | 3 |' in known
+  assert lines(theirs | {'libtpu': '2'}) == [known]
