@@ -51,7 +51,8 @@ PAPER = {
   for batch, number in zip(BATCHES, numbers)
 }
 SCALES = _papers.scales(
-  [f'{arm}_50_bs{batch}' for batch in (4096, 1024, 2048) for arm in ARMS]
+  [f'{arm}_50_bs{batch}' for batch in (4096, 1024, 2048) for arm in ARMS],
+  clipping=_papers.AGC_SCALE,
 )
 DIVISOR = SCALES['cifar']['batch']
 GMACS = {'50': 4.09, '200': 15.01}  # at 224 pixels

@@ -38,7 +38,10 @@ RUNS = {
   for name, unclipped in PLACES.items()
 } | {'bs4096_none': {'batch_size': 4096, 'optimizer.clip': 'none'}}
 PAPER: dict[str, tuple] = {}
-SCALES = _papers.scales([row for row in RUNS if row.startswith('bs4096')])
+SCALES = _papers.scales(
+  [row for row in RUNS if row.startswith('bs4096')],
+  clipping=_papers.AGC_SCALE,
+)
 
 
 def get_config(run: str) -> ConfigDict:

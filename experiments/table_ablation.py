@@ -73,6 +73,7 @@ SCALES = _papers.scales(
   [f'f0_{piece}' for piece in PIECES if piece != 'randaugment'],
   width=8,
   depth=2,
+  clipping=_papers.AGC_SCALE,
   note=' (its shifts are in pixels of large images)',
 )
 

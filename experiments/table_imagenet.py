@@ -57,7 +57,9 @@ OTHERS = {
 PAPER = {row: (cells[0], 'P', 'Table 3') for row, cells in TABLE.items()}
 # The published weights' accuracy as timm evaluates them: nothing is trained.
 TIMM = (83.468, 84.700, 85.184, 85.676, 85.838, 86.102, 86.364)
-SCALES = _papers.scales(('f0', 'f1'), width=8, depth=2)
+SCALES = _papers.scales(
+  ('f0', 'f1'), width=8, depth=2, clipping=_papers.AGC_SCALE
+)
 
 
 def get_config(run: str) -> ConfigDict:

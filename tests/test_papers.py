@@ -27,7 +27,7 @@ def row(*values, diverged=0):
 
 
 def test_a_scale_shrinks_the_network_the_data_and_the_batch():
-  scales = _papers.scales(['a'], width=8, depth=2)
+  scales = _papers.scales(['a'], width=8, depth=2, clipping=16)
   whole, small = (
     _papers.configure(
       nfnet_f0.get_config(), {'a': {}}, scales, run
@@ -41,6 +41,8 @@ def test_a_scale_shrinks_the_network_the_data_and_the_batch():
   assert small.model.depths == (1, 1, 3, 2)
   assert small.num_steps == 1015 >= _study.ENOUGH_UPDATES
   assert small.schedule.warmup_steps == 50
+  assert (whole.optimizer.clipping, small.optimizer.clipping) == (0.01, 0.16)
+  assert 'lambda x 16' in scales['cifar']['note']
 
 
 def test_an_unknown_row_or_scale_is_named():
