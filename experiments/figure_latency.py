@@ -56,7 +56,6 @@ SCALES = {
   'cpu': {
     'note': '4 images in float32, at half the training size a side',
     'overrides': {'batch_size': 4, 'precision': 'float32', 'shrink': 2},
-    'rows': ['resnet_50', 'nf_resnet_50', 'f0', 'f0_batchnorm'],
   },
 }  # fmt: skip
 

@@ -36,6 +36,9 @@ def main(argv: Sequence[str]) -> int:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return REFUSED
+  from nfnets import host_memory
+
+  host_memory.keep()  # as a run does
   root = pathlib.Path(RESULTS.value)
   for number, (row, config) in enumerate(rows.items(), 1):
     path = records.path_of(root, EXPERIMENT.value, row, 0, SCALE.value)

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from experiments import figure_latency, table_family
+from nfnets import host_memory
 from nfnets.bench import step_time
 from scripts import measure
 
@@ -16,6 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.fixture
 def command(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(host_memory, 'keep', lambda: True)  # the tests' own
 
   def run(**values):
     settings = {'results': str(tmp_path), 'only': [], 'scale': 'full'}
