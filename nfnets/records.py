@@ -10,7 +10,8 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nfnets import results
@@ -31,6 +32,15 @@ LATER = {
   'model': {'scan': False},
   'optimizer': {'frozen': [], 'learning_rate_scales': []},
 }
+# Flags whose values are places on one machine, and what stands for them.
+PLACES = {
+  'data_dir': 'DATA',
+  'tensorflow_python': 'PYTHON',
+  'timm_python': 'PYTHON',
+  'published': 'FOLDER',
+  'json': 'FILE',
+  'output': 'FILE',
+}
 PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
 
@@ -38,7 +48,7 @@ def make(
   folder: results.RunFolder,
   experiment: str,
   row: str,
-  command: str,
+  command: Sequence[str],
   scale: str = FULL,
 ) -> dict[str, Any]:
   """Gathers a finished or diverged run.
@@ -47,7 +57,7 @@ def make(
     folder: the run's.
     experiment: the experiment's name.
     row: which of its runs.
-    command: that trains it.
+    command: that trains it, in words.
     scale: of the experiment's `SCALES`.
 
   Returns:
@@ -65,7 +75,7 @@ def make(
     'row': row,
     'scale': scale,
     'seed': config['seed'],
-    'command': command,
+    'command': portable(command),
     'status': summary['status'],
     'updates': summary['step'],
     'config': without_paths(config),
@@ -74,6 +84,18 @@ def make(
     'summary': summary,
     'curve': curve(folder.read_metrics()),
   }
+
+
+def portable(words: Sequence[str]) -> str:
+  """A command line, with places of this machine named only by kind."""
+  told = []
+  for word in words:
+    name, equals, value = word.partition('=')
+    kind = PLACES.get(name.lstrip('-').rpartition('.')[2])
+    if equals and (kind or value.startswith('/')):
+      word = f'{name}={kind or "PATH"}'
+    told.append(shlex.quote(word))
+  return ' '.join(told)
 
 
 def path_of(

@@ -64,14 +64,13 @@ def main(argv: Sequence[str]) -> int:
       f'--config.seed={seed}',
       *argv[1:],
     ]
-    shown = shlex.join(['python', *command])
     if PRINT.value:
-      print(shown)
+      print(shlex.join(['python', *command]))
       continue
     print(progress(number, len(rows), name, seconds), flush=True)
     start = time.monotonic()
     outcomes[name] = taken_over(module, row, seed, workdir, argv[1:]) or run(
-      row, seed, workdir, command, shown
+      row, seed, workdir, command
     )
     if outcomes[name] not in (WAS_THERE, WAS_MADE):
       seconds.append(time.monotonic() - start)
@@ -130,9 +129,7 @@ def taken_over(
   return WAS_MADE
 
 
-def run(
-  row: str, seed: str, workdir: pathlib.Path, command: list[str], shown: str
-) -> str:
+def run(row: str, seed: str, workdir: pathlib.Path, command: list[str]) -> str:
   """Trains one row unless its record is there; says how it went."""
   root = pathlib.Path(RESULTS.value)
   place = (EXPERIMENT.value, row, seed, SCALE.value)
@@ -142,14 +139,19 @@ def run(
   if code in (INTERRUPTED, -signal.SIGINT):
     return 'interrupted'
   if code not in OVER:
-    return f'failed with exit code {code}: {shown}'
+    return f'failed with exit code {code}: {shlex.join(["python", *command])}'
   try:
     folder = results.RunFolder(workdir, must_exist=True)
     # Elsewhere: who asks for the devices holds them, and the next row trains.
     spawn = multiprocessing.get_context('spawn')
     with futures.ProcessPoolExecutor(1, spawn) as pool:
       record = pool.submit(
-        records.make, folder, EXPERIMENT.value, row, shown, SCALE.value
+        records.make,
+        folder,
+        EXPERIMENT.value,
+        row,
+        ['python', *command],
+        SCALE.value,
       ).result()
   except ValueError as error:
     return f'failed: {error}'

@@ -199,12 +199,12 @@ def test_bottleneck_counts_an_accelerators_devices(monkeypatch):
 def test_report_names_no_place_of_this_machine():
   words = [
     '--input', '--config=configs/nfnet_f0.py', '--config.data.data_dir=/a/b',
-    '--tensorflow_python=/c', '--output=/d', '--rounds=3',
+    '--tensorflow_python=/c', '--output=/d', '--rounds=3', '--workdir=/e f',
   ]  # fmt: skip
   assert report.command('scripts.benchmark', words) == (
     'python -m scripts.benchmark --input --config=configs/nfnet_f0.py '
     '--config.data.data_dir=DATA --tensorflow_python=PYTHON --output=FILE '
-    '--rounds=3'
+    '--rounds=3 --workdir=PATH'
   )
 
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -49,7 +50,8 @@ def finished_run(path):
 
 
 def test_a_record_holds_config_hardware_updates_and_the_curve(tmp_path):
-  record = records.make(finished_run(tmp_path / 'run'), 'x', 'row', 'python …')
+  command = ['python', '--config.data.data_dir=/home/me/data', '--seed=1']
+  record = records.make(finished_run(tmp_path / 'run'), 'x', 'row', command)
   path = records.write(tmp_path, record)
   assert path == tmp_path / 'x' / 'runs' / 'row_seed3.json'
   (read,) = records.read_all(tmp_path, 'x')
@@ -57,6 +59,7 @@ def test_a_record_holds_config_hardware_updates_and_the_curve(tmp_path):
   assert read['versions']['jax'] and read['hardware']['device_count'] == 4
   assert [(p['step'], p['train/loss'], p['eval/top_1']) for p in
           read['curve']] == [(10, 2.0, 0.25), (20, 1.0, 0.5)]  # fmt: skip
+  assert read['command'] == 'python --config.data.data_dir=DATA --seed=1'
   assert '/home' not in path.read_text()
 
 
@@ -64,7 +67,13 @@ def test_a_run_that_is_not_over_has_no_record(tmp_path):
   folder = finished_run(tmp_path)
   folder.write_summary({'status': 'interrupted', 'step': 10})
   with pytest.raises(ValueError, match='the run is not over'):
-    records.make(folder, 'x', 'row', '')
+    records.make(folder, 'x', 'row', [])
+
+
+def test_no_committed_record_names_a_place_of_a_machine():
+  for path in (ROOT / 'results').glob('*/runs/*.json'):
+    command = json.loads(path.read_text())['command']
+    assert not re.search(r'(=|\s)["\']?/', command), path.name
 
 
 def call(*arguments):

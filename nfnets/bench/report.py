@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
@@ -12,14 +11,6 @@ import jax
 from nfnets import records
 
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'opencv-python-headless', 'simplejpeg')
-# Flags whose values are places on one machine, and what stands for them.
-PLACES = {
-  'data_dir': 'DATA',
-  'tensorflow_python': 'PYTHON',
-  'timm_python': 'PYTHON',
-  'json': 'FILE',
-  'output': 'FILE',
-}
 
 
 def circumstances() -> dict[str, Any]:
@@ -40,12 +31,7 @@ def circumstances() -> dict[str, Any]:
 
 def command(module: str, arguments: Sequence[str]) -> str:
   """The command line, with places of this machine named only by kind."""
-  words = ['python', '-m', module]
-  for argument in arguments:
-    name, equals, _ = argument.partition('=')
-    kind = PLACES.get(name.lstrip('-').rpartition('.')[2])
-    words.append(f'{name}={kind}' if kind and equals else shlex.quote(argument))
-  return ' '.join(words)
+  return records.portable(['python', '-m', module, *arguments])
 
 
 def describe(where: dict[str, Any]) -> str:
