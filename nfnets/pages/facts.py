@@ -1,6 +1,7 @@
 """What an experiment's records say of themselves: seeds, hardware, cost."""
 
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,12 +45,13 @@ def cost(module: Any, records: Sequence[Record]) -> str:
 
 
 def trained_seconds(record: Record) -> float:
-  """Wall-clock time of a run's steps, from what it logged of them."""
-  total, before = 0.0, 0
-  for point in record.get('curve', ()):
-    total += (point['step'] - before) * point.get('train/step_seconds', 0.0)
-    before = point['step']
-  return total
+  """Time of a run's steps by the clock: their number times the median logged.
+
+  A run that was stopped for a while isn't the costlier for it.
+  """
+  curve = record.get('curve', ())
+  logged = [p['train/step_seconds'] for p in curve if 'train/step_seconds' in p]
+  return curve[-1]['step'] * statistics.median(logged) if logged else 0.0
 
 
 def commands(name: str, module: Any, records: Sequence[Record]) -> list[str]:
