@@ -122,9 +122,9 @@ def _full(rows: _papers.Rows) -> tuple[str, str]:
 def _scaled(rows: _papers.Rows) -> str:
   found = {batch: _best(rows, batch) for batch in BATCHES}
   told = '; '.join(
-    f'{best:g} at batch {batch // DIVISOR} for {batch} ({top_1:.1f} %)'
+    f'{_papers.AGC_SCALE * best:g} ({best:g} at full size) at batch '
+    f'{batch // DIVISOR} ({batch:,}), {top_1:.1f} %'
     for batch, (best, top_1) in found.items()
     if not math.isnan(best)
   )
-  times = _papers.AGC_SCALE
-  return f'the best lambda among those run, here {times} times it, is {told}.'
+  return f'the best lambda among those run is {told}.'

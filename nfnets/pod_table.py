@@ -56,10 +56,6 @@ def write(
     for kind in ('plain', 'published')
   )
   for cell in to_compile:
-    if cell in theirs and not checkout:
-      raise ValueError(
-        f'--compile={cell}: needs --published=FOLDER of the published code'
-      )
     if cell not in cells + plain + theirs:
       raise ValueError(
         f'--compile={cell}: name cells such as {cells[0]}; recipes are '
@@ -68,7 +64,9 @@ def write(
       )
   path = folder / f'{NAME}.json'
   entries = json.loads(path.read_text()) if path.exists() else {}
-  entries = {cell: e for cell, e in entries.items() if not _stale(cell, e)}
+  entries = {
+    cell: e for cell, e in entries.items() if not _stale(cell, e, entries)
+  }
   traced: dict[tuple, plan.Program] = {}
   # Estimates first: they are there when a compilation is interrupted.
   missing = [(c, False) for c in cells if c not in entries]
@@ -77,6 +75,7 @@ def write(
     for c in to_compile
     if entries.get(c, {}).get('method') in (None, 'estimated')
   ]
+  _check_published([cell for cell, _ in missing], entries, checkout)
 
   def keep(cell: str, entry: dict[str, Any]) -> None:
     entries[cell] = entry
@@ -108,8 +107,32 @@ def write(
   return text
 
 
-def _stale(cell: str, entry: Mapping[str, Any]) -> bool:
-  return entry.get('changes', {}) != CHANGES.get(cell.split('@')[0], {})
+def _stale(
+  cell: str, entry: Mapping[str, Any], entries: Mapping[str, Any]
+) -> bool:
+  kind, place = cell.split('@')
+  if kind == 'published':  # beside ours by another compiler it says nothing
+    ours = entries.get(f'plain@{place}', entry)
+    return any(entry[key] != ours[key] for key in ('jax', 'libtpu'))
+  return entry.get('changes', {}) != CHANGES.get(kind, {})
+
+
+def _check_published(
+  cells: Sequence[str], entries: Mapping[str, Any], checkout: str | None
+) -> None:
+  """Refuses, before anything is compiled, what would come to nothing."""
+  theirs = [cell for cell in cells if cell.startswith('published@')]
+  if checkout and not theirs:
+    raise ValueError(
+      f'--published={checkout}: --compile names no published cell that is '
+      'missing, such as published@v3:2x2'
+    )
+  for cell in theirs:
+    ours = cell.replace('published', 'plain')
+    if ours not in [*cells, *entries]:
+      raise ValueError(f'--compile={cell}: name {ours} too, to stand beside it')
+  if theirs:
+    published.network(checkout or '', 'nfnet_f0')
 
 
 def _changed(
@@ -184,7 +207,8 @@ def _published_entry(checkout: str, topology: str) -> dict[str, Any]:
   pod = pods.find(topology)
   batch_size = IMAGES_PER_CORE * pod.num_devices
   asked = published.step_of(checkout, 'nfnet_f0', batch_size, 0, 'bfloat16')
-  return _with_versions(plan.account(*asked, pod))
+  files = published.fingerprints(checkout)
+  return _with_versions(plan.account(*asked, pod)) | {'files': files}
 
 
 def _with_versions(program: plan.Program) -> dict[str, Any]:

@@ -88,13 +88,16 @@ def make(
 
 def portable(words: Sequence[str]) -> str:
   """A command line, with places of this machine named only by kind."""
-  told = []
+  told, before = [], None
   for word in words:
     name, equals, value = word.partition('=')
     kind = PLACES.get(name.lstrip('-').rpartition('.')[2])
-    if equals and (kind or value.startswith('/')):
+    if equals and (kind or value.startswith(('/', '~', 'file:'))):
       word = f'{name}={kind or "PATH"}'
+    elif before or word.startswith(('/', '~', 'file:')):  # --flag VALUE
+      word = before or 'PATH'
     told.append(shlex.quote(word))
+    before = None if equals else kind
   return ' '.join(told)
 
 

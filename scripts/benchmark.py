@@ -10,10 +10,11 @@ r"""Measures what things cost, on the first device that JAX finds.
 Steps of a model: the whole training step, its data on the device already, or
 inference, plain and folded. `--against=timm` times PyTorch's side of the same
 network in turn with ours, here or in `--timm_python`'s interpreter;
-`--against=published` the published training step (nfnets/bench/published.py).
-A file of `--json` is written after each measurement, and what it holds isn't
-measured again. `--latency` is paper A's protocol (Table 3): training steps of
-32 images at each variant's training size, bfloat16 on accelerators.
+`--against=published` the published training step: FOLDER is `nfnets` of a
+checkout of google-deepmind/deepmind-research, whose base.py and nfnet.py run.
+What a file of `--json` holds already isn't measured again. `--latency` is paper
+A's protocol (Table 3): training steps of 32 images at each variant's training
+size, bfloat16 on accelerators.
 
 `--loop`: the loop beside its bare step. `--gate`: ours beside plain ones.
 `--input`: the host's stages and pipeline, the augmentation on the device and
@@ -50,7 +51,7 @@ STEPS = flags.DEFINE_integer('steps', 100, 'At most so many.', lower_bound=3)
 LATENCY = flags.DEFINE_bool('latency', False, "Paper A's protocol.")
 PEERS = ['timm', 'published']
 AGAINST = flags.DEFINE_enum('against', None, PEERS, 'Time it in turn.')
-PUBLISHED = flags.DEFINE_string('published', '', 'The published code.')
+PUBLISHED = flags.DEFINE_string('published', '', 'Its folder nfnets.')
 TIMM_PYTHON = flags.DEFINE_string(
   'timm_python', None, 'An interpreter that has timm and PyTorch.'
 )
@@ -96,14 +97,16 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(f'what is {argv[1]!r}?')
     if AGAINST.value and (EMA.value or OVERRIDES.value != '{}'):
       raise ValueError('--against compares plain steps: no --ema, --override')
+    if (AGAINST.value == 'published') != bool(PUBLISHED.value):
+      raise ValueError('--against=published and --published=FOLDER go together')
     from nfnets import finetune, host_memory
 
     host_memory.keep()
     if CONFIG.value is not None:
       finetune.complete(CONFIG.value)
+    if INPUT.value and CONFIG.value is None:
+      raise ValueError('name a recipe: --config=configs/nfnet_f0.py')
     if INPUT.value:
-      if CONFIG.value is None:
-        raise ValueError('name a recipe: --config=configs/nfnet_f0.py')
       return measure_input()
     if LOOP.value or GATE.value:
       return measure_ratios()
@@ -133,22 +136,20 @@ def measure_steps() -> int:
     PRECISIONS.value or [precision if LATENCY.value else 'float32'],
     batch_sizes,
   )
-  asked, failed = [], set()
-  for model, mode, precision, batch_size in questions:
-    question = describe(model, mode, precision, batch_size)
-    asked.append(question)
-    if record.find(question) or (model, mode, precision) in failed:
+  asked, failed = [describe(*question) for question in questions], set()
+  for question in asked:
+    kind = tuple(question[key] for key in ('model', 'mode', 'precision'))
+    if record.find(question) or kind in failed:
       continue
     try:
       result = question | answer(question)
     except jax.errors.JaxRuntimeError as error:
-      failed.add((model, mode, precision))  # a larger batch won't fit either
+      failed.add(kind)  # a larger batch won't fit either
       result = question | {'error': str(error).partition('\n')[0]}
     record.add(result)
     print(speed.line(result), file=sys.stderr, flush=True)
   found = [result for question in asked if (result := record.find(question))]
-  page = speed.page(', '.join(dict.fromkeys(q['model'] for q in asked)), found)
-  write(page)
+  write(speed.page(', '.join(dict.fromkeys(q['model'] for q in asked)), found))
   return 0
 
 
@@ -166,8 +167,8 @@ def measure_ratios() -> int:
     title, text = 'Ours beside plain formulations', gate.page(result)
   command = report.command('scripts.benchmark', sys.argv[1:])
   heading = f'## {title}\n\n    {command}\n\n{report.describe(where)}'
-  content = {'command': command, 'where': where, **result}
-  write(f'{heading}\n\n{text}\n', content)
+  about = {'command': command, 'where': where}
+  write(f'{heading}\n\n{text}\n', about | result)
   return 0
 
 
@@ -182,9 +183,9 @@ def describe(
   overrides = json.loads(OVERRIDES.value)
   if AGAINST.value == 'timm':
     overrides = versus.counterpart(model)[1]
-  is_plain = AGAINST.value == 'published'
-  clip = 'none' if is_plain else step_time.default_clip(model, overrides)
-  clip = CLIP.value or clip
+  clip = CLIP.value or step_time.default_clip(model, overrides)
+  if AGAINST.value == 'published':
+    versus.check_published(model, mode, clip := CLIP.value or 'none')
   return {
     'model': model,
     'batch_size': batch_size,
@@ -216,9 +217,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
   arguments |= {'rounds': ROUNDS.value, 'seconds': SECONDS.value}
   if AGAINST.value == 'published':
     return versus.compare_published(**arguments, folder=PUBLISHED.value)
-  compiler = TORCH_COMPILE.value
-  if compiler == 'auto':
-    compiler = 'none' if question['device'] == 'cpu' else 'default'
+  auto = 'none' if question['device'] == 'cpu' else 'default'
+  compiler = auto if TORCH_COMPILE.value == 'auto' else TORCH_COMPILE.value
   return versus.compare(**arguments, command=timm_command(), compiler=compiler)
 
 

@@ -200,11 +200,12 @@ def test_report_names_no_place_of_this_machine():
   words = [
     '--input', '--config=configs/nfnet_f0.py', '--config.data.data_dir=/a/b',
     '--tensorflow_python=/c', '--output=/d', '--rounds=3', '--workdir=/e f',
+    '--json', 'a', '~/b',
   ]  # fmt: skip
   assert report.command('scripts.benchmark', words) == (
     'python -m scripts.benchmark --input --config=configs/nfnet_f0.py '
     '--config.data.data_dir=DATA --tensorflow_python=PYTHON --output=FILE '
-    '--rounds=3 --workdir=PATH'
+    '--rounds=3 --workdir=PATH --json FILE PATH'
   )
 
 
@@ -231,6 +232,7 @@ def test_circumstances_name_processor_device_and_versions():
     (['--input'], 'name a recipe'),
     (['--input', '--config=configs/nfnet_f0.py', '--photo_size=9'], '400x500'),
     (['--model=nfnet_f0', '--against=published'], '--published=FOLDER'),
+    (['--model=nfnet_f0', '--published=.'], '--published=FOLDER go together'),
     (
       ['--model=nfnet_f0', '--against=timm', '--ema'],
       '--against compares plain steps',

@@ -1,6 +1,8 @@
 """The published step, from a checkout that stands in for the published code."""
 
+import functools
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+import nfnets
 from nfnets import parallel, plan, pod_page, pod_table, pods
 from nfnets.bench import programs, published, step_time, versus
 
@@ -17,6 +20,8 @@ import haiku as hk
 from nfnets import base
 
 class NFNet(hk.Module):
+  variant_dict = base.widths
+
   def __init__(self, num_classes, variant, stochdepth_rate):
     super().__init__(name="NFNet")
     assert stochdepth_rate == 0.25
@@ -52,15 +57,34 @@ def test_the_code_is_run_under_its_own_name_and_leaves_no_module(checkout):
   assert shapes[0].params['NFNet/~/linear']['w'].shape == (3, 8)
   assert shapes[1]['images'].shape == (2, 8, 8, 3)
   assert not {'nfnets.base', 'nfnets.nfnet'} & set(sys.modules)
+  assert not hasattr(nfnets, 'base')
   _, shapes = published.step_of(checkout, 'nfnet_f0', 2, 0, 'float32')
   assert shapes[1]['images'].shape == (2, 192, 192, 3)
 
 
+def test_a_forks_own_module_of_the_same_name_is_left_alone(
+  checkout, monkeypatch
+):
+  own = types.ModuleType('nfnets.base')
+  monkeypatch.setitem(sys.modules, 'nfnets.base', own)
+  monkeypatch.setattr(nfnets, 'base', own, raising=False)
+  _, shapes = published.step_of(checkout, 'nfnet_f0', 2, 8, 'float32')
+  assert shapes[0].params['NFNet/~/linear']['w'].shape == (3, 4)
+  assert sys.modules['nfnets.base'] is own and nfnets.base is own
+
+
 def test_what_is_not_there_is_named(checkout, tmp_path):
+  with pytest.raises(ValueError, match=r'no variant F2, only F0, F1\+'):
+    published.network(checkout, 'nfnet_f2')
+  with pytest.raises(ValueError, match="no precision 'fp16'"):
+    published.step_of(checkout, 'nfnet_f0', 2, 8, 'fp16')
   with pytest.raises(ValueError, match='resnet_50: the published step'):
     published.network(checkout, 'resnet_50')
   with pytest.raises(ValueError, match='no --published=FOLDER'):
     published.network('', 'nfnet_f0')
+  (tmp_path / 'nfnet.py').write_text('')
+  with pytest.raises(ValueError, match='no variant F0, only none'):
+    published.network(checkout, 'nfnet_f0')
   (tmp_path / 'base.py').unlink()
   with pytest.raises(ValueError, match=r'no .*base.py: name the folder nfnets'):
     published.network(checkout, 'nfnet_f0')
@@ -102,42 +126,58 @@ def test_two_steps_over_devices_are_optaxs_on_the_whole_batch(checkout):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
-def test_in_bfloat16_what_is_kept_stays_float32(checkout):
+def test_in_bfloat16_what_is_kept_and_summed_is_float32(checkout):
   train_step, shapes = published.step_of(checkout, 'nfnet_f0', 4, 4, 'bfloat16')
-  state, batch = filled(shapes)
-  text = str(
-    jax.make_jaxpr(jax.vmap(
-      train_step, in_axes=(None, None, None), axis_name=parallel.AXIS,
-      axis_size=1, out_axes=None,
-    ))(state, batch, jax.random.key(0))
-  )  # fmt: skip
-  assert 'bf16[4,1000]' in text
-  kept = programs.training(train_step, state, batch)
-  assert kept.memory['arguments'] >= 2 * 4 * (3 * 4 + 4 + 4 * 1000 + 1000 + 1)
+  mapped = jax.vmap(
+    train_step, (None, None, None), None, axis_name=parallel.AXIS, axis_size=1
+  )
+  kept, _ = jax.eval_shape(mapped, *shapes)
+  assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype('f4')}
+  step = jax.make_jaxpr(train_step, axis_env=[(parallel.AXIS, 1)])(*shapes)
+  assert 'bf16[4,1000]' in str(step)
+  sums = [e for e in step.eqns if e.primitive.name.startswith('psum')]
+  types = {str(v.aval.dtype) for e in sums for v in e.invars}
+  assert types == {'float32'}
 
 
 def test_both_steps_take_turns_unclipped(checkout, monkeypatch):
-  asked = []
+  asked, turns = [], []
 
-  def prepare(*arguments, config, clip):
-    asked.append((*arguments, config, clip))
-    return programs.Program(lambda count: None, 1.0, 2.0, {})
+  def program(name, *_, **values):
+    asked.append(values)
+    return programs.Program(lambda count: turns.append(name), 1.0, 2.0, {})
 
-  monkeypatch.setattr(programs, 'prepare', prepare)
+  def time_chunks(run, *_):
+    run(1)
+    return [2.0 if turns[-1] == 'ours' else 8.0], 1
+
+  monkeypatch.setattr(programs, 'prepare', functools.partial(program, 'ours'))
   monkeypatch.setattr(
-    step_time, 'time_chunks', lambda run, *_: ([1.0 + (run(1) is None)], 1)
+    published, 'prepare', functools.partial(program, 'theirs')
   )
+  monkeypatch.setattr(step_time, 'time_chunks', time_chunks)
   result = versus.compare_published(
     'nfnet_f0', 2, 8, folder=checkout, rounds=3, seconds=0.01, config='recipe'
   )
-  assert asked == [
-    ('nfnet_f0', 2, 8, 'float32', 'train', 'recipe', 'none')
-  ]  # fmt: skip
-  assert len(result['ours']) == len(result['theirs']) == 3
-  assert result['ratio'] == {'median': 1.0, 'low': 1.0, 'high': 1.0}
+  first = ['ours', 'theirs']
+  assert turns == [*first, *first[::-1], *first]
+  assert asked[-1] == {'config': 'recipe', 'clip': 'none'}
+  assert result['ratio'] == {'median': 0.25, 'low': 0.25, 'high': 0.25}
   assert set(result['peer_about']['versions']) == {'jax', 'dm-haiku'}
-  with pytest.raises(ValueError, match='clip agc: the published step'):
-    versus.compare_published('nfnet_f0', 2, clip='agc', folder=checkout)
+  assert set(result['peer_about']['files']) == {'base.py', 'nfnet.py'}
+
+
+@pytest.mark.parametrize(
+  ('model', 'mode', 'clip'),
+  [
+    ('nfnet_f0', 'train', 'agc'),
+    ('nfnet_f0', 'folded', 'none'),
+    ('resnet_50', 'train', 'none'),
+  ],
+)
+def test_only_plain_training_of_nfnets_is_compared(model, mode, clip):
+  with pytest.raises(ValueError, match=f'{model}, mode {mode}, clip {clip}'):
+    versus.compare_published(model, 2, mode=mode, clip=clip, folder='')
 
 
 def test_the_published_cell_is_the_published_step(checkout, monkeypatch):
@@ -152,14 +192,38 @@ def test_the_published_cell_is_the_published_step(checkout, monkeypatch):
   entry = pod_table._published_entry(checkout, 'v3:2x2')
   assert seen == {'v3:2x2': (32 * pods.find('v3:2x2').num_devices, 192, 192, 3)}
   assert (entry['flops'], entry['libtpu']) == (4, '1')
-  with pytest.raises(ValueError, match='needs --published=FOLDER'):
-    pod_table.write(None, ['published@v3:2x2'], None, print)
+
+
+@pytest.mark.parametrize(
+  ('cells', 'folder', 'said'),
+  [
+    (['published@v3:2x2'], 'x', 'name plain@v3:2x2 too'),
+    (['plain@v3:2x2', 'published@v3:2x2'], 'x', 'no x/base.py'),
+    (['plain@v3:2x2', 'published@v3:2x2'], None, 'no --published=FOLDER'),
+    (['plain@v3:2x2'], 'x', '--compile names no published cell'),
+  ],
+)
+def test_what_would_come_to_nothing_is_refused_first(
+  cells, folder, said, tmp_path
+):
+  with pytest.raises(ValueError, match=said):
+    pod_table.write(tmp_path, cells, None, print, folder)
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_published_step_of_another_compiler_is_compiled_again():
+  ours = {'jax': '1', 'libtpu': '2'}
+  entries = {'plain@v3:2x2': ours}
+  stale = functools.partial(pod_table._stale, 'published@v3:2x2')
+  assert not stale(ours, entries) and not stale(ours, {})
+  assert stale(ours | {'libtpu': '3'}, entries)
+  assert stale(ours | {'jax': '3'}, entries)
 
 
 def test_only_what_one_compiler_made_stands_side_by_side():
   figures = {'flops': 1.0, 'bytes_accessed': 2.0, 'temporaries': 3.0}
-  ours = figures | {'libtpu': '1'}
-  theirs = figures | {'libtpu': '1', 'temporaries': 2.0}
+  ours = figures | {'jax': '0', 'libtpu': '1'}
+  theirs = ours | {'temporaries': 2.0}
 
   def lines(theirs):
     entries = {'plain@v4:2x2x1': ours, 'published@v4:2x2x1': theirs}

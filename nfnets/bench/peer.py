@@ -19,7 +19,11 @@ from nfnets.bench.clock import Sample, Subject, settle
 def started_by(
   python: str | None, path: pathlib.Path, *modules: str
 ) -> list[str]:
-  """A script's command: that interpreter's, or ours if it has the modules."""
+  """A script's command: that interpreter's, or ours if it has the modules.
+
+  Returns:
+    Words; none where no interpreter is named and ours lacks a module.
+  """
   if python:
     return [python, str(path)]
   has_all = all(importlib.util.find_spec(module) for module in modules)

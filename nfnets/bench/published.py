@@ -3,11 +3,14 @@
 The code is the folder `nfnets` of google-deepmind/deepmind-research. Of it
 `base.py` and `nfnet.py` run on today's JAX and Haiku as they are; its loop and
 optimizer need packages that don't, so the step around the network is written
-here, and computes what theirs does: parameters rounded to the precision at the
-start, cross-entropy with label smoothing 0.1, gradients widened and summed over
-devices, decay 2e-5 of weights, Nesterov momentum 0.9.
+here, by the arithmetic of its experiment.py and optim.py: parameters rounded to
+the precision at the start, cross-entropy with label smoothing 0.1, gradients
+widened and summed over devices, decay 2e-5 of weights, Nesterov momentum 0.9.
+Left out are clipping, averages, the learning rate's schedule (it is constant)
+and the turning of images that come as `[H, W, C, N]`.
 """
 
+import hashlib
 import importlib.util
 import pathlib
 import sys
@@ -18,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import nfnets
 from nfnets import parallel, step, variants
 from nfnets.bench import programs
 
@@ -26,7 +30,7 @@ LEARNING_RATE = 0.1
 CHECKOUT = (
   'the folder nfnets of a checkout of google-deepmind/deepmind-research'
 )
-_PACKAGE = 'nfnets.'  # theirs has our name: their files import each other by it
+FILES = ('base', 'nfnet')  # in the order that they need each other
 
 
 class State(NamedTuple):
@@ -44,7 +48,8 @@ def network(folder: str, model: str) -> hk.Transformed:
     model: such as 'nfnet_f0'.
 
   Raises:
-    ValueError: a file isn't there, or the published code has no such NFNet.
+    ValueError: a file isn't there or isn't the published one, or it has no
+      such NFNet.
   """
   if model not in variants.NFNET:
     raise ValueError(f'{model}: the published step is taken of NFNets alone')
@@ -52,6 +57,12 @@ def network(folder: str, model: str) -> hk.Transformed:
   if not folder:
     raise ValueError(f'no --published=FOLDER: name {CHECKOUT}')
   source = _load(folder)
+  known = getattr(getattr(source, 'NFNet', None), 'variant_dict', {})
+  if variant not in known:
+    raise ValueError(
+      f'{folder}: its NFNet has no variant {variant}, only '
+      f'{", ".join(known) or "none"}; name {CHECKOUT}'
+    )
 
   def forward(images: jax.Array) -> jax.Array:
     # The recipe's rate; the class's own default is another.
@@ -75,7 +86,14 @@ def step_of(
   Returns:
     The step, and shapes of its `State`, its batch {'images' `[N, H, W, 3]`
     float32, 'labels' `[N]`} and its key.
+
+  Raises:
+    ValueError: see `network`; or there is no such precision.
   """
+  if precision not in step.DTYPES:
+    raise ValueError(
+      f'no precision {precision!r}: choose one of {", ".join(step.DTYPES)}'
+    )
   made = network(folder, model)
   size = image_size or variants.find(model)['train_image_size']
   images = jax.ShapeDtypeStruct((batch_size, size, size, 3), np.float32)
@@ -102,6 +120,14 @@ def prepare(
     'labels': random.randint(0, NUM_CLASSES, labels.shape, labels.dtype),
   }
   return programs.training(train_step, state, batch)
+
+
+def fingerprints(folder: str) -> dict[str, str]:
+  """The first digits of each file's SHA-256: which code was run."""
+  return {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    for path in _files(folder)
+  }
 
 
 def _make_step(made: hk.Transformed, dtype: jnp.dtype) -> Any:
@@ -140,21 +166,35 @@ def _make_step(made: hk.Transformed, dtype: jnp.dtype) -> Any:
   return train_step
 
 
+def _files(folder: str) -> list[pathlib.Path]:
+  paths = [pathlib.Path(folder) / f'{name}.py' for name in FILES]
+  for path in paths:
+    if not path.is_file():
+      raise ValueError(f'no {path}: name {CHECKOUT}')
+  return paths
+
+
 def _load(folder: str) -> Any:
-  """Runs base.py and nfnet.py, and leaves no trace of their package."""
-  before = dict(sys.modules)
+  """Runs the files under their package's name, which is ours too."""
+  missing = object()
+  before = {
+    name: (sys.modules.get(f'nfnets.{name}'), vars(nfnets).get(name, missing))
+    for name in FILES
+  }
   try:
-    for name in ('base', 'nfnet'):
-      path = pathlib.Path(folder) / f'{name}.py'
-      if not path.is_file():
-        raise ValueError(f'no {path}: name {CHECKOUT}')
-      spec = importlib.util.spec_from_file_location(_PACKAGE + name, path)
+    for path in _files(folder):
+      name = f'nfnets.{path.stem}'
+      spec = importlib.util.spec_from_file_location(name, path)
       module = importlib.util.module_from_spec(spec)
-      sys.modules[_PACKAGE + name] = module
+      sys.modules[name] = module
+      setattr(nfnets, path.stem, module)
       spec.loader.exec_module(module)
+    return module
   finally:
-    for name in ('base', 'nfnet'):
-      sys.modules.pop(_PACKAGE + name, None)
-      if _PACKAGE + name in before:
-        sys.modules[_PACKAGE + name] = before[_PACKAGE + name]
-  return module
+    for name, (module, attribute) in before.items():
+      sys.modules.pop(f'nfnets.{name}', None)
+      vars(nfnets).pop(name, None)
+      if module is not None:
+        sys.modules[f'nfnets.{name}'] = module
+      if attribute is not missing:
+        setattr(nfnets, name, attribute)

@@ -123,11 +123,7 @@ def compare_published(
   Raises:
     ValueError: see `published.network`; or another mode or clip is asked for.
   """
-  if (mode, clip) != ('train', 'none'):
-    raise ValueError(
-      f'mode {mode}, clip {clip}: the published step is compared in training, '
-      'without clipping'
-    )
+  check_published(model, mode, clip)
   image_size = image_size or step_time.default_size(model, 'train')
   asked = (model, batch_size, image_size, precision)
   theirs = published.prepare(folder, *asked)
@@ -147,11 +143,24 @@ def compare_published(
     'clip': 'none',
     'overrides': {},
     'peer': 'the published step',
-    'peer_about': {'compile': 'XLA', 'versions': versions},
+    'peer_about': {
+      'compile': 'XLA',
+      'versions': versions,
+      'files': published.fingerprints(folder),
+    },
     'ours_compile_seconds': ours.trace_seconds + ours.compile_seconds,
     'theirs_compile_seconds': theirs.trace_seconds + theirs.compile_seconds,
     **_alternate(turns, rounds),
   }
+
+
+def check_published(model: str, mode: str, clip: str) -> None:
+  """Refuses what the published step isn't compared in."""
+  if (mode, clip) != ('train', 'none') or model not in variants.NFNET:
+    raise ValueError(
+      f'{model}, mode {mode}, clip {clip}: the published step is compared for '
+      'NFNets alone, in training, without clipping'
+    )
 
 
 def _seconds(program: programs.Program, seconds: float) -> float:

@@ -24,7 +24,7 @@ def cost(module: Any, records: Sequence[Record]) -> str:
     updates = sum(r.get('updates', 0) for r in own)
     told.append(
       f'{_count(own, "run")}, {updates:,} updates, {_duration(seconds)} of '
-      'steps by the clock.'
+      'steps at their usual pace.'
     )
   elif own:
     told.append(f'{_count(own, "measurement")}.')
@@ -45,7 +45,7 @@ def cost(module: Any, records: Sequence[Record]) -> str:
 
 
 def trained_seconds(record: Record) -> float:
-  """Time of a run's steps by the clock: their number times the median logged.
+  """A run's steps times the median of the paces that it logged, in seconds.
 
   A run that was stopped for a while isn't the costlier for it.
   """
