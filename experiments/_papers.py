@@ -277,14 +277,17 @@ def comparison(
     cells = [row, published(paper.get(row)), text_of(full, row)]
     if small:
       updates = f'{small[row].updates:,}' if row in small else ''
-      cells += [text_of(small, row), updates]
+      is_there = row in _study.rows_of('cifar', runs, scales)
+      cells += [text_of(small, row) if is_there else '–', updates]
     lines.append([*cells, f'{cost(row):,.0f}'])
   tags = sorted({entry[1] for row in runs if (entry := paper.get(row))})
   trust = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
   notes = [f'Published: {trust}.'] if trust else []
   notes.append('"not run": no record of the row at full size.')
   if small:
-    notes.append(f'Scaled down: {scales["cifar"]["note"]}.')
+    notes.append(
+      f'Scaled down: {scales["cifar"]["note"]}; "–": no row of that scale.'
+    )
   return table(header, lines) + '\n' + ' '.join(notes)
 
 

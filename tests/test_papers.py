@@ -157,6 +157,17 @@ def test_sam_is_judged_by_complete_pairs():
   assert sam_imagenet._full({'f5': row(86.0)})[0] == 'not run'
 
 
+def test_a_scaled_down_cell_is_a_number_not_run_or_not_of_that_scale():
+  scales = _papers.scales(['a', 'b'])
+  run = {
+    'row': 'a', 'scale': 'cifar', 'status': 'finished',
+    'config': {'num_steps': 1015}, 'summary': {'eval/top_1': 0.5},
+  }  # fmt: skip
+  text = _papers.comparison('abc', {}, [run], scales, lambda row: 1.0)
+  cells = [line.split(' | ')[3] for line in text.splitlines()[2:5]]
+  assert cells == ['50.00', 'not run', '–']
+
+
 def test_scaled_down_rows_speak_after_the_verdict_not_run():
   one = {
     'row': 'bs4096_all', 'scale': 'cifar', 'status': 'finished',
