@@ -41,16 +41,21 @@ def resnet20(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
 
 
 def scales(
-  rows: Sequence[str] | None = None, more: Mapping[str, Any] = {}
+  rows: Sequence[str] | None = None,
+  more: Mapping[str, Any] = {},
+  own_batch: bool = False,
 ) -> dict[str, dict[str, Any]]:
   """The whole of CIFAR-10, at two lengths, and what two CPU cores can train on.
 
   Args:
     rows: those of scale 'cpu', if not all.
     more: overrides there.
+    own_batch: whether rows have batch sizes of their own; else it is 128
+      there, since 13 epochs at 1,024 would be 126 updates.
   """
   cpu = {
-    'note': 'the first 10,000 images, 13 epochs',
+    'note': 'the first 10,000 images, 13 epochs'
+    + ('' if own_batch else ' at batch 128'),
     'overrides': {
       'batch_size': 128,
       'num_epochs': 13.0,  # 1,015 updates: just enough to judge AGC

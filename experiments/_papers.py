@@ -5,6 +5,7 @@ A row at full size is a recipe for ImageNet, launchable as it is. At scale
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -289,6 +290,12 @@ def comparison(
       f'Scaled down: {scales["cifar"]["note"]}; "–": no row of that scale.'
     )
   return table(header, lines) + '\n' + ' '.join(notes)
+
+
+def caption(scales: Mapping[str, Mapping[str, Any]]) -> str:
+  """What a picture of scaled-down runs says of them, in lines of its width."""
+  note = f'Scaled down: {scales["cifar"]["note"]}'
+  return '\n'.join(textwrap.wrap(note, 100))
 
 
 def text_of(rows: Rows, row: str) -> str:

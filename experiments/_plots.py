@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import _study
+from experiments import _papers, _study
 from nfnets.analysis import tables
 
 # Okabe and Ito's, told apart by the color-blind too.
@@ -70,6 +70,10 @@ def table(
   else:
     text = tables.markdown(header, [row[:-1] for row in rows])
   missing = [f'`{run}`' for run in runs if run not in found]
+  tags = sorted({entry[1] for name, entry in paper.items() if name in found})
+  if tags:
+    trust = '; '.join(f'[{tag}] {_papers.TRUST[tag]}' for tag in tags)
+    text += f'\nPublished: {trust}.\n'
   return text + (f'\nNot run yet: {", ".join(missing)}.\n' if missing else '')
 
 
@@ -122,7 +126,8 @@ def curves(
 ) -> None:
   """A metric over updates: each row's mean over seeds, and its range.
 
-  A diverged run ends in a cross, and is not in the mean.
+  A diverged run ends in a cross, and is not in the mean. Of one that was never
+  evaluated the cross is at the foot of a line.
 
   Args:
     ax: to draw on.
@@ -136,8 +141,17 @@ def curves(
   for color, row in zip(COLORS, runs):
     if only is not None and row not in only:
       continue
-    mine = [r for r in records if r['row'] == row and _series(r, key)[0].size]
+    mine = [r for r in records if r['row'] == row]
+    early = [r for r in mine if not _series(r, key)[0].size]  # no evaluation
+    mine = [r for r in mine if r not in early]
     done = [r for r in mine if r['status'] == 'finished']
+    for record in early:
+      label = None if done else f'{labels[row]} (diverged)'
+      ax.axvline(record['updates'], color=color, ls=':', lw=1)
+      ax.plot(
+        record['updates'], 0.03, 'x', color=color, ms=9, mew=2, label=label,
+        transform=ax.get_xaxis_transform(),
+      )  # fmt: skip
     if done:
       steps = _series(done[0], key)[0]
       values = factor * np.array([_series(r, key)[1] for r in done])

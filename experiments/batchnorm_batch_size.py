@@ -8,7 +8,7 @@ Every row sees as many images: learning rate 0.1 x batch / 128 after a linear
 warm-up over 5 % of the steps, cosine to 0, Nesterov momentum 0.9, weight
 decay 5e-4 on weights. Rows 'b1024_of32' and the like compute batch
 statistics over parts of the batch (of 32 images, here), as if each part were on
-a device of its own.
+a device of its own; scale cpu has them of 256.
 """
 
 import pathlib
@@ -28,15 +28,25 @@ CLAIM = (
 PAPER = {}
 SEEDS = (0,)
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-PARTS = (16, 32, 128)  # images that share their statistics, of 1024
+# Batch size to the images of it that share their statistics.
+PARTS = {1024: (16, 32, 128), 256: (16, 64)}
 RUNS = {f'b{size}': {'batch_size': size} for size in BATCH_SIZES} | {
-  f'b1024_of{size}': {'batch_size': 1024, 'micro_batches': 1024 // size}
-  for size in PARTS
+  f'b{batch}_of{size}': {'batch_size': batch, 'micro_batches': batch // size}
+  for batch, sizes in PARTS.items()
+  for size in sizes
 }
 LABELS = {f'b{size}': f'batch {size}' for size in BATCH_SIZES} | {
-  f'b1024_of{size}': f'batch 1024, statistics of {size}' for size in PARTS
+  f'b{batch}_of{size}': f'batch {batch}, statistics of {size}'
+  for batch, sizes in PARTS.items()
+  for size in sizes
 }
-SCALES = _cifar.scales(rows=('b16', 'b64', 'b256', 'b1024', 'b4096'))
+SCALES = _cifar.scales(
+  rows=(
+    *(f'b{size}' for size in (16, 64, 128, 256, 512, 1024, 4096)),
+    *(f'b256_of{size}' for size in PARTS[256]),
+  ),
+  own_batch=True,
+)
 
 
 def get_config(run: str) -> ConfigDict:
@@ -54,10 +64,16 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
     ax = made.subplots()
     series = {
       'statistics of the batch': {size: f'b{size}' for size in BATCH_SIZES},
-      'of parts of a batch of 1024': {
-        size: f'b1024_of{size}' for size in PARTS
+      **{
+        f'of parts of a batch of {batch}': {
+          size: f'b{batch}_of{size}'
+          for size in sizes
+          if f'b{batch}_of{size}' in rows
+        }
+        for batch, sizes in PARTS.items()
       },
     }
+    series = {label: places for label, places in series.items() if places}
     _plots.lines(ax, rows, series)
     _plots.finish(ax, 'images that share statistics', 'test top-1 (%)')
     _plots.legend(made, ax)
@@ -85,10 +101,22 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
         rank <= -0.7
       ),
     }
-    for size in PARTS:
-      if {'b1024', f'b1024_of{size}'} <= set(rows):
-        differs = _study.differ(rows['b1024'], rows[f'b1024_of{size}'])
-        findings[f'statistics of {size} images change batch 1024'] = differs
-    return _study.weigh(findings)
+    for batch, sizes in PARTS.items():
+      for size in sizes:
+        if {f'b{batch}', f'b{batch}_of{size}'} <= set(rows):
+          differs = _study.differ(rows[f'b{batch}'], rows[f'b{batch}_of{size}'])
+          what = f'statistics of {size} images change batch {batch}'
+          findings[what] = differs
+    word, why = _study.weigh(findings)
+    if not any('_of' in row for row in rows):
+      return 'not run', f'no statistics of parts yet. So far: {why}'
+    stuck = [
+      f'{size:,} ({rows[f"b{size}"].updates:,} updates)'
+      for size in whole
+      if rows[f'b{size}'].worth < 2 * _study.CHANCE
+    ]
+    return word, why + (
+      f' At chance: batch {", ".join(stuck)}.' if stuck else ''
+    )
 
   return _study.judge(records, SCALES, of_scale, updates=0)

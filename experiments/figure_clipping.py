@@ -67,7 +67,10 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
   if not rows:
     return table
   _plot(rows, folder)
-  return f'{table}\n\n![accuracy against lambda](figure.png)'
+  note = SCALES['cifar']['note']
+  return (
+    f'{table}\n\n![accuracy against lambda. Scaled down: {note}](figure.png)'
+  )
 
 
 def _plot(rows: _papers.Rows, folder: Any) -> None:
@@ -84,6 +87,7 @@ def _plot(rows: _papers.Rows, folder: Any) -> None:
     for clipping, row in found:
       if row and row.diverged:
         axis.plot(clipping, 10, 'x', color=f'C{index}')
+  figure.suptitle(_papers.caption(SCALES), fontsize=9)
   axis.set_title('here, CIFAR-10, scaled down (x: diverged)', fontsize=10)
   axis.set_xscale('log', base=2)
   axis.set_xticks(CLIPPINGS, [f'{c:g}' for c in CLIPPINGS])

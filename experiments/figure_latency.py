@@ -4,7 +4,8 @@ r"""A training step's time: NFNets, their BN twins, ResNets (paper A, Table 3).
   python -m scripts.report --experiment=figure_latency
 
 The median of many whole training steps on one device, data already there.
-Published: TPUv3 at 32 images a core in bfloat16, and one V100 in float16.
+Published: TPUv3 at 32 images a core in bfloat16, and one V100 in float16. The
+paper's F5 and F6 with SAM have no row here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import nf_resnet_50, nfnet_f0, resnet_50
-from experiments import _papers, _study
+from experiments import _papers, _study, table_imagenet
 
 TITLE = "Time of a training step (paper A's Tables 3 and 6, Figure 1)"
 CLAIM = (
@@ -43,6 +44,9 @@ PAPER = {
   'f1_batchnorm': (258.0, None),
   'f2_batchnorm': (396.3, None),
   'f3_batchnorm': (617.7, None),
+}
+TOP_1 = {'resnet_50': table_imagenet.OTHERS['ResNet-50'][0]} | {
+  row: cells[0] for row, cells in table_imagenet.TABLE.items() if row in PAPER
 }
 PAIRS = {'resnet_50': 'nf_resnet_50'} | {
   f'f{k}_batchnorm': f'f{k}' for k in range(4)
@@ -138,7 +142,8 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
   _plot(groups, folder)
   return (
     f'{_papers.table(header, rows)}\n{" ".join(notes)}\n\n'
-    '![time of a step](latency.png)'
+    f'![time of a step; {", ".join(SCALES[s]["note"] for s in groups)}]'
+    '(latency.png)'
   )
 
 
@@ -161,9 +166,10 @@ def _device(record: Mapping[str, Any]) -> str:
 def _plot(groups: Mapping[str, list], folder: Any) -> None:
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(7, 1 + 2.4 * len(groups)), layout='constrained')
-  axes = figure.subplots(len(groups), squeeze=False)[:, 0]
-  for axis, (scale, group) in zip(axes, groups.items()):
+  size = (11, 1 + 2.8 * max(1, len(groups)))
+  figure = Figure(figsize=size, layout='constrained')
+  axes = figure.subplots(max(1, len(groups)), 2, squeeze=False)
+  for (axis, right), (scale, group) in zip(axes, groups.items()):
     found = {r['row']: r['measured']['seconds'] for r in group}
     rows = [row for row in RUNS if row in found]
     ms = [1000 * found[row]['median'] for row in rows]
@@ -177,4 +183,14 @@ def _plot(groups: Mapping[str, list], folder: Any) -> None:
     axis.set_title(f'{SCALES[scale]["note"]}; quartiles', fontsize=9)
     axis.set_xlabel('ms a training step (orange: batch-normalized)')
     axis.grid(axis='x', alpha=0.3)
+    top_1 = {row: TOP_1[row] for row in rows if row in TOP_1}
+    times = [1000 * found[row]['median'] for row in top_1]
+    right.plot(times, list(top_1.values()), 'o', color='#0072b2')
+    for row, place in zip(top_1, zip(times, top_1.values())):
+      right.annotate(row, place, (5, -10), textcoords='offset points')
+    right.set_xscale('log')
+    right.set_title("Figure 1 with this machine's times", fontsize=9)
+    right.set_xlabel('ms a training step')
+    right.set_ylabel('published ImageNet top-1 (%)')
+    right.grid(alpha=0.3)
   figure.savefig(folder / 'latency.png', dpi=110)

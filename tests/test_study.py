@@ -8,9 +8,10 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments import _study
+from experiments import _plots, _study
 from nfnets import recipe, records
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -229,7 +230,9 @@ def test_the_sweeps_claims_are_found_where_they_hold():
   rows = _study.gather(synthetic(module, 'cpu', accuracy))
   points = module.grid(rows, 'nf')
   assert len(points) == 16
-  assert list(module.claims(points).values()) == [True] * 4
+  assert list(module.claims(points).values()) == [True] * 5
+  tight = points | {(128, 0.01): _study.Row((99.0,), 0, 2000)}
+  assert list(module.claims(tight).values())[-1] is False
   (batch, _), (lambda_, _) = module.influence(points)
   table = np.array(
     [
@@ -242,6 +245,35 @@ def test_the_sweeps_claims_are_found_where_they_hold():
   word, sentence = module.verdict(synthetic(module, 'cpu', accuracy))
   assert word == 'borne out'
   assert 'no normalization: lambda correlates positively' in sentence
+
+
+def test_batch_norm_is_judged_with_parts_and_tells_what_stayed_at_chance():
+  module = importlib.import_module('experiments.batchnorm_batch_size')
+
+  def accuracy(row, seed):
+    size = module.RUNS[row]['batch_size']
+    if size >= 1024:
+      return 0.1
+    return (0.6 if '_of' in row else 0.8) - size / 2000
+
+  found = synthetic(module, 'cpu', accuracy)
+  word, sentence = module.verdict(found)
+  assert word == 'borne out'
+  assert 'statistics of 16 images change batch 256: yes' in sentence
+  assert 'At chance: batch 1,024 (2,000 updates), 4,096 (2,000' in sentence
+  whole = [record for record in found if '_of' not in record['row']]
+  word, sentence = module.verdict(whole)
+  assert word == 'not run' and 'no statistics of parts yet' in sentence
+
+
+def test_a_run_that_diverged_before_its_first_evaluation_is_in_the_plot():
+  axis = Figure().subplots()
+  records = [finished('a', 0, 0.5), finished('a', 1, 0.1, status='diverged')]
+  records[0]['curve'] = [{'step': 1, 'x': 1.0}, {'step': 2, 'x': 2.0}]
+  records[1] |= {'curve': [], 'updates': 137}
+  _plots.curves(axis, records, ['a', 'b'], {'a': 'A', 'b': 'B'}, 'x')
+  crosses = [line for line in axis.lines if line.get_marker() == 'x']
+  assert [line.get_xdata()[0] for line in crosses] == [137]
 
 
 def test_the_largest_stable_rate_is_the_last_that_learns():
