@@ -188,7 +188,8 @@ def _plot(groups: Mapping[str, list], folder: Any) -> None:
     right.plot(times, list(top_1.values()), 'o', color='#0072b2')
     for row, place in zip(top_1, zip(times, top_1.values())):
       right.annotate(row, place, (5, -10), textcoords='offset points')
-    right.set_xscale('log')
+    right.set_xscale('log', base=2)
+    right.xaxis.set_major_formatter('{x:g}')
     right.set_title("Figure 1 with this machine's times", fontsize=9)
     right.set_xlabel('ms a training step')
     right.set_ylabel('published ImageNet top-1 (%)')

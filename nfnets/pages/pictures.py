@@ -4,7 +4,7 @@ import base64
 import io
 import pathlib
 
-COLORS = 64
+COLORS = 256
 MAX_WIDTH = 1100  # pixels
 
 
@@ -32,7 +32,8 @@ def shrunken(png: bytes) -> bytes:
   if white.width > MAX_WIDTH:
     height = round(white.height * MAX_WIDTH / white.width)
     white = white.resize((MAX_WIDTH, height), Image.Resampling.LANCZOS)
-  few = white.quantize(COLORS, Image.Quantize.MEDIANCUT, dither=0)
+  # A median cut would merge the colors of thin lines, which have few pixels.
+  few = white.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=0)
   out = io.BytesIO()
   few.save(out, 'PNG', optimize=True)
   return out.getvalue()
