@@ -176,7 +176,7 @@ def lines(
 ) -> None:
   """Test top-1 over a hyperparameter on a logarithmic axis.
 
-  A diverged run is a cross at chance.
+  A diverged run is a cross at chance, a little higher for each further series.
 
   Args:
     ax: to draw on.
@@ -186,7 +186,8 @@ def lines(
       after `dashed`.
     dashed: what the dashed lines are.
   """
-  for color, (label, places) in zip(COLORS, series.items()):
+  for index, (label, places) in enumerate(series.items()):
+    color = COLORS[index]
     there = {x: rows[row] for x, row in places.items() if row in rows}
     done = {x: row for x, row in there.items() if row.values}
     if done:
@@ -196,7 +197,7 @@ def lines(
         list(done), means, spreads, fmt='o-', color=color, label=label, ms=5
       )
     failed = [x for x, row in there.items() if row.diverged]
-    chance = [_study.CHANCE] * len(failed)
+    chance = [_study.CHANCE + 1.5 * index] * len(failed)
     ax.plot(failed, chance, 'x', color=color, ms=9, mew=2)
     reference = rows.get(references.get(label, ''))
     if reference:
