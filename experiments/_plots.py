@@ -126,8 +126,8 @@ def curves(
 ) -> None:
   """A metric over updates: each row's mean over seeds, and its range.
 
-  A diverged run ends in a cross, and is not in the mean. Of one that was never
-  evaluated the cross is at the foot of a line.
+  A diverged run ends in a cross, and is not in the mean. Of one that never came
+  to the metric the cross is at the foot of a line.
 
   Args:
     ax: to draw on.
@@ -242,6 +242,8 @@ def save(made: Figure, folder: pathlib.Path, name: str, caption: str) -> str:
 
 def _series(record: Record, key: str) -> tuple[np.ndarray, np.ndarray]:
   points = [p for p in record['curve'] if key in p]
+  if not points:  # it diverged before its first evaluation
+    points = [p for p in record.get('epochs', ()) if key in p]
   steps = np.array([p['step'] for p in points])
   return steps, np.array([p[key] for p in points])
 

@@ -7,10 +7,12 @@ get into a table.
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ KEPT = (
   'train/step_seconds',
   'agc/clipped_fraction',
 )
+BY_EPOCH = ('train/loss', 'train/top_1', 'train/grad_norm')
 # Keys that came after the first records: with these values they change nothing.
 LATER = {
   'learning_rate_factor': 1.0,
@@ -62,7 +65,7 @@ def make(
 
   Returns:
     The record: config, hardware, versions, status, update count, the metrics
-    at each evaluation and the mean training loss between them.
+    at each evaluation ('curve'), and those of training by epoch ('epochs').
 
   Raises:
     ValueError: the run isn't over.
@@ -83,6 +86,7 @@ def make(
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'summary': summary,
     'curve': curve(folder.read_metrics()),
+    'epochs': by_epoch(folder.read_metrics(), config),
   }
 
 
@@ -229,6 +233,40 @@ def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
     if evaluation:
       points.append({'step': row['step'], **train, **evaluation})
   return points
+
+
+def by_epoch(
+  rows: list[dict[str, Any]], config: Mapping[str, Any]
+) -> list[dict[str, float]]:
+  """Means of each epoch's logged training metrics, as far as they are finite.
+
+  Args:
+    rows: of metrics.jsonl.
+    config: of the run.
+
+  Returns:
+    A point for each epoch in which something was logged: 'epoch' from 1, the
+    'step' that was logged last, and the means.
+  """
+  updates = config['data']['num_train'] / config['batch_size']
+  found: dict[int, list[dict[str, Any]]] = {}
+  for row in rows:
+    if 'train/loss' in row:
+      epoch = max(1, math.ceil(row['step'] / updates))
+      found.setdefault(epoch, []).append(row)
+  points = []
+  for epoch, logged in found.items():
+    means = {
+      key: statistics.fmean(values)
+      for key in BY_EPOCH
+      if (values := [r[key] for r in logged if _is_finite(r.get(key))])
+    }
+    points.append({'epoch': epoch, 'step': logged[-1]['step'], **means})
+  return points
+
+
+def _is_finite(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:

@@ -37,9 +37,8 @@ def test_every_row_resolves_to_a_config_that_can_be_trained(name, row):
 
 def finished_run(path):
   folder = results.RunFolder(path)
-  folder.write_config(
-    {'seed': 3, 'data': {'data_dir': '/home/me/data', 'name': 'digits'}}
-  )
+  data = {'data_dir': '/home/me/data', 'name': 'digits', 'num_train': 100}
+  folder.write_config({'seed': 3, 'batch_size': 10, 'data': data})
   folder.write_summary({'status': 'finished', 'step': 20, 'eval/top_1': 0.5})
   log = loggers.JsonLines(path / 'metrics.jsonl', 0)
   for step, loss in ((10, 2.0), (20, 1.0)):
@@ -61,6 +60,26 @@ def test_a_record_holds_config_hardware_updates_and_the_curve(tmp_path):
           read['curve']] == [(10, 2.0, 0.25), (20, 1.0, 0.5)]  # fmt: skip
   assert read['command'] == 'python --config.data.data_dir=DATA --seed=1'
   assert '/home' not in path.read_text()
+  assert read['epochs'] == [
+    {'epoch': 1, 'step': 10, 'train/loss': 2.0},
+    {'epoch': 2, 'step': 20, 'train/loss': 1.0},
+  ]
+
+
+def test_an_epochs_metrics_are_means_of_what_is_finite():
+  config = {'data': {'num_train': 100}, 'batch_size': 30}  # 3.3 updates
+  rows = [
+    {'step': 3, 'train/loss': 4.0, 'train/top_1': 0.1},
+    {'step': 4, 'train/loss': 3.0},
+    {'step': 5, 'eval/top_1': 0.5},
+    {'step': 6, 'train/loss': float('nan'), 'train/grad_norm': 2.0},
+    {'step': 9, 'train/loss': float('inf')},
+  ]
+  assert records.by_epoch(rows, config) == [
+    {'epoch': 1, 'step': 3, 'train/loss': 4.0, 'train/top_1': 0.1},
+    {'epoch': 2, 'step': 6, 'train/loss': 3.0, 'train/grad_norm': 2.0},
+    {'epoch': 3, 'step': 9},
+  ]
 
 
 def test_a_run_that_is_not_over_has_no_record(tmp_path):
