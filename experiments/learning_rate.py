@@ -8,8 +8,8 @@ Rows 'x4' and so on multiply the study's learning rate: 0.1 x batch / 128 after
 a linear warm-up over 5 % of the steps, cosine to 0, Nesterov momentum 0.9,
 weight decay 5e-4 on weights. AGC's lambda is 20.48 / batch: 0.16 at 128, 0.02
 at 1024. A rate is stable if the run ends, at half of its network's best
-accuracy at this batch or more. Scale cpu has batch 128 alone: 13 epochs of its
-10,000 images are 126 updates at 1024, too few to judge AGC.
+accuracy at this batch or more. 13 epochs of scale cpu's 10,000 images are 126
+updates at 1024, too few to judge AGC: what they show is told, not weighed.
 """
 
 import pathlib
@@ -58,7 +58,7 @@ LABELS = {
   for factor in FACTORS
   for network, name in NAMES.items()
 }
-SCALES = _cifar.scales(rows=[run for run in RUNS if '_b128_' in run])
+SCALES = _cifar.scales(own_batch=True)
 
 
 def get_config(run: str) -> ConfigDict:
@@ -107,22 +107,30 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
   """Compares the largest stable rates at every batch that was run."""
 
   def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
-    findings = {}
+    findings, told = {}, ''
     for size in BATCH_SIZES:
       mine = [run for run in RUNS if f'_b{size}_' in run]
       if not set(mine) <= set(rows):
         continue
       batch, nf, agc = (largest(rows, network, size) for network in NETWORKS)
+      if _study.too_short(rows[run] for run in mine):
+        told = (
+          f' Batch {size}, {rows[mine[0]].updates} updates, is too short to '
+          f'tell: {_rate(batch)}, {_rate(nf)} and {_rate(agc)}.'
+        )
+        continue
       findings[
         f'at batch {size} batch normalization allows more ({_rate(batch)}) '
         f'than the normalizer-free network ({_rate(nf)})'
       ] = batch > nf
       findings[f'with AGC that one takes as much ({_rate(agc)})'] = agc >= batch
     if not findings:
-      return 'not run', 'no batch size has all its records yet.'
-    return _study.weigh(findings)
+      word = 'too short to tell' if told else 'not run'
+      return word, told.strip() or 'no batch size has all its records yet.'
+    word, why = _study.weigh(findings)
+    return word, why + told
 
-  return _study.judge(records, SCALES, of_scale)
+  return _study.judge(records, SCALES, of_scale, updates=0)
 
 
 def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:

@@ -282,7 +282,7 @@ def test_the_largest_stable_rate_is_the_last_that_learns():
             'nf_agc': (0.7, 0.7, 0.6, 0.3)}  # fmt: skip
 
   def accuracy(row, seed):
-    network, factor = row.split('_b128_x')
+    network, factor = re.split(r'_b\d+_x', row)
     return values[network][module.FACTORS.index(int(factor))]
 
   found = synthetic(module, 'cpu', accuracy)
@@ -290,6 +290,16 @@ def test_the_largest_stable_rate_is_the_last_that_learns():
   rates = [module.largest(rows, name, 128) for name in values]
   np.testing.assert_allclose(rates, (1.6, 0.4, 1.6))
   assert module.verdict(found)[0] == 'borne out'
+  for record in found:
+    if '_b1024_' in record['row']:
+      record['config']['num_steps'] = 126
+  word, sentence = module.verdict(found)
+  assert word == 'borne out' and 'at batch 1024' not in sentence
+  told = 'Batch 1024, 126 updates, is too short to tell: 12.8, 3.2 and 12.8.'
+  assert sentence.endswith(told)
+  short = [record for record in found if '_b1024_' in record['row']]
+  assert module.verdict(short) == ('too short to tell', f'At scale cpu: {told}')
+  assert module.verdict(found[:3])[0] == 'not run'
 
 
 def test_rank_correlation_is_spearmans():
