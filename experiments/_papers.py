@@ -5,7 +5,6 @@ A row at full size is a recipe for ImageNet, launchable as it is. At scale
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,10 +48,8 @@ SHRUNKEN = {
   'eval_batch_size': 1000,
   'keep_checkpoints': 1,
 }
-# With paper A's lambda of 0.01 the few updates at this scale's small learning
-# rates reach 25 % of CIFAR-10, since a clipped unit's norm grows by at most
-# learning rate x lambda / (1 - momentum) of itself an update. 16 makes it 0.16,
-# which is the CIFAR-10 study's at batch 128.
+# A clipped unit grows by at most learning rate x lambda / (1 - momentum) of
+# itself an update: at this scale 0.01 reaches 25 % of CIFAR-10. 16 makes it 0.16.
 AGC_SCALE = 16
 OUT_OF_REACH = (
   (
@@ -98,8 +95,7 @@ def scales(
     batch: divides the batch size, and its square root the learning rate.
     width: divides the stages' widths.
     depth: divides the stages' depths, rounded up; 0 for a block a stage.
-    clipping: multiplies AGC's lambda. At small rates and in short runs paper
-      A's is a brake (`AGC_SCALE`).
+    clipping: multiplies AGC's lambda, see `AGC_SCALE`.
     note: what else a caption says.
     **overrides: more of 'cifar', after `SHRUNKEN`; `__` stands for a point.
   """
@@ -290,12 +286,6 @@ def comparison(
       f'Scaled down: {scales["cifar"]["note"]}; "–": no row of that scale.'
     )
   return table(header, lines) + '\n' + ' '.join(notes)
-
-
-def caption(scales: Mapping[str, Mapping[str, Any]]) -> str:
-  """What a picture of scaled-down runs says of them, in lines of its width."""
-  note = f'Scaled down: {scales["cifar"]["note"]}'
-  return '\n'.join(textwrap.wrap(note, 100))
 
 
 def text_of(rows: Rows, row: str) -> str:

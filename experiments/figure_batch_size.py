@@ -98,7 +98,8 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
         right.plot(batch // DIVISOR, 10, 'x', color=f'C{index}')
     if points:
       right.plot(*zip(*points), 'o-', color=f'C{index}', label=label)
-  figure.suptitle(_papers.caption(SCALES), fontsize=9)
+  note = f'Scaled down: {SCALES["cifar"]["note"]}'
+  figure.suptitle(note, fontsize=9, wrap=True)
   left.set_title("paper A's Figure 2a, digitised", fontsize=10)
   right.set_title('here, CIFAR-10, scaled down (x: diverged)', fontsize=10)
   for axis in (left, right):
@@ -110,10 +111,7 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
       axis.legend(loc='center right', fontsize=8)
   figure.savefig(folder / 'figure.png', dpi=110)
   table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)
-  return (
-    f'{table}\n\n![accuracy against batch size. '
-    f'Scaled down: {SCALES["cifar"]["note"]}](figure.png)'
-  )
+  return f'{table}\n\n![accuracy against batch size. {note}](figure.png)'
 
 
 def _full(rows: _papers.Rows) -> tuple[str, str]:

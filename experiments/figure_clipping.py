@@ -87,7 +87,8 @@ def _plot(rows: _papers.Rows, folder: Any) -> None:
     for clipping, row in found:
       if row and row.diverged:
         axis.plot(clipping, 10, 'x', color=f'C{index}')
-  figure.suptitle(_papers.caption(SCALES), fontsize=9)
+  note = f'Scaled down: {SCALES["cifar"]["note"]}'
+  figure.suptitle(note, fontsize=9, wrap=True)
   axis.set_title('here, CIFAR-10, scaled down (x: diverged)', fontsize=10)
   axis.set_xscale('log', base=2)
   axis.set_xticks(CLIPPINGS, [f'{c:g}' for c in CLIPPINGS])

@@ -55,6 +55,11 @@ def write(
     [f'{kind}@{topology}' for topology in pod_page.PUBLISHED]
     for kind in ('plain', 'published')
   )
+  if checkout and not set(to_compile) & set(theirs):
+    raise ValueError(
+      f'--published={checkout}: --compile names no published cell, such as '
+      f'{theirs[0]}'
+    )
   for cell in to_compile:
     if cell not in cells + plain + theirs:
       raise ValueError(
@@ -122,11 +127,6 @@ def _check_published(
 ) -> None:
   """Refuses, before anything is compiled, what would come to nothing."""
   theirs = [cell for cell in cells if cell.startswith('published@')]
-  if checkout and not theirs:
-    raise ValueError(
-      f'--published={checkout}: --compile names no published cell that is '
-      'missing, such as published@v3:2x2'
-    )
   for cell in theirs:
     ours = cell.replace('published', 'plain')
     if ours not in [*cells, *entries]:

@@ -1,6 +1,7 @@
 """The published step, from a checkout that stands in for the published code."""
 
 import functools
+import json
 import sys
 import types
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 import nfnets
 from nfnets import parallel, plan, pod_page, pod_table, pods
@@ -41,6 +43,12 @@ def checkout(tmp_path):
   (tmp_path / 'base.py').write_text(BASE)
   (tmp_path / 'nfnet.py').write_text(NETWORK)
   return str(tmp_path)
+
+
+def recipe_of(_):
+  config = tiny.config(eval_batch_size=16)
+  config.unlock()
+  return config
 
 
 def filled(shapes):
@@ -209,6 +217,20 @@ def test_what_would_come_to_nothing_is_refused_first(
   with pytest.raises(ValueError, match=said):
     pod_table.write(tmp_path, cells, None, print, folder)
   assert not list(tmp_path.iterdir())
+
+
+def test_what_is_kept_needs_no_checkout(tmp_path, monkeypatch):
+  kept = {'method': 'compiled', 'jax': '1', 'libtpu': '2'}
+  kept |= dict.fromkeys(pod_page.FIGURES, 1.0)
+  entries = dict.fromkeys(['plain@v3:2x2', 'published@v3:2x2'], kept)
+  (tmp_path / 'pod_plan.json').write_text(json.dumps(entries))
+  program = plan.Program('estimated', 1, 2, None, 4, 5, 6, 7, 0.0, True)
+  monkeypatch.setattr(plan, 'measure', lambda *_: program)
+  for folder in (None, 'x'):
+    text = pod_table.write(
+      tmp_path, list(entries), recipe_of, lambda _: None, folder
+    )
+    assert '| v3:2x2 | the same compiler |' in text
 
 
 def test_the_published_step_of_another_compiler_is_compiled_again():
