@@ -49,7 +49,7 @@ SHRUNKEN = {
   'keep_checkpoints': 1,
 }
 # A clipped unit grows by at most learning rate x lambda / (1 - momentum) of
-# itself an update: at this scale 0.01 reaches 25 % of CIFAR-10. 16 makes it 0.16.
+# itself an update: here 0.01 reaches 25 % of CIFAR-10. 16 makes it 0.16.
 AGC_SCALE = 16
 OUT_OF_REACH = (
   (
