@@ -192,3 +192,29 @@ def test_a_browser_opens_the_page_without_an_error_or_a_request(tmp_path):
     [],
     [],
   )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not shutil.which('chromium'), reason='no chromium to open the page with'
+)
+def test_on_a_phone_the_page_is_no_wider_than_its_screen(tmp_path):
+  frame = tmp_path / 'frame.html'
+  page = (ROOT / 'results/index.html').as_uri()
+  frame.write_text(
+    f'<html><body><iframe width=390 height=800 src="{page}"></iframe><script>'
+    'document.querySelector("iframe").onload = function() {'
+    'const root = this.contentDocument.documentElement;'
+    'document.title = `widths ${root.scrollWidth} ${root.clientWidth} end`; };'
+    '</script></body></html>'
+  )
+  said = subprocess.run(
+    [
+      'chromium', '--headless', '--no-sandbox', '--disable-gpu',
+      '--allow-file-access-from-files', '--virtual-time-budget=5000',
+      f'--user-data-dir={tmp_path / "data"}', '--dump-dom', frame.as_uri(),
+    ],
+    capture_output=True, text=True, timeout=120,
+  )  # fmt: skip
+  whole, shown = re.search(r'widths (\d+) (\d+) end', said.stdout).groups()
+  assert 300 < int(whole) <= int(shown)

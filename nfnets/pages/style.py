@@ -10,7 +10,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.3rem; margin: 2.5rem 0 .3rem; line-height: 1.25; }
 h2.part { font-size: 1.5rem; border-bottom: 3px solid var(--ink); }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .3rem; }
-p { margin: .5rem 0; }
+p { margin: .5rem 0; overflow-wrap: anywhere; }
 a { color: inherit; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; }
 h2.part + section { border-top: 0; margin-top: 0; }
