@@ -17,16 +17,6 @@ from experiments import _study
 CHIP_FLOPS = 123e12
 UTILIZATION = 0.3
 IMAGENET = 1_281_167  # training images
-TRUST = {
-  'P': "paper's text or table",
-  'C': 'released code',
-  'K': 'computed with the released code',
-  'D': "digitised from the paper's figure, ± 0.05 points",
-  'R': "paper's text or table",
-  'S': 'second hand: public notes on the paper',
-  'M': 'from memory, not verified: never a criterion',
-  'T': 'timm',
-}
 SHRUNKEN = {
   'precision': 'float32',
   'num_epochs': 6.5,  # 1,015 updates at batch 64: just enough to judge AGC
@@ -277,9 +267,7 @@ def comparison(
       is_there = row in _study.rows_of('cifar', runs, scales)
       cells += [text_of(small, row) if is_there else '–', updates]
     lines.append([*cells, f'{cost(row):,.0f}'])
-  tags = sorted({entry[1] for row in runs if (entry := paper.get(row))})
-  trust = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
-  notes = [f'Published: {trust}.'] if trust else []
+  notes = [text] if (text := _study.tags(paper, runs)) else []
   notes.append('"not run": no record of the row at full size.')
   if small:
     notes.append(

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import _papers, _study
+from experiments import _study
 from nfnets.analysis import tables
 
 # Okabe and Ito's, told apart by the color-blind too.
@@ -70,10 +70,8 @@ def table(
   else:
     text = tables.markdown(header, [row[:-1] for row in rows])
   missing = [f'`{run}`' for run in runs if run not in found]
-  tags = sorted({entry[1] for name, entry in paper.items() if name in found})
-  if tags:
-    trust = '; '.join(f'[{tag}] {_papers.TRUST[tag]}' for tag in tags)
-    text += f'\nPublished: {trust}.\n'
+  if legend := _study.tags(paper, found):
+    text += f'\n{legend}\n'
   return text + (f'\nNot run yet: {", ".join(missing)}.\n' if missing else '')
 
 
@@ -141,11 +139,11 @@ def curves(
   for color, row in zip(COLORS, runs):
     if only is not None and row not in only:
       continue
-    mine = [r for r in records if r['row'] == row]
-    early = [r for r in mine if not _series(r, key)[0].size]  # no evaluation
-    mine = [r for r in mine if r not in early]
-    done = [r for r in mine if r['status'] == 'finished']
-    for record in early:
+    there, gone = [], []
+    for record in [r for r in records if r['row'] == row]:
+      (there if _series(record, key)[0].size else gone).append(record)
+    done = [r for r in there if r['status'] == 'finished']
+    for record in [r for r in gone if r['status'] != 'finished']:
       label = None if done else f'{labels[row]} (diverged)'
       ax.axvline(record['updates'], color=color, ls=':', lw=1)
       ax.plot(
@@ -160,7 +158,7 @@ def curves(
         ax.fill_between(
           steps, values.min(0), values.max(0), color=color, alpha=0.15, lw=0
         )
-    for record in [r for r in mine if r['status'] != 'finished']:
+    for record in [r for r in there if r['status'] != 'finished']:
       steps, values = _series(record, key)
       label = None if done else f'{labels[row]} (diverged)'
       ax.plot(steps, factor * values, ':', color=color, label=label)
@@ -186,8 +184,8 @@ def lines(
       after `dashed`.
     dashed: what the dashed lines are.
   """
-  for index, (label, places) in enumerate(series.items()):
-    color = COLORS[index]
+  for index, (color, label) in enumerate(zip(COLORS, series)):
+    places = series[label]
     there = {x: rows[row] for x, row in places.items() if row in rows}
     done = {x: row for x, row in there.items() if row.values}
     if done:

@@ -20,6 +20,16 @@ VERDICTS = (
   'too short to tell',
   'not run',
 )
+TRUST = {
+  'P': "paper's text or table",
+  'C': 'released code',
+  'K': 'computed with the released code',
+  'D': "digitised from the paper's figure, ± 0.05 points",
+  'R': "paper's text or table",
+  'S': 'second hand: public notes on the paper',
+  'M': 'from memory, not verified: never a criterion',
+  'T': 'timm',
+}
 # Fewer updates can't judge AGC: skip gains start at 0 and grow by no more than
 # lr lambda 1e-3 a step (PAPER_FACTS 5.5).
 ENOUGH_UPDATES = 1000
@@ -254,6 +264,13 @@ def below(a: Row, b: Row, margin: float = 0.0) -> bool:
 def differ(a: Row, b: Row) -> bool:
   """Whether one of them is `below` the other."""
   return below(a, b) or below(b, a)
+
+
+def tags(paper: Mapping[str, tuple], runs: Iterable[str]) -> str:
+  """What the published numbers' trust tags mean; empty without a number."""
+  found = sorted({entry[1] for row in runs if (entry := paper.get(row))})
+  trust = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in found)
+  return f'Published: {trust}.' if trust else ''
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:

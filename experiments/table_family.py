@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _papers
+from experiments import _papers, _study
 
 TITLE = "NFNet's family (paper A's Table 1 and appendix)"
 CLAIM = (
@@ -133,7 +133,7 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
     )
   return (
     f'{_papers.table(header, rows)}\n'
-    f'[P] {_papers.TRUST["P"]}; [K] {_papers.TRUST["K"]}. '
+    f'[P] {_study.TRUST["P"]}; [K] {_study.TRUST["K"]}. '
     "'baseline', 'width' and 'default_width' are rows of Table 2 (baseline: "
     'widths 256, 512, 1024, 2048 and one grouped 3x3; width: modified widths, '
     "one 3x3). The paper's F4+ comes out with one group of 192 channels in "

@@ -73,6 +73,7 @@ def make(
   summary, config = folder.read_summary(), folder.read_config()
   if summary is None or summary['status'] not in ('finished', 'diverged'):
     raise ValueError(f'{folder.path}: the run is not over')
+  metrics = folder.read_metrics()
   return {
     'experiment': experiment,
     'row': row,
@@ -85,8 +86,8 @@ def make(
     'hardware': hardware(),
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'summary': summary,
-    'curve': curve(folder.read_metrics()),
-    'epochs': by_epoch(folder.read_metrics(), config),
+    'curve': curve(metrics),
+    'epochs': by_epoch(metrics, config),
   }
 
 

@@ -157,19 +157,26 @@ def test_a_clone_regenerates_what_is_committed(root):
   assert (ROOT / 'results/index.html').stat().st_size < 2e6
 
 
-def in_browser(path, profile):
-  """What the page logs, and the addresses that it asks for."""
-  profile.mkdir()
+def opened(page, profile, *flags):
+  """A browser's run that prints the page as it is in the end."""
   said = subprocess.run(
     [
-      'chromium', '--headless', '--no-sandbox', '--disable-gpu',
-      '--enable-logging=stderr', '--v=0', '--window-size=390,800',
-      f'--user-data-dir={profile / "data"}',
-      f'--log-net-log={profile / "net.json"}', '--dump-dom', path.as_uri(),
+      'chromium', '--headless', '--no-sandbox', '--disable-gpu', *flags,
+      f'--user-data-dir={profile}', '--dump-dom', page.as_uri(),
     ],
     capture_output=True, text=True, timeout=120,
   )  # fmt: skip
   assert said.returncode == 0 and '</html>' in said.stdout, said.stderr
+  return said
+
+
+def in_browser(path, profile):
+  """What the page logs, and the addresses that it asks for."""
+  profile.mkdir()
+  said = opened(
+    path, profile / 'data', '--enable-logging=stderr', '--v=0',
+    '--window-size=390,800', f'--log-net-log={profile / "net.json"}',
+  )  # fmt: skip
   logged = [line for line in said.stderr.splitlines() if 'CONSOLE' in line]
   asked = re.findall(r'"url":"([^"]*)"', (profile / 'net.json').read_text())
   browser_s_own = r'https?://([\w.-]+\.)?(google|googleapis|gvt1)\.com/'
@@ -208,13 +215,9 @@ def test_on_a_phone_the_page_is_no_wider_than_its_screen(tmp_path):
     'document.title = `widths ${root.scrollWidth} ${root.clientWidth} end`; };'
     '</script></body></html>'
   )
-  said = subprocess.run(
-    [
-      'chromium', '--headless', '--no-sandbox', '--disable-gpu',
-      '--allow-file-access-from-files', '--virtual-time-budget=5000',
-      f'--user-data-dir={tmp_path / "data"}', '--dump-dom', frame.as_uri(),
-    ],
-    capture_output=True, text=True, timeout=120,
+  said = opened(
+    frame, tmp_path / 'data', '--allow-file-access-from-files',
+    '--virtual-time-budget=5000',
   )  # fmt: skip
   whole, shown = re.search(r'widths (\d+) (\d+) end', said.stdout).groups()
   assert 300 < int(whole) <= int(shown)

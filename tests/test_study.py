@@ -276,6 +276,13 @@ def test_a_run_that_diverged_before_its_first_evaluation_is_in_the_plot():
   assert [line.get_xdata()[0] for line in crosses] == [137]
 
 
+def test_a_finished_run_without_the_metric_is_not_drawn_as_diverged():
+  axis = Figure().subplots()
+  records = [finished('a', 0, 0.5) | {'curve': [{'step': 1, 'x': 1.0}]}]
+  _plots.curves(axis, records, ['a'], {'a': 'A'}, 'agc/clipped_fraction')
+  assert not axis.lines
+
+
 def test_the_largest_stable_rate_is_the_last_that_learns():
   module = importlib.import_module('experiments.learning_rate')
   values = {'batch': (0.8, 0.8, 0.8, 0.1), 'nf': (0.7, 0.6, 0, 0),
