@@ -5,14 +5,61 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 Activation = Callable[[jax.Array], jax.Array]
+
+
+def _with_slope(function: Activation, slope: Activation) -> Activation:
+  """The same function; its gradient is `slope`'s, of what it was given alone.
+
+  By JAX's own derivative, XLA's CPU and GPU backends keep every tanh (or
+  exponential) for the backward pass, beside the input that they keep anyway:
+  more memory, and more traffic than taking it again (results/speed.md). A
+  slope that is written by another function can't be merged with it. On TPUs
+  XLA takes it again by itself.
+  """
+
+  def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return function(x), x
+
+  def backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    def by_jax(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+      return jax.vjp(function, x)[1](cotangent)[0]
+
+    def by_slope(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+      wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+      return (cotangent * slope(wide)).astype(x.dtype)
+
+    product = lax.platform_dependent(x, cotangent, tpu=by_jax, default=by_slope)
+    return (product,)
+
+  made = jax.custom_vjp(function)
+  made.defvjp(forward, backward)
+  return made
+
+
+def _gelu_slope(x: jax.Array) -> jax.Array:
+  # Of x (1 + tanh(u)) / 2 = x s for s = sigmoid(2 u),
+  # u = sqrt(2 / pi) (x + 0.044715 x^3).
+  scale = 2 * (2 / jnp.pi) ** 0.5
+  gate = jax.nn.sigmoid(scale * (x + 0.044715 * x**3))
+  return gate + x * gate * (1 - gate) * scale * (1 + 3 * 0.044715 * x**2)
+
+
+def _silu_slope(x: jax.Array) -> jax.Array:
+  closed = jax.nn.sigmoid(-x)
+  return (1 - closed) * (1 + x * closed)
+
 
 FUNCTIONS: dict[str, Activation] = {
   'identity': lambda x: x,
   'celu': jax.nn.celu,
   'elu': jax.nn.elu,
-  'gelu': functools.partial(jax.nn.gelu, approximate=True),
+  'gelu': _with_slope(
+    functools.partial(jax.nn.gelu, approximate=True), _gelu_slope
+  ),
   'gelu_erf': functools.partial(jax.nn.gelu, approximate=False),
   'glu': jax.nn.glu,
   'leaky_relu': jax.nn.leaky_relu,
@@ -22,10 +69,10 @@ FUNCTIONS: dict[str, Activation] = {
   'relu6': jax.nn.relu6,
   'selu': jax.nn.selu,
   'sigmoid': jax.nn.sigmoid,
-  'silu': jax.nn.silu,
+  'silu': _with_slope(jax.nn.silu, _silu_slope),
   'soft_sign': jax.nn.soft_sign,
   'softplus': jax.nn.softplus,
-  'tanh': jax.numpy.tanh,
+  'tanh': jnp.tanh,
 }
 
 # The released constants (base.py:101-118), 0.04 to 0.09 % above the exact
