@@ -65,8 +65,10 @@ def test_an_unknown_eps_is_named():
     standardization.standardize(jnp.ones((1, 1, 2, 2)), jnp.ones(2), 'exact')
 
 
-@pytest.mark.parametrize(('platform', 'pinned'), [('tpu', 2), ('cpu', 0)])
-def test_a_tpu_lays_weights_and_their_gradient_as_parameters(platform, pinned):
+@pytest.mark.parametrize(
+  ('platform', 'pinned'), [('tpu', 2), ('cuda', 2), ('cpu', 0)]
+)
+def test_accelerators_lay_weights_and_gradients_as_parameters(platform, pinned):
   """Two constraints: of the rounded weights, and of what comes back."""
 
   def loss(w):

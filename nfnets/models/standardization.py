@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import layout
 
 WS_EPS = ('published', 'timm')
@@ -54,10 +55,10 @@ def _forward(
   var = jnp.mean(w**2, axis=0, keepdims=True) - mean**2
   if eps == 'published':
     floored = var * fan_in < 1e-4
-    scale = jax.lax.rsqrt(jnp.maximum(var * fan_in, 1e-4))  # base.py:134
+    scale = lax.rsqrt(jnp.maximum(var * fan_in, 1e-4))  # base.py:134
   else:
     floored = jnp.zeros_like(var, bool)
-    scale = jax.lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
+    scale = lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
   out = (w - mean) * (scale * gain[None])
   out = _row_by_row(out.astype(dtype).reshape(shape))
   return out, (w, gain, mean, scale, floored)
@@ -92,17 +93,15 @@ def _matrix(w: jax.Array) -> jax.Array:
 
 
 def _row_by_row(x: jax.Array) -> jax.Array:
-  """Lays x out on a TPU as a program's arguments are: the last axis densest.
+  """Lays x out as a program's arguments are: the last axis densest.
 
-  A 3x3 convolution there wants its weights, and leaves their gradient, with the
-  axes in another order. Unconstrained, XLA's TPU backend reorders what is
-  float32 to match: the parameters before they are standardized, and them and
-  their momentum for the update. This way it reorders what is already rounded,
-  or not yet widened.
+  Convolutions on accelerators want their weights, and leave their gradient,
+  with the axes in another order. Unconstrained, XLA's TPU and GPU backends
+  reorder what is float32 to match: the parameters before they are
+  standardized, and them and their momentum for the update, which can't be
+  written in place then. This way they reorder what is already rounded, or not
+  yet widened.
   """
   order = layout.Layout(tuple(range(x.ndim)))
-  return jax.lax.platform_dependent(
-    x,
-    tpu=lambda x: layout.with_layout_constraint(x, order),
-    default=lambda x: x,
-  )
+  constrain = functools.partial(layout.with_layout_constraint, layouts=order)
+  return lax.platform_dependent(x, cpu=lambda x: x, default=constrain)
