@@ -86,7 +86,10 @@ def observed_names(run: Run, params: Any) -> list[str]:
   if not run.config.observe_every:
     return []
   shapes = jax.eval_shape(
-    lambda tree: step.observe(run.config, tree, tree), params
+    lambda tree: step.observe(
+      run.config, tree, observing.unit_ratios(tree, tree)
+    ),
+    params,
   )
   return sorted(shapes)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import loops, losses, parallel
+from nfnets import loops, losses, parallel, stacks
 from nfnets.data import augment
 from nfnets.optim import agc, ema, groups, sam
 from nfnets.optim import observe as observing
@@ -119,11 +119,12 @@ def gathering(
   return gathering_step
 
 
-def observe(config: ConfigDict, params: Tree, grads: Tree) -> dict:
-  """The AGC observatory's scalars, by name (see `optim.observe`)."""
+def observe(config: ConfigDict, params: Tree, ratios: Tree) -> dict:
+  """The AGC observatory's scalars, by name, of `optim.observe.unit_ratios`."""
   spec = config.optimizer
   unclipped = (*spec.unclipped, *spec.frozen)
-  return observing.observe(params, grads, spec.clipping, spec.eps, unclipped)
+  shapes = stacks.shapes(params)
+  return observing.summarize(ratios, shapes, spec.clipping, unclipped)
 
 
 def _observed(
@@ -131,17 +132,19 @@ def _observed(
 ) -> jax.Array:
   """`observe`'s values in the order of their names, each k-th step; else 0."""
 
-  def values(params: Tree, grads: Tree) -> jax.Array:
-    found = observe(config, params, grads)
+  def values(ratios: Tree) -> jax.Array:
+    found = observe(config, params, ratios)
     return jnp.stack([found[name] for name in sorted(found)])
 
-  zeros = jax.eval_shape(values, params, grads)
+  # What a branch is given is kept for it: a number for each unit, in the place
+  # of parameters that couldn't be updated where they are.
+  ratios = observing.unit_ratios(params, grads, config.optimizer.eps)
+  zeros = jax.eval_shape(values, ratios)
   return jax.lax.cond(
     step % config.observe_every == 0,
     values,
-    lambda *_: jnp.zeros(zeros.shape, zeros.dtype),
-    params,
-    grads,
+    lambda _: jnp.zeros(zeros.shape, zeros.dtype),
+    ratios,
   )
 
 

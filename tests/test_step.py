@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.extend import core
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfnets import parallel, recipe, step
@@ -205,6 +206,37 @@ def test_the_state_is_donated():
     parallel.replicate(jax.random.key(0)),
   )
   assert all(x.is_deleted() for x in jax.tree.leaves(before.params))
+
+
+def test_the_observatory_s_branch_holds_no_parameter():
+  """What a branch is given can't be updated where it is."""
+  config = tiny.config(observe_every=10)
+  network, optimizer, state = tiny.network_and_state(config)
+  train_step = step.make_train_step(
+    config, network, optimizer, recipe.schedule_of(config)
+  )
+  mapped = parallel.map_step(train_step)
+  batch = parallel.shard(tiny.batch(16))
+  traced = jax.make_jaxpr(mapped)(state, batch, jax.random.key(0))
+  branches = list(conditions(traced.jaxpr))
+  assert len(branches) == 1
+  units = [leaf.shape[-1] if leaf.ndim else 1 for leaf in leaves(state)]
+  given = sum(var.aval.size for var in branches[0].invars)
+  assert given < sum(units) + 10 < sum(leaf.size for leaf in leaves(state)) / 5
+
+
+def leaves(state):
+  return jax.tree.leaves(state.params)
+
+
+def conditions(jaxpr):
+  """The equations of branches on the step's number, however deep."""
+  for equation in jaxpr.eqns:
+    made = [var.aval.ndim for var in equation.outvars]
+    if equation.primitive.name == 'cond' and made == [1]:
+      yield equation
+    for inner in core.jaxprs_in_params(equation.params):
+      yield from conditions(inner)
 
 
 FROZEN = ('stem', 'stage_1')

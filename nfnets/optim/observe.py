@@ -46,7 +46,29 @@ def observe(
     A share of nothing (all of a label unclipped, say) is left out.
   """
 
-  def ratios_of(
+  found = unit_ratios(params, grads, eps, axes)
+  return summarize(found, stacks.shapes(params), clipping, unclipped)
+
+
+def unit_ratios(
+  params: groups.Tree,
+  grads: groups.Tree,
+  eps: float = 1e-3,
+  axes: agc.Axes | None = None,
+) -> groups.Tree:
+  """r of every unit: what all of `observe` is made of.
+
+  AGC and the gradients' global norm take the same units' norms: beside them a
+  compiler reads nothing again.
+
+  Args:
+    params, grads, eps, axes: as for `observe`.
+
+  Returns:
+    A tree like `params`, of `[units]`; of a stack, `[blocks, units]`.
+  """
+
+  def of_leaf(
     path: tuple[object, ...], param: jax.Array, grad: jax.Array
   ) -> jax.Array:
     name = groups.path_name(path)
@@ -54,13 +76,22 @@ def observe(
     blocks = param.shape[:1] if stacks.is_stack(name) else ()
     return found.reshape(*blocks, -1)
 
+  return jax.tree.map_with_path(of_leaf, params, grads)
+
+
+def summarize(
+  ratios: groups.Tree,
+  shapes: groups.Tree,
+  clipping: float,
+  unclipped: Iterable[str] = ('head',),
+) -> dict[str, jax.Array]:
+  """`observe`'s scalars, of `unit_ratios` and the parameters' shapes."""
   # Stacks are taken apart when only a number for each unit is left.
-  ratios = jax.tree.map_with_path(ratios_of, params, grads)
   hits = jax.tree.map(lambda r: jnp.sum(r > clipping, axis=-1), ratios)
   leaves, _ = jax.tree.flatten_with_path(stacks.unstack(ratios))
   names = [groups.path_name(path) for path, _ in leaves]
   all_ratios = [leaf for _, leaf in leaves]
-  shapes = stacks.unstack(stacks.shapes(params))
+  shapes = stacks.unstack(shapes)
   free = jax.tree.leaves(groups.select(shapes, unclipped))
   labels = jax.tree.leaves(groups.labels(shapes))
   stages = jax.tree.leaves(groups.stages(shapes))
