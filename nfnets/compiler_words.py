@@ -26,9 +26,65 @@ def needed_memory(message: str) -> float | None:
 def collective_bytes(text: str) -> float:
   """Of the results of a compiled program's collectives."""
   names = '|'.join(_COLLECTIVES)
-  total = 0
+  total = 0.0
   for match in re.finditer(rf' = (.*?) (?:{names})(?:-start)?\(', text):
-    for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', match[1]):
-      count = math.prod(int(side) for side in dims.split(',') if side)
-      total += count * _WIDTHS.get(kind, 4)
+    total += _bytes(match[1])
+  return total
+
+
+# What launches nothing.
+_NO_KERNEL = {
+  'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant',
+  'after-all',
+}  # fmt: skip
+_INSTRUCTION = re.compile(
+  r'\s+(?:ROOT )?%([\w.\-]+) = (.*?) ([\w\-]+)\((.*?)\)(?:,|$)(.*)'
+)
+
+
+def kernels(text: str) -> list[tuple[str, float]]:
+  """What a program compiled for a GPU launches, one after the other.
+
+  A loop and a branch count once, with what they are handed.
+
+  Returns:
+    (kind, bytes read and written) of each; a kind is 'convolution', 'product',
+    'transposition' (copies too), 'elementwise' (reductions too), or 'control'
+    of loops and branches.
+  """
+  inside = False
+  sizes: dict[str, float] = {}
+  found = []
+  for line in text.splitlines():
+    if line.startswith('ENTRY'):
+      inside = True
+    elif line.startswith('}'):
+      inside = False
+    elif inside and (match := _INSTRUCTION.match(line)):
+      name, shape, operation, operands, rest = match.groups()
+      sizes[name] = _bytes(shape)
+      if operation not in _NO_KERNEL:
+        read = re.findall(r'%([\w.\-]+)', operands)
+        amount = sizes[name] + sum(sizes[operand] for operand in read)
+        found.append((_kind(name, operation, rest), amount))
+  return found
+
+
+def _kind(name: str, operation: str, rest: str) -> str:
+  if '__cudnn$conv' in rest:
+    return 'convolution'
+  if '__cublas' in rest or 'gemm' in name or operation == 'dot':
+    return 'product'
+  if operation == 'copy' or 'transpose' in name:
+    return 'transposition'
+  if operation in ('while', 'conditional', 'call'):
+    return 'control'
+  return 'elementwise'
+
+
+def _bytes(shape: str) -> float:
+  total = 0
+  for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', shape):
+    count = math.prod(int(side) for side in dims.split(',') if side)
+    total += count * _WIDTHS.get(kind, 4)
   return float(total)

@@ -45,7 +45,7 @@ FLOORS = {
   5.85: 'bench.step_time bench.published',
   5.9: 'bench.versus bench.deploy bench.gate',
   6.0: 'evaluate plan bench.input',
-  6.1: 'budget',
+  6.1: 'budget bench.gpu_program',
   6.15: 'pod_page',
   6.2: 'pretrained pod_table',
   6.4: 'finetune preflight',
