@@ -13,6 +13,7 @@ from nfnets import (
   distributed,
   loggers,
   monitor,
+  stacks,
   step,
   watch,
 )
@@ -85,13 +86,12 @@ def log(sinks: list[Any], step_done: int, row: dict[str, float]) -> None:
 def observed_names(run: Run, params: Any) -> list[str]:
   if not run.config.observe_every:
     return []
-  shapes = jax.eval_shape(
-    lambda tree: step.observe(
-      run.config, tree, observing.unit_ratios(tree, tree)
-    ),
-    params,
-  )
-  return sorted(shapes)
+
+  def values(tree: Any) -> Any:
+    norms = observing.unit_norms(tree)
+    return step.observe(run.config, stacks.shapes(tree), norms, norms)
+
+  return sorted(jax.eval_shape(values, params))
 
 
 def warn_of_clipping(

@@ -119,32 +119,32 @@ def gathering(
   return gathering_step
 
 
-def observe(config: ConfigDict, params: Tree, ratios: Tree) -> dict:
-  """The AGC observatory's scalars, by name, of `optim.observe.unit_ratios`."""
+def observe(config: ConfigDict, shapes: Tree, *norms: Tree) -> dict:
+  """The AGC observatory's scalars by name (see `optim.observe.summarize`)."""
   spec = config.optimizer
   unclipped = (*spec.unclipped, *spec.frozen)
-  shapes = stacks.shapes(params)
-  return observing.summarize(ratios, shapes, spec.clipping, unclipped)
+  return observing.summarize(*norms, shapes, spec.clipping, spec.eps, unclipped)
 
 
 def _observed(
   config: ConfigDict, step: jax.Array, params: Tree, grads: Tree
 ) -> jax.Array:
   """`observe`'s values in the order of their names, each k-th step; else 0."""
+  shapes = stacks.shapes(params)
 
-  def values(ratios: Tree) -> jax.Array:
-    found = observe(config, params, ratios)
+  def values(*norms: Tree) -> jax.Array:
+    found = observe(config, shapes, *norms)
     return jnp.stack([found[name] for name in sorted(found)])
 
   # What a branch is given is kept for it: a number for each unit, in the place
   # of parameters that couldn't be updated where they are.
-  ratios = observing.unit_ratios(params, grads, config.optimizer.eps)
-  zeros = jax.eval_shape(values, ratios)
+  norms = observing.unit_norms(params), observing.unit_norms(grads)
+  zeros = jax.eval_shape(values, *norms)
   return jax.lax.cond(
     step % config.observe_every == 0,
     values,
-    lambda _: jnp.zeros(zeros.shape, zeros.dtype),
-    ratios,
+    lambda *_: jnp.zeros(zeros.shape, zeros.dtype),
+    *norms,
   )
 
 

@@ -46,46 +46,46 @@ def observe(
     A share of nothing (all of a label unclipped, say) is left out.
   """
 
-  found = unit_ratios(params, grads, eps, axes)
-  return summarize(found, stacks.shapes(params), clipping, unclipped)
+  norms = unit_norms(params, axes), unit_norms(grads, axes)
+  shapes = stacks.shapes(params)
+  return summarize(*norms, shapes, clipping, eps, unclipped)
 
 
-def unit_ratios(
-  params: groups.Tree,
-  grads: groups.Tree,
-  eps: float = 1e-3,
-  axes: agc.Axes | None = None,
-) -> groups.Tree:
-  """r of every unit: what all of `observe` is made of.
+def unit_norms(tree: groups.Tree, axes: agc.Axes | None = None) -> groups.Tree:
+  """The norm of every unit: what all of `observe` is made of.
 
-  AGC and the gradients' global norm take the same units' norms: beside them a
-  compiler reads nothing again.
+  AGC and the gradients' global norm take the same: beside them a compiler
+  reads nothing again.
 
   Args:
-    params, grads, eps, axes: as for `observe`.
+    tree: parameters or gradients.
+    axes: as for `agc.adaptive_grad_clip`.
 
   Returns:
-    A tree like `params`, of `[units]`; of a stack, `[blocks, units]`.
+    A tree like it, of `[units]`; of a stack, `[blocks, units]`.
   """
 
-  def of_leaf(
-    path: tuple[object, ...], param: jax.Array, grad: jax.Array
-  ) -> jax.Array:
+  def of_leaf(path: tuple[object, ...], x: jax.Array) -> jax.Array:
     name = groups.path_name(path)
-    found = _ratios(param, grad, eps, agc.unit_axes(param.shape, name, axes))
-    blocks = param.shape[:1] if stacks.is_stack(name) else ()
+    found = agc.unitwise_norm(x, agc.unit_axes(x.shape, name, axes))
+    blocks = x.shape[:1] if stacks.is_stack(name) else ()
     return found.reshape(*blocks, -1)
 
-  return jax.tree.map_with_path(of_leaf, params, grads)
+  return jax.tree.map_with_path(of_leaf, tree)
 
 
 def summarize(
-  ratios: groups.Tree,
+  param_norms: groups.Tree,
+  grad_norms: groups.Tree,
   shapes: groups.Tree,
   clipping: float,
+  eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
 ) -> dict[str, jax.Array]:
-  """`observe`'s scalars, of `unit_ratios` and the parameters' shapes."""
+  """`observe`'s scalars, of `unit_norms` and the parameters' shapes."""
+  ratios = jax.tree.map(
+    lambda param, grad: grad / jnp.maximum(param, eps), param_norms, grad_norms
+  )
   # Stacks are taken apart when only a number for each unit is left.
   hits = jax.tree.map(lambda r: jnp.sum(r > clipping, axis=-1), ratios)
   leaves, _ = jax.tree.flatten_with_path(stacks.unstack(ratios))
@@ -131,13 +131,6 @@ def warning(values: Mapping[str, float], clipping: float) -> str | None:
       'values)'
     )
   return None
-
-
-def _ratios(
-  param: jax.Array, grad: jax.Array, eps: float, axes: Sequence[int]
-) -> jax.Array:
-  size = jnp.maximum(agc.unitwise_norm(param, axes), eps)
-  return agc.unitwise_norm(grad, axes) / size
 
 
 def _fraction(
