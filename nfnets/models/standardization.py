@@ -46,11 +46,9 @@ def _forward(
   w: jax.Array, gain: jax.Array, eps: str, dtype: jnp.dtype
 ) -> tuple[jax.Array, tuple]:
   shape = w.shape
-  w = _matrix(w).astype(jnp.float32)
+  given, w = w, _around_first(w)
   fan_in = len(w)
-  # Both moments in one pass, around the first row, so that they don't cancel
-  # and that rounding loses nothing to a large mean.
-  w = w - w[:1]
+  # Both moments in one pass.
   mean = jnp.mean(w, axis=0, keepdims=True)
   var = jnp.mean(w**2, axis=0, keepdims=True) - mean**2
   if eps == 'published':
@@ -61,13 +59,14 @@ def _forward(
     scale = lax.rsqrt((var + 1e-5) * fan_in)  # timm std_conv.py:222-231
   out = (w - mean) * (scale * gain[None])
   out = _row_by_row(out.astype(dtype).reshape(shape))
-  return out, (w, gain, mean, scale, floored)
+  return out, (given, gain, mean, scale, floored)
 
 
 def _backward(
   eps: str, dtype: jnp.dtype, residuals: tuple, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   w, gain, mean, scale, floored = residuals
+  w = _around_first(w)
   shape = cotangent.shape
   cotangent = _matrix(_row_by_row(cotangent)).astype(jnp.float32)
   mean_cotangent = jnp.mean(cotangent, axis=0, keepdims=True)
@@ -81,6 +80,15 @@ def _backward(
 
 
 _standardize.defvjp(_forward, _backward)
+
+
+def _around_first(w: jax.Array) -> jax.Array:
+  """`[fan-in, O]` less its first row, float32.
+
+  Moments around it don't cancel, and rounding loses nothing to a large mean.
+  """
+  w = _matrix(w).astype(jnp.float32)
+  return w - w[:1]
 
 
 def _matrix(w: jax.Array) -> jax.Array:
