@@ -87,7 +87,7 @@ def _keep(kind: str, model: str, batch_size: int) -> None:
   }
   folder.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(entries, indent=1) + '\n')
-  text = gpu_program.page(entries, _command(entries))
+  text = gpu_program.page(entries, _commands(entries))
   (folder / f'{NAME}.md').write_text(text)
 
 
@@ -113,18 +113,19 @@ def _step_of(kind: str, model: str, batch_size: int) -> tuple[Any, Any, int]:
   return *plan.step_of(config.copy_and_resolve_references()), size
 
 
-def _command(entries: dict[str, dict[str, Any]]) -> str:
-  """One that makes all of the entries again, and maybe more."""
-
-  def joined(key: str) -> str:
-    return ','.join(dict.fromkeys(str(e[key]) for e in entries.values()))
-
-  command = 'python -m scripts.gpu_program'
-  for flag, key in (
-    ('model', 'model'), ('batch_size', 'batch_size'), ('steps', 'step')
-  ):  # fmt: skip
-    command += f' --{flag}={joined(key)}'
-  return command + ' --published=FOLDER' * ('published' in command)
+def _commands(entries: dict[str, dict[str, Any]]) -> str:
+  """What makes all of the entries again, a line for each model and batch."""
+  steps: dict[tuple[str, int], list[str]] = {}
+  for entry in entries.values():
+    cell = entry['model'], entry['batch_size']
+    steps.setdefault(cell, []).append(entry['step'])
+  return '\n'.join(
+    f'python -m scripts.gpu_program --model={model} --batch_size={size} '
+    f'--steps={",".join(kinds)}'
+    + ' --published=FOLDER'
+    * ('published' in kinds)
+    for (model, size), kinds in steps.items()
+  )
 
 
 if __name__ == '__main__':

@@ -118,8 +118,9 @@ def test_steps_are_kept_and_the_page_has_its_command(
   page = (tmp_path / 'gpu_program.md').read_text()
   row = '| 8 of 192 | 1,172 | 170 | 1,000 | 6.50 | 3.00 | 1.00 | 2.50 | 1.00 |'
   assert f'| recipe | nfnet_f0 {row} 0.50 |' in page
-  flags = '--model=nfnet_f0 --batch_size=4,8 --steps=plain,recipe\n'
-  assert f'\npython -m scripts.gpu_program {flags}' in page
+  for size in (4, 8):
+    flags = f'--model=nfnet_f0 --batch_size={size} --steps=plain,recipe\n'
+    assert f'\npython -m scripts.gpu_program {flags}' in page
   assert page in capsys.readouterr().out
 
 

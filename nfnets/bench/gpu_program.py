@@ -131,13 +131,13 @@ def account(train_step: Any, shapes: Sequence[Any]) -> Account:
   )
 
 
-def page(entries: Mapping[str, Mapping[str, Any]], command: str) -> str:
+def page(entries: Mapping[str, Mapping[str, Any]], commands: str) -> str:
   """The text of results/gpu_program.md.
 
   Args:
     entries: by name; each an `Account`'s fields with 'step', 'model',
       'batch_size', 'image_size', 'jax'.
-    command: that made them.
+    commands: that made them.
   """
   versions = ' and '.join(sorted({entry['jax'] for entry in entries.values()}))
   lines = [
@@ -150,12 +150,12 @@ def page(entries: Mapping[str, Mapping[str, Any]], command: str) -> str:
     "cuDNN's workspaces come on top of the memory. `plain` is SGD with "
     'momentum and weight decay, `recipe` all of the configuration, `published` '
     'the network of google-deepmind/deepmind-research in the plain step '
-    '(`nfnets/bench/published.py`).',
+    '(`nfnets/bench/published.py`; FOLDER is `nfnets` of a checkout).',
     '',
     f'With jax {versions}, by',
     '',
     '```bash',
-    command,
+    commands,
     '```',
     '',
     '| step | model | images of pixels | kernels | convolutions | '
