@@ -17,6 +17,7 @@ VERDICTS = (
   'borne out',
   'not borne out',
   'mixed',
+  'undecided',
   'too short to tell',
   'not run',
 )
@@ -30,12 +31,11 @@ TRUST = {
   'M': 'from memory, not verified: never a criterion',
   'T': 'timm',
 }
-# Fewer updates can't judge AGC: skip gains start at 0 and grow by no more than
-# lr lambda 1e-3 a step (PAPER_FACTS 5.5).
+# Fewer updates can't judge AGC: a skip gain starts at 0, and as long as it is
+# below epsilon = 1e-3, AGC cuts its gradient to lambda 1e-3.
 ENOUGH_UPDATES = 1000
 
 CHANCE = 10.0  # %: what a diverged network is worth on CIFAR-10
-ONE_RUN = 1.0  # percentage points between single runs that say nothing
 
 Record = Mapping[str, Any]
 Judgement = tuple[str, str]  # one of VERDICTS, and a sentence
@@ -112,11 +112,16 @@ def by_scale(
 
 
 class Row(NamedTuple):
-  """A row's runs over seeds. `values` are the finished ones' test top-1, %."""
+  """A row's runs over seeds. `values` are the finished ones' test top-1, %.
+
+  One that ended below twice chance is marked in `text`: it has hardly trained.
+  """
 
   values: tuple[float, ...]
   diverged: int
   updates: int  # of the shortest run, as planned
+  images: int = 0  # those updates times the batch size
+  chance: float = CHANCE
 
   @property
   def mean(self) -> float:
@@ -131,19 +136,23 @@ class Row(NamedTuple):
   @property
   def worth(self) -> float:
     """The mean over all runs, where a diverged one counts as chance."""
-    return statistics.fmean((*self.values, *[CHANCE] * self.diverged))
+    return statistics.fmean((*self.values, *[self.chance] * self.diverged))
 
   @property
   def text(self) -> str:
     """Mean and spread, and what diverged; a mean is never of survivors only."""
     if self.diverged and not self.values:
       return 'diverged'
+    dead = sum(value < 2 * self.chance for value in self.values)
+    finished = len(self.values)
+    share = f'{dead} of {finished} ' if dead < finished else ''
+    mark = f' ({share}near chance)' if dead else ''
     if self.diverged:
-      runs = len(self.values) + self.diverged
+      runs = finished + self.diverged
       values = ', '.join(f'{value:.2f}' for value in self.values)
-      return f'diverged in {self.diverged} of {runs}; else {values}'
+      return f'diverged in {self.diverged} of {runs}; else {values}{mark}'
     spread = '' if math.isnan(self.spread) else f' ± {self.spread:.2f}'
-    return f'{self.mean:.2f}{spread}'
+    return f'{self.mean:.2f}{spread}{mark}'
 
 
 def gather(records: Iterable[Record]) -> dict[str, Row]:
@@ -156,10 +165,15 @@ def gather(records: Iterable[Record]) -> dict[str, Row]:
 
 def _row(runs: Sequence[Record]) -> Row:
   done = [r for r in runs if r['status'] == 'finished']
+  shortest = min(runs, key=planned)
+  config = shortest['config']
+  classes = config.get('data', {}).get('num_classes')
   return Row(
     tuple(100 * r['summary']['eval/top_1'] for r in done),
     len(runs) - len(done),
-    min(planned(r) for r in runs),
+    planned(shortest),
+    planned(shortest) * config.get('batch_size', 0),
+    100 / classes if classes else CHANCE,
   )
 
 
@@ -196,35 +210,43 @@ def judge(
   return answer
 
 
-def weigh(findings: Mapping[str, bool]) -> Judgement:
+def weigh(findings: Mapping[str, bool | str]) -> Judgement:
   """All of the findings, none of them, or some; and which.
 
   Args:
-    findings: each part of a claim, and whether the runs show it.
+    findings: each part of a claim, and whether the runs show it, or one of
+      `VERDICTS` where they can't tell.
   """
-  holding = sum(findings.values())
-  word = 'mixed'
-  if holding in (0, len(findings)):
-    word = 'borne out' if holding else 'not borne out'
-  told = [
-    f'{what}: {"yes" if holds else "no"}' for what, holds in findings.items()
-  ]
-  return word, '; '.join(told) + '.'
+  told = '; '.join(
+    f'{what}: {found if isinstance(found, str) else "yes" if found else "no"}'
+    for what, found in findings.items()
+  )
+  found = set(findings.values())
+  if found >= {True, False}:
+    word = 'mixed'
+  elif len(found) > 1:
+    word = 'undecided'
+  else:
+    (one,) = found
+    word = {True: 'borne out', False: 'not borne out'}.get(one, one)
+  return word, f'{told}.'
 
 
 def weigh_parts(
-  parts: Mapping[str, tuple[Sequence[str], Callable[..., bool]]],
+  parts: Mapping[str, tuple[Sequence[str], Callable[..., bool | str]]],
   rows: Mapping[str, Row],
 ) -> Judgement:
   """As `weigh`; 'not run' while a row is missing, with what is known so far.
 
   Args:
-    parts: each part of a claim to the rows it is about, and a function of
-      those that says whether they show it.
+    parts: each part of a claim to the rows that it compares, in its order, and
+      a function of those that says whether they show it.
     rows: see `gather`.
   """
   findings = {
-    what: holds(*(rows[name] for name in names))
+    f'{what} ({" against ".join(rows[name].text for name in names)})': holds(
+      *(rows[name] for name in names)
+    )
     for what, (names, holds) in parts.items()
     if set(names) <= set(rows)
   }
@@ -236,34 +258,21 @@ def weigh_parts(
   return 'not run', left + known
 
 
+def beside(
+  parts: Mapping[str, tuple[Sequence[str], Callable[..., bool | str]]],
+  rows: Mapping[str, Row],
+) -> str:
+  """What else the runs show, as a sentence; empty if there is nothing."""
+  there = {
+    what: part for what, part in parts.items() if set(part[0]) <= set(rows)
+  }
+  return f' Beside the claim: {weigh_parts(there, rows)[1]}' if there else ''
+
+
 def missing(runs: Iterable[str], rows: Mapping[str, Row]) -> str:
   """Which rows have no record yet, as a sentence; empty if all have."""
   names = [row for row in runs if row not in rows]
   return f'{", ".join(names)}: no record yet.' if names else ''
-
-
-def below(a: Row, b: Row, margin: float = 0.0) -> bool:
-  """Whether a is worse than b by more than the margin and what seeds explain.
-
-  A row in which a run diverged is worse than one in which none did. What seeds
-  explain is two standard errors of the difference; of single runs, a point.
-  """
-  if bool(a.diverged) != bool(b.diverged):
-    return bool(a.diverged)
-  if not (a.values and b.values):
-    return False
-  if len(a.values) > 1 and len(b.values) > 1:
-    noise = 2 * math.hypot(
-      a.spread / math.sqrt(len(a.values)), b.spread / math.sqrt(len(b.values))
-    )
-  else:
-    noise = ONE_RUN
-  return b.mean - a.mean > margin + noise
-
-
-def differ(a: Row, b: Row) -> bool:
-  """Whether one of them is `below` the other."""
-  return below(a, b) or below(b, a)
 
 
 def tags(paper: Mapping[str, tuple], runs: Iterable[str]) -> str:
@@ -271,17 +280,6 @@ def tags(paper: Mapping[str, tuple], runs: Iterable[str]) -> str:
   found = sorted({entry[1] for row in runs if (entry := paper.get(row))})
   trust = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in found)
   return f'Published: {trust}.' if trust else ''
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-  """Spearman's, from -1 to 1; equals share their rank, all equal give 0."""
-  if len(set(x)) == 1 or len(set(y)) == 1:
-    return 0.0
-  ranks = [
-    [sum(b < a for b in v) + sum(b == a for b in v) / 2 for a in v]
-    for v in (x, y)
-  ]
-  return statistics.correlation(*ranks)
 
 
 def too_short(

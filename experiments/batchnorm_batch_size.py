@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _cifar, _plots, _study
+from experiments import _cifar, _compare, _plots, _study
 
 TITLE = 'Batch normalization and the batch size'
 CLAIM = (
@@ -92,31 +92,69 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
     whole = [size for size in BATCH_SIZES if f'b{size}' in rows]
     if len(whole) < 3:
       return 'not run', 'fewer than three batch sizes have a record.'
-    values = [rows[f'b{size}'].worth for size in whole]
-    rank = _study.rank_correlation(whole, values)
-    first, last = rows[f'b{whole[0]}'], rows[f'b{whole[-1]}']
-    findings = {
-      f'batch {whole[-1]} is worse than {whole[0]}': _study.below(last, first),
-      f'accuracy falls with the batch (rank correlation {rank:+.2f})': (
-        rank <= -0.7
-      ),
-    }
+    findings = _falls(rows, whole)
     for batch, sizes in PARTS.items():
       for size in sizes:
         if {f'b{batch}', f'b{batch}_of{size}'} <= set(rows):
-          differs = _study.differ(rows[f'b{batch}'], rows[f'b{batch}_of{size}'])
-          what = f'statistics of {size} images change batch {batch}'
-          findings[what] = differs
+          part, all_ = rows[f'b{batch}_of{size}'], rows[f'b{batch}']
+          side = 'better' if part.worth > all_.worth else 'worse'
+          findings[
+            f'statistics of {size} images change batch {batch} ({side}, '
+            f'{part.text} against {all_.text})'
+          ] = _compare.changed(part, all_)
     word, why = _study.weigh(findings)
     if not any('_of' in row for row in rows):
       return 'not run', f'no statistics of parts yet. So far: {why}'
-    stuck = [
-      f'{size:,} ({rows[f"b{size}"].updates:,} updates)'
-      for size in whole
-      if rows[f'b{size}'].worth < 2 * _study.CHANCE
-    ]
-    return word, why + (
-      f' At chance: batch {", ".join(stuck)}.' if stuck else ''
+    stuck = [f'b{s}' for s in whole if rows[f'b{s}'].worth < 2 * _study.CHANCE]
+    return word, why + ''.join(
+      _stuck(record)
+      for row in stuck
+      for record in records
+      if record['row'] == row and _study.planned(record) == rows[row].updates
     )
 
   return _study.judge(records, SCALES, of_scale, updates=0)
+
+
+def _falls(
+  rows: Mapping[str, _study.Row], whole: Sequence[int]
+) -> dict[str, bool | str]:
+  """Whether accuracy falls with the batch; apart, where updates are enough."""
+  values = [rows[f'b{size}'].worth for size in whole]
+  rank = _compare.rank_correlation(whole, values)
+  first, last = rows[f'b{whole[0]}'], rows[f'b{whole[-1]}']
+  found = {
+    f'batch {whole[-1]} is worse than {whole[0]} ({last.text} against '
+    f'{first.text})': _compare.below(last, first),
+    f'accuracy falls with the batch (rank correlation {rank:+.2f})': (
+      rank <= -0.7
+    ),
+  }
+  enough = _study.ENOUGH_UPDATES
+  trained = [s for s in whole if rows[f'b{s}'].updates >= enough]
+  if 1 < len(trained) < len(whole):
+    fewer = [rows[f'b{s}'].updates for s in whole if s not in trained]
+    texts = '; '.join(f'{size}: {rows[f"b{size}"].text}' for size in trained)
+    first, last = rows[f'b{trained[0]}'], rows[f'b{trained[-1]}']
+    found[
+      f'it falls among rows of {enough:,} updates or more ({texts}), and not '
+      f'only in those of {min(fewer):,} to {max(fewer):,}'
+    ] = _compare.below(last, first)
+  return found
+
+
+def _stuck(record: Mapping[str, Any]) -> str:
+  """What a run that ended near chance shows of why."""
+  config, epochs = record['config'], record.get('epochs', ())
+  name = f' Batch {RUNS[record["row"]]["batch_size"]:,}'
+  updates = f'{_study.planned(record):,} updates'
+  accuracies = [p['train/top_1'] for p in epochs if 'train/top_1' in p]
+  losses = [p['train/loss'] for p in epochs if 'train/loss' in p]
+  if not losses or 100 * max(accuracies, default=1) >= 2 * _study.CHANCE:
+    return f'{name} ({updates}) ends near chance.'
+  return (
+    f'{name} does not train at its learning rate ({updates}, rate '
+    f'{config["learning_rate"]:g} after {config["schedule"]["warmup_steps"]} '
+    'of warm-up): it is near chance in every epoch, with a training loss of '
+    f'{losses[0]:.2f} in the first and {losses[-1]:.2f} in the last.'
+  )

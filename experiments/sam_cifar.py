@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _cifar, _plots, _study
+from experiments import _cifar, _compare, _plots, _study
 
 TITLE = 'Sharpness-aware minimization: rho and ascent fraction'
 CLAIM = (
@@ -82,10 +82,13 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
 
   part, whole = 'rho0.05_of20', 'rho0.05_of100'
   parts = {
-    'SAM with rho 0.05 is better than none': (('none', whole), _study.below),
-    'a fifth of the batch does as well': (
+    'SAM with rho 0.05 is better than none': (
+      (whole, 'none'),
+      lambda sam, none: _compare.below(none, sam),
+    ),
+    'its ascent on a fifth of the batch does as well as on all of it': (
       (part, whole),
-      lambda a, b: not _study.below(a, b),
+      lambda a, b: not _compare.below(a, b),
     ),
   }
 

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20, lazy
-from experiments import _plots, _study
+from experiments import _compare, _plots, _study
 
 TITLE = 'Transfer from CIFAR-10 to Caltech-101'
 CLAIM = (
@@ -135,11 +135,11 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
     return _study.weigh(
       {
         f'the probe ({probe.text}) beats training from scratch '
-        f'({scratch.text})': _study.below(scratch, probe),
+        f'({scratch.text})': _compare.below(scratch, probe),
         f'fine-tuning ({tuned.text}) beats training from scratch': (
-          _study.below(scratch, tuned)
+          _compare.below(scratch, tuned)
         ),
-        'fine-tuning beats the probe': _study.below(probe, tuned),
+        'fine-tuning beats the probe': _compare.below(probe, tuned),
       }
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _cifar, _plots, _study
+from experiments import _cifar, _compare, _plots, _study
 
 TITLE = 'Where to clip: ResNet-20'
 CLAIM = (
@@ -81,26 +81,35 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
 
 
 def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
-  """Each part of the claim, beyond what single runs may differ by."""
+  """Each part of the claim, beyond what seeds explain."""
 
-  below = _study.below
+  below = _compare.below
+  no_worse = lambda a, b: not below(a, b)
   parts = {
-    'all but the head is no worse than all': (
+    'all but the head is no worse than all layers': (
       ('not_head', 'all'),
-      lambda a, b: not below(a, b),
+      no_worse,
     ),
-    'nor is all but head and stem': (
+    'all but head and stem is no worse than all but the head': (
       ('not_head_stem', 'not_head'),
-      lambda a, b: not below(a, b),
+      no_worse,
     ),
-    'each stage alone is worse': (
-      ('not_head', 'stage_1', 'stage_2', 'stage_3'),
-      lambda best, *alone: all(below(stage, best) for stage in alone),
-    ),
-    'so is clipping nothing': (('nothing', 'not_head'), below),
+  } | {
+    f'stage {stage} alone is worse than all but the head': (
+      (f'stage_{stage}', 'not_head'),
+      below,
+    )
+    for stage in OTHERS
+  }
+  more = {
+    'clipping nothing is worse than all but the head': (
+      ('nothing', 'not_head'),
+      below,
+    )
   }
 
   def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
-    return _study.weigh_parts(parts, rows)
+    word, why = _study.weigh_parts(parts, rows)
+    return word, why + _study.beside(more, rows)
 
   return _study.judge(records, SCALES, of_scale)
