@@ -178,6 +178,13 @@ def test_every_committed_record_is_of_a_row_and_gets_into_its_report(
     assert f'| `{record["row"]}`' in text
 
 
+@pytest.mark.parametrize('name', STUDY)
+def test_an_experiments_own_command_gives_every_committed_record(name):
+  module = importlib.import_module(f'experiments.{name}')
+  committed = records.read_all(ROOT / 'results', name)
+  assert {record['seed'] for record in committed} <= set(module.SEEDS)
+
+
 @pytest.mark.parametrize(
   'name', ['agc_sweep', 'resnet20_three_ways', 'nf_resnet50_vs_resnet50']
 )

@@ -136,7 +136,8 @@ def test_a_threshold_that_nothing_is_clipped_with_makes_no_difference(
   sweeping, tmp_path
 ):
   trained(tmp_path, 'nf')
-  only = ('--experiment=where_to_clip', '--scale=cpu', '--only=nothing')
+  only = ('--experiment=where_to_clip', '--scale=cpu', '--seeds=0')
+  only += ('--only=nothing',)
   _, called = sweeping({}, *only)
   (made,) = records.read_all(tmp_path, 'where_to_clip')
   assert not called and made['config']['optimizer']['clipping'] == 0.16
@@ -158,7 +159,8 @@ def test_a_damaged_record_fails_the_row_and_not_the_sweep(
   path = records.path_of(tmp_path, 'sam_cifar', 'none', 0, 'cpu')
   path.parent.mkdir(parents=True)
   path.write_text('{')
-  only = ('--experiment=where_to_clip', '--scale=cpu', '--only=nothing,all')
+  only = ('--experiment=where_to_clip', '--scale=cpu', '--seeds=0')
+  only += ('--only=nothing,all',)
   code, called = sweeping({}, *only)
   assert (code, called) == (1, [])
   assert capsys.readouterr().out.count('failed: a record is damaged') == 2
@@ -180,6 +182,7 @@ def test_a_record_from_before_a_key_is_equal_where_the_key_changes_nothing(
   assert record['config'].pop('steps_per_dispatch') == 1
   assert record['config']['optimizer'].pop('frozen') == []
   path.write_text(json.dumps(record))
-  only = ('--experiment=where_to_clip', '--scale=cpu', '--only=nothing')
+  only = ('--experiment=where_to_clip', '--scale=cpu', '--seeds=0')
+  only += ('--only=nothing',)
   _, called = sweeping({}, *only)
   assert not called
