@@ -8,8 +8,10 @@ Rows 'x4' and so on multiply the study's learning rate: 0.1 x batch / 128 after
 a linear warm-up over 5 % of the steps, cosine to 0, Nesterov momentum 0.9,
 weight decay 5e-4 on weights. AGC's lambda is 20.48 / batch: 0.16 at 128, 0.02
 at 1024. A rate is stable if the run ends, at half of its network's best
-accuracy at this batch or more. 13 epochs of scale cpu's 10,000 images are 126
-updates at 1024, too few to judge AGC: what they show is told, not weighed.
+accuracy at this batch or more, and at twice chance or more. Rates are tried in
+steps of a factor of 4: that is how well the largest stable one is known. The 13
+epochs of scale cpu's 10,000 images are 126 updates at 1024, too few to judge
+AGC: what they show is told, not weighed.
 """
 
 import pathlib
@@ -90,7 +92,7 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
     caption = f'{TITLE}: {note}'
     picture = _plots.save(made, folder, f'learning_rate{suffix}', caption)
     lines = [
-      f'- {NAMES[network]}, batch {size}: {_rate(largest(rows, network, size))}'
+      f'- {NAMES[network]}, batch {size}: {_limit(rows, network, size)}'
       for size in sizes
       for network in NETWORKS
     ]
@@ -113,17 +115,21 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
       if not set(mine) <= set(rows):
         continue
       batch, nf, agc = (largest(rows, network, size) for network in NETWORKS)
+      limits = {network: _limit(rows, network, size) for network in NETWORKS}
       if _study.too_short(rows[run] for run in mine):
+        names = '; '.join(f'{NAMES[n]} {limits[n]}' for n in NETWORKS)
         told = (
           f' Batch {size}, {rows[mine[0]].updates} updates, is too short to '
-          f'tell: {_rate(batch)}, {_rate(nf)} and {_rate(agc)}.'
+          f'tell: {names}.'
         )
         continue
       findings[
-        f'at batch {size} batch normalization allows more ({_rate(batch)}) '
-        f'than the normalizer-free network ({_rate(nf)})'
+        f'at batch {size} batch normalization allows more ({limits["batch"]}) '
+        f'than the normalizer-free network ({limits["nf"]})'
       ] = batch > nf
-      findings[f'with AGC that one takes as much ({_rate(agc)})'] = agc >= batch
+      findings[f'with AGC that one takes as much ({limits["nf_agc"]})'] = (
+        agc >= batch
+      )
     if not findings:
       word = 'too short to tell' if told else 'not run'
       return word, told.strip() or 'no batch size has all its records yet.'
@@ -145,5 +151,14 @@ def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:
   return 0.1 * size / 128 * max(stable, default=0)
 
 
-def _rate(rate: float) -> str:
-  return f'{rate:g}' if rate else 'none of those run'
+def _limit(rows: Mapping[str, _study.Row], network: str, size: int) -> str:
+  """The largest stable rate in words; both ends of what was tried say so."""
+  factors = [f for f in FACTORS if f'{network}_b{size}_x{f}' in rows]
+  if not factors:
+    return 'not run'
+  rate = largest(rows, network, size)
+  unit = 0.1 * size / 128
+  if not rate:
+    return f'below {unit * min(factors):g}, the smallest tried'
+  edge = ' or more' if rate == unit * max(factors) else ''
+  return f'{rate:g}{edge}'

@@ -239,11 +239,25 @@ def test_the_largest_stable_rate_is_the_last_that_learns():
       record['config']['num_steps'] = 126
   word, sentence = module.verdict(found)
   assert word == 'borne out' and 'at batch 1024' not in sentence
-  told = 'Batch 1024, 126 updates, is too short to tell: 12.8, 3.2 and 12.8.'
+  told = (
+    'Batch 1024, 126 updates, is too short to tell: batch normalization 12.8; '
+    'normalizer-free 3.2; normalizer-free, AGC 12.8.'
+  )
   assert sentence.endswith(told)
   short = [record for record in found if '_b1024_' in record['row']]
   assert module.verdict(short) == ('too short to tell', f'At scale cpu: {told}')
   assert module.verdict(found[:3])[0] == 'not run'
+
+
+def test_a_stable_rate_at_the_end_of_what_was_tried_says_so():
+  module = importlib.import_module('experiments.learning_rate')
+
+  def limits(top_1):
+    rows = _study.gather(synthetic(module, 'cpu', lambda *_: top_1))
+    return module._limit(rows, 'batch', 1024)
+
+  assert limits(0.15) == 'below 0.8, the smallest tried'  # under twice chance
+  assert limits(0.7) == '51.2 or more'
 
 
 def test_rank_correlation_is_spearmans():
