@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _study
+from experiments import _study, _trust
 
 # Peak of a TPUv3 chip (two cores) in bfloat16, and the share of it that paper
 # A's F0 reaches: 6 x 6.98 G x 1,024 images in 73.3 ms on 16 chips (Table 3).
@@ -48,7 +48,7 @@ OUT_OF_REACH = (
     'fine-tuning from published weights is in reach, pre-training is not.',
   ),
   (
-    'Paper A, Table 5: NFNet-F4+ at 89.2 %',
+    'Paper A, Table 5: NFNet-F4+ at 89.2 % [P]',
     'It is pre-trained on JFT-300M, which is private.',
   ),
   (
@@ -206,14 +206,6 @@ def rows_at(records: Iterable[Record], scale: str) -> dict[str, _study.Row]:
   )
 
 
-def published(entry: tuple | None) -> str:
-  """A published number with its trust tag."""
-  if entry is None:
-    return '–'
-  number, tag = entry[:2]
-  return f'{number} [{tag}]'
-
-
 def judge(
   records: Iterable[Record],
   full: Callable[[Rows], tuple[str, str]],
@@ -256,18 +248,23 @@ def comparison(
   records = list(records)
   full, small = rows_at(records, _study.FULL), rows_at(records, 'cifar')
   header = ['row', f'published, {measure}', 'here']
+  if full:
+    header += ['runs']
   if small:
-    header += ['scaled down (cifar)', 'updates']
+    header += ['scaled down (cifar)', 'runs', 'updates']
   header += ['TPUv3 chip-hours a seed']
   lines = []
   for row in runs:
-    cells = [row, published(paper.get(row)), text_of(full, row)]
+    cells = [row, _trust.shown(paper.get(row)), text_of(full, row)]
+    if full:
+      cells += [count_of(full, row)]
     if small:
       updates = f'{small[row].updates:,}' if row in small else ''
       is_there = row in _study.rows_of('cifar', runs, scales)
-      cells += [text_of(small, row) if is_there else '–', updates]
+      cells += [text_of(small, row) if is_there else '–']
+      cells += [count_of(small, row), updates]
     lines.append([*cells, f'{cost(row):,.0f}'])
-  notes = [text] if (text := _study.tags(paper, runs)) else []
+  notes = [text] if (text := _trust.tags(paper, runs)) else []
   notes.append('"not run": no record of the row at full size.')
   if small:
     notes.append(
@@ -279,6 +276,13 @@ def comparison(
 def text_of(rows: Rows, row: str) -> str:
   """Mean and spread of a row's runs, 'diverged', or 'not run'."""
   return rows[row].text if row in rows else 'not run'
+
+
+def count_of(rows: Rows, row: str) -> str:
+  """How many runs a row's text is of, diverged ones too; '' for none."""
+  if row not in rows:
+    return ''
+  return str(len(rows[row].values) + rows[row].diverged)
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import _study
+from experiments import _study, _trust
 from nfnets.analysis import tables
 
 # Okabe and Ito's, told apart by the color-blind too.
@@ -70,7 +70,7 @@ def table(
   else:
     text = tables.markdown(header, [row[:-1] for row in rows])
   missing = [f'`{run}`' for run in runs if run not in found]
-  if legend := _study.tags(paper, found):
+  if legend := _trust.tags(paper, found):
     text += f'\n{legend}\n'
   return text + (f'\nNot run yet: {", ".join(missing)}.\n' if missing else '')
 
@@ -85,8 +85,7 @@ def published(paper: Mapping[str, tuple[Any, str, str]], name: str) -> str:
   """A published number with the tag of how far to trust it."""
   if name not in paper:
     return ''
-  number, tag, source = paper[name]
-  return f'{number} [{tag}] {source}'
+  return f'{_trust.shown(paper[name])} {paper[name][2]}'
 
 
 def train_loss(record: Record) -> float:

@@ -21,16 +21,6 @@ VERDICTS = (
   'too short to tell',
   'not run',
 )
-TRUST = {
-  'P': "paper's text or table",
-  'C': 'released code',
-  'K': 'computed with the released code',
-  'D': "digitised from the paper's figure, ± 0.05 points",
-  'R': "paper's text or table",
-  'S': 'second hand: public notes on the paper',
-  'M': 'from memory, not verified: never a criterion',
-  'T': 'timm',
-}
 # Fewer updates can't judge AGC: a skip gain starts at 0, and as long as it is
 # below epsilon = 1e-3, AGC cuts its gradient to lambda 1e-3.
 ENOUGH_UPDATES = 1000
@@ -273,13 +263,6 @@ def missing(runs: Iterable[str], rows: Mapping[str, Row]) -> str:
   """Which rows have no record yet, as a sentence; empty if all have."""
   names = [row for row in runs if row not in rows]
   return f'{", ".join(names)}: no record yet.' if names else ''
-
-
-def tags(paper: Mapping[str, tuple], runs: Iterable[str]) -> str:
-  """What the published numbers' trust tags mean; empty without a number."""
-  found = sorted({entry[1] for row in runs if (entry := paper.get(row))})
-  trust = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in found)
-  return f'Published: {trust}.' if trust else ''
 
 
 def too_short(

@@ -7,7 +7,8 @@ r"""Accuracy against batch size: BN, NF, NF + AGC (paper A, Figure 2a).
 ResNet-50 and -200 for 90 epochs, learning rate 0.1 x batch / 256, 5 epochs of
 warm-up, cosine to 0, in every arm. Lambda is 0.01, which paper A recommends for
 1,024 to 4,096; which one its figure has at smaller batches isn't known here.
-The paper shows the mean of the best 4 of 5 runs, this table that of all.
+The paper shows the mean of the best 4 of 5 runs, this table that of all. Its
+figure is read to ± 0.05 points; some markers lie hidden behind others.
 """
 
 from collections.abc import Iterable, Mapping

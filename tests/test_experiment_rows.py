@@ -48,13 +48,13 @@ def test_an_experiment_says_what_it_claims_and_gives_a_known_verdict(name):
 
 @pytest.mark.parametrize('name', MODULES)
 def test_published_numbers_belong_to_rows_and_carry_a_trust_tag(name):
-  from experiments import _study
+  from experiments import _trust
 
   module = MODULES[name]
   if not hasattr(module, 'cost'):
     return
   assert set(module.PAPER) <= set(module.RUNS)
-  assert {entry[1] for entry in module.PAPER.values()} <= set(_study.TRUST)
+  assert {entry[1] for entry in module.PAPER.values()} <= set(_trust.TRUST)
   assert all(0 < module.cost(row) < 1e4 for row in module.RUNS)
 
 

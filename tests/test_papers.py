@@ -8,6 +8,7 @@ from configs import nfnet_f0
 from experiments import (
   _papers,
   _study,
+  _trust,
   figure_batch_size,
   figure_clipping,
   sam_imagenet,
@@ -77,9 +78,18 @@ def test_the_multiply_adds_behind_a_cost_are_the_networks_own(module, depth):
 
 
 def test_a_published_number_is_shown_as_printed_with_its_tag():
-  assert _papers.published((86.0, 'P', 'Table 3')) == '86.0 [P]'
-  assert _papers.published(('below 70', 'D', 'x')) == 'below 70 [D]'
-  assert _papers.published(None) == '–'
+  assert _trust.shown((86.0, 'P', 'Table 3')) == '86.0 [P]'
+  assert _trust.shown(('below 70', 'D', 'x')) == 'below 70 [D]'
+  assert _trust.shown(None) == '–'
+
+
+def test_no_two_tags_mean_the_same_and_each_is_explained_once():
+  assert len(set(_trust.TRUST.values())) == len(_trust.TRUST)
+  said = _trust.tags(sam_imagenet.PAPER, sam_imagenet.RUNS)
+  assert said == (
+    "Published: [P] paper's text or table; [R] another paper's text or table."
+  )
+  assert _trust.legend(()) == ''
 
 
 @pytest.mark.parametrize('module', PUBLISHED)
@@ -166,6 +176,30 @@ def test_a_scaled_down_cell_is_a_number_not_run_or_not_of_that_scale():
   text = _papers.comparison('abc', {}, [run], scales, lambda row: 1.0)
   cells = [line.split(' | ')[3] for line in text.splitlines()[2:5]]
   assert cells == ['50.00', 'not run', '–']
+
+
+def test_a_table_says_how_many_runs_each_number_is_of():
+  scales = _papers.scales(['a', 'b'])
+  run = lambda row, seed, status, scale: {
+    'row': row, 'seed': seed, 'scale': scale, 'status': status,
+    'config': {'num_steps': 1015}, 'summary': {'eval/top_1': 0.5},
+  }  # fmt: skip
+  small = [
+    run('a', 0, 'finished', 'cifar'),
+    run('a', 1, 'diverged', 'cifar'),
+    run('b', 0, 'finished', 'cifar'),
+  ]
+  rows = lambda records: [
+    line.strip('| ').split(' | ')
+    for line in _papers.comparison(
+      'ab', {}, records, scales, lambda row: 1.0
+    ).splitlines()
+  ]
+  header, _, a, b, *_ = rows(small)
+  assert header[4] == 'runs' and (a[4], b[4]) == ('2', '1')
+  header, _, a, b, *_ = rows([*small, run('b', 0, 'finished', 'full')])
+  assert header[3] == header[5] == 'runs'
+  assert (a[3], b[3]) == ('', '1') and (a[5], b[5]) == ('2', '1')
 
 
 def test_scaled_down_rows_speak_after_the_verdict_not_run():
