@@ -38,6 +38,10 @@ CLAIM = (
 )
 PAPER = {}
 PRETRAINED = 'runs/cifar10_first_runs/nf_agc_seed0'
+BEFORE = (
+  'python -m scripts.sweep --experiment=cifar10_first_runs --only=nf_agc -- '
+  '--config.data.data_dir=DATA',
+)
 SEEDS = (0, 1, 2)
 RUNS = {
   'scratch': {},

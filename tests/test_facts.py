@@ -69,6 +69,19 @@ def test_commands_name_the_scales_that_ran():
   assert found[0] == 'python -m m --n=1' and len(found) == 2
 
 
+def test_commands_that_an_experiment_needs_come_first():
+  before = 'python -m scripts.sweep --experiment=a'
+  trained = types.SimpleNamespace(SEEDS=(0,), BEFORE=(before,))
+  measured = types.SimpleNamespace(BEFORE=(before,))
+  for module in (trained, measured):
+    found = facts.commands('x', module, [])
+    assert found[0] == before and len(found) == 3
+    assert facts.commands('x', types.SimpleNamespace(), []) == [
+      'python -m scripts.measure --experiment=x',
+      'python -m scripts.report --experiment=x',
+    ]
+
+
 def test_a_note_is_the_docstring_less_its_title_and_commands():
   module = types.SimpleNamespace(__doc__='Title.\n\n  python -m x\n\nHow.\n')
   assert facts.note(module) == 'How.'

@@ -55,19 +55,27 @@ def trained_seconds(record: Record) -> float:
 
 
 def commands(name: str, module: Any, records: Sequence[Record]) -> list[str]:
-  """What to type to get an experiment's records and its report."""
+  """What to type to get an experiment's records and its report.
+
+  A module's `BEFORE` are the commands that its own need the results of.
+  """
   if hasattr(module, 'SEEDS'):
     scales = {r.get('scale', recording.FULL) for r in records}
-    return [
-      f'python -m scripts.sweep --experiment={name}'
-      + ('' if scale == recording.FULL else f' --scale={scale}')
-      + ' -- --config.data.data_dir=DATA'
-      for scale in getattr(module, 'SCALES', {recording.FULL: {}})
-      if scale in scales or scale == recording.FULL
-    ] + [f'python -m scripts.report --experiment={name}']
+    return (
+      [*getattr(module, 'BEFORE', ())]
+      + [
+        f'python -m scripts.sweep --experiment={name}'
+        + ('' if scale == recording.FULL else f' --scale={scale}')
+        + ' -- --config.data.data_dir=DATA'
+        for scale in getattr(module, 'SCALES', {recording.FULL: {}})
+        if scale in scales or scale == recording.FULL
+      ]
+      + [f'python -m scripts.report --experiment={name}']
+    )
   found = [re.sub(r' --only=\S+', '', r['command']) for r in records]
   default = [f'python -m scripts.measure --experiment={name}']
   return [
+    *getattr(module, 'BEFORE', ()),
     *(list(dict.fromkeys(found)) or default),
     f'python -m scripts.report --experiment={name}',
   ]
