@@ -14,12 +14,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import nf_resnet_50, nfnet_f0, resnet_50
-from experiments import _papers, _study, table_imagenet
+from experiments import _papers, _study, _trust, table_imagenet
 
 TITLE = "Time of a training step (paper A's Tables 3 and 6, Figure 1)"
 CLAIM = (
   'A normalizer-free network takes less time a step than its batch-normalized '
-  'twin: 20 to 40 % less as the text says, 14 to 39 % less by its Table 6.'
+  'twin: 20 to 40 % less as the text says [P], 14 to 39 % less by its Table 6 '
+  '[P].'
 )
 BATCHNORM = {'model.normalizer': 'batch'}
 RUNS = {
@@ -136,15 +137,40 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
     ]
     rows.append([row, *published, *(_cell(g, row) for g in groups.values())])
   notes = [
-    f'{scale}: {SCALES[scale]["note"]}, {_device(group[0])}.'
+    f'{scale}: {SCALES[scale]["note"]}, {_device(group[0])}; {_steps(group)}.'
     for scale, group in groups.items()
   ]
   _plot(groups, folder)
   return (
-    f'{_papers.table(header, rows)}\n{" ".join(notes)}\n\n'
+    f'{_papers.table(header, rows)}\n{_trust.legend("P")} {" ".join(notes)} '
+    'Whether paper A clips the twins that it times, and whether its steps '
+    'average, is not known.\n\nWhich of two twins is faster depends on the '
+    'network, the image size and the device: `results/batchnorm_costs/` has '
+    'ResNet-20 at batch 128.\n\n'
     f'![time of a step; {", ".join(SCALES[s]["note"] for s in groups)}]'
     '(latency.png)'
   )
+
+
+def _steps(group: Iterable[Mapping[str, Any]]) -> str:
+  """What the rows' steps clip and average, by their records."""
+  found = {r['row']: r['measured'] for r in group}
+  rows = [row for row in RUNS if row in found]
+  kinds: dict[str, list[str]] = {}
+  for row in rows:
+    kinds.setdefault(found[row]['clip'], []).append(row)
+  names = {'agc': 'AGC', 'none': 'no clipping'}
+  clipped = '; '.join(
+    f'{names.get(clip, clip)} in {", ".join(kinds[clip])}'
+    for clip in sorted(kinds)
+  )
+  averaged = [row for row in rows if found[row]['ema']]
+  others = [row for row in rows if not found[row]['ema']]
+  ema = 'no row averages parameters'
+  if averaged:
+    ema = f'parameters are averaged in {", ".join(averaged)}'
+    ema += f', not in {", ".join(others)}' if others else ''
+  return f'whole training steps: {ema}; {clipped}'
 
 
 def _cell(group: Iterable[Mapping[str, Any]], row: str) -> str:
@@ -192,6 +218,6 @@ def _plot(groups: Mapping[str, list], folder: Any) -> None:
     right.xaxis.set_major_formatter('{x:g}')
     right.set_title("Figure 1 with this machine's times", fontsize=9)
     right.set_xlabel('ms a training step')
-    right.set_ylabel('published ImageNet top-1 (%)')
+    right.set_ylabel('published ImageNet top-1 (%) [P]')
     right.grid(alpha=0.3)
   figure.savefig(folder / 'latency.png', dpi=110)

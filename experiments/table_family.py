@@ -4,19 +4,22 @@ r"""NFNet's family: depths, resolutions, parameters, FLOPs (paper A, Table 1).
   python -m scripts.report --experiment=table_family
 
 Counted from the networks themselves, without allocating a weight: nothing is
-trained. FLOPs are multiply-adds at the evaluation size, as in the paper.
+trained. Depths are residual blocks of the traced network, resolutions and
+dropout those of its recipe (configs/). FLOPs are multiply-adds at the
+evaluation size, as in the paper.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _papers, _study
+from experiments import _papers, _trust
 
 TITLE = "NFNet's family (paper A's Table 1 and appendix)"
 CLAIM = (
-  'F0 to F6 have the published depths, resolutions, parameters and '
+  'F0 to F6 have the published depths, resolutions, dropout, parameters and '
   'multiply-adds, and so do the networks of Table 2 and F4+.'
 )
 DEFAULT = {'model.widths': (256, 512, 1024, 2048)}
@@ -34,6 +37,18 @@ RUNS = {
     )
     for k in range(4)
   },
+}
+# (depths, pixels in training, in evaluation, dropout, tag) of F0 to F7; Table
+# 2's networks and F4+ share them.
+CONFIGURED = {
+  'f0': ((1, 2, 6, 3), 192, 256, 0.2, 'P'),
+  'f1': ((2, 4, 12, 6), 224, 320, 0.3, 'P'),
+  'f2': ((3, 6, 18, 9), 256, 352, 0.4, 'P'),
+  'f3': ((4, 8, 24, 12), 320, 416, 0.4, 'P'),
+  'f4': ((5, 10, 30, 15), 384, 512, 0.5, 'P'),
+  'f5': ((6, 12, 36, 18), 416, 544, 0.5, 'P'),
+  'f6': ((7, 14, 42, 21), 448, 576, 0.5, 'P'),
+  'f7': ((8, 16, 48, 24), 480, 608, 0.5, 'C'),
 }
 # (parameters in M, multiply-adds in G at the evaluation size, tag).
 PAPER = {
@@ -76,21 +91,52 @@ def get_config(run: str) -> ConfigDict:
 
 def measure(config: ConfigDict) -> dict[str, Any]:
   """What one row's network has and costs."""
-  from nfnets import variants
+  from configs import nfnet_f0
   from nfnets.analysis import counts
 
   overrides = config.model.to_dict()
   name = overrides.pop('name')
-  row = variants.find(name)
-  parts = counts.parts(name, **overrides)
+  recipe = nfnet_f0.get_config()
+  recipe.model.name = name
+  data = recipe.data
+  parts = counts.parts(name, data.eval_image_size, **overrides)
   return {
-    'depths': list(row['depths']),
-    'train_image_size': row['train_image_size'],
-    'eval_image_size': row['eval_image_size'],
-    'drop_rate': row['drop_rate'],
+    'depths': depths(name, **overrides),
+    'train_image_size': data.train_image_size,
+    'eval_image_size': data.eval_image_size,
+    'drop_rate': recipe.model.drop_rate,
     'params': sum(part.params for part in parts),
     'macs': round(sum(part.published_macs for part in parts)),
   }
+
+
+def depths(name: str, **overrides: object) -> list[int]:
+  """Residual blocks of each stage, counted in the traced network.
+
+  An NFNet's stages begin where a block's shortcut is a convolution.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  from nfnets import models
+
+  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  network = models.create(name, **overrides)
+  params, _ = jax.eval_shape(
+    lambda key, images: network.init(key, images, True),
+    jax.eval_shape(lambda: jax.random.key(0)),
+    images,
+  )
+  places = [path.split('/~/')[1:] for path in params]
+  blocks = {place[0] for place in places if place[0].startswith('nf_block')}
+  begin = {place[0] for place in places if place[-1] == 'conv_shortcut'}
+  number = lambda block: int((re.search(r'\d+$', block) or '0')[0])
+  found: list[int] = []
+  for block in sorted(blocks, key=number):
+    if block in begin:
+      found.append(0)
+    found[-1] += 1
+  return found
 
 
 def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
@@ -98,13 +144,15 @@ def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
   records = list(records)
   if not records:
     return 'not run', 'No record is committed yet.'
-  off = [r['row'] for r in records if not _agrees(r)]
-  if off:
-    return 'not borne out', f'These rows differ: {", ".join(sorted(off))}.'
+  found = sorted((r['row'], _differences(r)) for r in records)
+  if off := [f'{row} ({", ".join(what)})' for row, what in found if what]:
+    return 'not borne out', f'These rows differ: {"; ".join(off)}.'
   if len(records) < len(RUNS):
     return 'mixed', f'{len(records)} of {len(RUNS)} rows counted; all agree.'
   return 'borne out', (
-    f'All {len(records)} rows agree to the last digit that the source has.'
+    f'All {len(records)} rows have the published depths, resolutions and '
+    'dropout, and agree in parameters and multiply-adds to the last digit that '
+    'the source has.'
   )
 
 
@@ -113,27 +161,27 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
   del folder
   found = {record['row']: record['measured'] for record in records}
   header = (
-    'network', 'depths', 'pixels, train / test', 'dropout',
+    'network', 'depths; pixels, train / test; dropout', 'published',
     'parameters, M', 'published', 'multiply-adds, G', 'published',
   )  # fmt: skip
   rows = []
   for row in (row for row in RUNS if row in found):
     got, (params, gmacs, tag) = found[row], PAPER[row]
+    *published, source = CONFIGURED[row.partition('_')[0]]
     rows.append(
       (
         row,
-        ', '.join(map(str, got['depths'])),
-        f'{got["train_image_size"]} / {got["eval_image_size"]}',
-        got['drop_rate'],
+        _configuration(*_configured(got)),
+        f'{_configuration(*published)} [{source}]',
         f'{got["params"] / 1e6:.2f}',
-        f'{params} [{tag}]',
+        f'{params:.{_decimals(params)}f} [{tag}]',
         f'{got["macs"] / 1e9:.2f}',
-        f'{gmacs} [{tag}]',
+        f'{gmacs:.{_decimals(gmacs)}f} [{tag}]',
       )
     )
   return (
     f'{_papers.table(header, rows)}\n'
-    f'[P] {_study.TRUST["P"]}; [K] {_study.TRUST["K"]}. '
+    f'{_trust.legend("PCK")} '
     "'baseline', 'width' and 'default_width' are rows of Table 2 (baseline: "
     'widths 256, 512, 1024, 2048 and one grouped 3x3; width: modified widths, '
     "one 3x3). The paper's F4+ comes out with one group of 192 channels in "
@@ -141,18 +189,33 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
   )
 
 
-def _agrees(record: Mapping[str, Any]) -> bool:
-  params, gmacs, _ = PAPER[record['row']]
-  got = record['measured']
-  return all(
-    f'{value:.{_decimals(printed)}f}' == str(printed)
-    or abs(value - printed) <= 0.5 * 10 ** -_decimals(printed)
-    for value, printed in (
-      (got['params'] / 1e6, params),
-      (got['macs'] / 1e9, gmacs),
-    )
-  )
+def _configured(measured: Mapping[str, Any]) -> tuple:
+  keys = ('train_image_size', 'eval_image_size', 'drop_rate')
+  return (tuple(measured['depths']), *(measured[key] for key in keys))
+
+
+def _configuration(
+  depths: tuple[int, ...], train: int, test: int, dropout: float
+) -> str:
+  return f'{", ".join(map(str, depths))}; {train} / {test}; {dropout:g}'
+
+
+def _differences(record: Mapping[str, Any]) -> list[str]:
+  """What of a record isn't as published."""
+  row, got = record['row'], record['measured']
+  names = ('depths', 'training size', 'evaluation size', 'dropout')
+  published = CONFIGURED[row.partition('_')[0]]
+  pairs = zip(names, _configured(got), published)
+  off = [name for name, value, printed in pairs if value != printed]
+  params, gmacs, _ = PAPER[row]
+  for name, value, printed in (
+    ('parameters', got['params'] / 1e6, params),
+    ('multiply-adds', got['macs'] / 1e9, gmacs),
+  ):
+    if abs(value - printed) > 0.5 * 10 ** -_decimals(printed) + 1e-9:
+      off.append(name)
+  return off
 
 
 def _decimals(number: float) -> int:
-  return len(str(number).partition('.')[2])
+  return 0 if isinstance(number, int) else 2  # the sources have 20.70

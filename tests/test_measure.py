@@ -52,14 +52,29 @@ def test_what_cannot_be_measured_is_refused(command, capsys):
 
 
 def test_the_family_s_verdict_needs_every_printed_digit():
-  good = {'params': 71_489_000, 'macs': 12_380_000_000}
+  good = {
+    'depths': [1, 2, 6, 3], 'train_image_size': 192, 'eval_image_size': 256,
+    'drop_rate': 0.2, 'params': 71_489_000, 'macs': 12_380_000_000,
+  }  # fmt: skip
   found = [{'row': 'f0', 'measured': good}]
   assert table_family.verdict(found)[0] == 'mixed'  # one row of many
-  found[0]['measured'] = good | {'macs': 12_390_000_000}
-  assert table_family.verdict(found) == (
-    'not borne out',
-    'These rows differ: f0.',
-  )
+  for off, name in (
+    ({'macs': 12_390_000_000}, 'multiply-adds'),
+    ({'params': 71_500_000}, 'parameters'),
+    ({'depths': [1, 2, 6, 2]}, 'depths'),
+    ({'train_image_size': 224}, 'training size'),
+    ({'eval_image_size': 288}, 'evaluation size'),
+    ({'drop_rate': 0.25}, 'dropout'),
+  ):
+    found[0]['measured'] = good | off
+    word, why = table_family.verdict(found)
+    assert word == 'not borne out'
+    assert why == f'These rows differ: f0 ({name}).'
+
+
+def test_the_family_s_depths_are_blocks_of_the_traced_network():
+  assert table_family.depths('nfnet_f0') == [1, 2, 6, 3]
+  assert table_family.depths('nfnet_f0', depths=(2, 1, 12, 1)) == [2, 1, 12, 1]
 
 
 def test_latency_is_of_the_whole_training_step_at_the_scale(monkeypatch):
@@ -76,10 +91,10 @@ def test_latency_is_of_the_whole_training_step_at_the_scale(monkeypatch):
   assert [kw['overrides'] for _, kw in asked] == [{}, {'normalizer': 'batch'}]
 
 
-def latency(row, seconds, scale='cpu'):
+def latency(row, seconds, scale='cpu', clip='none', ema=False):
   spread = dict.fromkeys(('low', 'median', 'high'), seconds)
   hardware = {'device': 'cpu', 'cores': 2, 'cpu': 'x'}
-  measured = {'seconds': spread}
+  measured = {'seconds': spread, 'clip': clip, 'ema': ema}
   return {
     'row': row, 'scale': scale, 'hardware': hardware, 'measured': measured,
   }  # fmt: skip
@@ -95,3 +110,18 @@ def test_the_latency_verdict_compares_twins():
   pair[0]['measured']['seconds'] = {'low': 0.9, 'median': 1.0, 'high': 1.6}
   word, why = figure_latency.verdict(pair[:2])
   assert word == 'too short to tell' and 'quartiles overlap' in why
+
+
+def test_the_latency_page_says_what_each_kind_of_row_clips_and_averages(
+  tmp_path,
+):
+  found = [
+    latency('f0', 1.0, clip='agc', ema=True),
+    latency('f1', 1.0, clip='agc'),
+    latency('f0_batchnorm', 1.5),
+  ]
+  text = figure_latency.report(found, tmp_path)
+  assert 'AGC in f0, f1; no clipping in f0_batchnorm.' in text
+  assert 'averaged in f0, not in f1, f0_batchnorm;' in text
+  text = figure_latency.report(found[1:], tmp_path)
+  assert 'no row averages parameters' in text

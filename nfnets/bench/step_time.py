@@ -121,7 +121,10 @@ def default_size(model: str, mode: str) -> int:
 
 
 def default_clip(model: str, overrides: Mapping[str, Any]) -> str:
-  """Paper A clips NFNets alone, not their batch-normalized twins."""
+  """'agc' for NFNets, 'none' for their batch-normalized twins and all others.
+
+  Whether paper A clips the twins that it times isn't known.
+  """
   is_nf = overrides.get('normalizer', 'nf') == 'nf'
   return 'agc' if model in variants.NFNET and is_nf else 'none'
 
