@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20
+from experiments import _trust
 
 TITLE = 'First runs on CIFAR-10'
 CLAIM = (
@@ -84,10 +85,11 @@ def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
     loss.plot(epochs, [p['train/loss'] for p in curve], 'o-', label=row)
     top_1 = [100 * point['eval/top_1'] for point in curve]
     accuracy.plot(epochs, top_1, 'o-', label=row)
-    number, tag, source = PAPER.get(row, ('–', '–', 'not published'))
+    source = f' {PAPER[row][2]}' if row in PAPER else ''
     lines.append(
       f'| {row} | {100 * record["summary"].get("eval/top_1", nan):.2f} | '
-      f'{record["updates"]} | {record["status"]} | {number} [{tag}] {source} |'
+      f'{record["updates"]} | {record["status"]} | '
+      f'{_trust.shown(PAPER.get(row))}{source} |'
     )
   for axis, label in ((loss, 'training loss'), (accuracy, 'test top-1 (%)')):
     axis.set_xlabel('epoch')
@@ -96,5 +98,11 @@ def report(records: Sequence[Mapping[str, Any]], folder: Any) -> str:
     axis.legend()
   figure.savefig(folder / 'curves.png', dpi=110)
   return '\n'.join(
-    [*lines, '', '![curves: all 50,000 images, 3 epochs](curves.png)']
+    [
+      *lines,
+      '',
+      _trust.tags(PAPER, RUNS),
+      '',
+      '![curves: all 50,000 images, 3 epochs](curves.png)',
+    ]
   )
