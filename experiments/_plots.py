@@ -173,7 +173,8 @@ def lines(
 ) -> None:
   """Test top-1 over a hyperparameter on a logarithmic axis.
 
-  A diverged run is a cross at chance, a little higher for each further series.
+  A diverged run is a cross on the lower edge, where it reads as no accuracy;
+  crosses of several series stand side by side.
 
   Args:
     ax: to draw on.
@@ -183,6 +184,8 @@ def lines(
       after `dashed`.
     dashed: what the dashed lines are.
   """
+  ticks = sorted({x for places in series.values() for x in places})
+  width, crosses = ticks[-1] / ticks[0], False
   for index, (color, label) in enumerate(zip(COLORS, series)):
     places = series[label]
     there = {x: rows[row] for x, row in places.items() if row in rows}
@@ -193,18 +196,28 @@ def lines(
       ax.errorbar(
         list(done), means, spreads, fmt='o-', color=color, label=label, ms=5
       )
-    failed = [x for x, row in there.items() if row.diverged]
-    chance = [_study.CHANCE + 1.5 * index] * len(failed)
-    ax.plot(failed, chance, 'x', color=color, ms=9, mew=2)
+    aside = width ** (0.022 * (index - (len(series) - 1) / 2))
+    failed = [aside * x for x, row in there.items() if row.diverged]
+    lower_edge(ax, failed, 'x', color=color, ms=9, mew=2)
+    crosses = crosses or bool(failed)
     reference = rows.get(references.get(label, ''))
     if reference:
       ax.axhline(reference.worth, color=color, ls='--', lw=1)
   if references:
     ax.plot([], [], '--', color='0.4', lw=1, label=dashed)
+  if crosses:
+    ax.plot([], [], 'x', color='0.4', ms=9, mew=2, label='diverged')
   ax.set_xscale('log')
-  ticks = sorted({x for places in series.values() for x in places})
   ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
   ax.minorticks_off()
+
+
+def lower_edge(ax: Axes, x: Sequence[float], marker: str, **style: Any) -> None:
+  """Markers on the axis' lower edge: of what has no value on it."""
+  place = {'transform': ax.get_xaxis_transform(), 'clip_on': False, 'zorder': 3}
+  if len(x):
+    (line,) = ax.plot(x, [0.0] * len(x), marker, **place, **style)
+    line.set_in_layout(False)
 
 
 def bars(

@@ -10,13 +10,14 @@ says of it is what is judged.
 """
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import nf_resnet_50_agc
-from experiments import _papers
+from experiments import _papers, _plots, _study
 
 TITLE = "AGC's threshold and the batch size (paper A's Figure 2b)"
 CLAIM = (
@@ -40,6 +41,7 @@ SCALES = _papers.scales(
   clipping=_papers.AGC_SCALE,
 )
 DIVISOR = SCALES['cifar']['batch']
+AT_CHANCE = 2 * _study.CHANCE  # %: below it, nothing was learnt
 
 
 def get_config(run: str) -> ConfigDict:
@@ -76,60 +78,78 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
 def _plot(rows: _papers.Rows, folder: Any) -> None:
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(7, 3.6), layout='constrained')
+  figure = Figure(figsize=(7.5, 4.4), layout='constrained')
   axis = figure.subplots()
   for index, batch in enumerate(BATCHES):
     found = [(c, rows.get(f'bs{batch}_clip{c}')) for c in CLIPPINGS]
     points = [(c, row.mean) for c, row in found if row and row.values]
     if points:
       label = f'{batch} (here {batch // DIVISOR})'
-      axis.plot(*zip(*points), 'o-', color=f'C{index}', label=label)
-    for clipping, row in found:
-      if row and row.diverged:
-        axis.plot(clipping, 10, 'x', color=f'C{index}')
-  note = f'Scaled down: {SCALES["cifar"]["note"]}'
-  figure.suptitle(note, fontsize=9, wrap=True)
-  axis.set_title('here, CIFAR-10, scaled down (x: diverged)', fontsize=10)
+      axis.plot(*zip(*points), '-', color=f'C{index}')
+      axis.plot([], [], 'o-', color=f'C{index}', label=label)
+      for clipping, top_1 in points:
+        face = 'white' if top_1 < AT_CHANCE else f'C{index}'
+        axis.plot(clipping, top_1, 'o', color=f'C{index}', mfc=face, ms=7)
+    failed = [c for c, row in found if row and row.diverged]
+    _plots.lower_edge(axis, failed, 'x', color=f'C{index}', ms=9, mew=2)
+  gray = {'color': '0.4', 'ms': 8}
+  axis.plot([], [], 'o', mfc='white', label='at chance', **gray)
+  axis.plot([], [], 'x', mew=2, label='diverged', **gray)
+  note = f'here, scaled down: {SCALES["cifar"]["note"]}'
+  axis.set_title(textwrap.fill(note, 90), fontsize=8)
   axis.set_xscale('log', base=2)
   axis.set_xticks(CLIPPINGS, [f'{c:g}' for c in CLIPPINGS])
   axis.set_xlabel(f'lambda at full size (here x {_papers.AGC_SCALE})')
   axis.set_ylabel('test top-1 (%)')
   axis.grid(alpha=0.3)
-  if axis.get_legend_handles_labels()[0]:
-    axis.legend(title='batch size', loc='lower left', fontsize=8)
+  axis.legend(title='batch size', loc='lower left', fontsize=8)
   figure.savefig(folder / 'figure.png', dpi=110)
 
 
-def _best(rows: _papers.Rows, batch: int) -> tuple[float, float]:
-  """The best lambda among a batch size's finished rows, and its accuracy."""
-  found = [
-    (row.mean, clipping)
-    for clipping in CLIPPINGS
-    if (row := rows.get(f'bs{batch}_clip{clipping}')) and not row.diverged
-  ]
-  mean, clipping = max(found, default=(math.nan, math.nan))
-  return clipping, mean
+def _best(rows: _papers.Rows, batch: int) -> tuple[float, str]:
+  """The best lambda among a batch size's finished rows, and by how much."""
+  found = sorted(
+    (
+      (row.mean, clipping, len(row.values))
+      for clipping in CLIPPINGS
+      if (row := rows.get(f'bs{batch}_clip{clipping}')) and not row.diverged
+    ),
+    reverse=True,
+  )
+  if not found:
+    return math.nan, ''
+  mean, best, count = found[0]
+  told = f'{mean:.2f} %'
+  if found[1:]:
+    after, clipping, fewer = found[1]
+    told += f', {mean - after:.2f} points above {clipping:g}'
+    count = min(count, fewer)
+  runs = 'one run' if count == 1 else f'{count} runs'
+  return best, f'{told}, {runs} each'
 
 
 def _full(rows: _papers.Rows) -> tuple[str, str]:
-  (small, small_top_1), (large, large_top_1) = (
+  (small, small_told), (large, large_told) = (
     _best(rows, batch) for batch in (256, 4096)
   )
   if math.isnan(small + large):
     return 'not run', 'Batches 256 and 4,096 are not both there.'
   word = 'borne out' if large < small and large == 0.01 else 'not borne out'
   return word, (
-    f'The best lambda is {small:g} at batch 256 ({small_top_1:.2f} %) and '
-    f'{large:g} at 4,096 ({large_top_1:.2f} %).'
+    f'The best lambda is {small:g} at batch 256 ({small_told}) and '
+    f'{large:g} at 4,096 ({large_told}).'
   )
 
 
 def _scaled(rows: _papers.Rows) -> str:
   found = {batch: _best(rows, batch) for batch in BATCHES}
   told = '; '.join(
-    f'{_papers.AGC_SCALE * best:g} ({best:g} at full size) at batch '
-    f'{batch // DIVISOR} ({batch:,}), {top_1:.1f} %'
-    for batch, (best, top_1) in found.items()
-    if not math.isnan(best)
+    f'{best:g} at batch {batch // DIVISOR} for {batch:,} ({text})'
+    for batch, (best, text) in found.items()
+    if text
   )
-  return f'the best lambda among those run is {told}.'
+  return (
+    f'the best lambda among those run, as at full size (here x '
+    f'{_papers.AGC_SCALE}), is {told}. Single runs less than '
+    f'{_study.ONE_RUN:g} point apart have no order.'
+  )

@@ -11,13 +11,15 @@ standardization. 360 epochs at batch 4,096, learning rate 1.6, lambda 0.01, in
 every row; the accuracy is the averaged parameters'.
 """
 
+import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import nfnet_f0
-from experiments import _papers
+from experiments import _papers, _plots
 
 TITLE = "NFNet's pieces and its BN twin (paper A's Tables 2 and 6)"
 CLAIM = (
@@ -98,27 +100,51 @@ def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
 
 def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
   """Draws `ablation.png` in the folder and returns the report as markdown."""
+  records = list(records)
+  found, small = (_papers.rows_at(records, s) for s in ('full', 'cifar'))
+  _plot(found, small, folder)
+  table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)
+  caption = 'top-1 of each row. ImageNet, NFNet-F0 to F3: published [P]'
+  caption += ' and here' if found else ''
+  if small:
+    caption += f'. NFNet-F0 scaled down: {SCALES["cifar"]["note"]}'
+  return f'{table}\n\n![{caption}](ablation.png)'
+
+
+def _plot(found: _papers.Rows, small: _papers.Rows, folder: Any) -> None:
   from matplotlib.figure import Figure
 
-  records = list(records)
-  figure = Figure(figsize=(8, 3.8), layout='constrained')
-  axis = figure.subplots()
-  found = _papers.rows_at(records, 'full')
+  columns = 2 if small else 1
+  figure = Figure(figsize=(6 * columns, 4.4), layout='constrained')
+  axes = figure.subplots(1, columns, squeeze=False)[0]
+  axis = axes[0]
   for index, model in enumerate(MODELS):
     numbers = [TABLE[piece][index] for piece in PIECES]
-    color, label = f'C{index}', f'{model.upper()}, published'
+    color, label = f'C{index}', f'{model.upper()}, published [P]'
     axis.plot(list(PIECES), numbers, 'o--', color=color, label=label)
     ours = [(p, found.get(f'{model}_{p}')) for p in PIECES]
     points = [(piece, row.mean) for piece, row in ours if row and row.values]
     if points:
       axis.plot(*zip(*points), 's', color=color, label=f'{model.upper()}, here')
+  axis.set_title('NFNet-F0 to F3 on ImageNet, 360 epochs', fontsize=10)
   axis.set_ylabel('ImageNet top-1 (%)')
-  axis.grid(alpha=0.3)
   axis.legend(loc='lower right', fontsize=8)
-  axis.tick_params(axis='x', rotation=20)
+  if small:
+    ours = {p: small.get(f'f0_{p}') for p in PIECES}
+    done = {p: row.mean for p, row in ours.items() if row and row.values}
+    gone = [p for p, row in ours.items() if row and row.diverged]
+    axes[1].plot(list(PIECES), [math.nan] * len(PIECES))  # the order
+    axes[1].plot(list(done), list(done.values()), 's', color='C0')
+    _plots.lower_edge(axes[1], gone, 'x', color='C0', ms=9, mew=2)
+    note = f'F0 here, scaled down: {SCALES["cifar"]["note"]}'
+    counts = sorted({_papers.count_of(small, row) for row in small})
+    note += f'; runs a row: {" or ".join(counts)}; x: diverged'
+    axes[1].set_title(textwrap.fill(note, 80), fontsize=8)
+    axes[1].set_ylabel('CIFAR-10 test top-1 (%)')
+  for axis in axes:
+    axis.grid(alpha=0.3)
+    axis.tick_params(axis='x', rotation=30)
   figure.savefig(folder / 'ablation.png', dpi=110)
-  table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)
-  return f'{table}\n\n![accuracy of each row](ablation.png)'
 
 
 def _full(rows: _papers.Rows) -> tuple[str, str]:
