@@ -103,9 +103,9 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
   weights = ', '.join(f'{number:.2f}' for number in TIMM)
   return (
     f'{table}\n\nThe published weights of F0 to F6, evaluated by timm at their '
-    f'evaluation sizes: {weights} [T].\n\n'
+    f'evaluation sizes: {weights} [T]. {_trust.legend("T")}\n\n'
     '![Figure 1: published ImageNet top-1 against the time of a step]'
-    f'(figure.png)\n\n{others}\n{_trust.legend("PT")}'
+    f'(figure.png)\n\n{others}'
   )
 
 
