@@ -12,6 +12,8 @@ from experiments._study import Row
 # pooled standard deviation (0.6 to 3.2 each) of the eleven rows of
 # resnet20_three_ways and where_to_clip with three finished seeds at scale cpu.
 SEED_SPREAD = 1.6
+# Single runs that are less apart have no order.
+ONE_RUN = 2 * math.hypot(SEED_SPREAD, SEED_SPREAD)
 
 Key = TypeVar('Key')
 

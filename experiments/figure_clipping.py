@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import nf_resnet_50_agc
-from experiments import _papers, _plots, _study
+from experiments import _compare, _papers, _plots, _study
 
 TITLE = "AGC's threshold and the batch size (paper A's Figure 2b)"
 CLAIM = (
@@ -151,5 +151,5 @@ def _scaled(rows: _papers.Rows) -> str:
   return (
     f'the best lambda among those run, as at full size (here x '
     f'{_papers.AGC_SCALE}), is {told}. Single runs less than '
-    f'{_study.ONE_RUN:g} point apart have no order.'
+    f'{_compare.ONE_RUN:.1f} points apart have no order.'
   )

@@ -29,8 +29,8 @@ CLAIM = (
 )
 PAPER = {}
 SEEDS = (0,)
-FACTORS = (1, 4, 16, 64)
-BATCH_SIZES = (128, 1024)
+FACTORS = {128: (1, 4, 16, 64), 1024: (1 / 16, 1 / 4, 1, 4, 16, 64)}
+BATCH_SIZES = tuple(FACTORS)
 NETWORKS = {
   'batch': {'model.normalizer': 'batch'},
   'nf': {'model.normalizer': 'nf'},
@@ -42,22 +42,22 @@ NAMES = {
   'nf_agc': 'normalizer-free, AGC',
 }
 RUNS = {
-  f'{network}_b{size}_x{factor}': {
+  f'{network}_b{size}_x{factor:g}': {
     'batch_size': size,
     'learning_rate_factor': float(factor),
     'optimizer.clipping': 20.48 / size,
     **overrides,
   }
   for size in BATCH_SIZES
-  for factor in FACTORS
+  for factor in FACTORS[size]
   for network, overrides in NETWORKS.items()
 }
 LABELS = {
-  f'{network}_b{size}_x{factor}': (
+  f'{network}_b{size}_x{factor:g}': (
     f'{name}, batch {size}, rate {0.1 * size / 128 * factor:g}'
   )
   for size in BATCH_SIZES
-  for factor in FACTORS
+  for factor in FACTORS[size]
   for network, name in NAMES.items()
 }
 SCALES = _cifar.scales(own_batch=True)
@@ -80,8 +80,8 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
     for ax, size in zip(axes, sizes):
       series = {
         name: {
-          0.1 * size / 128 * factor: f'{network}_b{size}_x{factor}'
-          for factor in FACTORS
+          0.1 * size / 128 * factor: f'{network}_b{size}_x{factor:g}'
+          for factor in FACTORS[size]
         }
         for network, name in NAMES.items()
       }
@@ -142,9 +142,9 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
 def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:
   """The largest stable learning rate of those run; 0 if there is none."""
   worth = {
-    factor: rows[f'{network}_b{size}_x{factor}'].worth
-    for factor in FACTORS
-    if f'{network}_b{size}_x{factor}' in rows
+    factor: rows[f'{network}_b{size}_x{factor:g}'].worth
+    for factor in FACTORS[size]
+    if f'{network}_b{size}_x{factor:g}' in rows
   }
   floor = max(max(worth.values(), default=0) / 2, 2 * _study.CHANCE)
   stable = [factor for factor, value in worth.items() if value >= floor]
@@ -153,7 +153,7 @@ def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:
 
 def _limit(rows: Mapping[str, _study.Row], network: str, size: int) -> str:
   """The largest stable rate in words; both ends of what was tried say so."""
-  factors = [f for f in FACTORS if f'{network}_b{size}_x{f}' in rows]
+  factors = [f for f in FACTORS[size] if f'{network}_b{size}_x{f:g}' in rows]
   if not factors:
     return 'not run'
   rate = largest(rows, network, size)

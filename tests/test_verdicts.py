@@ -227,7 +227,9 @@ def test_the_largest_stable_rate_is_the_last_that_learns():
 
   def accuracy(row, seed):
     network, factor = re.split(r'_b\d+_x', row)
-    return values[network][module.FACTORS.index(int(factor))]
+    # Batch 1024 has smaller rates besides.
+    factor = max(1, float(factor))
+    return values[network][module.FACTORS[128].index(factor)]
 
   found = synthetic(module, 'cpu', accuracy)
   rows = _study.gather(found)
@@ -256,7 +258,7 @@ def test_a_stable_rate_at_the_end_of_what_was_tried_says_so():
     rows = _study.gather(synthetic(module, 'cpu', lambda *_: top_1))
     return module._limit(rows, 'batch', 1024)
 
-  assert limits(0.15) == 'below 0.8, the smallest tried'  # under twice chance
+  assert limits(0.15) == 'below 0.05, the smallest tried'  # under twice chance
   assert limits(0.7) == '51.2 or more'
 
 
