@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from types import ModuleType
 
@@ -180,19 +180,38 @@ def chosen_rows() -> list[tuple[str, str]]:
     raise ValueError(
       f'{EXPERIMENT.value} trains nothing: its docstring says what measures it'
     )
-  unknown = set(ONLY.value) - set(module.RUNS)
-  if unknown:
-    raise ValueError(
-      f'--only={",".join(sorted(unknown))}: rows are {", ".join(module.RUNS)}'
-    )
   seeds = SEEDS.value or [str(seed) for seed in module.SEEDS]
   scales = getattr(module, 'SCALES', {records.FULL: {}})
   if SCALE.value not in scales:
     raise ValueError(
       f'--scale={SCALE.value}: choose one of {", ".join(scales)}'
     )
-  rows = ONLY.value or list(scales[SCALE.value].get('rows', module.RUNS))
+  rows_of = {
+    scale: list(values.get('rows', module.RUNS))
+    for scale, values in scales.items()
+  }
+  check_rows(ONLY.value, rows_of)
+  rows = ONLY.value or rows_of[SCALE.value]
   return [(row, seed) for seed in seeds for row in rows]
+
+
+def check_rows(
+  only: Sequence[str], rows_of: Mapping[str, Sequence[str]]
+) -> None:
+  """Raises ValueError for rows that the scale lacks; says which have them."""
+  here = rows_of[SCALE.value]
+  lacking = [row for row in dict.fromkeys(only) if row not in here]
+  if not lacking:
+    return
+  elsewhere = {
+    row: [scale for scale, rows in rows_of.items() if row in rows]
+    for row in lacking
+  }
+  told = [f'{row} is at {", ".join(s)}' for row, s in elsewhere.items() if s]
+  raise ValueError(
+    f'--only={",".join(lacking)}: rows at scale {SCALE.value} are '
+    + '; '.join([', '.join(here), *told])
+  )
 
 
 if __name__ == '__main__':

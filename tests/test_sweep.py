@@ -88,6 +88,25 @@ def test_an_unknown_scale_and_an_untrained_experiment_are_refused(
   assert 'trains nothing' in capsys.readouterr().err
 
 
+def test_rows_that_the_scale_lacks_are_refused_before_anything_runs(
+  sweeping, capsys
+):
+  scaled = ('--experiment=table_ablation', '--scale=cifar')
+  for more in ([], ['--print']):
+    only = '--only=f1_baseline,f0_baseline,nothing'
+    code, called = sweeping({}, *scaled, only, *more)
+    said = capsys.readouterr()
+    assert (code, called, said.out) == (2, [], '')
+    start = '--only=f1_baseline,nothing: rows at scale cifar are f0_baseline, '
+    assert start in said.err
+    assert said.err.endswith('f0_batchnorm; f1_baseline is at full\n')
+    assert said.err.count('\n') == 1
+  # That network takes the row, yet the scale's report has no place for it.
+  lacking = ('--experiment=batchnorm_batch_size', '--scale=cpu', '--only=b32')
+  assert sweeping({}, *lacking)[0] == 2
+  assert 'b32 is at full, short\n' in capsys.readouterr().err
+
+
 def record_of(config, experiment, row):
   """As if that row had been trained to its end."""
   point = {'step': 1015, 'eval/top_1': 0.5, 'agc/clipped_fraction': 0.1}
