@@ -1,11 +1,15 @@
 r"""What batch normalization costs beside accuracy; nothing is trained.
 
-  python -m scripts.measure --experiment=batchnorm_costs
+  python -m scripts.measure --experiment=batchnorm_costs --data_dir=DATA
   python -m scripts.report --experiment=batchnorm_costs
 
-ResNet-20 with batch normalization and normalizer-free, at initialization, on
-the embedded digits enlarged to 32 pixels. One row for each drawback that is
-held against batch normalization.
+ResNet-20 with batch normalization and normalizer-free, both untrained, on the
+first 1,024 test images of CIFAR-10. One row for each drawback that is held
+against batch normalization. The normalizer-free network's skip gains are 1: at
+0, where its recipe starts them, its branches would add nothing to the logits.
+The time and memory of a step are measured with the recipe's 0, on random
+pixels, neither of which changes what is computed. This shows whether a network
+has a drawback, not how large it is after training.
 """
 
 import pathlib
@@ -14,7 +18,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _cifar, _plots, _study
+from experiments import _cifar, _plots, _study, figure_latency
+from nfnets import records as recording
 from nfnets.analysis import tables
 
 TITLE = 'What batch normalization costs'
@@ -23,16 +28,21 @@ CLAIM = (
   'mates, differs between training and inference, and depends on the number '
   'of devices; a normalizer-free network has none of these.'
 )
+GAIN = {'model.skipinit_gain': 1.0}
 RUNS = {
   'step_cost': {'drawback': 'step_cost'},
-  'batch_mates': {'drawback': 'batch_mates'},
-  'train_eval_gap': {'drawback': 'train_eval_gap'},
-  'device_count': {'drawback': 'device_count'},
+  'batch_mates': {'drawback': 'batch_mates', **GAIN},
+  'train_eval_gap': {'drawback': 'train_eval_gap', **GAIN},
+  'device_count': {'drawback': 'device_count', **GAIN},
 }
+NETWORK = (
+  "An untrained ResNet-20 with skip gains of 1, on CIFAR-10's first 1,024 test "
+  'images'
+)
 SCALES = {
   'full': {
-    'note': 'ResNet-20 at initialization, 32 pixels, float32',
-    'overrides': {},
+    'note': f'{NETWORK}; 32 pixels, float32',
+    'overrides': {'data.eval_split': 'test[:1024]'},
   },
 }
 NAMES = {'batch': 'batch normalization', 'nf': 'normalizer-free'}
@@ -58,13 +68,17 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
   """Draws `costs.png`; returns the report as markdown."""
   found = {record['row']: record['measured'] for record in records}
   told = [TABLES[row](found[row]) for row in RUNS if row in found]
+  if 'step_cost' in found:
+    told.insert(1, _other_times(folder.parent))
   drawn = [row for row in PLOTS if row in found]
   if drawn:
-    made = _plots.figure(4.6 * len(drawn), 3.8, TITLE, None)
+    title = f'{TITLE}\n{NETWORK[3:]}'
+    made = _plots.figure(4.6 * len(drawn), 3.8, title, None)
     for ax, row in zip(made.subplots(1, len(drawn), squeeze=False)[0], drawn):
       _draw(ax, found[row], *PLOTS[row])
     _plots.legend(made, made.axes[0])
-    told.append(_plots.save(made, folder, 'costs', TITLE))
+    caption = f'{TITLE}; {NETWORK[3:]}'
+    told.append(_plots.save(made, folder, 'costs', caption))
   missing = [f'`{row}`' for row in RUNS if row not in found]
   if missing:
     told.append(f'Not measured yet: {", ".join(missing)}.')
@@ -72,7 +86,10 @@ def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
 
 
 def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
-  """Each drawback: batch normalization has it, normalizer-free has not."""
+  """Each drawback: batch normalization has it, normalizer-free has not.
+
+  Time and memory are this device's alone.
+  """
   found = {record['row']: record['measured'] for record in records}
   if not found:
     return 'not run', 'No drawback is measured yet.'
@@ -81,8 +98,8 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
     batch, nf = found['step_cost']['batch'], found['step_cost']['nf']
     low, ratio, _ = batch['ratio']
     memory = batch['temporary'] / nf['temporary']
-    findings[f'takes more time ({ratio:.2f} x)'] = low > 1
-    findings[f'takes more memory ({memory:.2f} x)'] = memory > 1
+    findings[f'takes more time on this device ({ratio:.2f} x)'] = low > 1
+    findings[f'takes more memory there ({memory:.2f} x)'] = memory > 1
   if 'batch_mates' in found:
     changes = {n: v['logits'] for n, v in found['batch_mates'].items()}
     share = 100 * found['batch_mates']['batch']['changed']
@@ -99,7 +116,10 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
       n: max(v['gradient'].values()) for n, v in found['device_count'].items()
     }
     findings['the gradient depends on the device count'] = _only_batch(gaps)
-  return _study.weigh(findings)
+  word, why = _study.weigh(findings)
+  if 'step_cost' in found:
+    why += " Time and memory are this device's and this network's alone."
+  return word, f'{NETWORK}: {why}'
 
 
 def _only_batch(changes: Mapping[str, float]) -> bool:
@@ -122,7 +142,31 @@ def _step_cost(found: Mapping[str, Any]) -> str:
     'of normalizer-free: quartiles',
     'memory beside state and batch, MiB',
   )
-  return '### Time and memory\n\n' + tables.markdown(header, rows)
+  return (
+    '### Time and memory\n\n'
+    "On this device, with the recipe's skip gains of 0 and random pixels.\n\n"
+    + tables.markdown(header, rows)
+  )
+
+
+def _other_times(root: pathlib.Path) -> str:
+  """What the other experiment's records say, as a sentence."""
+  others = recording.read_all(root, 'figure_latency')
+  told = 'see `results/figure_latency`'
+  for scale, group in _study.by_scale(others, figure_latency.SCALES).items():
+    found = {r['row']: r['measured']['seconds']['median'] for r in group}
+    faster = [
+      found[batch] < found[nf]
+      for batch, nf in figure_latency.PAIRS.items()
+      if batch in found and nf in found
+    ]
+    if faster:
+      told = (
+        f'in `results/figure_latency`, scale {scale}, batch normalization is '
+        f'the faster one in {sum(faster)} of {len(faster)} pairs'
+      )
+      break
+  return f'Which one is faster depends on device and network: {told}.'
 
 
 def _batch_mates(found: Mapping[str, Any]) -> str:
@@ -157,7 +201,8 @@ def _train_eval_gap(found: Mapping[str, Any]) -> str:
   header = ('', 'batch', 'images whose class differs', 'difference of logits')
   return (
     '### Training and inference are two networks\n\n'
-    'Equal weights and images; averages over 50 batches. The difference is '
+    'Equal weights and images; averages over 50 batches of them. The '
+    'difference is '
     'relative to how far images are apart.\n\n' + tables.markdown(header, rows)
   )
 

@@ -1,15 +1,18 @@
-"""Measures an experiment that trains nothing, row by row.
+r"""Measures an experiment that trains nothing, row by row.
 
-  python -m scripts.measure --experiment=table_family [--scale=cpu] [--only=f0]
+  python -m scripts.measure --experiment=table_family [--scale=cpu] \
+    [--only=f0] [--data_dir=DATA]
 
-Each row's record goes to results/NAME/runs/ as soon as it is there; rows whose
-record is there are skipped. Exit codes: 0 all over, 2 refused.
+Each row's record goes to results/NAME/runs/ as soon as it is there, with the
+seconds that measuring took; rows whose record is there are skipped. Exit codes:
+0 all over, 2 refused.
 """
 
 import importlib
 import importlib.metadata
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +23,9 @@ from nfnets import records
 EXPERIMENT = flags.DEFINE_string('experiment', None, 'A file in experiments/.')
 SCALE = flags.DEFINE_string('scale', records.FULL, 'One of its `SCALES`.')
 ONLY = flags.DEFINE_list('only', [], 'Rows to measure; default: all.')
+DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Where prepared data are, for what measures on images.'
+)
 AGAIN = flags.DEFINE_bool('again', False, 'Measure recorded rows again.')
 RESULTS = flags.DEFINE_string('results', 'results', 'Where records go.')
 
@@ -44,7 +50,11 @@ def main(argv: Sequence[str]) -> int:
     path = records.path_of(root, EXPERIMENT.value, row, 0, SCALE.value)
     there = path.exists() and not AGAIN.value
     if not there:
-      records.write(root, record_of(module, row, config))
+      try:
+        records.write(root, record_of(module, row, config))
+      except (ValueError, OSError) as error:
+        print(f'error: {row}: {error}', file=sys.stderr)
+        return REFUSED
     note = 'was there' if there else 'measured'
     print(f'[{number}/{len(rows)}] {row}: {note}', flush=True)
   return 0
@@ -72,22 +82,34 @@ def chosen_rows(module: Any) -> list[str]:
 
 
 def config_of(module: Any, row: str) -> Any:
-  return module.get_config(records.run_of(row, SCALE.value))
+  config = module.get_config(records.run_of(row, SCALE.value))
+  if DATA_DIR.value is not None:
+    if 'data' not in config:
+      raise ValueError(f'--data_dir: {EXPERIMENT.value} reads no data')
+    config.data.data_dir = DATA_DIR.value
+  return config
 
 
 def record_of(module: Any, row: str, config: Any) -> dict[str, Any]:
   """Measures one row."""
+  words = [f'--experiment={EXPERIMENT.value}', f'--only={row}']
+  if SCALE.value != records.FULL:
+    words.insert(1, f'--scale={SCALE.value}')
+  if DATA_DIR.value is not None:
+    words.append(f'--data_dir={DATA_DIR.value}')
+  values = config.to_dict()
+  start = time.monotonic()
   measured = module.measure(config)
-  scale = '' if SCALE.value == records.FULL else f' --scale={SCALE.value}'
+  seconds = time.monotonic() - start
   return {
     'experiment': EXPERIMENT.value,
     'row': row,
     'scale': SCALE.value,
     'seed': 0,
-    'command': f'python -m scripts.measure --experiment={EXPERIMENT.value}'
-    f'{scale} --only={row}',
+    'command': records.portable(['python', '-m', 'scripts.measure', *words]),
     'status': 'finished',
-    'config': config.to_dict(),
+    'seconds': round(seconds, 1),
+    'config': records.without_paths(values) if 'data' in values else values,
     'hardware': records.hardware(),
     'versions': {
       name: importlib.metadata.version(name) for name in records.PACKAGES

@@ -4,19 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_tfds
 
 from configs import cifar_resnet20
+from experiments import batchnorm_costs
 from nfnets import parallel, recipe, step
 from nfnets.analysis import batchnorm, cost
 
 
 def small(normalizer, **overrides):
-  """A network of three blocks on images of 8 pixels, its gains 1."""
+  """A network of three blocks on digits of 8 pixels, its gains 1."""
   config = cifar_resnet20.get_config()
   with config.unlocked():
     config.model.depths = (1, 1, 1)
     config.model.widths = (16, 16, 16)
     config.data.train_image_size = 8
+    config.data.name = 'digits'
   values = {'model.normalizer': normalizer, 'model.skipinit_gain': 1.0}
   return cost.with_overrides(config, values | overrides)
 
@@ -46,11 +49,33 @@ def test_the_gradient_depends_on_the_device_count_with_batch_norm_alone():
   assert max(found['nf']['gradient'].values()) < 1e-5
 
 
+def test_images_are_the_evaluated_ones_normalized_with_their_labels(tmp_path):
+  tiny_tfds.write(tmp_path, 'cifar10', {'train': 4, 'test': 12}, classes=10)
+  config = batchnorm_costs.get_config('batch_mates')
+  config.data.data_dir = str(tmp_path)
+  config.data.eval_split = 'test[:11]'
+  images, labels = batchnorm.images_of(config)
+  assert images.shape == (11, 32, 32, 3) and list(labels) == [*range(10), 0]
+  first = -np.asarray(config.data.mean) / config.data.std  # a black picture
+  np.testing.assert_allclose(images[0].mean((0, 1)), first, rtol=1e-3)
+
+
+def test_all_but_time_is_measured_with_branches_that_take_part():
+  for row in batchnorm_costs.RUNS:
+    config = batchnorm_costs.get_config(row)
+    gain = 0 if row == 'step_cost' else 1
+    assert config.model.skipinit_gain == gain, row
+    assert (config.data.name, config.data.eval_split) == (
+      'cifar10',
+      'test[:1024]',
+    )
+
+
 @pytest.mark.parametrize('normalizer', batchnorm.NORMALIZERS)
 def test_a_split_gradient_is_that_of_real_devices(normalizer):
   config = CONFIGS[normalizer]
-  images = batchnorm.digits(config)[:16]
-  targets = np.eye(10, dtype=np.float32)[np.arange(16) % 10]
+  images, labels = (x[:16] for x in batchnorm.images_of(config))
+  targets = np.eye(10, dtype=np.float32)[labels]
   split, loss = batchnorm.split_gradient(config, images, targets, 4)
 
   network = recipe.network_of(config)

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from experiments import figure_latency, table_family
+from experiments import batchnorm_costs, figure_latency, table_family
 from nfnets import host_memory
 from nfnets.bench import step_time
 from scripts import measure
@@ -21,7 +21,8 @@ def command(tmp_path, monkeypatch):
 
   def run(**values):
     settings = {'results': str(tmp_path), 'only': [], 'scale': 'full'}
-    for name, value in (settings | {'again': False} | values).items():
+    settings |= {'again': False, 'data_dir': None}
+    for name, value in (settings | values).items():
       flag = types.SimpleNamespace(value=value)
       monkeypatch.setattr(measure, name.upper(), flag)
     return measure.main(['measure'])
@@ -36,6 +37,7 @@ def test_a_measured_row_is_recorded_once(tmp_path, command, capsys):
   assert record['measured']['params'] == pytest.approx(71.49e6, abs=5e3)
   assert record['command'].endswith('--experiment=table_family --only=f0')
   assert record['hardware']['device_count'] and record['scale'] == 'full'
+  assert record['seconds'] >= 0
   assert command(experiment='table_family', only=['f0']) == 0
   assert '[1/1] f0: was there' in capsys.readouterr().out
 
@@ -49,6 +51,34 @@ def test_what_cannot_be_measured_is_refused(command, capsys):
   assert "no row 'f9'" in capsys.readouterr().err
   assert command(experiment='figure_latency', scale='gpu') == 2
   assert '--scale=gpu: choose one of full, cpu' in capsys.readouterr().err
+
+
+def test_the_place_of_the_data_is_read_from_and_not_recorded(
+  tmp_path, command, monkeypatch
+):
+  read = []
+  monkeypatch.setattr(
+    batchnorm_costs, 'measure', lambda c: read.append(c.data.data_dir) or {}
+  )
+  costs = {'experiment': 'batchnorm_costs', 'only': ['batch_mates']}
+  assert command(**costs, data_dir='/home/me/data') == 0
+  text = (tmp_path / 'batchnorm_costs/runs/batch_mates_seed0.json').read_text()
+  assert read == ['/home/me/data'] and '/home' not in text
+  assert json.loads(text)['command'].endswith(
+    '--only=batch_mates --data_dir=DATA'
+  )
+
+
+def test_missing_data_and_data_for_nothing_are_refused_in_a_line(
+  tmp_path, command, capsys
+):
+  costs = {'experiment': 'batchnorm_costs', 'only': ['batch_mates']}
+  assert command(**costs, data_dir=str(tmp_path / 'none')) == 2
+  said = capsys.readouterr().err
+  assert 'error: batch_mates: cifar10 is not prepared' in said
+  assert said.count('\n') == 1
+  assert command(experiment='table_family', data_dir='x') == 2
+  assert 'table_family reads no data' in capsys.readouterr().err
 
 
 def test_the_family_s_verdict_needs_every_printed_digit():

@@ -155,6 +155,9 @@ def test_batch_norms_drawbacks_are_reported_from_the_committed_records(
   assert (tmp_path / 'costs.png').exists()
   word, sentence = module.verdict(committed)
   assert word == 'borne out' and 'of predictions: yes' in sentence
+  for piece in ('untrained ResNet-20', 'gains of 1', "CIFAR-10's", 's alone.'):
+    assert piece in sentence
+  assert 'untrained' in text and 'see `results/figure_latency`' in text
   assert 'Not measured yet: `step_cost`' in module.report(
     [r for r in committed if r['row'] != 'step_cost'], tmp_path
   )
@@ -162,6 +165,20 @@ def test_batch_norms_drawbacks_are_reported_from_the_committed_records(
   for record in healthy:
     record['measured']['batch'] = record['measured']['nf']
   assert module.verdict(healthy)[0] == 'not borne out'
+
+
+def test_a_step_s_time_here_stands_beside_the_other_pairs_of_networks(tmp_path):
+  module = importlib.import_module('experiments.batchnorm_costs')
+  committed = records.read_all(ROOT / 'results', 'batchnorm_costs')
+  times = {'resnet_50': 1.0, 'nf_resnet_50': 2.0, 'f0_batchnorm': 2.0, 'f0': 1}
+  for row, median in times.items():
+    one = {'experiment': 'figure_latency', 'row': row, 'seed': 0}
+    measured = {'seconds': {'median': median}}
+    records.write(tmp_path, {**one, 'scale': 'cpu', 'measured': measured})
+  (tmp_path / 'costs').mkdir()
+  text = module.report(committed, tmp_path / 'costs')
+  assert 'depends on device and network: in `results/figure_latency`' in text
+  assert 'scale cpu, batch normalization is the faster one in 1 of 2' in text
 
 
 @pytest.mark.parametrize('name', STUDY)

@@ -1,9 +1,10 @@
 """What batch normalization costs, measured on networks that nobody trained.
 
 Each function compares normalizers of one network and returns a dictionary of
-numbers for each. Images are the embedded digits; skip gains are 1, so that a
-normalizer-free network's branches take part; and logits have their mean over
-all images taken off, for an untrained head prefers one class.
+numbers for each. Images are those that the recipe evaluates on. With skip gains
+of 0 a normalizer-free network's branches would take no part, so a recipe for
+anything but time sets others. Logits have their mean over all images taken off,
+for an untrained head prefers one class.
 """
 
 import functools
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 
 from nfnets import recipe, step
 from nfnets.analysis import cost
-from nfnets.data import augment, sources
+from nfnets.data import augment, pipeline, sources
 
 NORMALIZERS = ('batch', 'nf')
 BATCH_SIZES = (4, 16, 64)
@@ -43,18 +44,14 @@ def measure(config: ConfigDict, drawback: str) -> dict[str, Numbers]:
       f'no drawback {drawback!r}: choose one of {", ".join(DRAWBACKS)}'
     )
   configs = {
-    name: cost.with_overrides(
-      config,
-      {'model.normalizer': name}
-      | ({'model.skipinit_gain': 1.0} if drawback != 'step_cost' else {}),
-    )
+    name: cost.with_overrides(config, {'model.normalizer': name})
     for name in NORMALIZERS
   }
   return DRAWBACKS[drawback](configs)
 
 
 def step_cost(
-  configs: Mapping[str, ConfigDict], rounds: int = 9
+  configs: Mapping[str, ConfigDict], rounds: int = 21
 ) -> dict[str, Numbers]:
   """Seconds of a training step, and the compiler's account of its memory.
 
@@ -91,7 +88,7 @@ def batch_mates(
     some mates, and `logits`, the root mean square change of the logits with
     the mates, relative to the logits themselves.
   """
-  images = digits(next(iter(configs.values())))
+  images, _ = images_of(next(iter(configs.values())))
   probes, others = images[:32], images[32:]
   rng = np.random.RandomState(0)
   mates = np.stack(
@@ -137,7 +134,7 @@ def train_eval_gap(
     For each, by batch size: `changed`, the share of images whose top-1 class
     differs, and `logits`, the difference relative to those of inference.
   """
-  images = digits(next(iter(configs.values())))
+  images, _ = images_of(next(iter(configs.values())))
   found: dict[str, Numbers] = {}
   for name, config in configs.items():
     found[name] = {'changed': {}, 'logits': {}}
@@ -175,12 +172,13 @@ def device_count(
     For each, by device count: `gradient`, the difference from one device's
     gradient relative to that one, and `loss`, the loss.
   """
-  images = digits(next(iter(configs.values())))[:batch_size]
-  labels = np.eye(10, dtype=np.float32)[np.arange(batch_size) % 10]
+  config = next(iter(configs.values()))
+  images, labels = (values[:batch_size] for values in images_of(config))
+  targets = np.eye(config.data.num_classes, dtype=np.float32)[labels]
   found: dict[str, Numbers] = {}
   for name, config in configs.items():
     results = {
-      count: split_gradient(config, images, labels, count) for count in counts
+      count: split_gradient(config, images, targets, count) for count in counts
     }
     reference = _flat(results[1][0])
     found[name] = {
@@ -221,18 +219,27 @@ def split_gradient(
   )
 
 
-def digits(config: ConfigDict) -> jax.Array:
-  """The embedded digits' test set as the network takes it, enlarged.
+def images_of(config: ConfigDict) -> tuple[jax.Array, np.ndarray]:
+  """What the recipe evaluates on, as the network takes it.
 
   Returns:
-    float32 `[360, H, W, 3]`, normalized by the recipe.
+    float32 `[N, H, W, 3]`, normalized by the recipe, and int labels `[N]`.
+
+  Raises:
+    ValueError, FileNotFoundError: the images aren't where the recipe says.
   """
-  source = sources.create('digits', 'test')
-  images = np.stack([source[i]['image'] for i in range(len(source))])
-  factor = config.data.train_image_size // images.shape[1]
-  images = images.repeat(factor, axis=1).repeat(factor, axis=2)
-  images = jnp.asarray(images, jnp.float32)
-  return augment.normalize(images, config.data.mean, config.data.std)
+  data = config.data
+  source = sources.create(
+    data.name, data.eval_split, data.data_dir or None, data.num_classes
+  )
+  (batch,) = pipeline.eval_batches(
+    source,
+    batch_size=len(source),
+    image_size=data.train_image_size,
+    preprocessing=data.eval_preprocessing,
+  )
+  images = jnp.asarray(batch['images'], jnp.float32)
+  return augment.normalize(images, data.mean, data.std), batch['labels']
 
 
 def _variables(config: ConfigDict, images: jax.Array) -> tuple[Tree, Tree]:
