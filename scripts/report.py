@@ -128,6 +128,8 @@ def facts_of(module: Any, found: Sequence[Any]) -> list[str]:
     told.append(
       f'Seeds: {seeds}. Hardware: {"; ".join(facts.hardware(found))}.'
     )
+  if by_epoch := facts.by_epoch(found):
+    told[-1] += f' {by_epoch}'
   if cost := facts.cost(module, found):
     told.append(f'Cost: {cost}')
   return told

@@ -53,6 +53,45 @@ def test_cost_is_of_what_was_run_and_of_what_full_size_would_take():
   assert facts.cost(types.SimpleNamespace(), []) == ''
 
 
+def test_a_run_without_a_timed_step_is_told_and_not_counted_as_free():
+  module = types.SimpleNamespace()
+  early = record(curve=[], updates=8)
+  probe = record(curve=[{'step': 30, 'eval/top_1': 0.5}])
+  told = facts.cost(module, [record(), early, early])
+  assert told == (
+    '1 run, 30 updates, 50 minutes of steps at their usual pace on a shared '
+    'machine, without 2 runs that ended before their first evaluation.'
+  )
+  told = facts.cost(module, [record(), probe])
+  assert told.endswith(', without 1 whose steps were not timed.')
+  told = facts.cost(module, [early])
+  assert told == '1 run, 8 updates, none of them timed.'
+
+
+def test_a_measurement_s_time_is_told_where_it_was_recorded():
+  module = types.SimpleNamespace()
+  one = {'hardware': HARDWARE}
+  told = facts.cost(module, [one | {'seconds': 100.0}, one | {'seconds': 80}])
+  assert told == '2 measurements, 3 minutes on a shared machine.'
+  told = facts.cost(module, [one | {'seconds': 4.0}, one])
+  assert told == (
+    '1 measurement, 4 seconds on a shared machine, without 1 whose time is not '
+    'recorded.'
+  )
+  told = facts.cost(module, [one, one])
+  assert told == '2 measurements; how long it took is not recorded.'
+  chip = {'hardware': HARDWARE | {'device': 'TPU v3'}, 'seconds': 4.0}
+  assert facts.cost(module, [chip]) == '1 measurement, 4 seconds.'
+
+
+def test_records_with_metrics_by_epoch_are_counted_among_the_runs():
+  runs = [record(epochs=[{'epoch': 1}]), record(epochs=[]), record()]
+  assert facts.by_epoch([*runs, {'seconds': 1.0}]) == (
+    'Training metrics by epoch: in 1 of 3 records.'
+  )
+  assert facts.by_epoch([{'seconds': 1.0}]) == ''
+
+
 def test_commands_name_the_scales_that_ran():
   module = types.SimpleNamespace(
     SEEDS=(0,), SCALES={'full': {}, 'cifar': {}, 'cpu': {}}

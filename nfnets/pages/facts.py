@@ -19,15 +19,10 @@ def cost(module: Any, records: Sequence[Record]) -> str:
   """What was run took, and what the full size would take, in sentences."""
   told = []
   own = [r for r in records if 'same_as' not in r]
-  seconds = sum(map(trained_seconds, own))
-  if seconds:
-    updates = sum(r.get('updates', 0) for r in own)
-    told.append(
-      f'{_count(own, "run")}, {updates:,} updates, {_duration(seconds)} of '
-      'steps at their usual pace.'
-    )
-  elif own:
-    told.append(f'{_count(own, "measurement")}.')
+  if trained := [r for r in own if 'curve' in r]:
+    told.append(_training_cost(trained))
+  if measured := [r for r in own if 'curve' not in r]:
+    told.append(_measuring_cost(measured))
   if len(own) < len(records):
     rows = ', '.join(
       f'{r["row"]} ({r["same_as"]})' for r in records if 'same_as' in r
@@ -42,6 +37,15 @@ def cost(module: Any, records: Sequence[Record]) -> str:
       "paper's time of a step, or from multiply-adds at 30 % of the peak."
     )
   return ' '.join(told)
+
+
+def by_epoch(records: Sequence[Record]) -> str:
+  """How many runs' records have training metrics by epoch; '' without runs."""
+  trained = [r for r in records if 'curve' in r]
+  if not trained:
+    return ''
+  having = sum(bool(r.get('epochs')) for r in trained)
+  return f'Training metrics by epoch: in {having} of {len(trained)} records.'
 
 
 def trained_seconds(record: Record) -> float:
@@ -88,6 +92,43 @@ def note(module: Any) -> str:
   return '\n'.join(lines).strip()
 
 
+def _training_cost(records: Sequence[Record]) -> str:
+  """Runs, updates and time of those with a timed step; how many have none."""
+  timed = [r for r in records if trained_seconds(r)]
+  rest = [r for r in records if not trained_seconds(r)]
+  updates = sum(r.get('updates', 0) for r in timed or rest)
+  told = f'{_count(timed or rest, "run")}, {updates:,} updates'
+  if not timed:
+    return f'{told}, none of them timed.'
+  seconds = _duration(sum(map(trained_seconds, timed)))
+  told += f', {seconds} of steps at their usual pace{_where(timed)}'
+  early = [r for r in rest if not r['curve']]
+  if early:
+    runs = _count(early, 'run')
+    whose = 'its' if len(early) == 1 else 'their'
+    told += f', without {runs} that ended before {whose} first evaluation'
+  if others := len(rest) - len(early):
+    told += f', without {others} whose steps were not timed'
+  return f'{told}.'
+
+
+def _measuring_cost(records: Sequence[Record]) -> str:
+  timed = [r for r in records if 'seconds' in r]
+  told = _count(timed or records, 'measurement')
+  if not timed:
+    return f'{told}; how long it took is not recorded.'
+  told += f', {_duration(sum(r["seconds"] for r in timed))}{_where(timed)}'
+  if rest := len(records) - len(timed):
+    told += f', without {rest} whose time is not recorded'
+  return f'{told}.'
+
+
+def _where(records: Sequence[Record]) -> str:
+  """Says that other jobs ran beside, as they did on the processors here."""
+  devices = {r.get('hardware', {}).get('device') for r in records}
+  return ' on a shared machine' if 'cpu' in devices else ''
+
+
 def _machine(record: Record) -> str:
   at = record['hardware']
   device = f'{at["device_count"]} x {at["device"]}'
@@ -98,6 +139,8 @@ def _machine(record: Record) -> str:
 
 
 def _duration(seconds: float) -> str:
+  if seconds < 90:
+    return f'{seconds:.0f} seconds'
   if seconds < 90 * 60:
     return f'{seconds / 60:.0f} minutes'
   return f'{seconds / 3600:.1f} hours'
