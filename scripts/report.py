@@ -30,11 +30,26 @@ LEAD = (
   'Each experiment is a claim, a verdict and what it rests on. Every number of '
   'ours comes from a record in `results/NAME/runs/`, with its configuration '
   'and hardware; published ones stand beside it with a tag that says how far '
-  'to trust them. "not run" means that no record at that size is there; '
-  'a run that diverged is shown as such, and is in no mean. '
-  '"too short to tell" means fewer updates than the claim is about. '
+  'to trust them. A run that diverged is shown as such, and is in no mean. '
   'Scaled-down runs say so and decide nothing about ImageNet. Paper A is arXiv '
   '2102.06171, paper B arXiv 2101.08692.'
+)
+MEANINGS = {
+  'borne out': 'the records show every part of the claim',
+  'mixed': 'some parts',
+  'not borne out': 'none',
+  'too short to tell': (
+    'a run made too few updates for clipping to show (it takes about 1,000 '
+    'until the skip gains have grown), or two times are within their spread'
+  ),
+  'not run': 'records that the claim needs are missing, or are scaled down',
+}
+KEY = (
+  'Verdicts: '
+  + '; '.join(f'**{word}**, {what}' for word, what in MEANINGS.items())
+  + '. Beside each is what it rests on: the scale and, for trained networks, '
+  'the seeds a row. `full` is the size that the claim is about; `cpu` is cut '
+  'down to what two processor cores can do, and the section says how.'
 )
 PARTS = {
   'The papers': (
@@ -87,7 +102,8 @@ def write_all(names: Sequence[str], root: pathlib.Path) -> None:
   known = {name for members in PARTS.values() for name in members}
   rest = [name for name in names if name not in known]
   parts[BESIDES] = [section_of(name, root) for name in rest]
-  text = page.of(TITLE, LEAD, parts, _papers.OUT_OF_REACH, root)
+  lead = f'{LEAD}\n\n{KEY}'
+  text = page.of(TITLE, lead, parts, _papers.OUT_OF_REACH, root)
   results.write_atomically(root / 'index.html', text)
   print(f'{root / "index.html"}: {len(names)} experiments, {len(text):,} bytes')
 
@@ -105,15 +121,17 @@ def section_of(name: str, root: pathlib.Path) -> page.Section:
     body = module.report(found, folder)
   for path in sorted(folder.glob('*.png')):
     pictures.shrink(path)
+  verdict = module.verdict(found)
   section = page.Section(
     name=name,
     title=module.TITLE,
     claim=module.CLAIM,
-    verdict=module.verdict(found),
+    verdict=verdict,
     body=body,
     facts=facts_of(module, found),
     commands=facts.commands(name, module, found),
     note=facts.note(module),
+    basis=facts.basis(module, found, verdict),
   )
   if has_report:
     results.write_atomically(folder / 'README.md', page.as_markdown(section))

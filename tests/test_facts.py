@@ -1,5 +1,6 @@
 """What a report says of hardware, cost and commands."""
 
+import functools
 import types
 
 import pytest
@@ -82,6 +83,23 @@ def test_a_measurement_s_time_is_told_where_it_was_recorded():
   assert told == '2 measurements; how long it took is not recorded.'
   chip = {'hardware': HARDWARE | {'device': 'TPU v3'}, 'seconds': 4.0}
   assert facts.cost(module, [chip]) == '1 measurement, 4 seconds.'
+
+
+def test_a_verdict_rests_on_the_seeds_of_its_own_scale():
+  trained = types.SimpleNamespace(SEEDS=(0, 1))
+  runs = [
+    record(row=row, seed=seed, scale=scale)
+    for row, seed, scale in (
+      ('a', 0, 'cpu'), ('a', 1, 'cpu'), ('b', 0, 'cpu'), ('a', 2, 'full'),
+    )
+  ]  # fmt: skip
+  basis = functools.partial(facts.basis, trained, runs)
+  assert basis(('mixed', 'At scale cpu: a.')) == 'scale cpu, 1 to 2 seeds'
+  assert basis(('borne out', 'a.')) == 'scale full, 1 seed'
+  assert basis(('not run', 'At scale cpu: a: no record yet.')) == ''
+  measured = types.SimpleNamespace()
+  on_device = ('mixed', 'At scale cpu on 2 cores: a.')
+  assert facts.basis(measured, runs, on_device) == 'scale cpu'
 
 
 def test_records_with_metrics_by_epoch_are_counted_among_the_runs():

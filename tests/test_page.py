@@ -96,6 +96,14 @@ def test_the_same_sections_give_the_same_bytes(folder):
   assert make(folder, section()) == make(folder, section())
 
 
+def test_the_overview_says_beside_a_verdict_what_it_rests_on(folder):
+  text = make(folder, section(basis='scale <cpu>, 1 seed'), section('second'))
+  beside = (
+    'out</span> <span class="basis">scale &lt;cpu&gt;, 1 seed</span></td>'
+  )
+  assert text.count(beside) == text.count('class="basis"') == 1
+
+
 def test_a_missing_picture_is_an_error_that_names_it(folder):
   (folder / 'first/p.png').unlink()
   with pytest.raises(OSError, match=r'p\.png'):

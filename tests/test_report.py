@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from absl import flags
 
-from experiments import _papers, figure_batch_size
+from experiments import _papers, _study, figure_batch_size
 from scripts import report
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -100,6 +100,18 @@ def test_scaled_down_runs_decide_nothing_and_say_what_they_are(root):
   assert 'BN 50.00' in why
   body = report.section_of('figure_batch_size', root).body
   assert figure_batch_size.SCALES['cifar']['note'] in body
+
+
+def test_the_key_above_the_table_has_every_verdict_once(root):
+  assert set(report.MEANINGS) == set(_study.VERDICTS)
+  report.write_all(NAMES, root)
+  text = (root / 'index.html').read_text()
+  above, table, _ = text.partition('<table>')
+  for word in _study.VERDICTS:
+    assert above.count(f'<strong>{word}</strong>') == 1 and table
+  seeds = '<span class="basis">scale full, 1 seed</span>'
+  assert seeds in text  # cifar10_first_runs
+  assert '<span class="basis">scale full</span>' in text  # signal_propagation
 
 
 def test_the_averaged_parameters_accuracy_is_the_reported_one():

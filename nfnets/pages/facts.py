@@ -39,6 +39,32 @@ def cost(module: Any, records: Sequence[Record]) -> str:
   return ' '.join(told)
 
 
+def basis(
+  module: Any, records: Iterable[Record], verdict: tuple[str, str]
+) -> str:
+  """The scale that a verdict rests on, and the seeds of a row there.
+
+  Args:
+    module: the experiment's.
+    records: its.
+    verdict: a word, and a sentence that begins with its scale if not the full.
+  """
+  word, why = verdict
+  if word == 'not run':
+    return ''
+  named = re.match(r'At scale (\w+)', why)
+  scale = named[1] if named else recording.FULL
+  if not hasattr(module, 'SEEDS'):
+    return f'scale {scale}'
+  seeds: dict[str, set[int]] = {}
+  for record in records:
+    if record.get('scale', recording.FULL) == scale:
+      seeds.setdefault(record['row'], set()).add(record['seed'])
+  counts = sorted({len(found) for found in seeds.values()})
+  told = ' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+  return f'scale {scale}, {told} seed{"" if counts == [1] else "s"}'
+
+
 def by_epoch(records: Sequence[Record]) -> str:
   """How many runs' records have training metrics by epoch; '' without runs."""
   trained = [r for r in records if 'curve' in r]

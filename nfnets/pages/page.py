@@ -19,6 +19,7 @@ class Section(NamedTuple):
     facts: sentences on seeds, hardware and cost.
     commands: to get and to report it.
     note: how it was done, as markdown.
+    basis: what the verdict rests on, in a few words; '' for no record.
   """
 
   name: str
@@ -29,6 +30,7 @@ class Section(NamedTuple):
   facts: Sequence[str]
   commands: Sequence[str]
   note: str
+  basis: str = ''
 
 
 def of(
@@ -87,7 +89,7 @@ def as_markdown(section: Section) -> str:
 def _overview(parts: Mapping[str, Sequence[Section]]) -> str:
   rows = [
     f'<tr><td><a href="#{section.name}">{html.escape(section.title)}</a></td>'
-    f'<td>{_badge(section.verdict[0])}</td></tr>'
+    f'<td>{_badge(section.verdict[0])}{_beside(section.basis)}</td></tr>'
     for sections in parts.values()
     for section in sections
   ]
@@ -117,6 +119,10 @@ def _section(section: Section, folder: pathlib.Path) -> str:
 
 def _badge(word: str) -> str:
   return f'<span class="verdict {word.replace(" ", "-")}">{word}</span>'
+
+
+def _beside(basis: str) -> str:
+  return f' <span class="basis">{html.escape(basis)}</span>' if basis else ''
 
 
 def _no_picture(src: str) -> str:

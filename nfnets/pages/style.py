@@ -33,7 +33,8 @@ code { padding: 0 .2rem; }
 .borne-out { color: var(--good); }
 .not-borne-out { color: var(--bad); }
 .mixed, .too-short-to-tell { color: var(--mid); }
-.not-run, .facts { color: var(--soft); }
+.not-run, .facts, .basis { color: var(--soft); }
+.basis { display: inline-block; }
 .facts { font-size: .87rem; }
 @media screen and (max-width: 40rem) {
   .picture img { max-width: none; width: 42rem; }
