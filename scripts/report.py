@@ -38,6 +38,7 @@ MEANINGS = {
   'borne out': 'the records show every part of the claim',
   'mixed': 'some parts',
   'not borne out': 'none',
+  'undecided': 'single runs lie closer together than seeds explain',
   'too short to tell': (
     'a run made too few updates for clipping to show (it takes about 1,000 '
     'until the skip gains have grown), or two times are within their spread'

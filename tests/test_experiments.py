@@ -113,7 +113,10 @@ def test_a_sweep_prints_its_commands_and_refuses_what_is_unknown():
   said = call('scripts.sweep', '--experiment=cifar10')
   assert said.returncode == 2 and 'choose one of agc_sweep, ' in said.stderr
   said = call('scripts.sweep', '--experiment=cifar10_first_runs', '--only=bach')
-  assert said.returncode == 2 and '--only=bach: rows are' in said.stderr
+  assert (
+    said.returncode == 2
+    and '--only=bach: rows at scale full are batch' in said.stderr
+  )
 
 
 @pytest.mark.slow

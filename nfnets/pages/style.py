@@ -32,7 +32,7 @@ code { padding: 0 .2rem; }
   padding: .05rem .6rem; white-space: nowrap; font-size: .85rem; }
 .borne-out { color: var(--good); }
 .not-borne-out { color: var(--bad); }
-.mixed, .too-short-to-tell { color: var(--mid); }
+.mixed, .undecided, .too-short-to-tell { color: var(--mid); }
 .not-run, .facts, .basis { color: var(--soft); }
 .basis { display: inline-block; }
 .facts { font-size: .87rem; }
