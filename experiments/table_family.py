@@ -9,7 +9,6 @@ dropout those of its recipe (configs/). FLOPs are multiply-adds at the
 evaluation size, as in the paper.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -101,42 +100,13 @@ def measure(config: ConfigDict) -> dict[str, Any]:
   data = recipe.data
   parts = counts.parts(name, data.eval_image_size, **overrides)
   return {
-    'depths': depths(name, **overrides),
+    'depths': counts.traced_depths(name, **overrides),
     'train_image_size': data.train_image_size,
     'eval_image_size': data.eval_image_size,
     'drop_rate': recipe.model.drop_rate,
     'params': sum(part.params for part in parts),
     'macs': round(sum(part.published_macs for part in parts)),
   }
-
-
-def depths(name: str, **overrides: object) -> list[int]:
-  """Residual blocks of each stage, counted in the traced network.
-
-  An NFNet's stages begin where a block's shortcut is a convolution.
-  """
-  import jax
-  import jax.numpy as jnp
-
-  from nfnets import models
-
-  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  network = models.create(name, **overrides)
-  params, _ = jax.eval_shape(
-    lambda key, images: network.init(key, images, True),
-    jax.eval_shape(lambda: jax.random.key(0)),
-    images,
-  )
-  places = [path.split('/~/')[1:] for path in params]
-  blocks = {place[0] for place in places if place[0].startswith('nf_block')}
-  begin = {place[0] for place in places if place[-1] == 'conv_shortcut'}
-  number = lambda block: int((re.search(r'\d+$', block) or '0')[0])
-  found: list[int] = []
-  for block in sorted(blocks, key=number):
-    if block in begin:
-      found.append(0)
-    found[-1] += 1
-  return found
 
 
 def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:

@@ -132,7 +132,7 @@ def test_experiments_import_configs_and_in_report_only_plotting():
   allowed = {
     'configs', 'ml_collections', 'pandas', 'matplotlib', 'sklearn', 'numpy',
     'experiments', 'nfnets', 'math', 'pathlib', 'json', 'functools', 'typing',
-    'collections', 'itertools', 'dataclasses', 'statistics', 'textwrap', 're',
+    'collections', 'itertools', 'dataclasses', 'statistics', 'textwrap',
   }  # fmt: skip
   for path in (ROOT / 'experiments').glob('*.py'):
     for imported in imports(path):

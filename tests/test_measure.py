@@ -8,6 +8,7 @@ import pytest
 
 from experiments import batchnorm_costs, figure_latency, table_family
 from nfnets import host_memory
+from nfnets.analysis import counts
 from nfnets.bench import step_time
 from scripts import measure
 
@@ -103,8 +104,8 @@ def test_the_family_s_verdict_needs_every_printed_digit():
 
 
 def test_the_family_s_depths_are_blocks_of_the_traced_network():
-  assert table_family.depths('nfnet_f0') == [1, 2, 6, 3]
-  assert table_family.depths('nfnet_f0', depths=(2, 1, 12, 1)) == [2, 1, 12, 1]
+  assert counts.traced_depths('nfnet_f0') == [1, 2, 6, 3]
+  assert counts.traced_depths('nfnet_f0', depths=(2, 1, 12, 1)) == [2, 1, 12, 1]
 
 
 def test_latency_is_of_the_whole_training_step_at_the_scale(monkeypatch):

@@ -110,6 +110,33 @@ def multiply_adds(
   return sum(part.macs for part in counted)
 
 
+def traced_depths(name: str, **overrides: object) -> list[int]:
+  """Residual blocks of each stage, counted in an NFNet's own parameters.
+
+  Its stages begin where a block's shortcut is a convolution.
+
+  Args:
+    name, **overrides: as for `parts`.
+  """
+  network = models.create(name, **overrides)
+  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  params, _ = jax.eval_shape(
+    lambda key, images: network.init(key, images, True),
+    jax.eval_shape(lambda: jax.random.key(0)),
+    images,
+  )
+  places = [path.split('/~/')[1:] for path in params]
+  blocks = {place[0] for place in places if place[0].startswith('nf_block')}
+  begin = {place[0] for place in places if place[-1] == 'conv_shortcut'}
+  number = lambda block: int((re.search(r'\d+$', block) or '0')[0])
+  found: list[int] = []
+  for block in sorted(blocks, key=number):
+    if block in begin:
+      found.append(0)
+    found[-1] += 1
+  return found
+
+
 def _trace(forward: functools.partial, image_size: int) -> tuple[dict, list]:
   """Returns shapes of parameters, and (module, output, macs) of each layer."""
   calls = []
