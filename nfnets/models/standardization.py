@@ -111,5 +111,8 @@ def _row_by_row(x: jax.Array) -> jax.Array:
   yet widened.
   """
   order = layout.Layout(tuple(range(x.ndim)))
-  constrain = functools.partial(layout.with_layout_constraint, layouts=order)
-  return lax.platform_dependent(x, cpu=lambda x: x, default=constrain)
+  return lax.platform_dependent(
+    x,
+    cpu=lambda x: x,
+    default=lambda x: layout.with_layout_constraint(x, order),
+  )
