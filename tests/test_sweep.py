@@ -102,9 +102,10 @@ def test_rows_that_the_scale_lacks_are_refused_before_anything_runs(
     assert said.err.endswith('f0_batchnorm; f1_baseline is at full\n')
     assert said.err.count('\n') == 1
   # That network takes the row, yet the scale's report has no place for it.
-  lacking = ('--experiment=batchnorm_batch_size', '--scale=cpu', '--only=b32')
+  lacking = ('--experiment=batchnorm_batch_size', '--scale=cpu',
+             '--only=b1024_of32')  # fmt: skip
   assert sweeping({}, *lacking)[0] == 2
-  assert 'b32 is at full, short\n' in capsys.readouterr().err
+  assert 'b1024_of32 is at full, short\n' in capsys.readouterr().err
 
 
 def record_of(config, experiment, row):
