@@ -130,21 +130,22 @@ def _observed(
   config: ConfigDict, step: jax.Array, params: Tree, grads: Tree
 ) -> jax.Array:
   """`observe`'s values in the order of their names, each k-th step; else 0."""
-  shapes = stacks.shapes(params)
+  # AGC and the gradients' global norm take these norms anyway. What a branch is
+  # given is kept for it: parameters couldn't be updated where they are.
+  clips, norms_of = config.optimizer.clip == 'agc', observing.unit_norms
+  given = norms_of(params) if clips else params, norms_of(grads)
 
-  def values(*norms: Tree) -> jax.Array:
-    found = observe(config, shapes, *norms)
+  def values(given: Tree, grad_norms: Tree) -> jax.Array:
+    norms = given if clips else norms_of(given)
+    found = observe(config, stacks.shapes(params), norms, grad_norms)
     return jnp.stack([found[name] for name in sorted(found)])
 
-  # What a branch is given is kept for it: a number for each unit, in the place
-  # of parameters that couldn't be updated where they are.
-  norms = observing.unit_norms(params), observing.unit_norms(grads)
-  zeros = jax.eval_shape(values, *norms)
+  zeros = jax.eval_shape(values, *given)
   return jax.lax.cond(
     step % config.observe_every == 0,
     values,
     lambda *_: jnp.zeros(zeros.shape, zeros.dtype),
-    *norms,
+    *given,
   )
 
 

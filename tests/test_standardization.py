@@ -82,3 +82,18 @@ def test_accelerators_lay_weights_and_gradients_as_parameters(platform, pinned):
   # Of what is rounded, not of the float32 parameters; the last axis densest.
   for line in constraints:
     assert 'tensor<3x3x4x8xbf16>' in line and '[3, 2, 1, 0]' in line
+
+
+def test_narrow_weights_have_narrow_gradients():
+  w = jax.random.normal(jax.random.key(0), (3, 3, 4, 8), jnp.bfloat16)
+
+  def loss(w):
+    out = standardization.standardize(w, jnp.ones(8))
+    return jnp.sum(out**3) + jnp.sum(w.astype(jnp.float32) ** 2)
+
+  found = jax.grad(loss)(w)  # w is used twice: both gradients are added
+  assert found.dtype == jnp.bfloat16
+  exact = jax.grad(loss)(w.astype(jnp.float32))
+  np.testing.assert_allclose(
+    found.astype(jnp.float32), exact, atol=2**-6 * np.abs(exact).max()
+  )

@@ -210,7 +210,7 @@ def test_the_state_is_donated():
 
 def test_the_observatory_s_branch_holds_no_parameter():
   """What a branch is given can't be updated where it is."""
-  config = tiny.config(observe_every=10)
+  config = tiny.config(observe_every=10, optimizer__clip='agc')
   network, optimizer, state = tiny.network_and_state(config)
   train_step = step.make_train_step(
     config, network, optimizer, recipe.schedule_of(config)

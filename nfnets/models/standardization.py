@@ -65,8 +65,8 @@ def _forward(
 def _backward(
   eps: str, dtype: jnp.dtype, residuals: tuple, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  w, gain, mean, scale, floored = residuals
-  w = _around_first(w)
+  given, gain, mean, scale, floored = residuals
+  w = _around_first(given)
   shape = cotangent.shape
   cotangent = _matrix(_row_by_row(cotangent)).astype(jnp.float32)
   mean_cotangent = jnp.mean(cotangent, axis=0, keepdims=True)
@@ -76,7 +76,7 @@ def _backward(
   slope = scale * gain[None]
   of_var = jnp.where(floored, 0.0, slope * scale**2 * product)
   grad = slope * (cotangent - mean_cotangent) - of_var * (w - mean)
-  return grad.reshape(shape), (product * scale)[0]
+  return grad.reshape(shape).astype(given.dtype), (product * scale)[0]
 
 
 _standardize.defvjp(_forward, _backward)

@@ -54,8 +54,8 @@ def observe(
 def unit_norms(tree: groups.Tree, axes: agc.Axes | None = None) -> groups.Tree:
   """The norm of every unit: what all of `observe` is made of.
 
-  AGC and the gradients' global norm take the same: beside them a compiler
-  reads nothing again.
+  AGC takes those of both, and the gradients' global norm is made of theirs:
+  beside them a compiler reads nothing again.
 
   Args:
     tree: parameters or gradients.
