@@ -69,7 +69,7 @@ def _keep(kind: str, model: str, batch_size: int) -> None:
   """Compiles one step; writes its entry and the page."""
   import jax
 
-  from nfnets.bench import gpu_program
+  from nfnets.bench import gpu_program, published
 
   print(f'compiling {kind} {model} {batch_size}', file=sys.stderr, flush=True)
   train_step, shapes, image_size = _step_of(kind, model, batch_size)
@@ -77,7 +77,8 @@ def _keep(kind: str, model: str, batch_size: int) -> None:
   folder = pathlib.Path(OUT.value)
   path = folder / f'{NAME}.json'
   entries = json.loads(path.read_text()) if path.exists() else {}
-  entries[f'{kind} {model} {batch_size}'] = {
+  name = f'{kind} {model} {batch_size}'
+  entries[name] = {
     'step': kind,
     'model': model,
     'batch_size': batch_size,
@@ -85,6 +86,8 @@ def _keep(kind: str, model: str, batch_size: int) -> None:
     'jax': jax.__version__,
     **found._asdict(),
   }
+  if kind == 'published':
+    entries[name]['files'] = published.fingerprints(PUBLISHED.value)
   folder.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(entries, indent=1) + '\n')
   text = gpu_program.page(entries, _commands(entries))
@@ -118,7 +121,8 @@ def _commands(entries: dict[str, dict[str, Any]]) -> str:
   steps: dict[tuple[str, int], list[str]] = {}
   for entry in entries.values():
     cell = entry['model'], entry['batch_size']
-    steps.setdefault(cell, []).append(entry['step'])
+    if 'note' not in entry:  # of other code, added by hand
+      steps.setdefault(cell, []).append(entry['step'])
   return '\n'.join(
     f'python -m scripts.gpu_program --model={model} --batch_size={size} '
     f'--steps={",".join(kinds)}'

@@ -136,7 +136,7 @@ def page(entries: Mapping[str, Mapping[str, Any]], commands: str) -> str:
 
   Args:
     entries: by name; each an `Account`'s fields with 'step', 'model',
-      'batch_size', 'image_size', 'jax'.
+      'batch_size', 'image_size', 'jax', and maybe 'note'.
     commands: that made them.
   """
   versions = ' and '.join(sorted({entry['jax'] for entry in entries.values()}))
@@ -150,7 +150,9 @@ def page(entries: Mapping[str, Mapping[str, Any]], commands: str) -> str:
     "cuDNN's workspaces come on top of the memory. `plain` is SGD with "
     'momentum and weight decay, `recipe` all of the configuration, `published` '
     'the network of google-deepmind/deepmind-research in the plain step '
-    '(`nfnets/bench/published.py`; FOLDER is `nfnets` of a checkout).',
+    '(`nfnets/bench/published.py`; FOLDER is `nfnets` of a checkout). Its '
+    'images are float32 and ours uint8; our state has averages of the '
+    'parameters besides, also where they are not used.',
     '',
     f'With jax {versions}, by',
     '',
@@ -170,8 +172,9 @@ def _row(entry: Mapping[str, Any]) -> str:
   counts, amounts = entry['kernels'], entry['bytes_accessed']
   shown = ('convolution', 'transposition')
   rest = sum(amount for kind, amount in amounts.items() if kind not in shown)
+  note = f', {entry["note"]}' if 'note' in entry else ''
   columns = [
-    entry['step'],
+    entry['step'] + note,
     entry['model'],
     f'{entry["batch_size"]:,} of {entry["image_size"]}',
     f'{sum(counts.values()):,}',
