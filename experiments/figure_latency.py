@@ -116,7 +116,7 @@ def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
       f'{name} {bn["median"] / nf["median"]:.2f}'
       for name, (bn, nf) in pairs.items()
     )
-    why = f"At scale {scale} on {_device(group[0])}: BN's time over NF's is "
+    why = f"At scale {scale} on {device(group[0])}: BN's time over NF's is "
     if not any(wins + losses):
       return 'too short to tell', f'{why}{told}; the quartiles overlap.'
     word = 'mixed' if any(wins) else 'not borne out'
@@ -137,7 +137,7 @@ def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
     ]
     rows.append([row, *published, *(_cell(g, row) for g in groups.values())])
   notes = [
-    f'{scale}: {SCALES[scale]["note"]}, {_device(group[0])}; {_steps(group)}.'
+    f'{scale}: {SCALES[scale]["note"]}, {device(group[0])}; {_steps(group)}.'
     for scale, group in groups.items()
   ]
   _plot(groups, folder)
@@ -182,7 +182,8 @@ def _cell(group: Iterable[Mapping[str, Any]], row: str) -> str:
   return 'not run'
 
 
-def _device(record: Mapping[str, Any]) -> str:
+def device(record: Mapping[str, Any]) -> str:
+  """The device that a record was made on, in words."""
   hardware = record['hardware']
   if hardware['device'] == 'cpu':
     return f'{hardware["cores"]} cores of {hardware["cpu"]}'

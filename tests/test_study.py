@@ -155,7 +155,12 @@ def test_batch_norms_drawbacks_are_reported_from_the_committed_records(
   assert (tmp_path / 'costs.png').exists()
   word, sentence = module.verdict(committed)
   assert word == 'borne out' and 'of predictions: yes' in sentence
-  for piece in ('untrained ResNet-20', 'gains of 1', "CIFAR-10's", 's alone.'):
+  for piece in (
+    'untrained ResNet-20',
+    'gains of 1',
+    "CIFAR-10's",
+    'alone, with',
+  ):
     assert piece in sentence
   assert 'untrained' in text and 'see `results/figure_latency`' in text
   assert 'Not measured yet: `step_cost`' in module.report(
@@ -164,7 +169,34 @@ def test_batch_norms_drawbacks_are_reported_from_the_committed_records(
   healthy = json.loads(json.dumps(committed).replace('"batch"', '"nf"'))
   for record in healthy:
     record['measured']['batch'] = record['measured']['nf']
-  assert module.verdict(healthy)[0] == 'not borne out'
+  word, sentence = module.verdict(healthy)
+  assert word == 'undecided' and sentence.count(': no') == 3
+
+
+def test_batch_norms_costs_need_every_row_and_name_the_device_of_the_times():
+  module = importlib.import_module('experiments.batchnorm_costs')
+  committed = records.read_all(ROOT / 'results', 'batchnorm_costs')
+  by_row = {record['row']: record for record in committed}
+  word, sentence = module.verdict([by_row['batch_mates']])
+  assert word == 'not run' and 'step_cost, train_eval_gap, device_' in sentence
+  assert 'So far: batch mates change' in sentence and 'Time' not in sentence
+  word, sentence = module.verdict([by_row['step_cost']])
+  assert word == 'not run' and 'gains of 1' not in sentence
+
+  def judge(quartiles, share):
+    changed = json.loads(json.dumps(by_row))
+    changed['step_cost']['hardware'] |= {'device': 'TPU v9'}
+    step = changed['step_cost']['measured']
+    step['batch']['ratio'] = quartiles
+    step['batch']['temporary'] = share * step['nf']['temporary']
+    return module.verdict(list(changed.values()))
+
+  word, sentence = judge([1.1, 1.2, 1.3], 1.2)
+  assert word == 'borne out' and 'time on TPU v9 (1.20 x; quart' in sentence
+  assert judge([0.9, 1.2, 1.3], 1.2)[0] == 'undecided'
+  assert judge([1.1, 1.2, 1.3], 1.005)[0] == 'undecided'
+  assert judge([0.7, 0.8, 0.9], 1.2)[0] == 'mixed'
+  assert judge([1.1, 1.2, 1.3], 0.98)[0] == 'mixed'
 
 
 def test_a_step_s_time_here_stands_beside_the_other_pairs_of_networks(tmp_path):
