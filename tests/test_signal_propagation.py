@@ -38,8 +38,8 @@ def test_an_unknown_run_is_one_clear_line():
     experiment.get_config('bn')
 
 
-def record(row, signals):
-  config = experiment.of_model('resnet_600').to_dict()
+def record(row, signals, image_size=512):
+  config = experiment.of_model('resnet_600', image_size).to_dict()
   return {'row': row, 'signals': signals, 'config': config}
 
 
@@ -52,7 +52,7 @@ def test_the_report_sets_the_paper_s_numbers_beside_ours(tmp_path):
   text = '\n'.join(lines)
   assert "[D] digitised from the paper's figure." in text
   assert 'BN, ReLU, conv, stage 1, average channel variance -91.4 %' in text
-  assert 'on 4 unit-normal images of 128 pixels](signals.png)' in text
+  assert 'on 4 unit-normal images of 512 pixels](signals.png)' in text
   assert sum(line.startswith('| normalizer-free') for line in lines) == 4
   assert (tmp_path / 'signals.png').stat().st_size > 10_000
 
@@ -98,6 +98,26 @@ def test_the_verdict_needs_the_formula_and_the_batch_normalized_networks():
     row['variance'] = row['expected_variance'] = 3.0
   word, why = judged(flat)
   assert word == 'mixed' and 'starts again at every stage: no' in why
+
+
+def test_records_of_other_image_sizes_are_not_held_against_the_figure():
+  records = [record(row, s) for row, s in as_claimed().items()]
+  other = record('cifar_resnet_20', saw_tooth(1.0), 32)  # judges nothing
+  assert experiment.verdict([*records, other])[0] == 'borne out'
+  records[0] = record('nf', records[0]['signals'], 128)
+  word, why = experiment.verdict(records)
+  assert word == 'not run' and 'Not all are at 512 pixels' in why
+
+
+def test_the_mean_without_normalization_is_told_from_its_record(tmp_path):
+  records = [record(row, s) for row, s in as_claimed().items()]
+  told = 'With He init. the squared mean is'
+  assert told not in experiment.report(records, tmp_path)
+  he = saw_tooth(1.0)
+  for block in he:
+    block |= {'variance': 2.0, 'squared_mean': 5.0}
+  text = experiment.report([*records, record('he', he)], tmp_path)
+  assert f'{told} 2.5, 2.5, 2.5, 2.5 times the variance.' in text
 
 
 @pytest.mark.parametrize(
