@@ -31,7 +31,8 @@ LEAD = (
   'ours comes from a record in `results/NAME/runs/`, with its configuration '
   'and hardware; published ones stand beside it with a tag that says how far '
   'to trust them. A run that diverged is shown as such, and is in no mean. '
-  'Scaled-down runs say so and decide nothing about ImageNet. Paper A is arXiv '
+  'Scaled-down runs say so and decide nothing about ImageNet. Times of CPU '
+  'runs come from machines that were shared with other work. Paper A is arXiv '
   '2102.06171, paper B arXiv 2101.08692.'
 )
 MEANINGS = {

@@ -60,8 +60,8 @@ def test_a_run_without_a_timed_step_is_told_and_not_counted_as_free():
   probe = record(curve=[{'step': 30, 'eval/top_1': 0.5}])
   told = facts.cost(module, [record(), early, early])
   assert told == (
-    '1 run, 30 updates, 50 minutes of steps at their usual pace on a shared '
-    'machine, without 2 runs that ended before their first evaluation.'
+    '1 run, 30 updates, 50 minutes of steps at their usual pace, without '
+    '2 runs that ended before their first evaluation.'
   )
   told = facts.cost(module, [record(), probe])
   assert told.endswith(', without 1 whose steps were not timed.')
@@ -73,11 +73,10 @@ def test_a_measurement_s_time_is_told_where_it_was_recorded():
   module = types.SimpleNamespace()
   one = {'hardware': HARDWARE}
   told = facts.cost(module, [one | {'seconds': 100.0}, one | {'seconds': 80}])
-  assert told == '2 measurements, 3 minutes on a shared machine.'
+  assert told == '2 measurements, 3 minutes.'
   told = facts.cost(module, [one | {'seconds': 4.0}, one])
   assert told == (
-    '1 measurement, 4 seconds on a shared machine, without 1 whose time is not '
-    'recorded.'
+    '1 measurement, 4 seconds, without 1 whose time is not recorded.'
   )
   told = facts.cost(module, [one, one])
   assert told == '2 measurements; how long it took is not recorded.'

@@ -127,7 +127,7 @@ def _training_cost(records: Sequence[Record]) -> str:
   if not timed:
     return f'{told}, none of them timed.'
   seconds = _duration(sum(map(trained_seconds, timed)))
-  told += f', {seconds} of steps at their usual pace{_where(timed)}'
+  told += f', {seconds} of steps at their usual pace'
   early = [r for r in rest if not r['curve']]
   if early:
     runs = _count(early, 'run')
@@ -143,16 +143,10 @@ def _measuring_cost(records: Sequence[Record]) -> str:
   told = _count(timed or records, 'measurement')
   if not timed:
     return f'{told}; how long it took is not recorded.'
-  told += f', {_duration(sum(r["seconds"] for r in timed))}{_where(timed)}'
+  told += f', {_duration(sum(r["seconds"] for r in timed))}'
   if rest := len(records) - len(timed):
     told += f', without {rest} whose time is not recorded'
   return f'{told}.'
-
-
-def _where(records: Sequence[Record]) -> str:
-  """Says that other jobs ran beside, as they did on the processors here."""
-  devices = {r.get('hardware', {}).get('device') for r in records}
-  return ' on a shared machine' if 'cpu' in devices else ''
 
 
 def _machine(record: Record) -> str:
