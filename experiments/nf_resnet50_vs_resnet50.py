@@ -84,13 +84,16 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
     arms = (rows['nf_resnet_50'], rows['nf_resnet_50_agc'])
     best = max(arms, key=lambda row: row.worth)
     margin = best.worth - batch.worth
-    return _study.weigh(
+    word, why = _study.weigh(
       {
         f'NF-ResNet-50 is better ({margin:+.1f} points)': (
           _compare.below(batch, best)
         ),
-        'by 10 to 20 points': 10 <= margin <= 20,
+        'by 10 to 20 points': _compare.both(
+          _compare.below(batch, best, 10), _compare.no_worse(batch, best, 20)
+        ),
       }
     )
+    return word, f'{why} {_compare.BORROWED}'
 
   return _study.judge(records, SCALES, of_scale)

@@ -136,7 +136,7 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
     )
     if short := _study.too_short((scratch, tuned)):
       return short
-    return _study.weigh(
+    word, why = _study.weigh(
       {
         f'the probe ({probe.text}) beats training from scratch '
         f'({scratch.text})': _compare.below(scratch, probe),
@@ -146,6 +146,7 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
         'fine-tuning beats the probe': _compare.below(probe, tuned),
       }
     )
+    return word, f'{why} {_compare.BORROWED}'
 
   # The probe's updates aren't steps: `of_scale` looks at the others'.
   return _study.judge(records, SCALES, of_scale, updates=0)
