@@ -126,9 +126,9 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
       findings[
         f'at batch {size} batch normalization allows more ({limits["batch"]}) '
         f'than the normalizer-free network ({limits["nf"]})'
-      ] = batch > nf
+      ] = _unless_at_one_edge(batch > nf, batch, nf, size)
       findings[f'with AGC that one takes as much ({limits["nf_agc"]})'] = (
-        agc >= batch
+        _unless_at_one_edge(agc >= batch, agc, batch, size)
       )
     if not findings:
       word = 'too short to tell' if told else 'not run'
@@ -149,6 +149,14 @@ def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:
   floor = max(max(worth.values(), default=0) / 2, 2 * _study.CHANCE)
   stable = [factor for factor, value in worth.items() if value >= floor]
   return 0.1 * size / 128 * max(stable, default=0)
+
+
+def _unless_at_one_edge(
+  found: bool, a: float, b: float, size: int
+) -> bool | str:
+  """Undecided if both limits lie beyond one end of the rates tried."""
+  edges = 0, 0.1 * size / 128 * max(FACTORS[size])
+  return 'undecided' if a == b and a in edges else found
 
 
 def _limit(rows: Mapping[str, _study.Row], network: str, size: int) -> str:

@@ -1,8 +1,30 @@
 """Verdicts of the CIFAR-10 study on what its runs can't tell."""
 
 import importlib
+import re
 
 from invented import synthetic
+
+
+def test_limits_at_one_end_of_the_rates_tried_are_not_compared():
+  module = importlib.import_module('experiments.learning_rate')
+
+  def judge(**values):
+    def accuracy(row, seed):
+      network, _, factor = re.match(r'(\w+)_b(\d+)_x(.+)', row).groups()
+      return values[network](float(factor))
+
+    return module.verdict(synthetic(module, 'cpu', accuracy))
+
+  learns, stuck = lambda _: 0.7, lambda _: 0.1
+  until = lambda limit: lambda factor: 0.7 if factor <= limit else 0.1
+  word, sentence = judge(batch=learns, nf=learns, nf_agc=learns)
+  assert word == 'undecided' and 'network (6.4 or more): undecided' in sentence
+  assert judge(batch=stuck, nf=stuck, nf_agc=stuck)[0] == 'undecided'
+  same = judge(batch=until(4), nf=until(4), nf_agc=until(4))[1]
+  assert 'network (0.4): no' in same and 'takes as much (0.4): yes' in same
+  assert judge(batch=learns, nf=until(4), nf_agc=learns)[0] == 'undecided'
+  assert judge(batch=learns, nf=until(4), nf_agc=until(4))[0] == 'mixed'
 
 
 def test_a_best_threshold_at_either_end_is_told_and_not_compared():
