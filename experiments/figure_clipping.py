@@ -120,12 +120,15 @@ def _best(rows: _papers.Rows, batch: int) -> tuple[float, str]:
     return math.nan, ''
   mean, best, count = found[0]
   told = f'{mean:.2f} %'
-  if found[1:]:
-    after, clipping, fewer = found[1]
-    told += f', {mean - after:.2f} points above {clipping:g}'
-    count = min(count, fewer)
-  runs = 'one run' if count == 1 else f'{count} runs'
-  return best, f'{told}, {runs} each'
+  if not found[1:]:
+    return best, f'{told}, {_runs(count)}'
+  after, clipping, other = found[1]
+  told += f', {mean - after:.2f} points above {clipping:g}, {_runs(count)}'
+  return best, told + (f' against {other}' if other != count else ' each')
+
+
+def _runs(count: int) -> str:
+  return 'one run' if count == 1 else f'{count} runs'
 
 
 def _full(rows: _papers.Rows) -> tuple[str, str]:
@@ -151,5 +154,5 @@ def _scaled(rows: _papers.Rows) -> str:
   return (
     f'the best lambda among those run, as at full size (here x '
     f'{_papers.AGC_SCALE}), is {told}. Single runs less than '
-    f'{_compare.ONE_RUN:.1f} points apart have no order.'
+    f'{_compare.ONE_RUN:.1f} points apart have no order. {_compare.BORROWED}'
   )

@@ -137,9 +137,14 @@ def test_the_best_lambda_comes_with_its_margin_over_the_next():
     'bs1024_clip0.08': row(49.0, 49.5),
     'bs1024_clip0.04': row(48.2),
   }
-  told = '49.94 %, 0.69 points above 0.08, one run each'
+  told = '49.94 %, 0.69 points above 0.08, one run against 2'
   assert figure_clipping._best(rows, 1024) == (0.16, told)
   assert told in figure_clipping._scaled(rows)
+  rows['bs1024_clip0.16'] = row(49.93, 49.95)
+  told = '49.94 %, 0.69 points above 0.08, 2 runs each'
+  assert figure_clipping._best(rows, 1024) == (0.16, told)
+  alone = {'bs1024_clip0.16': row(49.94)}
+  assert figure_clipping._best(alone, 1024) == (0.16, '49.94 %, one run')
 
 
 def test_other_networks_of_table_3_have_no_number_where_the_paper_has_none(
