@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import _papers
+from experiments import _compare, _papers
 from nfnets import records, results
 from nfnets.pages import facts, page, pictures
 
@@ -39,7 +39,11 @@ MEANINGS = {
   'borne out': 'the records show every part of the claim',
   'mixed': 'some parts',
   'not borne out': 'none',
-  'undecided': 'single runs lie closer together than seeds explain',
+  'undecided': (
+    "some part can't be told: its numbers lie closer together than seeds or "
+    'repeats explain, the best lies at an end of what was tried, or a run is '
+    'too short'
+  ),
   'too short to tell': (
     'a run made too few updates for clipping to show (it takes about 1,000 '
     'until the skip gains have grown), or two times are within their spread'
@@ -50,8 +54,10 @@ KEY = (
   'Verdicts: '
   + '; '.join(f'**{word}**, {what}' for word, what in MEANINGS.items())
   + '. Beside each is what it rests on: the scale and, for trained networks, '
-  'the seeds a row. `full` is the size that the claim is about; `cpu` is cut '
-  'down to what two processor cores can do, and the section says how.'
+  'the seeds a row. What seeds explain is two standard errors, of single runs '
+  f'{_compare.ONE_RUN:.1f} points. {_compare.BORROWED} `full` is the '
+  'size that the claim is about; `cpu` is cut down to what two processor cores '
+  'can do, and the section says how.'
 )
 PARTS = {
   'The papers': (
