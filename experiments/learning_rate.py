@@ -29,7 +29,7 @@ CLAIM = (
 )
 PAPER = {}
 SEEDS = (0,)
-FACTORS = {128: (1, 4, 16, 64), 1024: (1 / 16, 1 / 4, 1, 4, 16, 64)}
+FACTORS = {128: (1, 4, 16, 64), 1024: (1 / 4, 1, 4, 16, 64)}
 BATCH_SIZES = tuple(FACTORS)
 NETWORKS = {
   'batch': {'model.normalizer': 'batch'},
