@@ -46,7 +46,7 @@ LABELS = {f'b{size}': f'batch {size}' for size in BATCH_SIZES} | {
 }
 SCALES = _cifar.scales(
   rows=(
-    *(f'b{size}' for size in (16, 64, 128, 256, 512, 1024, 4096)),
+    *(f'b{size}' for size in BATCH_SIZES),
     *(f'b256_of{size}' for size in PARTS[256]),
   ),
   own_batch=True,
