@@ -175,10 +175,7 @@ def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
   state_bytes, _ = _argument_bytes(shapes, pod)
   return Program(
     method='compiled',
-    # Results take the arguments' place, but for what isn't donated.
-    arguments=memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes,
+    arguments=held_bytes(memory),
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
     flops=cost['flops'],
@@ -187,6 +184,16 @@ def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
     state_bytes=state_bytes,
     seconds=seconds,
     fits=True,  # the compiler refuses what doesn't
+  )
+
+
+def held_bytes(memory: Any) -> float:
+  """Of the state and the batch, by a program's `memory_analysis()`."""
+  # Results take the arguments' place, but for what isn't donated.
+  return float(
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
   )
 
 

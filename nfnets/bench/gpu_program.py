@@ -122,11 +122,7 @@ def account(train_step: Any, shapes: Sequence[Any]) -> Account:
     counts,
     amounts,
     float(memory.temp_size_in_bytes),
-    float(
-      memory.argument_size_in_bytes
-      + memory.output_size_in_bytes
-      - memory.alias_size_in_bytes
-    ),
+    plan.held_bytes(memory),
     seconds,
   )
 
