@@ -2,6 +2,7 @@
 
 import gc
 import os
+import types
 
 # Level 0 compiles three times as fast; tiny networks run as fast at any level.
 os.environ['XLA_FLAGS'] = (
@@ -25,6 +26,18 @@ def _compiled_programs_go_with_their_module():
   yield
   jax.clear_caches()
   gc.collect()
+
+
+@pytest.fixture
+def set_flags(monkeypatch):
+  """A function that gives flags of a script's module, by name, values."""
+
+  def set_(module, **values):
+    for name, value in values.items():
+      flag = types.SimpleNamespace(value=value)
+      monkeypatch.setattr(module, name.upper(), flag)
+
+  return set_
 
 
 def pytest_addoption(parser):

@@ -1,7 +1,6 @@
 """What a step is made of on a GPU that isn't there."""
 
 import json
-import types
 
 import jax
 import pytest
@@ -51,7 +50,7 @@ def test_kernels_are_those_of_the_entry_with_what_they_read_and_write():
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(set_flags):
   """Calls the script with flags set; returns its exit code."""
 
   def call(**values):
@@ -62,9 +61,7 @@ def run(monkeypatch):
       'published': '',
       'out': 'results',
     }
-    for name, value in (defaults | values).items():
-      flag = types.SimpleNamespace(value=value)
-      monkeypatch.setattr(script, name.upper(), flag)
+    set_flags(script, **defaults | values)
     return script.main(['gpu_program'])
 
   return call

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import types
 
 import pytest
 
@@ -16,16 +15,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(tmp_path, monkeypatch, set_flags):
   monkeypatch.chdir(ROOT)
   monkeypatch.setattr(host_memory, 'keep', lambda: True)  # the tests' own
 
   def run(**values):
     settings = {'results': str(tmp_path), 'only': [], 'scale': 'full'}
     settings |= {'again': False, 'data_dir': None}
-    for name, value in (settings | values).items():
-      flag = types.SimpleNamespace(value=value)
-      monkeypatch.setattr(measure, name.upper(), flag)
+    set_flags(measure, **settings | values)
     return measure.main(['measure'])
 
   return run

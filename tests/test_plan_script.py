@@ -10,10 +10,8 @@ from scripts import plan as script
 
 
 @pytest.fixture
-def printed(monkeypatch, capsys):
-  for name, value in {'ABSTRACT': True, 'IMAGES_PER_CORE': 100.0}.items():
-    flag = types.SimpleNamespace(value=value)
-    monkeypatch.setattr(script, name, flag)
+def printed(set_flags, capsys):
+  set_flags(script, abstract=True, images_per_core=100.0)
 
   def lines(topology, **values):
     config = tiny.config(**{'eval_batch_size': 16, **values})
