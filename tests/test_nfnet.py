@@ -182,3 +182,29 @@ def test_the_batch_normalized_twin_has_bn_and_no_gain():
 def test_impossible_values_are_one_clear_line(overrides, words):
   with pytest.raises(ValueError, match=words):
     tiny(**overrides).init(KEY, IMAGES, True)
+
+
+def test_a_branch_is_multiplied_once(monkeypatch):
+  """Gate, gain, alpha and what is dropped make one factor first."""
+  monkeypatch.setattr(
+    nfnet.kits.activations, 'get', lambda name, scaled=True: jax.nn.relu
+  )
+
+  def block(x):
+    kit = nfnet.kits.make('nf', 'relu', 'published', None, 'same', False)
+    made = nfnet.NFBlock(
+      256, 256, 1, kit=kit, alpha=0.2, se_ratio=0.5, se_activation='relu',
+      use_two_convs=True, exact_width=False, skipinit_gain=1.0,
+    )  # fmt: skip
+    return made(x, True, hk.next_rng_key(), 0.25, 1.0)
+
+  x = jnp.ones((2, 4, 4, 256))
+  net = hk.transform(block)
+  params = net.init(jax.random.key(0), x)
+  jaxpr = jax.make_jaxpr(net.apply)(params, jax.random.key(0), x)
+  whole = [
+    eqn
+    for eqn in jaxpr.jaxpr.eqns
+    if eqn.primitive.name == 'mul' and eqn.outvars[0].aval.shape == x.shape
+  ]
+  assert len(whole) == 1

@@ -2,6 +2,7 @@
 
 import golden_lib
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -85,6 +86,28 @@ def test_a_changed_shortcut_is_named():
     return net
 
   with pytest.raises(ValueError, match='nf_block_1 .*unchanged input'):
+    signal.check_contract(build, KEY)
+
+
+class Gated(cifar_resnet.NFBasicBlock):
+  """Multiplies its branch by 3 after the fact, in a method that says so."""
+
+  def gate(self, branch):
+    return 3 * jnp.ones((len(branch), 1, 1, 1))
+
+  def __call__(self, x, is_training, key, stochdepth_rate, expected_std=1.0):
+    branch = self.branch(self.activation(x) / expected_std)
+    return x + self.alpha * branch * self.gate(branch)
+
+
+def test_a_gate_counts_as_part_of_the_branch():
+  def build():
+    net = Small()
+    net.blocks[0][1].__class__ = Gated
+    return net
+
+  assert measure(build)[1].branch_variance == pytest.approx(9, rel=0.25)
+  with pytest.raises(ValueError, match='nf_block_1 .*branch has variance 8.9'):
     signal.check_contract(build, KEY)
 
 

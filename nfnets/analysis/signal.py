@@ -55,7 +55,8 @@ def measure(
 
   Args:
     network: a key of `variants.ALL`, or a function that builds a module whose
-      `blocks` are lists of modules with a method `branch`.
+      `blocks` are lists of modules with a method `branch`, and a method `gate`
+      where the branch is yet to be multiplied by what that returns of it.
     key: of the initialization.
     images: `[N, H, W, 3]`, such as a unit normal's.
     **overrides: arguments of the named family's network.
@@ -69,6 +70,8 @@ def measure(
     out = call(*args, **kwargs)
     if context.method_name == 'branch':
       rows.append({'branch_variance': _moments(out)[1]})
+    elif context.method_name == 'gate':
+      rows[-1]['branch_variance'] = _moments(args[0] * out)[1]
     elif _is_block(context):
       rows[-1]['squared_mean'], rows[-1]['variance'] = _moments(out)
     return out
@@ -118,6 +121,10 @@ def check_contract(
     if context.method_name == 'branch':
       out = call(*args, **kwargs)
       rows.append({'branch': _moments(_inside(out))[1]})
+      return out
+    if context.method_name == 'gate':
+      out = call(*args, **kwargs)
+      rows[-1]['branch'] = _moments(_inside(args[0] * out))[1]
       return out
     if not _is_block(context):
       return call(*args, **kwargs)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
 
 from nfnets import variants
 from nfnets.models import kit as kits
@@ -201,21 +202,27 @@ class NFBlock(hk.Module):
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     act = self.kit.activation(self.norms[0](x, is_training)) / expected_std
     branch = self.branch(act, is_training)
-    branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
+    # All factors are one, so that the branch is read and written once.
+    factor = self.gate(branch)
     if self.kit.is_nf:
       gain = kits.skip_gain(self.skipinit_gain)
-      branch = branch * (gain * self.alpha).astype(branch.dtype)
-    return self.shortcut(x, act) + branch
+      factor = factor * (gain * self.alpha).astype(factor.dtype)
+    factor = self.stoch_depth(factor, stochdepth_rate, key, is_training)
+    return self.shortcut(x, act) + branch * factor
 
   def branch(self, act: jax.Array, is_training: bool) -> jax.Array:
-    """The residual branch before stochastic depth, gain and alpha."""
+    """The residual branch before its gate, gain, alpha and stochastic depth."""
     x = self.convs[0](act)
     for norm, conv in zip(self.norms[1:], self.convs[1:]):
       x = conv(self.kit.activation(norm(x, is_training)))
+    return x
+
+  def gate(self, branch: jax.Array) -> jax.Array:
+    """Squeeze-excite's, `[N, 1, 1, O]`, times 2; or ones `[N, 1, 1, 1]`."""
     if self.squeeze_excite is None:
-      return x
-    # The gate is about 1/2 at initialization; 2 keeps the branch's scale.
-    return x * self.squeeze_excite(x) * (2 if self.kit.is_nf else 1)
+      return jnp.ones((len(branch), 1, 1, 1), branch.dtype)
+    # It is about 1/2 at initialization; 2 keeps the branch's scale.
+    return self.squeeze_excite(branch) * (2 if self.kit.is_nf else 1)
 
   def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
     """The input, or a projection of what the activation made of it."""
