@@ -43,11 +43,15 @@ class Program(NamedTuple):
     temporaries: bytes besides.
     code: bytes of the program itself; None where it wasn't compiled.
     flops: a multiply-add is two.
-    bytes_accessed: of memory.
+    bytes_accessed: of memory; where the compiler has copies to and from on-chip
+      memory, those too, each several times over.
     collective_bytes: that each device hands to collectives.
     state_bytes: of the state, which is what a checkpoint holds.
     seconds: that compiling took; 0 for an estimate.
     fits: whether arguments, temporaries and code are within the chip's memory.
+    operation_bytes: see `compiler_words.Traffic`; None for an estimate, and of
+      a step that loops.
+    memory_bytes: likewise.
   """
 
   method: str
@@ -60,11 +64,19 @@ class Program(NamedTuple):
   state_bytes: float
   seconds: float
   fits: bool
+  operation_bytes: float | None = None
+  memory_bytes: float | None = None
 
   @property
   def memory(self) -> float:
     """All bytes that the step needs."""
     return self.arguments + self.temporaries + (self.code or 0)
+
+  @property
+  def moved(self) -> float:
+    """Bytes that memory's bandwidth bounds: `memory_bytes` where known."""
+    known = self.memory_bytes
+    return self.bytes_accessed if known is None else known
 
 
 def check(config: ConfigDict, pod: pods.Pod) -> None:
@@ -150,7 +162,10 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   if loops(config):  # whose body the compiler's account has but once
     estimate = estimate_step(config, pod)
     program = program._replace(
-      flops=estimate.flops, bytes_accessed=estimate.bytes_accessed
+      flops=estimate.flops,
+      bytes_accessed=estimate.bytes_accessed,
+      operation_bytes=None,
+      memory_bytes=None,
     )
   return program
 
@@ -171,7 +186,12 @@ def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
   start = time.perf_counter()
   made = lower(train_step, shapes, mesh).compile()
   seconds = time.perf_counter() - start
-  cost, memory = made.cost_analysis(), made.memory_analysis()
+  cost, memory, text = (
+    made.cost_analysis(),
+    made.memory_analysis(),
+    made.as_text(),
+  )
+  traffic = compiler_words.traffic(text)
   state_bytes, _ = _argument_bytes(shapes, pod)
   return Program(
     method='compiled',
@@ -180,10 +200,12 @@ def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
     code=memory.generated_code_size_in_bytes,
     flops=cost['flops'],
     bytes_accessed=cost['bytes accessed'],
-    collective_bytes=compiler_words.collective_bytes(made.as_text()),
+    collective_bytes=compiler_words.collective_bytes(text),
     state_bytes=state_bytes,
     seconds=seconds,
     fits=True,  # the compiler refuses what doesn't
+    operation_bytes=traffic.operations,
+    memory_bytes=traffic.memory,
   )
 
 

@@ -107,11 +107,13 @@ def _plain(entries: Entries) -> str:
     'Below it stand the figures as first known, by a compiler whose version '
     'is not known; of v3 they are equal to two digits.',
     '',
-    'On v4 and v5e four fifths of the bytes are moves to and from on-chip '
-    'memory, which the compiler plans anew for every form of a program: '
-    'written once more with the same arithmetic, the published step on v5e '
-    'had 2.60e10 bytes in the place of 2.44e10. The table has one form of each '
-    'side.',
+    'On v4 and v5e most of the bytes that the compiler counts are copies to '
+    'and from on-chip memory, each several times over, and it plans them anew '
+    'for every form of a program: written once more with the same arithmetic, '
+    'the published step on v5e had 2.60e10 bytes in the place of 2.44e10. What '
+    'operations read and write, wherever their arrays lie, and what goes '
+    "through the chip's memory, copies included and counted once, stands below "
+    '(`compiler_words.traffic`, from the compiled program).',
     '',
     '| on | published by | FLOPs | published | bytes accessed | published '
     '| temporaries | published | no worse |',
@@ -121,12 +123,40 @@ def _plain(entries: Entries) -> str:
     if (ours := entries.get(f'plain@{topology}')) is None:
       continue
     theirs = entries.get(f'published@{topology}')
-    versions = ('jax', 'libtpu')
-    if theirs and all(theirs[key] == ours[key] for key in versions):
+    if theirs and _same_compiler(ours, theirs):
       figures = [theirs[key] for key in FIGURES]
       lines.append(_beside(topology, ours, figures, 'the same compiler'))
     lines.append(_beside(topology, ours, known, 'a compiler not known'))
+  lines += _traffic(entries)
   return '\n'.join(lines) + '\n'
+
+
+def _traffic(entries: Entries) -> list[str]:
+  """Where the bytes of both sides go, if one compiler made them."""
+  lines = [
+    '',
+    '| on | bytes of operations | published | ratio | through memory '
+    '| published | ratio |',
+    '|---|--:|--:|--:|--:|--:|--:|',
+  ]
+  rows = []
+  for topology in PUBLISHED:
+    ours, theirs = (
+      entries.get(f'{kind}@{topology}', {}) for kind in ('plain', 'published')
+    )
+    columns = [topology]
+    for name in ('operation_bytes', 'memory_bytes'):
+      pair = ours.get(name), theirs.get(name)
+      if None not in pair and _same_compiler(ours, theirs):
+        our, their = pair
+        columns += [f'{our:.4g}', f'{their:.4g}', f'{our / their:.3f}']
+    if len(columns) == 7:
+      rows.append('| ' + ' | '.join(columns) + ' |')
+  return lines + rows if rows else []
+
+
+def _same_compiler(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+  return all(ours[key] == theirs[key] for key in ('jax', 'libtpu'))
 
 
 def _beside(

@@ -184,7 +184,8 @@ def _remedies(
   config: ConfigDict, pod: pods.Pod, entry: Mapping[str, Any]
 ) -> list[str]:
   """What would make it fit, each alone, by estimates: the mildest of a kind."""
-  program = plan.Program(**{name: entry[name] for name in plan.Program._fields})
+  fields = plan.Program._fields
+  program = plan.Program(**{k: v for k, v in entry.items() if k in fields})
   tried = budget.remedies(config, pod, program, compiled=False)
   return [
     remedy.flags.replace('--config.', '')

@@ -259,3 +259,24 @@ def test_only_what_one_compiler_made_stands_side_by_side():
   )
   assert '| a compiler not known | 1 | not known | 2 | 2.43e+10 | 3 |' in known
   assert lines(theirs | {'libtpu': '2'}) == [known]
+
+
+def test_where_the_bytes_go_stands_below():
+  figures = {'flops': 1.0, 'bytes_accessed': 2.0, 'temporaries': 3.0}
+  versions = {'jax': '0', 'libtpu': '1'}
+  traffic = {'operation_bytes': 9.5e9, 'memory_bytes': 5e9}
+  ours = figures | versions | traffic
+  theirs = ours | {'operation_bytes': 10e9, 'memory_bytes': 4e9}
+
+  def row(ours, theirs):
+    text = pod_page.page(
+      {}, {'plain@v4:2x2x1': ours, 'published@v4:2x2x1': theirs}
+    )
+    _, _, below = text.partition('| bytes of operations |')
+    return below.splitlines()[2:]
+
+  assert row(ours, theirs) == [
+    '| v4:2x2x1 | 9.5e+09 | 1e+10 | 0.950 | 5e+09 | 4e+09 | 1.250 |'
+  ]
+  assert row(ours, theirs | {'libtpu': '2'}) == []
+  assert row(ours, figures | versions) == []
