@@ -128,9 +128,10 @@ def start(
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f'weights: {config.weights}, {weights.model}, {count:,} parameters')
     print(f'head: {"kept" if is_kept else "new"}, {why}', flush=True)
-  return state._replace(
-    params=params, state=net_state, ema_params=params, ema_state=net_state
-  )
+  state = state._replace(params=params, state=net_state)
+  if state.ema_params:
+    state = state._replace(ema_params=params, ema_state=net_state)
+  return state
 
 
 def _fitting(

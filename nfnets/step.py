@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
   params: Tree
   state: Tree
   opt_state: Tree
-  ema_params: Tree
+  ema_params: Tree  # {}, as ema_state, where `config.ema.mode` is 'none'
   ema_state: Tree
 
 
@@ -295,6 +295,6 @@ def init_state(
   size = config.data.train_image_size
   params, state = network.init(key, jnp.zeros((2, size, size, 3)), True)
   opt_state = optimizer.init(params)
-  return TrainState(
-    jnp.zeros((), jnp.int32), params, state, opt_state, params, state
-  )
+  averages = ({}, {}) if config.ema.mode == 'none' else (params, state)
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(zero, params, state, opt_state, *averages)

@@ -43,7 +43,8 @@ def write(tmp_path, weights):
 
 
 def started(path, class_names=(), **values):
-  config = tiny.config(weights=path, ema__mode='warmup', **values)
+  values = {'ema__mode': 'warmup'} | values
+  config = tiny.config(weights=path, **values)
   _, _, state = tiny.network_and_state(config)
   return state, finetune.start(config, state, class_names)
 
@@ -53,6 +54,12 @@ def assert_equal(found, wanted, paths):
   assert paths
   for path in paths:
     np.testing.assert_array_equal(found[path], wanted[path], path)
+
+
+def test_a_state_without_averages_gets_none(tmp_path):
+  path = write(tmp_path, given())
+  _, after = started(path, ema__mode='none')
+  assert after.ema_params == after.ema_state == {}
 
 
 def test_all_but_the_head_is_the_files_when_the_classes_differ(

@@ -84,7 +84,7 @@ def test_blocks_that_are_not_numbered_one_by_one_are_no_stack():
 @pytest.mark.parametrize('kind', ['NumPy', 'JAX', 'shapes'])
 @pytest.mark.parametrize('frozen', [(), ('stem',)])
 def test_unstacking_a_training_state_undoes_stacking(kind, frozen):
-  config = tiny.config(**LOOPED, optimizer__frozen=frozen)
+  config = tiny.config(**LOOPED, optimizer__frozen=frozen, ema__mode='warmup')
   _, optimizer, state = tiny.network_and_state(config)
   rising = iter(range(100000))
   state = jax.tree.map(lambda x: np.full_like(x, next(rising)), state)

@@ -29,6 +29,18 @@ def test_four_devices_take_the_step_of_one(clip):
   all_close(parallel.to_host(metrics_4), parallel.to_host(metrics_1), 1e-4)
 
 
+def test_a_state_holds_averages_only_where_the_recipe_keeps_them():
+  def size(*trees):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+
+  config = tiny.config('batch', ema__mode='none')
+  _, _, without = tiny.network_and_state(config)
+  _, _, kept = tiny.network_and_state(tiny.config('batch', ema__mode='warmup'))
+  assert size(kept) - size(without) == size(without.params, without.state)
+  after, _ = tiny.take_steps(config, jax.devices()[:1])
+  assert after.ema_params == after.ema_state == {}
+
+
 def gradients(normalizer, devices):
   """Before AGC: it would hide a gradient that is a multiple too large."""
   config = tiny.config(normalizer)

@@ -55,8 +55,10 @@ def network_and_state(tiny):
 
   params = jax.tree_util.tree_map_with_path(fill, shapes.params)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  copies = jax.tree.map(np.copy, params)
-  return network, optimizer, zeros._replace(params=params, ema_params=copies)
+  state = zeros._replace(params=params)
+  if state.ema_params:
+    state = state._replace(ema_params=jax.tree.map(np.copy, params))
+  return network, optimizer, state
 
 
 def batch(size, image_size=8, num_classes=10, seed=0):

@@ -147,8 +147,7 @@ def page(entries: Mapping[str, Mapping[str, Any]], commands: str) -> str:
     'momentum and weight decay, `recipe` all of the configuration, `published` '
     'the network of google-deepmind/deepmind-research in the plain step '
     '(`nfnets/bench/published.py`; FOLDER is `nfnets` of a checkout). Its '
-    'images are float32 and ours uint8; our state has averages of the '
-    'parameters besides, also where they are not used.',
+    'images are float32 and ours uint8.',
     '',
     f'With jax {versions}, by',
     '',

@@ -111,9 +111,9 @@ def _training(config: ConfigDict) -> Program:
   )
   state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   params = filled(shapes.params)
-  state = state._replace(
-    params=params, ema_params=jax.tree.map(np.copy, params)
-  )
+  state = state._replace(params=params)
+  if state.ema_params:
+    state = state._replace(ema_params=jax.tree.map(np.copy, params))
   size, random = config.data.train_image_size, np.random.RandomState(0)
   batch = {
     'images': random.randint(
