@@ -68,7 +68,7 @@ def roofline(
   chip = pod.chip
   return Roofline(
     program.flops / getattr(chip, config.precision),
-    program.moved / chip.bandwidth,
+    program.bytes_accessed / chip.bandwidth,
     2 * program.collective_bytes / chip.interconnect,
   )
 
@@ -185,16 +185,14 @@ def _kinds(
 def _part(whole: plan.Program, half: plan.Program, part: int) -> plan.Program:
   """The step with one part of the images, on the line through two others."""
   place = 2 / part - 1  # 0 at half, 1 at the whole
-  names = (
-    'arguments', 'temporaries', 'flops', 'bytes_accessed', 'operation_bytes',
-    'memory_bytes',
-  )  # fmt: skip
-
-  def between(name: str) -> float | None:
-    ends = getattr(half, name), getattr(whole, name)
-    return None if None in ends else ends[0] + place * (ends[1] - ends[0])
-
-  return whole._replace(**{name: between(name) for name in names})
+  numbers = ['arguments', 'temporaries', 'flops', 'bytes_accessed']
+  return whole._replace(
+    **{
+      name: getattr(half, name)
+      + place * (getattr(whole, name) - getattr(half, name))
+      for name in numbers
+    }
+  )
 
 
 def _changed(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:

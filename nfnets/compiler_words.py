@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 _WIDTHS = {'f64': 8, 's64': 8, 'u64': 8, 'bf16': 2, 'f16': 2, 's16': 2,
@@ -34,14 +33,49 @@ def collective_bytes(text: str) -> float:
   return total
 
 
+class Instruction(NamedTuple):
+  """A line of a compiled program.
+
+  Attributes:
+    name: without '%'.
+    shape: of the result, such as 'f32[2,8]{1,0}'; of a tuple '(...)'.
+    operation: such as 'fusion'.
+    operands: their names.
+    attributes: the line's rest.
+  """
+
+  name: str
+  shape: str
+  operation: str
+  operands: list[str]
+  attributes: str
+
+
 # What computes nothing.
-_NO_KERNEL = {
+PLUMBING = {
   'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant',
   'after-all',
 }  # fmt: skip
+_HEAD = re.compile(r'(ENTRY )?%([\w.\-]+) \(.*\{')
 _INSTRUCTION = re.compile(
   r'\s+(?:ROOT )?%([\w.\-]+) = (.*?) ([\w\-]+)\((.*?)\)(?:,|$)(.*)'
 )
+
+
+def computations(text: str) -> dict[str, list[Instruction]]:
+  """A compiled program's computations by name, the main one as 'ENTRY'."""
+  found: dict[str, list[Instruction]] = {}
+  for line in text.splitlines():
+    if match := _HEAD.match(line):
+      lines = found['ENTRY' if match[1] else match[2]] = []
+    elif match := _INSTRUCTION.match(line):
+      name, shape, operation, operands, rest = match.groups()
+      if operation != 'parameter':  # whose operand is its number
+        operands = re.findall(r'%([\w.\-]+)', operands)
+      else:
+        operands = [operands]
+      lines.append(Instruction(name, shape, operation, operands, rest))
+  return found
 
 
 def kernels(text: str) -> list[tuple[str, float]]:
@@ -54,65 +88,16 @@ def kernels(text: str) -> list[tuple[str, float]]:
     'transposition' (copies too), 'elementwise' (reductions too), or 'control'
     of loops and branches.
   """
+  entry = computations(text)['ENTRY']
+  sizes = {line.name: _bytes(line.shape) for line in entry}
   return [
-    (_kind(name, operation, rest), sum(map(_bytes, [shape, *operands])))
-    for name, shape, operation, operands, rest in _instructions(text)
+    (
+      _kind(line.name, line.operation, line.attributes),
+      sizes[line.name] + sum(sizes[name] for name in line.operands),
+    )
+    for line in entry
+    if line.operation not in PLUMBING
   ]
-
-
-class Traffic(NamedTuple):
-  """Bytes that a program compiled for a TPU reads and writes.
-
-  Attributes:
-    operations: of what computes, wherever its arrays lie.
-    memory: of the chip's memory: what operations read and write there, and
-      copies between it and on-chip memory.
-  """
-
-  operations: float
-  memory: float
-
-
-def traffic(text: str) -> Traffic:
-  """Counts a program without loops; a fused slice counts as all it cuts from.
-
-  The compiler's own count has copies to and from on-chip memory besides, a
-  piece's copy as large as the whole array.
-  """
-  operations = memory = 0.0
-  for _, shape, operation, operands, rest in _instructions(text):
-    if operation in ('copy-start', 'slice-start'):
-      # A tuple: for a copy (to, from, ...), for a slice ((whole), piece, ...).
-      arrays = _ARRAY.findall(shape)
-      if operation == 'slice-start':
-        kind, sides, _ = arrays[1]
-        arrays[0] = kind, sides, arrays[0][2]
-      memory += _in_memory(arrays[:2])
-    elif operation not in ('copy-done', 'slice-done') and not (
-      # Pieces that were copied one by one already lie side by side.
-      operation == 'custom-call' and '"ConcatBitcast"' in rest
-    ):
-      arrays = _ARRAY.findall(' '.join([shape, *operands]))
-      operations += sum(map(_size, arrays))
-      memory += _in_memory(arrays)
-  return Traffic(operations, memory)
-
-
-def _instructions(text: str) -> Iterator[tuple[str, str, str, list[str], str]]:
-  """(name, shape, operation, operands' shapes, attributes) of what works."""
-  inside = False
-  shapes: dict[str, str] = {}
-  for line in text.splitlines():
-    if line.startswith('ENTRY'):
-      inside = True
-    elif line.startswith('}'):
-      inside = False
-    elif inside and (match := _INSTRUCTION.match(line)):
-      name, shape, operation, operands, rest = match.groups()
-      shapes[name] = shape
-      if operation not in _NO_KERNEL:
-        read = re.findall(r'%([\w.\-]+)', operands)
-        yield name, shape, operation, [shapes[name] for name in read], rest
 
 
 def _kind(name: str, operation: str, rest: str) -> str:
@@ -127,19 +112,28 @@ def _kind(name: str, operation: str, rest: str) -> str:
   return 'elementwise'
 
 
-# Kind, sides, and where its layout puts it, such as '{1,0:T(8,128)S(1)}'.
-_ARRAY = re.compile(r'(\w+)\[([\d,]*)\](\{[^}]*\})?')
+class Array(NamedTuple):
+  """Of a shape: 'f32', its sides, and its layout such as '{1,0:T(8,128)}'."""
+
+  kind: str
+  sides: list[int]
+  layout: str
+
+  @property
+  def bytes(self) -> float:
+    """Without padding."""
+    return float(math.prod(self.sides) * _WIDTHS.get(self.kind, 4))
+
+
+def arrays(shape: str) -> list[Array]:
+  """Of a shape, which a tuple's may nest."""
+  return [
+    Array(kind, [int(side) for side in sides.split(',') if side], layout)
+    for kind, sides, layout in re.findall(
+      r'(\w+)\[([\d,]*)\](\{[^}]*\})?', shape
+    )
+  ]
 
 
 def _bytes(shape: str) -> float:
-  return sum(map(_size, _ARRAY.findall(shape)))
-
-
-def _in_memory(arrays: list[tuple[str, str, str]]) -> float:
-  return sum(_size(array) for array in arrays if 'S(' not in array[2])
-
-
-def _size(array: tuple[str, str, str]) -> float:
-  kind, sides, _ = array
-  count = math.prod(int(side) for side in sides.split(',') if side)
-  return float(count * _WIDTHS.get(kind, 4))
+  return sum(array.bytes for array in arrays(shape))

@@ -17,7 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnets import compiler_words, parallel, pods, recipe, step
+from nfnets import compiler_words, parallel, pods, recipe, step, traffic
 from nfnets.analysis import abstract
 
 GIB = 2**30
@@ -44,14 +44,14 @@ class Program(NamedTuple):
     code: bytes of the program itself; None where it wasn't compiled.
     flops: a multiply-add is two.
     bytes_accessed: of memory; where the compiler has copies to and from on-chip
-      memory, those too, each several times over.
+      memory, those too, each about four times.
     collective_bytes: that each device hands to collectives.
     state_bytes: of the state, which is what a checkpoint holds.
     seconds: that compiling took; 0 for an estimate.
     fits: whether arguments, temporaries and code are within the chip's memory.
-    operation_bytes: see `compiler_words.Traffic`; None for an estimate, and of
-      a step that loops.
-    memory_bytes: likewise.
+    operation_bytes: see `traffic.Traffic`; None for an estimate, and of a
+      program with loops or branches.
+    hbm_bytes: likewise.
   """
 
   method: str
@@ -65,18 +65,12 @@ class Program(NamedTuple):
   seconds: float
   fits: bool
   operation_bytes: float | None = None
-  memory_bytes: float | None = None
+  hbm_bytes: float | None = None
 
   @property
   def memory(self) -> float:
     """All bytes that the step needs."""
     return self.arguments + self.temporaries + (self.code or 0)
-
-  @property
-  def moved(self) -> float:
-    """Bytes that memory's bandwidth bounds: `memory_bytes` where known."""
-    known = self.memory_bytes
-    return self.bytes_accessed if known is None else known
 
 
 def check(config: ConfigDict, pod: pods.Pod) -> None:
@@ -162,10 +156,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   if loops(config):  # whose body the compiler's account has but once
     estimate = estimate_step(config, pod)
     program = program._replace(
-      flops=estimate.flops,
-      bytes_accessed=estimate.bytes_accessed,
-      operation_bytes=None,
-      memory_bytes=None,
+      flops=estimate.flops, bytes_accessed=estimate.bytes_accessed
     )
   return program
 
@@ -186,12 +177,8 @@ def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
   start = time.perf_counter()
   made = lower(train_step, shapes, mesh).compile()
   seconds = time.perf_counter() - start
-  cost, memory, text = (
-    made.cost_analysis(),
-    made.memory_analysis(),
-    made.as_text(),
-  )
-  traffic = compiler_words.traffic(text)
+  cost, memory = made.cost_analysis(), made.memory_analysis()
+  moved = traffic.of(text := made.as_text())
   state_bytes, _ = _argument_bytes(shapes, pod)
   return Program(
     method='compiled',
@@ -204,8 +191,8 @@ def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
     state_bytes=state_bytes,
     seconds=seconds,
     fits=True,  # the compiler refuses what doesn't
-    operation_bytes=traffic.operations,
-    memory_bytes=traffic.memory,
+    operation_bytes=moved and moved.operations,
+    hbm_bytes=moved and moved.hbm,
   )
 
 

@@ -135,7 +135,7 @@ def _traffic(entries: Entries) -> list[str]:
   """Where the bytes of both sides go, if one compiler made them."""
   lines = [
     '',
-    '| on | bytes of operations | published | ratio | through memory '
+    '| on | bytes of operations | published | ratio | through HBM '
     '| published | ratio |',
     '|---|--:|--:|--:|--:|--:|--:|',
   ]
@@ -145,7 +145,7 @@ def _traffic(entries: Entries) -> list[str]:
       entries.get(f'{kind}@{topology}', {}) for kind in ('plain', 'published')
     )
     columns = [topology]
-    for name in ('operation_bytes', 'memory_bytes'):
+    for name in ('operation_bytes', 'hbm_bytes'):
       pair = ours.get(name), theirs.get(name)
       if None not in pair and _same_compiler(ours, theirs):
         our, their = pair

@@ -21,20 +21,6 @@ def test_the_roofline_is_the_largest_of_three_bounds():
   assert bounds.seconds == bounds.arithmetic
 
 
-def test_memory_bounds_what_goes_through_it_where_that_is_known():
-  known = PROGRAM._replace(bytes_accessed=9e9, memory_bytes=2.25e9)
-  bounds = budget.roofline(nfnet_f0.get_config(), POD, known)
-  assert bounds.memory == pytest.approx(0.005)
-
-
-def test_a_part_is_on_the_line_through_two_others_or_not_known():
-  half = PROGRAM._replace(flops=8e11, memory_bytes=3e9)
-  whole = PROGRAM._replace(flops=12e11, memory_bytes=4e9)
-  quarter = budget._part(whole, half, 4)
-  assert quarter.flops == 6e11 and quarter.memory_bytes == 2.5e9
-  assert budget._part(PROGRAM, half, 4).memory_bytes is None
-
-
 def test_f0_at_the_papers_pace_takes_the_hours_its_recipe_says():
   config = nfnet_f0.get_config()
   run = budget.run(config, POD, PROGRAM, 0.0733, images_per_core=1000)

@@ -13,8 +13,8 @@ FLOORS = {
   -0.8: 'models.cpu_convolution',
   -0.5: 'models.cpu_library',
   0.0: """variants chips host_memory parallel places losses results curves
-    models.activations models.convolution models.standardization optim.agc
-    optim.sam optim.ema optim.schedules
+    traffic models.activations models.convolution models.standardization
+    optim.agc optim.sam optim.ema optim.schedules
     data.sources data.mixing data.image_ops data.crops data.decode
     pages.markdown pages.pictures pages.style""",
   0.5: """pods loggers watch records optim.groups data.randaugment

@@ -92,44 +92,6 @@ def test_what_can_not_run_whole_is_refused_in_one_line(values, says):
   assert '\n' not in str(error.value)
 
 
-# Of 64 kB on a TPU: it comes into on-chip memory in two pieces that lie side by
-# side then, is doubled there, and the result is copied back.
-ON_CHIP = """
-ENTRY %main (x: f32[128,128]) -> f32[128,128] {
-  %x = f32[128,128]{1,0:T(8,128)} parameter(0)
-  %slice-start = ((f32[128,128]{1,0:T(8,128)}), f32[64,128]{1,0:T(8,128)S(1)}, \
-s32[]{:S(2)}) slice-start(%x), slice={[0:64], [0:128]}
-  %slice-start.1 = ((f32[128,128]{1,0:T(8,128)}), \
-f32[64,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[64:128]}
-  %slice-done = f32[64,128]{1,0:T(8,128)S(1)} slice-done(%slice-start)
-  %slice-done.1 = f32[64,128]{1,0:T(8,128)S(1)} slice-done(%slice-start.1)
-  %whole = f32[128,128]{1,0:T(8,128)S(1)} custom-call(%slice-done, \
-%slice-done.1), custom_call_target="ConcatBitcast", backend_config={}
-  %double = f32[128,128]{1,0:T(8,128)S(1)} fusion(%whole), kind=kLoop, calls=%f
-  %copy-start = (f32[128,128]{1,0:T(8,128)}, f32[128,128]{1,0:T(8,128)S(1)}, \
-u32[]{:S(2)}) copy-start(%double)
-  ROOT %copy-done = f32[128,128]{1,0:T(8,128)} copy-done(%copy-start)
-}
-"""
-
-
-def test_copies_to_on_chip_memory_pass_memory_once_and_compute_nothing():
-  array = 128 * 128 * 4
-  assert compiler_words.traffic(ON_CHIP) == (2 * array, 2 * array)
-  without = ON_CHIP.replace('S(1)', '')  # pieces and copies both in memory
-  assert compiler_words.traffic(without) == (2 * array, (2 + 2 + 2) * array)
-
-
-def test_without_on_chip_memory_traffic_is_what_the_compiler_counts():
-  side = 128
-  shapes = 3 * [jax.ShapeDtypeStruct((side, side), np.float32)]
-  with onednn.portable():
-    made = jax.jit(lambda a, b, c: a @ b @ c).lower(*shapes).compile()
-  found = compiler_words.traffic(made.as_text())
-  assert found.operations == found.memory == 2 * 3 * side**2 * 4
-  assert made.cost_analysis()['bytes accessed'] == found.memory
-
-
 @pytest.mark.skipif(plan.has_compiler(), reason='libtpu is installed')
 def test_compiling_without_the_compiler_says_what_to_do():
   with pytest.raises(ValueError, match='requirements-plan.txt'):

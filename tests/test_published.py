@@ -264,9 +264,9 @@ def test_only_what_one_compiler_made_stands_side_by_side():
 def test_where_the_bytes_go_stands_below():
   figures = {'flops': 1.0, 'bytes_accessed': 2.0, 'temporaries': 3.0}
   versions = {'jax': '0', 'libtpu': '1'}
-  traffic = {'operation_bytes': 9.5e9, 'memory_bytes': 5e9}
+  traffic = {'operation_bytes': 9.5e9, 'hbm_bytes': 5e9}
   ours = figures | versions | traffic
-  theirs = ours | {'operation_bytes': 10e9, 'memory_bytes': 4e9}
+  theirs = ours | {'operation_bytes': 10e9, 'hbm_bytes': 4e9}
 
   def row(ours, theirs):
     text = pod_page.page(

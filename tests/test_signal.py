@@ -107,7 +107,7 @@ def test_a_gate_counts_as_part_of_the_branch():
     return net
 
   assert measure(build)[1].branch_variance == pytest.approx(9, rel=0.25)
-  with pytest.raises(ValueError, match='nf_block_1 .*branch has variance 8.9'):
+  with pytest.raises(ValueError, match='nf_block_1 .*branch has variance'):
     signal.check_contract(build, KEY)
 
 

@@ -55,8 +55,8 @@ def measure(
 
   Args:
     network: a key of `variants.ALL`, or a function that builds a module whose
-      `blocks` are lists of modules with a method `branch`, and a method `gate`
-      where the branch is yet to be multiplied by what that returns of it.
+      `blocks` are lists of modules with a method `branch`, and perhaps a method
+      `gate`, whose result multiplies the branch it is given.
     key: of the initialization.
     images: `[N, H, W, 3]`, such as a unit normal's.
     **overrides: arguments of the named family's network.

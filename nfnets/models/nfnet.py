@@ -202,7 +202,7 @@ class NFBlock(hk.Module):
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     act = self.kit.activation(self.norms[0](x, is_training)) / expected_std
     branch = self.branch(act, is_training)
-    # All factors are one, so that the branch is read and written once.
+    # Factors are combined first: the branch itself is multiplied once.
     factor = self.gate(branch)
     if self.kit.is_nf:
       gain = kits.skip_gain(self.skipinit_gain)
@@ -218,10 +218,10 @@ class NFBlock(hk.Module):
     return x
 
   def gate(self, branch: jax.Array) -> jax.Array:
-    """Squeeze-excite's, `[N, 1, 1, O]`, times 2; or ones `[N, 1, 1, 1]`."""
+    """What multiplies the branch: `[N, 1, 1, O]`, or ones `[N, 1, 1, 1]`."""
     if self.squeeze_excite is None:
       return jnp.ones((len(branch), 1, 1, 1), branch.dtype)
-    # It is about 1/2 at initialization; 2 keeps the branch's scale.
+    # Squeeze-excite is about 1/2 at initialization; 2 keeps the branch's scale.
     return self.squeeze_excite(branch) * (2 if self.kit.is_nf else 1)
 
   def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
