@@ -28,8 +28,8 @@ REMAT_TEMPORARIES = 1.2  # of steps with `model.remat`, which keep less: F6's
 # Compiled bytes over those of `analysis.abstract`, of the compiled cells of
 # results/pod_plan.json.
 BYTES = (
-  'the compiler counts 0.7 to 1.1 times as many as an estimate on v3, and on '
-  'v4 and v5e, where copies into on-chip memory count too, 1.9 to 2.3 times'
+  'the compiler counts 0.8 to 1.2 times as many as an estimate on v3, and on '
+  'v4 and v5e, where copies into on-chip memory count too, 2.0 to 2.4 times'
 )
 
 
