@@ -146,13 +146,30 @@ def _device_lines(
     f'    arguments  {_gib(program.arguments)}',
     f'    temporary  {_gib(program.temporaries)}',
     f'    code       {code}',
+    *_excess(program, pod),
     f'  FLOPs        {program.flops:.4g}',
     f'  bytes        {program.bytes_accessed:.4g}',
     *note,
+    *_where(program),
     f'  collectives  {program.collective_bytes:.4g} bytes',
     f'  roofline     {1e3 * bounds.seconds:.1f} ms: arithmetic '
     f'{1e3 * bounds.arithmetic:.1f}, memory {1e3 * bounds.memory:.1f}, '
     f'collectives {1e3 * bounds.collectives:.1f}',
+  ]
+
+
+def _excess(program: object, pod: object) -> list[str]:
+  if program.method != 'compiled' or program.memory <= pod.chip.memory:
+    return []
+  return ['    more than there is, and yet the compiler took the program']
+
+
+def _where(program: object) -> list[str]:
+  if program.hbm_bytes is None:
+    return []
+  return [
+    f'    {program.operation_bytes:.4g} by operations; through HBM, copies '
+    f'to on-chip memory included, {program.hbm_bytes:.4g}'
   ]
 
 

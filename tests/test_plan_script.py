@@ -55,6 +55,23 @@ def test_compiled_bytes_need_no_such_note_but_of_loops(monkeypatch, printed):
   assert any(plan.BYTES in line for line in lines)
 
 
+def test_a_compiled_program_says_where_its_bytes_go(monkeypatch, printed):
+  compiled = plan.Program(
+    'compiled', 1e9, 20e9, 3e6, 1e12, 1e10, 1e8, 1e9, 60.0, True, 9e9, 4e9
+  )
+  monkeypatch.setattr(plan, 'has_compiler', lambda: True)
+  monkeypatch.setattr(plan, 'measure', lambda *_: compiled)
+  monkeypatch.setattr(script, 'ABSTRACT', types.SimpleNamespace(value=False))
+  text = '\n'.join(printed('v5e:2x2'))
+  assert '9e+09 by operations' in text and 'included, 4e+09' in text
+  excess = 'more than there is, and yet the compiler took the program'
+  assert excess in text
+  fitting = compiled._replace(temporaries=1e9, hbm_bytes=None)
+  monkeypatch.setattr(plan, 'measure', lambda *_: fitting)
+  text = '\n'.join(printed('v5e:2x2'))
+  assert excess not in text and 'by operations' not in text
+
+
 def test_what_does_not_fit_ends_with_what_makes_it_fit(monkeypatch, printed):
   config = tiny.config(batch_size=512, eval_batch_size=16)
   whole = plan.measure(config, pods.find('v5e:2x2'), compiled=False)
