@@ -84,9 +84,7 @@ class Checkpoints:
     failures = []
     for step in steps:
       try:
-        state = self._manager.restore(
-          step, args=ocp.args.StandardRestore(target)
-        )
+        state = self._read(step, target)
         self._damaged = steps[: steps.index(step)]
         return state
       except Exception as error:  # orbax raises many kinds
@@ -98,6 +96,24 @@ class Checkpoints:
         + '; '.join(failures)
       )
     return None
+
+  def _read(self, step: int, target: Tree) -> Tree:
+    def read(target: Tree) -> Tree:
+      args = ocp.args.StandardRestore(target)
+      state = self._manager.restore(step, args=args)
+      jax.tree.map_with_path(_check_shape, target, state)
+      return state
+
+    try:
+      return read(target)
+    except Exception:
+      if getattr(target, 'ema_params', None) == {}:
+        # Earlier versions kept averages with `ema.mode='none'` too.
+        with contextlib.suppress(Exception):
+          kept = {'ema_params': target.params, 'ema_state': target.state}
+          state = read(target._replace(**kept))
+          return state._replace(ema_params={}, ema_state={})
+      raise
 
   def latest_step(self) -> int | None:
     """The newest checkpoint's step."""
@@ -133,6 +149,14 @@ class Checkpoints:
       [int(p.name) for p in self._path.glob('*') if p.name.isdigit()]
       if self._path.exists()
       else []
+    )
+
+
+def _check_shape(path: tuple, wanted: np.ndarray, found: np.ndarray) -> None:
+  if np.shape(found) != wanted.shape:  # orbax takes any
+    raise ValueError(
+      f'{jax.tree_util.keystr(path)} is {np.shape(found)} there and '
+      f'{wanted.shape} here'
     )
 
 

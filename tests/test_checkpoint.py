@@ -7,6 +7,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from nfnets import checkpoint, parallel
 
@@ -43,6 +44,34 @@ def restore(path):
 def test_the_newest_checkpoint_comes_back_bit_for_bit(tmp_path):
   save(tmp_path, 1, 2, 3)
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(3))
+
+
+@pytest.mark.parametrize('normalizer', ['nf', 'batch'])
+def test_averages_that_an_earlier_version_kept_are_left_out(
+  tmp_path, normalizer
+):
+  config = tiny.config(normalizer, ema__mode='none')
+  _, _, like = tiny.network_and_state(config)
+  earlier = like._replace(ema_params=like.params, ema_state=like.state)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(1, parallel.replicate(earlier))
+  checkpoints.wait()
+  found = checkpoints.restore_latest(like)
+  checkpoints.close()
+  assert type(found) is type(like)
+  jax.tree.map(np.testing.assert_array_equal, found, like)
+
+
+def test_a_state_of_another_shape_is_still_refused(tmp_path):
+  _, _, state = tiny.network_and_state(tiny.config(ema__mode='none'))
+  other = tiny.config(ema__mode='none', data__num_classes=3)
+  _, _, like = tiny.network_and_state(other)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(1, parallel.replicate(state))
+  checkpoints.wait()
+  with pytest.raises(ValueError, match=r'linear.* is \(10,\) there and \(3,\)'):
+    checkpoints.restore_latest(like)
+  checkpoints.close()
 
 
 def test_as_many_stay_as_asked(tmp_path):
