@@ -118,7 +118,7 @@ def _plain(entries: Entries) -> str:
     if (ours := entries.get(f'plain@{topology}')) is None:
       continue
     theirs = entries.get(f'published@{topology}')
-    if theirs and _same_compiler(ours, theirs):
+    if theirs and same_compiler(ours, theirs):
       figures = [theirs[key] for key in FIGURES]
       lines.append(_beside(topology, ours, figures, 'the same compiler'))
     lines.append(_beside(topology, ours, known, 'a compiler not known'))
@@ -142,22 +142,24 @@ def _traffic(entries: Entries) -> list[str]:
   ]
   rows = []
   for topology in PUBLISHED:
-    ours, theirs = (
+    sides = [
       entries.get(f'{kind}@{topology}', {}) for kind in ('plain', 'published')
-    )
+    ]
+    if any(side.get('hbm_bytes') is None for side in sides):
+      continue
+    if not same_compiler(*sides):
+      continue
     columns = [topology]
     for name in ('operation_bytes', 'hbm_bytes'):
-      pair = ours.get(name), theirs.get(name)
-      if None not in pair and _same_compiler(ours, theirs):
-        our, their = pair
-        columns += [f'{our:.4g}', f'{their:.4g}', f'{our / their:.3f}']
-    if len(columns) == 7:
-      rows.append('| ' + ' | '.join(columns) + ' |')
+      our, their = (side[name] for side in sides)
+      columns += [f'{our:.4g}', f'{their:.4g}', f'{our / their:.3f}']
+    rows.append('| ' + ' | '.join(columns) + ' |')
   return lines + rows if rows else []
 
 
-def _same_compiler(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-  return all(ours[key] == theirs[key] for key in ('jax', 'libtpu'))
+def same_compiler(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  """Whether two cells were compiled by one version."""
+  return all(entry[key] == other[key] for key in ('jax', 'libtpu'))
 
 
 def _beside(

@@ -114,7 +114,7 @@ def _stale(
   kind, place = cell.split('@')
   if kind == 'published':  # beside ours by another compiler it says nothing
     ours = entries.get(f'plain@{place}', entry)
-    return any(entry[key] != ours[key] for key in ('jax', 'libtpu'))
+    return not pod_page.same_compiler(entry, ours)
   return entry.get('changes', {}) != CHANGES.get(kind, {})
 
 

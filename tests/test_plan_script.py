@@ -1,7 +1,5 @@
 """What scripts.plan prints."""
 
-import types
-
 import pytest
 import tiny
 
@@ -43,25 +41,29 @@ def test_estimated_bytes_say_what_the_compiler_counts(printed):
   assert lines[-1] == 'it fits'
 
 
-def test_compiled_bytes_need_no_such_note_but_of_loops(monkeypatch, printed):
+def test_compiled_bytes_need_no_such_note_but_of_loops(
+  monkeypatch, set_flags, printed
+):
   compiled = plan.Program(
     'compiled', 1e9, 2e9, 3e6, 1e12, 1e10, 1e8, 1e9, 60.0, True
   )
   monkeypatch.setattr(plan, 'has_compiler', lambda: True)
   monkeypatch.setattr(plan, 'measure', lambda *_: compiled)
-  monkeypatch.setattr(script, 'ABSTRACT', types.SimpleNamespace(value=False))
+  set_flags(script, abstract=False)
   assert not any(plan.BYTES in line for line in printed('v5e:2x2'))
   lines = printed('v5e:2x2', batch_size=16, micro_batches=2)
   assert any(plan.BYTES in line for line in lines)
 
 
-def test_a_compiled_program_says_where_its_bytes_go(monkeypatch, printed):
+def test_a_compiled_program_says_where_its_bytes_go(
+  monkeypatch, set_flags, printed
+):
   compiled = plan.Program(
     'compiled', 1e9, 20e9, 3e6, 1e12, 1e10, 1e8, 1e9, 60.0, True, 9e9, 4e9
   )
   monkeypatch.setattr(plan, 'has_compiler', lambda: True)
   monkeypatch.setattr(plan, 'measure', lambda *_: compiled)
-  monkeypatch.setattr(script, 'ABSTRACT', types.SimpleNamespace(value=False))
+  set_flags(script, abstract=False)
   text = '\n'.join(printed('v5e:2x2'))
   assert '9e+09 by operations' in text and 'included, 4e+09' in text
   excess = 'more than there is, and yet the compiler took the program'

@@ -122,6 +122,7 @@ def test_f6_is_recomputed_and_its_row_says_so(tmp_path, monkeypatch, measured):
 
   def measure(config, pod, compiled):
     seen[len(measured)] = (config.model.scan, config.model.remat)
+    assert config.micro_batches == 1
     return whole(config, pod, compiled)
 
   monkeypatch.setattr(plan, 'measure', measure)

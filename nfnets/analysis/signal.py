@@ -68,10 +68,9 @@ def measure(
 
   def record(rows, call, args, kwargs, context):  # noqa: ANN001, ANN202
     out = call(*args, **kwargs)
-    if context.method_name == 'branch':
-      rows.append({'branch_variance': _moments(out)[1]})
-    elif context.method_name == 'gate':
-      rows[-1]['branch_variance'] = _moments(args[0] * out)[1]
+    if context.method_name in _BRANCH:
+      branch = _branch_so_far(rows, out, args, context)
+      rows[-1]['branch_variance'] = _moments(branch)[1]
     elif _is_block(context):
       rows[-1]['squared_mean'], rows[-1]['variance'] = _moments(out)
     return out
@@ -118,13 +117,10 @@ def check_contract(
   build = _builder(network, overrides)
 
   def replace(rows, call, args, kwargs, context):  # noqa: ANN001, ANN202
-    if context.method_name == 'branch':
+    if context.method_name in _BRANCH:
       out = call(*args, **kwargs)
-      rows.append({'branch': _moments(_inside(out))[1]})
-      return out
-    if context.method_name == 'gate':
-      out = call(*args, **kwargs)
-      rows[-1]['branch'] = _moments(_inside(args[0] * out))[1]
+      branch = _branch_so_far(rows, out, args, context)
+      rows[-1]['branch'] = _moments(_inside(branch))[1]
       return out
     if not _is_block(context):
       return call(*args, **kwargs)
@@ -216,6 +212,19 @@ def _places(net: hk.Module) -> list[dict]:
         }
       )
   return places
+
+
+_BRANCH = ('branch', 'gate')  # in the order of their calls
+
+
+def _branch_so_far(
+  rows: list[dict], out: jax.Array, args: tuple, context: hk.MethodContext
+) -> jax.Array:
+  """The branch so far, of one of its methods; the first begins a row."""
+  if context.method_name == 'gate':
+    return args[0] * out
+  rows.append({})
+  return out
 
 
 def _is_block(context: hk.MethodContext) -> bool:
