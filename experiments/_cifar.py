@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20, lazy
 from experiments import _study
+from nfnets import recipe
 
 REPORT = (
   'The report is a public one by Thakur, a minimal ablation study of NFNets on '
@@ -99,3 +101,57 @@ def gain_limit(images: int, lambda_: float) -> float:
   """
   growth = 0.05 * images / 128 * lambda_ / (1 - 0.9)
   return 1e-3 * (growth if growth < 1 else math.exp(min(growth - 1, 50)))
+
+
+# What the study compares, each at a learning rate of its own. Skip gains are
+# exempt from AGC unless the arm is called 'clipped', which is AGC as published:
+# all but the head's weight.
+AGC = {'optimizer.clip': 'agc', 'optimizer.clipping': 0.16}
+EXEMPT = {**AGC, 'optimizer.unclipped': ('head', 'skip_gain')}
+ARMS = {
+  'batch': {'model.normalizer': 'batch'},
+  'none': {'model.normalizer': 'none'},
+  'none_agc': {'model.normalizer': 'none', **AGC},
+  'nf': {'model.normalizer': 'nf'},
+  'nf_agc': {'model.normalizer': 'nf', **EXEMPT},
+  'nf_agc_clipped': {'model.normalizer': 'nf', **AGC},
+}
+ARM_LABELS = {
+  'batch': 'batch normalization',
+  'none': 'no normalization',
+  'none_agc': 'no normalization, AGC',
+  'nf': 'normalizer-free',
+  'nf_agc': 'normalizer-free, AGC, skip gains exempt',
+  'nf_agc_clipped': 'normalizer-free, AGC as published',
+}
+# A skip gain of 0 that AGC clips first moves by rate x lambda / (1 - momentum)
+# x 0.001 an update, then by as much of itself: it has reached 1 when their sum
+# without the 0.001 is 1 + ln 1000.
+OPEN = 1 + math.log(1000)
+
+
+def gain_growth(config: Mapping[str, Any]) -> float:
+  """The sum of learning rate x lambda / (1 - momentum) over a run's updates.
+
+  AGC can be judged if it is `OPEN` or more, where skip gains start at 0.
+
+  Args:
+    config: resolved, as a record holds it.
+
+  Returns:
+    The sum; infinite where AGC clips no skip gain that starts at 0.
+  """
+  model, optimizer = config['model'], config['optimizer']
+  opens = (
+    model['normalizer'] != 'nf'
+    or optimizer['clip'] != 'agc'
+    or 'skip_gain' in optimizer['unclipped']
+    or model['skipinit_gain'] > 0
+  )
+  if opens:
+    return math.inf
+  rates = recipe.schedule_of(ConfigDict(dict(config)))(
+    np.arange(config['num_steps'])
+  )
+  share = optimizer['clipping'] / (1 - optimizer['momentum'])
+  return float(np.sum(rates) * share)

@@ -46,10 +46,13 @@ def table(
   runs: Iterable[str],
   labels: Mapping[str, str],
   paper: Mapping[str, tuple[Any, str, str]] = {},
+  growth: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> str:
   """One line a row: test top-1 over seeds, losses, updates, published number.
 
-  Rows that no record belongs to yet are named below the table.
+  Rows that no record belongs to yet are named below the table. `growth`, of a
+  row's config, stands in the place of the number of updates: see
+  `_cifar.gain_growth`.
   """
   rows, found = [], _study.gather(records)
   for name in [run for run in runs if run in found]:
@@ -60,11 +63,14 @@ def table(
         found[name].text,
         len(mine),
         _mean([train_loss(r) for r in mine if r['status'] == 'finished']),
-        _updates(mine, found[name].updates),
+        _updates(mine, found[name].updates)
+        if growth is None
+        else _growth(growth(mine[0]['config'])),
         published(paper, name),
       )
     )
-  header = ('row', 'test top-1, %', 'runs', 'training loss', 'updates')
+  measure = 'updates' if growth is None else 'growth of skip gains (7.9 opens)'
+  header = ('row', 'test top-1, %', 'runs', 'training loss', measure)
   if paper:
     text = tables.markdown((*header, 'published'), rows)
   else:
@@ -73,6 +79,10 @@ def table(
   if legend := _trust.tags(paper, found):
     text += f'\n{legend}\n'
   return text + (f'\nNot run yet: {", ".join(missing)}.\n' if missing else '')
+
+
+def _growth(value: float) -> str:
+  return f'{value:.1f}' if np.isfinite(value) else 'not bounded'
 
 
 def _updates(records: Sequence[Record], planned: int) -> str:

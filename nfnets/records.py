@@ -13,6 +13,7 @@ import pathlib
 import platform
 import shlex
 import statistics
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ def make(
     'status': summary['status'],
     'updates': summary['step'],
     'config': without_paths(config),
+    'commit': commit(),
     'hardware': hardware(),
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'summary': summary,
@@ -286,6 +288,17 @@ def hardware() -> dict[str, Any]:
     'cpu': processor(),
     'cores': os.cpu_count(),
   }
+
+
+def commit() -> str:
+  """The repository's, 40 hex digits; empty where git can't say."""
+  command = ['git', 'rev-parse', 'HEAD']
+  root = pathlib.Path(__file__).parents[1]
+  try:
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
+  except OSError:
+    return ''
+  return run.stdout.strip()
 
 
 def processor() -> str:

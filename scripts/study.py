@@ -1,0 +1,189 @@
+"""Trains the CIFAR-10 study's rows that aren't finished, one after the other.
+
+  nice -n 10 python -m scripts.study --data_dir=DATA --results=CHECKOUT/results
+
+Meant to run in the background, from a clone of its own at a fixed commit: what
+is edited in the checkout meanwhile changes no run. Finished records are copied
+to `--results`. SIGTERM or Ctrl-C saves the running row and ends with 75; the
+same command goes on from there. `--list` says what is done and what is left.
+Exit codes: 0 all rows are over, 1 one failed, 75 interrupted.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from absl import app, flags
+
+from experiments import _cifar, large_batch, pilot
+from nfnets import records
+
+DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where CIFAR-10 is prepared.')
+RESULTS = flags.DEFINE_string('results', '', 'Copy finished records here too.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
+LIST = flags.DEFINE_bool('list', False, 'Say what is left and stop.')
+
+ROOT = pathlib.Path('results')
+SECONDS = 0.16 / 128  # an image, on two free cores (results/speed.md)
+OVER = (0, 1)
+INTERRUPTED = 75
+
+
+class Job(NamedTuple):
+  """One training: an experiment's row at a scale, by seed."""
+
+  experiment: str
+  row: str
+  scale: str
+  seed: int
+  images: int
+  factor: float | None = None  # of the learning rate
+
+  @property
+  def path(self) -> pathlib.Path:
+    return records.path_of(
+      ROOT, self.experiment, self.row, self.seed, self.scale
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+  del argv
+  if LIST.value:
+    return show()
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  while job := next((j for j in jobs() if not j.path.exists()), None):
+    print(f'{job.experiment}/{job.path.stem}', flush=True)
+    if (code := train(job)) not in OVER:
+      return INTERRUPTED if code == INTERRUPTED else 1
+  return 0
+
+
+def show() -> int:
+  """Prints each row, and the hours that are left on two free cores."""
+  left = 0.0
+  for job in jobs():
+    hours = job.images * SECONDS / 3600
+    done = job.path.exists()
+    left += 0 if done else hours
+    mark = 'done' if done else f'{60 * hours:.0f} min'
+    print(f'{mark:6} {job.experiment}/{job.path.stem}')
+  print(f'{left:.1f} hours left on two free cores')
+  return 0
+
+
+def jobs() -> Iterator[Job]:
+  """All trainings in order; those after the pilot once it has chosen."""
+  for arm in _cifar.ARMS:
+    yield from pilot_of(arm)
+  best = {arm: chosen(arm) for arm in _cifar.ARMS}
+  own = {**best, 'nf_agc_gain1': best['nf_agc']}
+  for seed in (0, 1, 2):
+    for arm in ('batch', 'none', 'none_agc', 'nf', 'nf_agc'):
+      yield Job('headline', arm, 'short', seed, 7812 * 128, own[arm])
+    if seed == 0:
+      for arm in ('nf_agc_clipped', 'nf_agc_gain1'):
+        yield Job('headline', arm, 'short', seed, 7812 * 128, own[arm])
+  for row in large_batch.RUNS:
+    yield from pilot_of(f'b1024_{row}')
+  for seed in (0, 1):
+    for row in ('batch', 'none', 'none_agc', 'none_agc_own', 'nf_agc'):
+      factor = chosen(f'b1024_{row}')
+      yield Job('large_batch', row, 'short', seed, 1464 * 1024, factor)
+  for seed, network, arm in (
+    (0, 'nf', 'nf_agc'), (0, 'none', 'none_agc'),
+    (1, 'none', 'none_agc'), (2, 'none', 'none_agc'),
+  ):  # fmt: skip
+    for size in (128, 64, 32, 16):
+      for lambda_ in (0.01, 0.04, 0.16, 0.64):
+        row = f'{network}_b{size}_l{lambda_:g}'
+        yield Job('agc_grid', row, 'full', seed, 130_000, best[arm])
+  yield Job('he_resnet20', 'batch', 'full', 0, 64_000 * 128)
+
+
+def pilot_of(arm: str) -> Iterator[Job]:
+  """Three rates, then one beyond the best as long as that is at an end."""
+
+  def job(factor: float) -> Job:
+    images = 260_000 if arm.startswith('b1024') else 130_000
+    return Job('pilot', f'{arm}_x{factor:g}', 'full', 0, images)
+
+  tried = list(pilot.FIRST[arm])
+  yield from map(job, tried)
+  while (more := beyond(arm, tried)) is not None:
+    tried.append(more)
+    yield job(more)
+
+
+def beyond(arm: str, tried: Sequence[float]) -> float | None:
+  """The next factor past the best one, if that is the first or the last."""
+  accuracies = {factor: accuracy(arm, factor) for factor in sorted(tried)}
+  if None in accuracies.values():
+    return None
+  best = max(accuracies, key=accuracies.get)
+  place = pilot.FACTORS.index(best)
+  if best == min(tried) and place > 0:
+    return pilot.FACTORS[place - 1]
+  if best == max(tried) and place + 1 < len(pilot.FACTORS):
+    return pilot.FACTORS[place + 1]
+  return None
+
+
+def accuracy(arm: str, factor: float) -> float | None:
+  """On held-out training images; 0 of a diverged run; None: not over yet."""
+  path = records.path_of(ROOT, 'pilot', f'{arm}_x{factor:g}', 0)
+  if not path.exists():
+    return None
+  record = json.loads(path.read_text())
+  finished = record['status'] == 'finished'
+  return record['summary']['eval/top_1'] if finished else 0.0
+
+
+def chosen(arm: str) -> float | None:
+  """The arm's best factor among those tried; None before there is one."""
+  found = {f: accuracy(arm, f) for f in pilot.FACTORS}
+  found = {f: value for f, value in found.items() if value is not None}
+  return max(found, key=found.get) if found else None
+
+
+def train(job: Job) -> int:
+  """Trains one row by scripts.sweep, and copies its record."""
+  command = [
+    sys.executable, '-m', 'scripts.sweep',
+    f'--experiment={job.experiment}', f'--scale={job.scale}',
+    f'--only={job.row}', f'--seeds={job.seed}',
+    f'--workdir={WORKDIR.value}', '--',
+    f'--config.data.data_dir={DATA_DIR.value}',
+  ]  # fmt: skip
+  if job.factor is not None:
+    command.append(f'--config.learning_rate_factor={job.factor}')
+  child = subprocess.Popen(command, start_new_session=True)
+  while True:
+    try:
+      code = child.wait()
+      break
+    except KeyboardInterrupt:
+      stop(child)
+  if code in OVER and not job.path.exists():
+    return 2
+  if code in OVER and RESULTS.value:
+    place = pathlib.Path(RESULTS.value) / job.path.relative_to(ROOT)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(job.path, place)
+  return code
+
+
+def stop(child: subprocess.Popen) -> None:
+  """Ctrl-C to the row and what runs it: each waits until it has saved."""
+  with contextlib.suppress(ProcessLookupError):  # it is over
+    os.killpg(child.pid, signal.SIGINT)
+
+
+if __name__ == '__main__':
+  app.run(main)
