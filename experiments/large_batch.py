@@ -3,8 +3,8 @@ r"""The report's setting: batch 1,024 and lambda 0.01. CIFAR-10.
   python -m scripts.sweep --experiment=large_batch --scale=short -- \
     --config.data.data_dir=DATA --config.learning_rate_factor=ITS_OWN
 
-The row's rate is the one that `pilot` chose at this batch. `none_agc_own` has the
-lambda that 0.16 at batch 128 scales to, 20.48 / batch.
+The row's rate is the one that `pilot` chose at this batch. `none_agc_own` has
+the lambda that 0.16 at batch 128 scales to, 20.48 / batch.
 
 Planned comparisons, paired by seed: none - batch, none_agc - none,
 none_agc - batch, none_agc_own - none_agc, nf_agc - batch.
