@@ -9,29 +9,12 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # A package or a file of the inner ring imports only what stands before it; a
 # name that isn't here may be imported by anybody.
-ORDER = [
-  'variants',
-  'parallel',
-  'models',
-  'optim',
-  'data',
-  'workdir',
-  'metrics',
-  'loggers',
-  'plots',
-  'checkpoint',
-  'distributed',
-  'step',
-  'factory',
-  'weights',
-  'finetune',
-  'evaluate',
-  'linear_probe',
-  'train',
-  'analysis',
-  'bench',
-  'plan',
-]
+ORDER = (
+  'variants', 'parallel', 'models', 'optim', 'data', 'workdir', 'metrics',
+  'loggers', 'plots', 'checkpoint', 'distributed', 'step', 'factory',
+  'weights', 'finetune', 'evaluate', 'linear_probe', 'train', 'analysis',
+  'bench', 'plan',
+)  # fmt: skip
 # The outer ring, into which these alone may reach, where they need it.
 OUTER = ('weights', 'analysis', 'bench', 'plan')
 MAY_READ_WEIGHTS = ('finetune', 'evaluate', 'linear_probe', '')
