@@ -15,44 +15,24 @@ channel's. Not yet run here in full.
 
 from ml_collections import ConfigDict
 
-from configs import lazy
+from configs import base, lazy
 
 
 def get_config() -> ConfigDict:
   """A complete recipe; every value can be set on the command line."""
-  config = ConfigDict()
-  config.seed = 0
-  config.weights = ''  # a file or a run to start from
-  config.batch_size = 128
+  config = base.imagenet('cifar_resnet_20')
   batch_size = config.get_ref('batch_size')
-  config.micro_batches = 1
-  config.steps_per_dispatch = 1  # above it: data.on_device, small networks
+  config.batch_size = 128
   config.num_epochs = 163.84  # 64,000 steps of 128 among 50,000 images
-  config.precision = 'float32'
-  config.loss = 'softmax'
   config.label_smoothing = 0.0
   config.learning_rate = 0.1 * batch_size.to_float() / 128  # 4.2
 
-  config.model = ConfigDict()
-  config.model.name = 'cifar_resnet_20'
-  name = config.model.get_ref('name')
-  config.model.depths = lazy.published(name, 'depths', tuple)
-  config.model.widths = lazy.published(name, 'widths', tuple)
+  base.normalizer_free(config)
   config.model.normalizer = 'batch'
-  config.model.activation = 'relu'
-  config.model.alpha = 0.2  # of 'nf', as are skipinit_gain and ws_eps
   config.model.drop_rate = 0.0
   config.model.stochdepth_rate = 0.0
-  config.model.skipinit_gain = 0.0
-  config.model.ws_eps = 'published'
-  config.model.remat = False
-  config.model.scan = False  # compiles faster, and runs slower on a CPU
 
-  config.data = ConfigDict()
   config.data.name = 'cifar10'
-  config.data.data_dir = ''
-  config.data.train_split = 'train_and_valid'  # all 50,000
-  config.data.eval_split = 'test'
   config.data.num_train = 50000
   config.data.num_classes = 10
   config.data.train_image_size = 32
@@ -64,65 +44,20 @@ def get_config() -> ConfigDict:
   config.data.std = (62.99, 62.09, 66.70)
   config.data.num_threads = 2
   config.data.cache = True
-  config.data.on_device = False  # decoded, whole: small sets
-  config.data.on_error = 'raise'
-
-  config.augment = ConfigDict()
   config.augment.pad = 4  # pad, crop and flip; 4.2
-  config.augment.mix = 'none'
-  config.augment.mixup_alpha = 0.2
-  config.augment.pairs = 'batch'
-  config.augment.randaugment_layers = 0
-  config.augment.randaugment_magnitude = 0
 
-  config.num_steps = lazy.steps(
-    config.data.get_ref('num_train'), config.get_ref('num_epochs'), batch_size
-  )
-  config.schedule = ConfigDict()
-  config.schedule.name = 'piecewise'
-  config.schedule.boundaries = (0.5, 0.75)  # of the steps: 32k and 48k
-  config.schedule.factor = 0.1
+  config.schedule.name = 'piecewise'  # 32k and 48k
   config.schedule.warmup_steps = 0
-  config.schedule.start = 0.0
-  config.schedule.end = 0.0
-  config.schedule.decay_rate = 0.97  # of 'warmup_exponential', each 2.4 epochs
-  config.schedule.decay_steps = lazy.share(
-    config.get_ref('num_steps'), 2.4, config.get_ref('num_epochs')
-  )
-
-  config.optimizer = ConfigDict()
-  config.optimizer.momentum = 0.9  # 4.2
   config.optimizer.nesterov = False
-  config.optimizer.weight_decay = 1e-4  # 4.2
   config.optimizer.decayed = lazy.choose(
     config.model.get_ref('normalizer'), {'nf': 'weights'}, default='all'
-  )
-  config.optimizer.clip = 'none'
-  config.optimizer.clipping = 0.01
-  config.optimizer.eps = 1e-3
-  config.optimizer.unclipped = ('head',)
-  config.optimizer.frozen = ()  # labels, places or patterns
-  config.optimizer.learning_rate_scales = ()  # (('stem', 0.1), ...)
-
-  config.sam = ConfigDict()
-  config.sam.rho = 0.0
-  config.sam.ascent_fraction = 1.0
-  config.sam.synchronized = False
-  config.sam.m = 0  # examples that share a perturbation; 0: a device's batch
-  config.sam.perturbed = ()  # patterns of parameters' paths; none: all
-
-  config.ema = ConfigDict()
-  config.ema.mode = 'none'
+  )  # weight decay 1e-4: 4.2
   config.ema.decay = 0.999
 
-  config.eval_batch_size = 1000
-  config.observe_every = 100  # of AGC; 0 switches it off
   config.log_every = 50
   config.eval_every = lazy.steps(
     config.data.get_ref('num_train'), 1, batch_size
   )
   config.checkpoint_every = 500
-  config.keep_checkpoints = 2
   config.stop_after_nonfinite = 1
-  config.wandb = False
   return config.lock()

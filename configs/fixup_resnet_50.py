@@ -8,25 +8,9 @@ for the others.
 
 from ml_collections import ConfigDict
 
-from configs import nf_resnet_50
-
-# Keys of the NF-ResNets' config.model that this network doesn't have.
-NF_ONLY = (
-  'alpha',
-  'use_se',
-  'se_ratio',
-  'se_activation',
-  'skipinit_gain',
-  'normalizer',
-  'ws_eps',
-)
+from configs import base
 
 
 def get_config() -> ConfigDict:
   """NF-ResNet-50's recipe for the FixUp network."""
-  config = nf_resnet_50.get_config()
-  with config.unlocked():
-    for key in NF_ONLY:
-      del config.model[key]
-    config.model.name = 'fixup_resnet_50'
-  return config
+  return base.imagenet('fixup_resnet_50').lock()

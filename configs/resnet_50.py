@@ -12,19 +12,14 @@ number of images per device matters.
 
 from ml_collections import ConfigDict
 
-from configs import nf_resnet_50
-
-# Keys of the NF-ResNets' config.model that this network doesn't have.
-NF_ONLY = ('alpha', 'se_activation', 'skipinit_gain', 'normalizer', 'ws_eps')
+from configs import base
 
 
 def get_config() -> ConfigDict:
   """NF-ResNet-50's recipe for the batch-normalized network."""
-  config = nf_resnet_50.get_config()
-  with config.unlocked():
-    for key in NF_ONLY:
-      del config.model[key]
-    config.model.name = 'resnet_50'
-    config.model.order = 'bn_act'  # resnet.py:152-159
-    config.model.conv_init = 'truncated'  # hk.Conv2D's, as released
-  return config
+  config = base.imagenet('resnet_50')
+  config.model.use_se = False
+  config.model.se_ratio = 0.25
+  config.model.order = 'bn_act'  # resnet.py:152-159
+  config.model.conv_init = 'truncated'  # hk.Conv2D's, as released
+  return config.lock()

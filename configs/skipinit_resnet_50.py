@@ -8,24 +8,11 @@ be verified. Not yet run here. `--config.model.name=skipinit_resnet_101` (152,
 
 from ml_collections import ConfigDict
 
-from configs import nf_resnet_50
-
-# Keys of the NF-ResNets' config.model that this network doesn't have.
-NF_ONLY = (
-  'alpha',
-  'use_se',
-  'se_ratio',
-  'se_activation',
-  'normalizer',
-  'ws_eps',
-)
+from configs import base
 
 
 def get_config() -> ConfigDict:
   """NF-ResNet-50's recipe for the SkipInit network."""
-  config = nf_resnet_50.get_config()
-  with config.unlocked():
-    for key in NF_ONLY:
-      del config.model[key]
-    config.model.name = 'skipinit_resnet_50'
-  return config
+  config = base.imagenet('skipinit_resnet_50')
+  config.model.skipinit_gain = 0.0
+  return config.lock()
