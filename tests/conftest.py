@@ -1,8 +1,15 @@
 """Four fake CPU devices; silence made loud."""
 
+import contextlib
 import gc
 import os
+import pathlib
+import runpy
+import subprocess
+import sys
 import types
+import warnings
+from typing import NamedTuple
 
 # Level 0 compiles three times as fast; tiny networks run as fast at any level.
 os.environ['XLA_FLAGS'] = (
@@ -15,7 +22,7 @@ os.environ['NFNETS_KEEP_MEMORY'] = 'off'  # what a worker frees, it frees
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from absl import flags  # noqa: E402
+from absl import flags, logging  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -26,6 +33,77 @@ def _compiled_programs_go_with_their_module():
   yield
   jax.clear_caches()
   gc.collect()
+
+
+class Done(NamedTuple):
+  """What a command left behind."""
+
+  code: int
+  stdout: str
+  stderr: str
+
+
+@pytest.fixture
+def run_script(monkeypatch, capfd):
+  """A function that runs a command: run_script('scripts.convert', 'IN', 'OUT').
+
+  In this process, its code and what it printed come back; with process=True in
+  one of its own, `env` added to the environment, stopped after `timeout`
+  seconds.
+  """
+
+  def run(module, *arguments, process=False, env=None, timeout=300):
+    arguments = [str(argument) for argument in arguments]
+    if process:
+      done = subprocess.run(
+        [sys.executable, '-m', module, *arguments],
+        cwd=pathlib.Path(__file__).parents[1],
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+      )
+      return Done(done.returncode, done.stdout, done.stderr)
+    capfd.readouterr()
+    with (
+      monkeypatch.context() as patch,
+      _flags_of_its_own(),
+      warnings.catch_warnings(),
+    ):
+      patch.setattr(sys, 'argv', [module, *arguments])
+      for key, value in (env or {}).items():
+        patch.setenv(key, value)
+      # ml_collections reads config files so.
+      warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
+      try:
+        runpy.run_module(module, run_name='__main__', alter_sys=True)
+        code = 0
+      except SystemExit as done:
+        code = done.code or 0
+    return Done(code, *capfd.readouterr())
+
+  return run
+
+
+@contextlib.contextmanager
+def _flags_of_its_own():
+  """Hides the flags of scripts that tests imported, then brings them back."""
+  find = flags.FLAGS.find_module_defining_flag
+  hidden = {
+    name: flags.FLAGS[name]
+    for name in flags.FLAGS
+    if find(name) != logging.__name__
+  }
+  for name in hidden:
+    delattr(flags.FLAGS, name)
+  before = set(flags.FLAGS)
+  try:
+    yield
+  finally:
+    for name in set(flags.FLAGS) - before:
+      delattr(flags.FLAGS, name)
+    for name, flag in hidden.items():
+      flags.FLAGS[name] = flag
 
 
 @pytest.fixture

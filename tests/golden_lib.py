@@ -8,14 +8,14 @@ import haiku as hk
 import jax
 import numpy as np
 import pytest
+from filling import fill, images
 
 from nfnets import models
 from nfnets.analysis import golden as goldens
 
-FOLDER = pathlib.Path(__file__).parents[1] / '..' / 'shared' / 'golden'
+__all__ = ['fill', 'images']
 
-images = goldens.images
-fill = goldens.fill
+FOLDER = pathlib.Path(__file__).parents[1] / '..' / 'shared' / 'golden'
 
 
 def load(name):

@@ -1,0 +1,135 @@
+"""What the commands share: flags, help, refusals and exit codes.
+
+A script defines its flags, a `main`, and ends in `common.run(main)`. What
+`main` returns is the exit code; an error of `REFUSALS` becomes one line on
+stderr and exit code 2.
+"""
+
+import inspect
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+REFUSED = 2
+REFUSALS = (ValueError, TypeError, OSError, ImportError)
+# What a config file and its overrides raise besides.
+_PARSING = (*REFUSALS, flags.Error, AttributeError, KeyError)
+
+flags.disclaim_key_flags()  # a flag defined here is the calling script's
+
+
+def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
+  """Parses the flags, calls `main`, and exits with what it returns.
+
+  Args:
+    main: the command; it takes the arguments that are no flags, if
+      `positional`, and nothing otherwise.
+    positional: whether there may be such arguments.
+  """
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)
+  flags.DEFINE_bool('traceback', False, 'Show where a refusal comes from.')
+  flags.DEFINE_bool('help', False, 'Show this help.', short_name='h')
+  if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
+    print(manual(sys.modules[main.__module__]))
+    sys.exit(0)
+  arguments = _parse(sys.argv)
+  if arguments and not positional:
+    sys.exit(
+      refuse(f'unexpected argument {arguments[0]!r}; flags start with --')
+    )
+  try:
+    sys.exit(main(arguments) if positional else main())
+  except REFUSALS as error:
+    _exit_refused(error, flags.FLAGS.traceback)
+  except Exception:
+    traceback.print_exc()
+    sys.exit(REFUSED)
+
+
+def refuse(why: object) -> int:
+  """Says why on one line of stderr; returns the exit code."""
+  print(f'error: {" ".join(str(why).split())}', file=sys.stderr)
+  return REFUSED
+
+
+def config_flag() -> flags.FlagHolder:
+  """Defines --config=FILE, with --config.key=value for each of its keys."""
+  return config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'A recipe, such as configs/nfnet_f0.py; --config.key=value sets a key.',
+    lock_config=True,
+  )
+
+
+def needed(flag: flags.FlagHolder, example: str) -> Any:
+  """A flag's value.
+
+  Raises:
+    ValueError: it isn't given; `example` says how.
+  """
+  if flag.value is None or flag.value == '':
+    raise ValueError(f'name --{flag.name}, such as --{flag.name}={example}')
+  return flag.value
+
+
+def process_flags() -> Callable[[], dict[str, Any]]:
+  """Defines the flags by which several processes find each other.
+
+  Returns:
+    A function that gives their values by name, once they are parsed.
+  """
+  holders = (
+    flags.DEFINE_bool(
+      'distributed',
+      None,
+      'Whether to join other processes; default: if there seem to be any.',
+    ),
+    flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.'),
+    flags.DEFINE_integer('num_processes', None, 'Of all together.'),
+    flags.DEFINE_integer('process_id', None, "This process's, from 0."),
+  )
+  return lambda: {holder.name: holder.value for holder in holders}
+
+
+def manual(module: Any) -> str:
+  """A script's docstring and its flags, as text."""
+  lines = [inspect.getdoc(module) or '', '', 'Flags:']
+  for flag in flags.FLAGS.get_key_flags_for_module(module):
+    value = '' if flag.boolean else '=' + flag.flag_type().upper()
+    if getattr(flag.parser, 'enum_values', None):
+      value = '=' + '|'.join(flag.parser.enum_values)
+    no = '[no]' if flag.boolean else ''
+    text = flag.help
+    if flag.default is not None and flag.default not in ('', False):
+      text += f' Default: {flag.default_as_str}.'
+    lines.append(f'  --{no}{flag.name}{value}')
+    lines.append(textwrap.indent(textwrap.fill(text, 72), ' ' * 6))
+  return '\n'.join(lines)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags; what is wrong with them is one line, not a traceback."""
+  try:
+    return flags.FLAGS(argv)[1:]
+  except flags.UnrecognizedFlagError as error:
+    why = str(error)
+    config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
+    if config is not None and error.flagname in config:
+      why += f'; a key of the config is set by --config.{error.flagname}='
+    sys.exit(refuse(why))
+  except _PARSING as error:
+    _exit_refused(error, '--traceback' in argv)
+
+
+def _exit_refused(error: Exception, with_traceback: bool) -> NoReturn:
+  if with_traceback:
+    traceback.print_exc()
+  of_key = isinstance(error, KeyError) and error.args  # quoted by its str()
+  sys.exit(refuse((error.args[0] if of_key else error) or repr(error)))
