@@ -42,7 +42,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
-from nfnets import curves, losses, models, optim, weights
+from nfnets import losses, models, optim, plots, weights
 from nfnets.analysis import signal
 from nfnets.data import augment, decode
 from nfnets.models import activations, layers
@@ -265,7 +265,7 @@ plt.show()
 
 # %%
 params, rows = runs['with AGC, 0.04']
-curves.heat_map(rows, workdir / 'clipping.png', 'AGC 0.04 on digits')
+plots.heat_map(rows, workdir / 'clipping.png', 'AGC 0.04 on digits')
 plt.figure(figsize=(10, 4))
 plt.imshow(plt.imread(workdir / 'clipping.png'))
 plt.axis('off')

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import cifar_resnet20, lazy
 from experiments import _study
-from nfnets import recipe
+from nfnets import factory
 
 REPORT = (
   'The report is a public one by Thakur, a minimal ablation study of NFNets on '
@@ -150,7 +150,7 @@ def gain_growth(config: Mapping[str, Any]) -> float:
   )
   if opens:
     return math.inf
-  rates = recipe.schedule_of(ConfigDict(dict(config)))(
+  rates = factory.schedule_of(ConfigDict(dict(config)))(
     np.arange(config['num_steps'])
   )
   share = optimizer['clipping'] / (1 - optimizer['momentum'])

@@ -57,7 +57,7 @@ def join(
   Returns:
     The place; where only JAX could tell it, it has told it by now.
   """
-  # JAX's preemption service would swallow SIGTERM; ours saves (monitor.py).
+  # JAX's preemption service would swallow SIGTERM; ours saves (metrics.py).
   jax.config.update('jax_enable_preemption_service', False)
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   given = {}

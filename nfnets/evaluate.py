@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import checkpoint, models, parallel, recipe, results, step
+from nfnets import checkpoint, factory, models, parallel, step
 from nfnets.data import pipeline, sources
 from nfnets.weights import files, folding
+from nfnets.workdir import RunFolder, plain
 
 
 def evaluate(
@@ -103,7 +104,7 @@ def evaluate_weights(
       for prefix, weights in candidates.items()
     }
   one = next(iter(candidates.values()))
-  _, source = recipe.sources_of(config)
+  _, source = factory.sources_of(config)
   if one.num_classes != source.num_classes:
     raise ValueError(
       f'the weights know {one.num_classes} classes, the data '
@@ -132,18 +133,18 @@ def weights_of_run(
   Raises:
     ValueError: there is no run or no checkpoint, or its network is another.
   """
-  folder = results.RunFolder(workdir, must_exist=True)
+  folder = RunFolder(workdir, must_exist=True)
   run_config = ConfigDict(folder.read_config())
   if config is not None:
     mine, there = config.model.to_dict(), run_config.model.to_dict()
-    if results.plain(mine) != there:
+    if plain(mine) != there:
       raise ValueError(
         f'{folder.path} holds a run of another network: {there} there, {mine} '
         'here'
       )
   network, optimizer = (
-    recipe.network_of(run_config),
-    recipe.optimizer_of(run_config),
+    factory.network_of(run_config),
+    factory.optimizer_of(run_config),
   )
   shapes = jax.eval_shape(
     lambda key: step.init_state(run_config, network, optimizer, key),

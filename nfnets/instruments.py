@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from nfnets import (
   checkpoint,
-  curves,
   distributed,
   loggers,
-  monitor,
+  metrics,
+  plots,
   stacks,
   step,
   watch,
@@ -30,9 +30,9 @@ def watch_others(
   )
 
 
-def profile(run: Run) -> monitor.Profile:
+def profile(run: Run) -> metrics.Profile:
   folder = run.folder.path / 'tensorboard'
-  return monitor.Profile(run.options.profile_steps, folder)
+  return metrics.Profile(run.options.profile_steps, folder)
 
 
 def open_loggers(
@@ -55,11 +55,11 @@ def open_loggers(
 
 def open_meter(
   run: Run, state: step.TrainState, first_step: int
-) -> monitor.Meter:
+) -> metrics.Meter:
   config = run.config
   names = observed_names(run, state.params)
-  work = monitor.work_of(flops_per_step(config), config.precision)
-  return monitor.Meter(config, first_step, names, work)
+  work = metrics.work_of(flops_per_step(config), config.precision)
+  return metrics.Meter(config, first_step, names, work)
 
 
 def flops_per_step(config: ConfigDict) -> float:
@@ -120,12 +120,12 @@ def plot(run: Run, summary: dict[str, Any]) -> None:
   name, data = run.config.model.name, run.config.data.name
   rows, path = run.folder.read_metrics(), run.folder.path
   title = f'{name} on {data}: {summary["status"]} at step {summary["step"]}'
-  curves.plot(rows, path / 'curves.png', title)
-  curves.heat_map(rows, path / 'clipping.png', title)
+  plots.plot(rows, path / 'curves.png', title)
+  plots.heat_map(rows, path / 'clipping.png', title)
 
 
 def divergence(
-  meter: monitor.Meter, checkpoints: checkpoint.Checkpoints
+  meter: metrics.Meter, checkpoints: checkpoint.Checkpoints
 ) -> str:
   saved = checkpoints.latest_step()
   left = (

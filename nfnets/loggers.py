@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from nfnets import results
+from nfnets import workdir
 
 FLUSH_SECONDS = 30
 
@@ -33,22 +33,22 @@ class JsonLines:
 
   def __init__(self, path: pathlib.Path, last_step: int):
     rows = [
-      row for row in results.read_json_lines(path) if row['step'] <= last_step
+      row for row in workdir.read_json_lines(path) if row['step'] <= last_step
     ]
-    results.write_atomically(
-      path, ''.join(results.dump_line(row) for row in rows)
+    workdir.write_atomically(
+      path, ''.join(workdir.dump_line(row) for row in rows)
     )
     self._path = path
     self._file = path.open('a')
 
   def log(self, step: int, metrics: Metrics) -> None:
     row = {'step': step, 'time': round(time.time(), 3), **metrics}
-    with results.naming(self._path):
-      self._file.write(results.dump_line(row))
+    with workdir.naming(self._path):
+      self._file.write(workdir.dump_line(row))
       self._file.flush()
 
   def close(self) -> None:
-    with results.naming(self._path):
+    with workdir.naming(self._path):
       self._file.close()
 
 
@@ -66,7 +66,7 @@ class TensorBoard:
     self._event = event_pb2.Event
     self._path = path
     path.mkdir(parents=True, exist_ok=True)
-    with results.naming(path):
+    with workdir.naming(path):
       self._writer = event_file_writer.EventsWriter(
         str(path / 'events'), f'.{os.getpid()}'
       )
@@ -78,7 +78,7 @@ class TensorBoard:
   def log(self, step: int, metrics: Metrics) -> None:
     from tensorboardX import summary
 
-    with results.naming(self._path):
+    with workdir.naming(self._path):
       for name, value in metrics.items():
         self._write(step, summary=summary.scalar(name, value))
       if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -86,7 +86,7 @@ class TensorBoard:
         self._flushed = time.monotonic()
 
   def close(self) -> None:
-    with results.naming(self._path):
+    with workdir.naming(self._path):
       self._writer.close()
 
   def _write(self, step: int, **content: Any) -> None:
@@ -105,11 +105,11 @@ class WeightsAndBiases:
 
     kept = path / 'wandb_id'
     if not kept.exists():
-      results.write_atomically(kept, secrets.token_hex(4))
+      workdir.write_atomically(kept, secrets.token_hex(4))
     self._run = wandb.init(
       project='nfnets',
       dir=str(path),
-      config=results.plain(config),
+      config=workdir.plain(config),
       id=kept.read_text(),
       resume='allow',
     )

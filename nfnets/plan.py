@@ -17,7 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnets import compiler_words, parallel, pods, recipe, step, traffic
+from nfnets import compiler_words, factory, parallel, pods, step, traffic
 from nfnets.analysis import abstract
 
 GIB = 2**30
@@ -79,7 +79,7 @@ def check(config: ConfigDict, pod: pods.Pod) -> None:
   Raises:
     ValueError: names the key, its value and the remedy.
   """
-  recipe.check(config, pod.num_devices, pod.num_hosts)
+  factory.check(config, pod.num_devices, pod.num_hosts)
   if not config.data.eval_split:
     raise ValueError(
       "config.data.eval_split='': the evaluation set would be dropped; name a "
@@ -264,7 +264,7 @@ def devices(pod: pods.Pod) -> list[Any]:
 
 def step_of(config: ConfigDict) -> tuple[Any, tuple]:
   """The train step, and shapes of its state, whole batch and key."""
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   key = jax.eval_shape(lambda: jax.random.key(0))
   init = functools.partial(step.init_state, config, network, optimizer)
   size = config.data.train_image_size
@@ -274,9 +274,9 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
     'labels': jax.ShapeDtypeStruct((count,), np.int32),
   }
   train_step = step.make_train_step(
-    config, network, optimizer, recipe.schedule_of(config)
+    config, network, optimizer, factory.schedule_of(config)
   )
-  state = recipe.looped(config, jax.eval_shape(init, key))
+  state = factory.looped(config, jax.eval_shape(init, key))
   return train_step, (state, batch, key)
 
 

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import distributed, results, watch
+from nfnets import distributed, watch, workdir
 
 OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')  # a host's own
 
 
 def check(
-  folder: results.RunFolder, config: ConfigDict, examples: list[int]
+  folder: workdir.RunFolder, config: ConfigDict, examples: list[int]
 ) -> None:
   """Refuses processes that don't make one run; all must call.
 
@@ -24,7 +24,7 @@ def check(
   """
   if jax.process_count() == 1:
     return
-  flat = results.flat(results.plain(config.to_dict()))
+  flat = workdir.flat(workdir.plain(config.to_dict()))
   mine = {
     'config': {k: v for k, v in flat.items() if k not in OWN_KEYS},
     'number of devices': jax.local_device_count(),
@@ -36,7 +36,7 @@ def check(
   everybody = distributed.exchange(mine)
   if jax.process_index() == 0:
     token.parent.mkdir(exist_ok=True)
-    results.write_atomically(token, str(np.random.SeedSequence().entropy))
+    workdir.write_atomically(token, str(np.random.SeedSequence().entropy))
   written = distributed.exchange(
     token.read_text() if jax.process_index() == 0 else None
   )

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from nfnets import evaluate, results
+from nfnets import evaluate, workdir
 from nfnets.data import sources
 from nfnets.weights import files, timm, torch_file
 
@@ -92,7 +92,7 @@ def _of_run(folder: pathlib.Path, averaged: bool) -> files.Weights:
   weights = found['eval']
   if averaged:
     weights = found.get('eval_ema', weights)
-  config = ConfigDict(results.RunFolder(folder, must_exist=True).read_config())
+  config = ConfigDict(workdir.RunFolder(folder, must_exist=True).read_config())
   return weights._replace(data={**weights.data, **_class_names(config.data)})
 
 

@@ -18,15 +18,15 @@ from ml_collections import ConfigDict
 
 from nfnets import (
   evaluate,
+  factory,
   finetune,
   losses,
   models,
   pretrained,
-  recipe,
-  results,
 )
 from nfnets.data import augment, sources
 from nfnets.weights import files, folding, match
+from nfnets.workdir import RunFolder, dump_line, write_atomically
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MAX_ITERATIONS = 300
@@ -66,7 +66,7 @@ def probe(
     'num_steps': 0,  # nothing is trained
     'probe': {'l2': 'chosen' if l2 is None else l2},
   }
-  folder = results.RunFolder(workdir)
+  folder = RunFolder(workdir)
   folder.check_same_run(plan)
   if folder.is_finished():
     return folder.read_summary()
@@ -87,10 +87,8 @@ def probe(
   }
   scores.pop('train/top_5')
   line = {'step': steps, 'time': round(time.time(), 3), **scores}
-  results.write_atomically(
-    folder.path / 'metrics.jsonl', results.dump_line(line)
-  )
-  names = recipe.sources_of(config)[0].class_names
+  write_atomically(folder.path / 'metrics.jsonl', dump_line(line))
+  names = factory.sources_of(config)[0].class_names
   probed = _with_head(config, weights, linear, list(names))
   files.write(folder.path / WEIGHTS, probed)
   summary = {'status': 'finished', 'step': steps, 'l2': l2, **scores}
@@ -230,7 +228,7 @@ def _minimize(
 def _cached_features(
   config: ConfigDict, weights: files.Weights, path: pathlib.Path
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  splits = dict(zip(('train', 'test'), recipe.sources_of(config)))
+  splits = dict(zip(('train', 'test'), factory.sources_of(config)))
   if not path.exists():
     found = {s: features_of(config, weights, x) for s, x in splits.items()}
     np.savez(

@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nfnets import results
+from nfnets import workdir
 
 FULL = 'full'
 KEPT = (
@@ -49,7 +49,7 @@ PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
 
 def make(
-  folder: results.RunFolder,
+  folder: workdir.RunFolder,
   experiment: str,
   row: str,
   command: Sequence[str],
@@ -134,7 +134,7 @@ def write(root: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
   place = (record[key] for key in ('experiment', 'row', 'seed'))
   path = path_of(root, *place, record.get('scale', FULL))
   path.parent.mkdir(parents=True, exist_ok=True)
-  results.write_atomically(path, results.dump_json(record))
+  workdir.write_atomically(path, workdir.dump_json(record))
   return path
 
 
@@ -214,7 +214,7 @@ def as_row(
 
 def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config as a record holds it."""
-  return json.loads(results.dump_json(without_paths(dict(config))))
+  return json.loads(workdir.dump_json(without_paths(dict(config))))
 
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:

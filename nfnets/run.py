@@ -14,20 +14,20 @@ from ml_collections import ConfigDict
 from nfnets import (
   checkpoint,
   distributed,
+  factory,
   finetune,
   loggers,
   loops,
-  monitor,
+  metrics,
   parallel,
   preflight,
-  recipe,
-  results,
   step,
   watch,
 )
 from nfnets import evaluate as evaluating
 from nfnets.data import on_device, pipeline, sources
 from nfnets.optim import sam
+from nfnets.workdir import RunFolder
 
 
 class Options(NamedTuple):
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
   config: ConfigDict
   options: Options
-  folder: results.RunFolder
+  folder: RunFolder
   train_source: sources.Source
   eval_source: sources.Source
   network: hk.TransformedWithState
@@ -85,9 +85,9 @@ def set_up(
 def _set_up(
   config: ConfigDict, workdir: str | os.PathLike[str], options: Options
 ) -> Run:
-  recipe.check(config, jax.device_count(), jax.process_count())
-  network = recipe.network_of(config)
-  optimizer = recipe.optimizer_of(config)
+  factory.check(config, jax.device_count(), jax.process_count())
+  network = factory.network_of(config)
+  optimizer = factory.optimizer_of(config)
   if config.wandb:
     loggers.need_wandb()
   # Networks check their arguments when they are traced.
@@ -95,12 +95,12 @@ def _set_up(
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
   )
   # Who is named and isn't there, or is a part of a loop, is refused here.
-  stacked = recipe.looped(config, shapes).params
+  stacked = factory.looped(config, shapes).params
   jax.eval_shape(optimizer.init, stacked)
   if config.sam.rho:
     sam.mask_of(stacked, config.sam.perturbed or None)
-  train_source, eval_source = recipe.sources_of(config)
-  folder = results.RunFolder(workdir)
+  train_source, eval_source = factory.sources_of(config)
+  folder = RunFolder(workdir)
   folder.check_writable()
   folder.check_same_run(config.to_dict())
   if folder.read_config() is None:  # who goes on needs the weights no more
@@ -148,7 +148,7 @@ def initial_state(
       f'divide the {int(state.step)} steps already done: go on as before'
     )
   # Copies: the step donates every leaf, and two leaves may share a buffer.
-  state = recipe.looped(run.config, jax.tree.map(np.array, state))
+  state = factory.looped(run.config, jax.tree.map(np.array, state))
   return parallel.replicate(state), int(state.step)
 
 
@@ -193,7 +193,7 @@ def evaluate(
   run: Run,
   eval_step: Any,
   state: step.TrainState,
-  interrupts: monitor.Interrupts,
+  interrupts: metrics.Interrupts,
 ) -> dict[str, float] | None:
   """The metrics; None if any process is asked to stop meanwhile."""
   config = run.config
@@ -224,7 +224,7 @@ def evaluation_at(run: Run, done: int) -> dict[str, float]:
 def train_step_of(run: Run) -> tuple[Any, Any]:
   """The mapped train step, and the key (with a set on the device) it takes."""
   train_step = step.make_train_step(
-    run.config, run.network, run.optimizer, recipe.schedule_of(run.config)
+    run.config, run.network, run.optimizer, factory.schedule_of(run.config)
   )
   key: Any = jax.random.key(run.config.seed)
   if run.config.data.on_device:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from nfnets import instruments, monitor, parallel, recipe, watch
+from nfnets import factory, instruments, parallel, watch
 from nfnets import run as running
+from nfnets.metrics import Interrupts
 
 
 def train_and_evaluate(
@@ -48,13 +49,13 @@ def train(
   if run.folder.is_finished():
     return run.folder.read_summary()
   with contextlib.ExitStack() as stack:
-    interrupts = stack.enter_context(monitor.Interrupts())
+    interrupts = stack.enter_context(Interrupts())
     profile = stack.enter_context(instruments.profile(run))
     checkpoints = stack.enter_context(running.open_checkpoints(run))
     state, done = running.initial_state(run, checkpoints)
     evaluation = running.evaluation_at(run, done)
     console, sinks = instruments.open_loggers(run, done, stack)
-    console.print(recipe.audit_of(config, run.shapes.params))
+    console.print(factory.audit_of(config, run.shapes.params))
     train_step, key = running.train_step_of(run)
     eval_step = running.eval_step_of(run)
     meter = instruments.open_meter(run, state, done)

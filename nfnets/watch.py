@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from nfnets import results
+from nfnets import workdir
 
 EXIT_CODE = 69  # sysexits.h's "service unavailable": another process is gone
 LOOKS = 10
@@ -203,7 +203,7 @@ class Watch:
       'ended': ended,
     }
     self._folder.mkdir(parents=True, exist_ok=True)
-    results.write_atomically(self._path(self._index), json.dumps(news))
+    workdir.write_atomically(self._path(self._index), json.dumps(news))
 
   def _read(self, index: int) -> str:
     path = self._path(index)

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     return refuse('name a recipe: --config=configs/nfnet_f0.py')
   import jax
 
-  from nfnets import finetune, recipe
+  from nfnets import factory, finetune
   from nfnets.analysis import numerics
 
   try:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     with config.unlocked():
       config.model.remat = False  # recomputed blocks can't be looked into
       config.batch_size = EXAMPLES.value
-    network = recipe.network_of(config)
+    network = factory.network_of(config)
     images, labels = batch_of(config, EXAMPLES.value, NOISE.value)
     params, state, source = variables_of(config, network, WORKDIR.value)
   except (ValueError, OSError) as error:
@@ -69,7 +69,7 @@ def batch_of(config: ConfigDict, count: int, noise: bool) -> tuple[Any, Any]:
   """Images `[N, H, W, 3]` as the network takes them and labels `[N, K]`."""
   import jax
 
-  from nfnets import recipe, step
+  from nfnets import factory, step
   from nfnets.analysis import numerics
   from nfnets.data import pipeline
 
@@ -77,7 +77,7 @@ def batch_of(config: ConfigDict, count: int, noise: bool) -> tuple[Any, Any]:
   size = config.data.train_image_size
   if noise:
     return numerics.noise_batch(key, count, size, config.data.num_classes)
-  source, _ = recipe.sources_of(config)
+  source, _ = factory.sources_of(config)
   fresh = 2 if config.augment.pairs == 'fresh' else 1
   batch = next(
     pipeline.train_batches(
@@ -106,9 +106,9 @@ def variables_of(
   """Parameters, network state, and where they come from, in words."""
   import jax
 
-  from nfnets import checkpoint, recipe, step
+  from nfnets import checkpoint, factory, step
 
-  optimizer = recipe.optimizer_of(config)
+  optimizer = factory.optimizer_of(config)
 
   def init(key: jax.Array) -> step.TrainState:
     return step.init_state(config, network, optimizer, key)

@@ -16,7 +16,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import _compare, _papers
-from nfnets import records, results
+from nfnets import records, workdir
 from nfnets.pages import facts, page, pictures
 
 EXPERIMENT = flags.DEFINE_string(
@@ -112,7 +112,7 @@ def write_all(names: Sequence[str], root: pathlib.Path) -> None:
   parts[BESIDES] = [section_of(name, root) for name in rest]
   lead = f'{LEAD}\n\n{KEY}'
   text = page.of(TITLE, lead, parts, _papers.OUT_OF_REACH, root)
-  results.write_atomically(root / 'index.html', text)
+  workdir.write_atomically(root / 'index.html', text)
   print(f'{root / "index.html"}: {len(names)} experiments, {len(text):,} bytes')
 
 
@@ -142,7 +142,7 @@ def section_of(name: str, root: pathlib.Path) -> page.Section:
     basis=facts.basis(module, found, verdict),
   )
   if has_report:
-    results.write_atomically(folder / 'README.md', page.as_markdown(section))
+    workdir.write_atomically(folder / 'README.md', page.as_markdown(section))
   return section
 
 

@@ -52,10 +52,10 @@ def load(
   """
   import jax
 
-  from nfnets import recipe, step
+  from nfnets import factory, step
   from nfnets.data import pipeline
 
-  source, _ = recipe.sources_of(config)
+  source, _ = factory.sources_of(config)
   fresh = 2 if config.augment.pairs == 'fresh' else 1
   batch = next(
     pipeline.train_batches(

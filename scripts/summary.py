@@ -95,8 +95,8 @@ def groups() -> str:
     raise ValueError('--optimizer wants a recipe: --config=configs/NAME.py')
   import jax
 
+  from nfnets import factory as recipes
   from nfnets import finetune, step
-  from nfnets import recipe as recipes
 
   finetune.complete(CONFIG.value)
   config = CONFIG.value.copy_and_resolve_references()

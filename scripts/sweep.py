@@ -25,7 +25,8 @@ from types import ModuleType
 
 from absl import app, flags, logging
 
-from nfnets import records, results
+from nfnets import records
+from nfnets.workdir import RunFolder
 
 EXPERIMENT = flags.DEFINE_string('experiment', None, 'A file in experiments/.')
 SCALE = flags.DEFINE_string('scale', records.FULL, 'One of its `SCALES`.')
@@ -141,7 +142,7 @@ def run(row: str, seed: str, workdir: pathlib.Path, command: list[str]) -> str:
   if code not in OVER:
     return f'failed with exit code {code}: {shlex.join(["python", *command])}'
   try:
-    folder = results.RunFolder(workdir, must_exist=True)
+    folder = RunFolder(workdir, must_exist=True)
     # Elsewhere: who asks for the devices holds them, and the next row trains.
     spawn = multiprocessing.get_context('spawn')
     with futures.ProcessPoolExecutor(1, spawn) as pool:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  from nfnets import finetune, host_memory, results
+  from nfnets import finetune, host_memory, workdir
   from nfnets.weights import match
 
   try:
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     if PRINT_CONFIG.value:
       finetune.complete(CONFIG.value, WORKDIR.value)
       config = CONFIG.value.copy_and_resolve_references()
-      print(results.dump_json(config.to_dict()), end='')
+      print(workdir.dump_json(config.to_dict()), end='')
       return 0
     if not WORKDIR.value:
       return refuse("name the run's folder: --workdir=DIR")

@@ -122,11 +122,11 @@ def run_script(address, count, index, folder, number, victim, whom, where):
     stand()
     if index != victim:
       return
-    from nfnets import recipe
+    from nfnets import factory
     from nfnets.data import pipeline
 
     pid = os.getpid() if whom == 'child' else os.getppid()
-    batches, sources_of = pipeline.train_batches, recipe.sources_of
+    batches, sources_of = pipeline.train_batches, factory.sources_of
 
     def dangerous_batches(*args, start_step, **kwargs):
       found = batches(*args, start_step=start_step, **kwargs)
@@ -142,7 +142,7 @@ def run_script(address, count, index, folder, number, victim, whom, where):
       return sources_of(config)
 
     pipeline.train_batches = dangerous_batches
-    recipe.sources_of = dangerous_sources_of
+    factory.sources_of = dangerous_sources_of
 
   guard.stand = stand_and_lie_in_wait
   recipe = pathlib.Path(folder) / f'recipe{index}.py'

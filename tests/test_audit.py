@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import tiny
 
-from nfnets import recipe
+from nfnets import factory
 from nfnets.optim import audit, groups
 
 
@@ -48,7 +48,7 @@ def test_the_table_of_a_recipe_shows_what_is_frozen_and_scaled():
     optimizer__learning_rate_scales=(('head', 10.0),),
   )
   _, _, state = tiny.network_and_state(config)
-  head, frozen, *_, last = recipe.audit_of(config, state.params).splitlines()
+  head, frozen, *_, last = factory.audit_of(config, state.params).splitlines()
   assert head.split()[0] == 'group'
   cells = frozen.split()
   assert cells[0] == 'frozen' and cells[4] == 'none' and cells[6] == '0'

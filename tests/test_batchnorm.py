@@ -8,7 +8,7 @@ import tiny_tfds
 
 from configs import cifar_resnet20
 from experiments import batchnorm_costs
-from nfnets import parallel, recipe, step
+from nfnets import factory, parallel, step
 from nfnets.analysis import batchnorm, cost
 
 
@@ -78,7 +78,7 @@ def test_a_split_gradient_is_that_of_real_devices(normalizer):
   targets = np.eye(10, dtype=np.float32)[labels]
   split, loss = batchnorm.split_gradient(config, images, targets, 4)
 
-  network = recipe.network_of(config)
+  network = factory.network_of(config)
   gradient = step.make_gradient(config, network)
   params, state = network.init(jax.random.key(0), images[:2], True)
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 import tiny
 
-from nfnets import monitor, parallel, train
+from nfnets import metrics, parallel, train
 from nfnets import run as running
 from nfnets.bench import loop
 
@@ -22,7 +22,7 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
   events = []
   inside = []
   step_of, add, to_host = (
-    running.train_step_of, monitor.Meter.add, parallel.to_host
+    running.train_step_of, metrics.Meter.add, parallel.to_host
   )  # fmt: skip
 
   def logged_step_of(run):
@@ -52,7 +52,7 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
   # An evaluation compiles for long.
   monkeypatch.setattr(running, 'evaluate', lambda *_: {'eval/loss': 0.0})
   monkeypatch.setattr(running, 'train_step_of', logged_step_of)
-  monkeypatch.setattr(monitor.Meter, 'add', logged_add)
+  monkeypatch.setattr(metrics.Meter, 'add', logged_add)
   monkeypatch.setattr(parallel, 'to_host', blocks('to_host', to_host))
   for name in ('device_get', 'block_until_ready'):
     monkeypatch.setattr(jax, name, blocks(name, getattr(jax, name)))

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base, cifar_resnet20, lazy, nf_regnet_b0, nfnet_f0
-from nfnets import parallel, recipe, results, step, variants
+from nfnets import factory, parallel, step, variants, workdir
 from nfnets.optim import audit
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -82,10 +82,10 @@ def test_a_recipe_is_locked_passes_the_check_and_prints_as_json(name):
   with pytest.raises(AttributeError):
     config.schedule.warm_up_steps = 1
   resolved = config.copy_and_resolve_references()
-  recipe.check(resolved, device_count=32, process_count=4)
-  recipe.network_of(resolved)
-  recipe.optimizer_of(resolved)
-  printed = json.loads(results.dump_json(resolved.to_dict()))
+  factory.check(resolved, device_count=32, process_count=4)
+  factory.network_of(resolved)
+  factory.optimizer_of(resolved)
+  printed = json.loads(workdir.dump_json(resolved.to_dict()))
   assert printed['model']['name'] in variants.ALL
   assert None not in flattened(printed).values()
 
@@ -185,7 +185,7 @@ def test_any_value_can_be_set_on_the_command_line():
   )
   assert config.model.widths == (256, 512, 1024, 2048)
   assert config.num_steps == 469
-  recipe.network_of(config.copy_and_resolve_references())
+  factory.network_of(config.copy_and_resolve_references())
   with pytest.raises(AttributeError, match='wdths'):
     from_command_line('nfnet_f0', '--config.model.wdths=(1,)')
 
@@ -230,14 +230,14 @@ def test_the_schedule_has_the_published_end_points(name):
   config = load(name).copy_and_resolve_references()
   assert config.num_steps == num_steps
   assert config.schedule.warmup_steps == warmup_steps
-  rate = recipe.schedule_of(config)
+  rate = factory.schedule_of(config)
   np.testing.assert_allclose(rate(0), start, atol=1e-9)
   np.testing.assert_allclose(rate(warmup_steps), peak, rtol=1e-6)
   np.testing.assert_allclose(rate(num_steps), end, rtol=1e-4, atol=1e-9)
 
 
 def test_hes_rate_falls_at_32k_and_48k_steps():
-  rate = recipe.schedule_of(
+  rate = factory.schedule_of(
     cifar_resnet20.get_config().copy_and_resolve_references()
   )
   np.testing.assert_allclose(
@@ -324,7 +324,7 @@ def one_step(key, name):
   devices = jax.devices()[:1]
   train_step = parallel.map_step(
     step.make_train_step(
-      config, network, optimizer, recipe.schedule_of(config)
+      config, network, optimizer, factory.schedule_of(config)
     ),
     devices,
   )
@@ -372,7 +372,7 @@ def test_a_shrunken_copy_takes_one_real_step_that_moves_every_parameter(name):
 def shapes(key, name):
   del key
   config = shrunken(name)
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   return jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key),
     jax.random.key(0),
@@ -438,7 +438,7 @@ def test_the_group_table_is_the_published_one(name):
 )
 def test_the_step_of_full_size_builds(name):
   config = load(name).copy_and_resolve_references()
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key), key
@@ -451,7 +451,7 @@ def test_the_step_of_full_size_builds(name):
   }
   train_step = parallel.map_step(
     step.make_train_step(
-      config, network, optimizer, recipe.schedule_of(config)
+      config, network, optimizer, factory.schedule_of(config)
     ),
     devices,
   )

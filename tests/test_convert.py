@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 import tiny
 
-from nfnets import checkpoint, results, weights
+from nfnets import checkpoint, weights, workdir
 from nfnets.weights import files, match, timm
 
 REFUSED = 2
@@ -67,7 +67,7 @@ def test_a_run_gives_its_averaged_or_its_last_weights(flag, tmp_path):
   average = jax.tree.map(lambda leaf: leaf + 1, state.params)
   state = state._replace(ema_params=average)
   run = tmp_path / 'run'
-  results.RunFolder(run).write_config(config.to_dict())
+  workdir.RunFolder(run).write_config(config.to_dict())
   checkpoints = checkpoint.Checkpoints(run)
   checkpoints.save(3, state)
   checkpoints.wait()

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from test_train import last_state
 
-from nfnets import checkpoint, distributed, evaluate, places, results, train
+from nfnets import checkpoint, distributed, evaluate, places, train, workdir
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def assert_close(tree, other):
 
 def steps_of(folder):
   return [
-    r for r in results.RunFolder(folder).read_metrics() if 'train/loss' in r
+    r for r in workdir.RunFolder(folder).read_metrics() if 'train/loss' in r
   ]
 
 
@@ -100,7 +100,7 @@ def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
     last_state(crew.twin(), tmp_path / 'bn'),
     last_state(crew.twin(), tmp_path / 'one'),
   )
-  two = results.RunFolder(tmp_path / 'bn').read_summary()
+  two = workdir.RunFolder(tmp_path / 'bn').read_summary()
   assert two['eval/top_1'] == one['eval/top_1']
 
   # The same weights give the same digits.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnets import parallel, recipe, records, step, train
+from nfnets import factory, parallel, records, step, train
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
 MODULES = {
@@ -67,8 +67,8 @@ def test_every_row_of_every_scale_resolves(name):
       config = module.get_config(run)
       assert config.is_locked
       config = config.copy_and_resolve_references()
-      recipe.check(config, 1, 1)
-      recipe.network_of(config)
+      factory.check(config, 1, 1)
+      factory.network_of(config)
   with pytest.raises((ValueError, KeyError)):
     module.get_config('no such row')
 
@@ -149,7 +149,7 @@ DEFAULT = {('resnet20_three_ways', 'none'), ('table_depth', 'nf_50')}
 )
 def test_the_train_step_of_every_row_builds_at_full_width_and_size(name, row):
   config = shallow(full(name, row))
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key), key
@@ -161,7 +161,7 @@ def test_the_train_step_of_every_row_builds_at_full_width_and_size(name, row):
   }
   train_step = parallel.map_step(
     step.make_train_step(
-      config, network, optimizer, recipe.schedule_of(config)
+      config, network, optimizer, factory.schedule_of(config)
     ),
     jax.devices()[:1],
   )

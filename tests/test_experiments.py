@@ -11,7 +11,7 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from nfnets import loggers, recipe, records, results
+from nfnets import factory, loggers, records, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / 'experiments').glob('[!_]*.py'))
@@ -31,12 +31,12 @@ ROWS = [
 def test_every_row_resolves_to_a_config_that_can_be_trained(name, row):
   config = importlib.import_module(f'experiments.{name}').get_config(row)
   assert config.is_locked
-  recipe.check(config.copy_and_resolve_references(), 1, 1)
-  recipe.network_of(config)
+  factory.check(config.copy_and_resolve_references(), 1, 1)
+  factory.network_of(config)
 
 
 def finished_run(path):
-  folder = results.RunFolder(path)
+  folder = workdir.RunFolder(path)
   data = {'data_dir': '/home/me/data', 'name': 'digits', 'num_train': 100}
   folder.write_config({'seed': 3, 'batch_size': 10, 'data': data})
   folder.write_summary({'status': 'finished', 'step': 20, 'eval/top_1': 0.5})

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import finetune as recipe_file
 from configs import finetune_caltech101
-from nfnets import checkpoint, finetune, results
+from nfnets import checkpoint, finetune, workdir
 from nfnets import run as running
 from nfnets.weights import files, folding, match
 
@@ -222,7 +222,7 @@ def test_a_run_that_began_needs_its_file_no_more(tmp_path):
   path = write(tmp_path, given(eval_image_size=8, mean=[1, 2, 3]))
   first = open_recipe(path)
   finetune.complete(first, tmp_path / 'run')
-  folder = results.RunFolder(tmp_path / 'run')
+  folder = workdir.RunFolder(tmp_path / 'run')
   folder.write_config(first.copy_and_resolve_references().to_dict())
   (tmp_path / 'weights.safetensors').unlink()
   again = open_recipe(path)

@@ -10,7 +10,7 @@ import types
 import pytest
 from tensorboardX.proto import event_pb2
 
-from nfnets import loggers, results
+from nfnets import loggers, workdir
 
 
 def test_metrics_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
@@ -22,7 +22,7 @@ def test_metrics_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
   with path.open('a') as file:
     file.write('{"step": 40, "tra')  # torn by a kill
   loggers.JsonLines(path, last_step=20).close()
-  rows = results.RunFolder(tmp_path).read_metrics()
+  rows = workdir.RunFolder(tmp_path).read_metrics()
   assert [row['step'] for row in rows] == [10, 20]
   assert rows[1]['train/loss'] == 0.05
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from jax.sharding import Mesh
 
-from nfnets import compiler_words, parallel, plan, pods, recipe, step
+from nfnets import compiler_words, factory, parallel, plan, pods, step
 from nfnets.models import onednn
 
 POD = pods.find('v3:2x2')  # 8 devices on 1 host
@@ -30,8 +30,8 @@ def test_arguments_are_the_state_and_a_devices_images(estimate):
   config = recipe_of()
   init = step.init_state(
     config,
-    recipe.network_of(config),
-    recipe.optimizer_of(config),
+    factory.network_of(config),
+    factory.optimizer_of(config),
     jax.random.key(0),
   )
   state = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(init))

@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 import tiny
 
-from nfnets import checkpoint, pretrained, results
+from nfnets import checkpoint, pretrained, workdir
 from nfnets.weights import files, match, timm
 
 
@@ -73,7 +73,7 @@ def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(
     module: {name: np.float32(leaf + 1) for name, leaf in leaves.items()}
     for module, leaves in state.params.items()
   }
-  results.RunFolder(tmp_path).write_config(config.to_dict())
+  workdir.RunFolder(tmp_path).write_config(config.to_dict())
   checkpoints = checkpoint.Checkpoints(tmp_path)
   checkpoints.save(0, state._replace(ema_params=average))
   checkpoints.wait()

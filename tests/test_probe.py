@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from nfnets import probe, recipe
+from nfnets import factory, probe
 from nfnets.data import augment
 from nfnets.weights import files, match
 
@@ -117,13 +117,13 @@ def test_features_are_the_networks_pool_up_to_a_factor(setting, done):
   config, weights = setting
   with np.load(done[0] / 'features.npz') as file:
     features, labels = file['test_features'], file['test_labels']
-  _, source = recipe.sources_of(config)
+  _, source = factory.sources_of(config)
   assert len(labels) == len(source)
   images = np.stack([source[i]['image'] for i in range(4)])
   images = augment.normalize(
     images.astype(np.float32), config.data.mean, config.data.std
   )
-  network = recipe.network_of(tiny.config(data__num_classes=7))
+  network = factory.network_of(tiny.config(data__num_classes=7))
   outputs, _ = jax.jit(network.apply, static_argnums=4)(
     weights.params, {}, None, images, False
   )

@@ -12,11 +12,11 @@ from test_train import last_state, run_config
 
 from configs import nfnet_f0
 from nfnets import (
+  factory,
   models,
   optim,
   parallel,
   plan,
-  recipe,
   stacks,
   step,
   train,
@@ -92,7 +92,7 @@ def test_unstacking_a_training_state_undoes_stacking(kind, frozen):
     state = jax.tree.map(jnp.asarray, state)
   if kind == 'shapes':
     state = jax.eval_shape(lambda: state)
-  whole = recipe.looped(config, state)
+  whole = factory.looped(config, state)
   own, stack = 'CIFAR_ResNet/~/nf_block_2', 'CIFAR_ResNet/~/nf_block_1:3'
   assert own not in whole.params and stack in whole.ema_params
   assert whole.params[f'{stack}/~/conv0']['w'].shape == (3, 3, 3, 16, 16)
@@ -236,7 +236,7 @@ def test_a_run_that_cannot_loop_is_refused_before_it_compiles(
 
 def test_a_loop_names_the_stacks_that_are_not_its_own(params):
   config = tiny.config(model__depths=(3, 2, 3), model__scan=True)
-  network = recipe.network_of(config)
+  network = factory.network_of(config)
   images = jnp.zeros((1, 8, 8, 3))
   with pytest.raises(ValueError, match='no parameters of .*_1 .*nf_block_1:3'):
     network.apply(stacked(params, params), {}, jax.random.key(0), images, True)
@@ -246,7 +246,7 @@ def test_what_recipes_cost_is_measured_on_stacks():
   config = tiny.config(**LOOPED)
   _, (state, _, _) = cost.make_step(config)
   assert stacks.any_in(state)
-  assert recipe.looped(config, state) is state
+  assert factory.looped(config, state) is state
 
 
 WAYS = {
@@ -277,12 +277,12 @@ def test_a_step_takes_unstacked_parameters_as_well():
   config = tiny.config(model__depths=(3, 1, 1), model__scan=True)
   network, optimizer, state = tiny.network_and_state(config)
   train_step = step.make_train_step(
-    config, network, optimizer, recipe.schedule_of(config)
+    config, network, optimizer, factory.schedule_of(config)
   )
   mapped = parallel.map_step(train_step, jax.devices()[:1])
   batch = parallel.shard(tiny.batch(16), jax.devices()[:1])
   states = []
-  for start in (state, recipe.looped(config, state)):
+  for start in (state, factory.looped(config, state)):
     start = jax.tree.map(np.array, start)
     start, key = parallel.replicate(
       (start, jax.random.key(0)), jax.devices()[:1]

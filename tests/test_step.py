@@ -8,7 +8,7 @@ import tiny
 from jax.extend import core
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nfnets import parallel, recipe, step
+from nfnets import factory, parallel, step
 from nfnets.optim import groups
 
 
@@ -87,7 +87,7 @@ def test_pmap_and_shard_map_take_equal_steps():
   config = tiny.config('batch', optimizer__clip='agc')
   network, optimizer, state = tiny.network_and_state(config)
   train_step = step.make_train_step(
-    config, network, optimizer, recipe.schedule_of(config)
+    config, network, optimizer, factory.schedule_of(config)
   )
   mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
   whole, split = PartitionSpec(), PartitionSpec(parallel.AXIS)
@@ -170,7 +170,9 @@ def test_a_nonfinite_step_changes_only_the_counter():
   params['CIFAR_ResNet/~/linear']['w'][0, 0] = np.inf
   state = state._replace(params=params)
   train_step = parallel.map_step(
-    step.make_train_step(config, network, optimizer, recipe.schedule_of(config))
+    step.make_train_step(
+      config, network, optimizer, factory.schedule_of(config)
+    )
   )
   after, metrics = train_step(
     parallel.replicate(state),
@@ -209,7 +211,9 @@ def test_the_state_is_donated():
   config = tiny.config()
   network, optimizer, state = tiny.network_and_state(config)
   train_step = parallel.map_step(
-    step.make_train_step(config, network, optimizer, recipe.schedule_of(config))
+    step.make_train_step(
+      config, network, optimizer, factory.schedule_of(config)
+    )
   )
   before = parallel.replicate(state)
   train_step(
@@ -225,7 +229,7 @@ def test_the_observatory_s_branch_holds_no_parameter():
   config = tiny.config(observe_every=10, optimizer__clip='agc')
   network, optimizer, state = tiny.network_and_state(config)
   train_step = step.make_train_step(
-    config, network, optimizer, recipe.schedule_of(config)
+    config, network, optimizer, factory.schedule_of(config)
   )
   mapped = parallel.map_step(train_step)
   batch = parallel.shard(tiny.batch(16))

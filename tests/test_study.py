@@ -10,7 +10,7 @@ from invented import finished, synthetic
 from matplotlib.figure import Figure
 
 from experiments import _cifar, _plots, _study
-from nfnets import recipe, records
+from nfnets import factory, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDY = (
@@ -39,7 +39,7 @@ def test_every_row_resolves_at_every_scale(name, row, scale):
   config = module.get_config(f'{row}@{scale}')
   assert config.is_locked
   resolved = config.copy_and_resolve_references()
-  recipe.check(resolved, 1, 1)
+  factory.check(resolved, 1, 1)
   for key, value in module.RUNS[row].items():
     assert _at(resolved, key) == value, key
 

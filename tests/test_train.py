@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 
-from nfnets import checkpoint, recipe, results, step, train
+from nfnets import checkpoint, factory, step, train, workdir
 from nfnets import run as running
 from nfnets.data import pipeline
 
@@ -37,7 +37,7 @@ def run_config(**values):
 
 
 def last_state(config, workdir):
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   shapes = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key),
     jax.random.key(0),
@@ -73,7 +73,7 @@ def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(tmp_path):
   jax.config.update('jax_transfer_guard', 'allow')
   assert summary['status'] == 'finished' and summary['step'] == 6
   assert summary['eval/count'] == summary['eval_ema/count'] == 359
-  folder = results.RunFolder(tmp_path)
+  folder = workdir.RunFolder(tmp_path)
   assert folder.read_summary() == pytest.approx(summary)
   assert folder.read_config()['batch_size'] == config.batch_size
   rows = [r for r in folder.read_metrics() if 'train/loss' in r]
@@ -113,7 +113,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
   assert train.train_and_evaluate(config, tmp_path / 'parts') == summary
   steps = [
     row['step']
-    for row in results.RunFolder(tmp_path / 'parts').read_metrics()
+    for row in workdir.RunFolder(tmp_path / 'parts').read_metrics()
     if 'train/loss' in row
   ]
   assert steps == [2, 4, 6]
@@ -161,10 +161,10 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
     num_steps=20, log_every=1, checkpoint_every=1, stop_after_nonfinite=k
   )
   schedule = lambda step: jnp.where(step < 3, 0.01, 1e38)
-  monkeypatch.setattr(recipe, 'schedule_of', lambda config: schedule)
+  monkeypatch.setattr(factory, 'schedule_of', lambda config: schedule)
   summary = train.train_and_evaluate(config, tmp_path)
   assert summary['status'] == 'diverged' and summary['step'] == 3 + k
-  rows = results.RunFolder(tmp_path).read_metrics()
+  rows = workdir.RunFolder(tmp_path).read_metrics()
   skipped = [row['train/nonfinite'] for row in rows if 'train/loss' in row]
   assert skipped == [0, 0, 0] + [1] * k
   said = capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
 
 
 def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
-  results.RunFolder(tmp_path).write_config(run_config().to_dict())
+  workdir.RunFolder(tmp_path).write_config(run_config().to_dict())
   running.set_up(run_config(log_every=1), tmp_path)
   with pytest.raises(ValueError, match='learning_rate .0.1 there, 0.3 here'):
     running.set_up(run_config(learning_rate=0.3), tmp_path)
@@ -218,7 +218,7 @@ def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
   second = train.train(running.set_up(config, tmp_path))
   assert second == {'status': 'finished', 'step': 4, 'eval/loss': 3.0}
   assert calls == [2, 2, 4]
-  rows = results.RunFolder(tmp_path).read_metrics()
+  rows = workdir.RunFolder(tmp_path).read_metrics()
   found = [(r['step'], r['eval/loss']) for r in rows if 'eval/loss' in r]
   assert found == [(2, 2.0), (4, 3.0)]
   (tmp_path / 'summary.json').unlink()  # as a kill before it would leave it
@@ -277,7 +277,7 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
   monkeypatch.setattr(running, 'train_step_of', no_work)
   summary = train.train(running.set_up(config, tmp_path))
   assert summary['status'] == 'finished'
-  assert len(results.RunFolder(tmp_path).read_metrics()) == 1001
+  assert len(workdir.RunFolder(tmp_path).read_metrics()) == 1001
   (_, _), (bytes_before, files_before), *_, (bytes_after, files_after) = (
     found.values()
   )
@@ -296,7 +296,7 @@ def test_steps_dispatched_together_are_those_dispatched_singly(
       data__on_device=True, augment__pad=1,
     )  # fmt: skip
     train.train(running.set_up(config, tmp_path / str(count)))
-    folder = results.RunFolder(tmp_path / str(count))
+    folder = workdir.RunFolder(tmp_path / str(count))
     rows[count] = [
       {k: v for k, v in row.items() if 'seconds' not in k and '/loss' in k
        or 'top_1' in k or 'agc' in k}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from configs import cifar_resnet20
-from nfnets import models, parallel, recipe, step
+from nfnets import factory, models, parallel, step
 
 
 def config(normalizer='nf', **values):
@@ -37,7 +37,7 @@ def network_and_state(tiny):
 
   Filled by NumPy: compiling an initialization takes longer than the tests.
   """
-  network, optimizer = recipe.network_of(tiny), recipe.optimizer_of(tiny)
+  network, optimizer = factory.network_of(tiny), factory.optimizer_of(tiny)
   shapes = jax.eval_shape(
     lambda key: step.init_state(tiny, network, optimizer, key),
     jax.random.key(0),
@@ -75,10 +75,10 @@ def take_steps(tiny, devices, num_steps=2, host_batch=None):
   """Parameters after a few steps on so many devices, on the host."""
   network, optimizer, state = network_and_state(tiny)
   train_step = parallel.map_step(
-    step.make_train_step(tiny, network, optimizer, recipe.schedule_of(tiny)),
+    step.make_train_step(tiny, network, optimizer, factory.schedule_of(tiny)),
     devices,
   )
-  state = parallel.replicate(recipe.looped(tiny, state), devices)
+  state = parallel.replicate(factory.looped(tiny, state), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   for index in range(num_steps):
     data = host_batch or batch(tiny.batch_size, seed=index)

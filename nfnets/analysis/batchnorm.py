@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import recipe, step
+from nfnets import factory, step
 from nfnets.analysis import cost
 from nfnets.data import augment, pipeline, sources
 
@@ -202,7 +202,7 @@ def split_gradient(
     targets: `[N, K]`.
     count: of devices; divides N.
   """
-  network = recipe.network_of(config)
+  network = factory.network_of(config)
   gradient = step.make_gradient(config, network)
   params, state = _variables(config, images)
   key = jax.random.key(0)
@@ -243,7 +243,7 @@ def images_of(config: ConfigDict) -> tuple[jax.Array, np.ndarray]:
 
 
 def _variables(config: ConfigDict, images: jax.Array) -> tuple[Tree, Tree]:
-  network = recipe.network_of(config)
+  network = factory.network_of(config)
   return jax.jit(functools.partial(network.init, is_training=True))(
     jax.random.key(0), images[:2]
   )
@@ -251,7 +251,7 @@ def _variables(config: ConfigDict, images: jax.Array) -> tuple[Tree, Tree]:
 
 def _forward(config: ConfigDict) -> Any:
   """`forward(images, is_training, state)` to logits and the next state."""
-  network = recipe.network_of(config)
+  network = factory.network_of(config)
   size = config.data.train_image_size
   params, first = _variables(config, jnp.zeros((2, size, size, 3)))
 

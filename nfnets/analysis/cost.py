@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import parallel, recipe, step
+from nfnets import factory, parallel, step
 
 NEVER = 10**9
 # What strips a recipe down to a plain SGD step.
@@ -114,7 +114,7 @@ def with_overrides(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 
 def make_step(config: ConfigDict) -> tuple[Any, tuple]:
   """The mapped step for one device, and its arguments' shapes."""
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key), key
@@ -127,23 +127,23 @@ def make_step(config: ConfigDict) -> tuple[Any, tuple]:
   }
   train_step = parallel.map_step(
     step.make_train_step(
-      config, network, optimizer, recipe.schedule_of(config)
+      config, network, optimizer, factory.schedule_of(config)
     ),
     jax.devices()[:1],
   )
-  return train_step, (recipe.looped(config, state), batch, key)
+  return train_step, (factory.looped(config, state), batch, key)
 
 
 def make_stepper(config: ConfigDict) -> Stepper:
   """Returns `seconds(count)` per step; compiled, with a state of its own."""
   train_step, (_, batch, _) = make_step(config)
   devices = jax.devices()[:1]
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   init = functools.partial(step.init_state, config, network, optimizer)
   state = jax.jit(init)(jax.random.key(0))
   # Copies: the step donates every leaf, and two leaves may share a buffer.
   state = jax.tree.map(np.array, parallel.to_host(state))
-  state = parallel.replicate(recipe.looped(config, state), devices)
+  state = parallel.replicate(factory.looped(config, state), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   random_batch = np.random.RandomState(0)
   batch = parallel.shard(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import parallel, recipe, step
+from nfnets import factory, parallel, step
 from nfnets.bench import clock, verdict
 from nfnets.data import mixing, on_device, pipeline, randaugment, sources
 
@@ -75,13 +75,13 @@ def train_step(
 ) -> clock.Subject:
   """The whole step on one device, its batch there already."""
   device = jax.local_devices()[:1]
-  network, optimizer = recipe.network_of(config), recipe.optimizer_of(config)
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   init = jax.jit(lambda k: step.init_state(config, network, optimizer, k))
   # Copies: the step donates every leaf, and two leaves may share a buffer.
   state = jax.tree.map(np.array, parallel.to_host(init(jax.random.key(0))))
-  state = recipe.looped(config, state)
+  state = factory.looped(config, state)
   mapped = step.make_train_step(
-    config, network, optimizer, recipe.schedule_of(config)
+    config, network, optimizer, factory.schedule_of(config)
   )
   key: Any = jax.random.key(0)
   if config.data.on_device:

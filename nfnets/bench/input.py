@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from nfnets import recipe
+from nfnets import factory
 from nfnets.bench import clock, device, host, report, verdict
 from nfnets.bench.peer import Peer
 from nfnets.data import sources
@@ -53,7 +53,7 @@ def measure(
     ValueError, OSError: the config, its data or the peer is refused.
   """
   where = report.circumstances()
-  recipe.check(config, 1, 1)
+  factory.check(config, 1, 1)
   source = sources.create(
     config.data.name,
     config.data.train_split,

@@ -10,7 +10,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from nfnets import parallel, results, train
+from nfnets import parallel, train, workdir
 from nfnets import run as running
 from nfnets.bench import clock, step_time
 
@@ -99,7 +99,7 @@ def _prepared(
 def _loop(config: ConfigDict, folder: pathlib.Path) -> list[float]:
   """Seconds of a step in each window of a run but the first."""
   train.train(running.set_up(config, folder))
-  rows = results.RunFolder(folder).read_metrics()
+  rows = workdir.RunFolder(folder).read_metrics()
   return [r['train/step_seconds'] for r in rows if 'train/loss' in r][1:]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import models, parallel, recipe, step, variants
+from nfnets import factory, models, parallel, step, variants
 from nfnets.weights import folding
 
 MODES = ('train', 'eval', 'folded')
@@ -103,8 +103,8 @@ def _plain(
 
 
 def _training(config: ConfigDict) -> Program:
-  network = recipe.network_of(config)
-  optimizer = recipe.optimizer_of(config)
+  network = factory.network_of(config)
+  optimizer = factory.optimizer_of(config)
   shapes = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key),
     jax.random.key(0),
@@ -124,9 +124,9 @@ def _training(config: ConfigDict) -> Program:
     ),
   }
   train_step = step.make_train_step(
-    config, network, optimizer, recipe.schedule_of(config)
+    config, network, optimizer, factory.schedule_of(config)
   )
-  return training(train_step, recipe.looped(config, state), batch)
+  return training(train_step, factory.looped(config, state), batch)
 
 
 def training(train_step: Callable[..., Any], state: Any, batch: Any) -> Program:

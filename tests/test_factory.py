@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from nfnets import recipe
+from nfnets import factory
 
 
 @pytest.mark.parametrize(
@@ -40,33 +40,33 @@ def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
 ):
   config = tiny.config(**{key: value})
   with pytest.raises(ValueError, match=message) as error:
-    recipe.check(config, device_count=4, process_count=1)
+    factory.check(config, device_count=4, process_count=1)
   assert '\n' not in str(error.value)
 
 
 def test_a_good_config_passes():
-  recipe.check(tiny.config(), device_count=4, process_count=1)
+  factory.check(tiny.config(), device_count=4, process_count=1)
 
 
 def test_wrong_class_and_example_counts_name_the_right_ones():
   with pytest.raises(ValueError, match='digits has 10 classes'):
-    recipe.sources_of(tiny.config(data__num_classes=11))
+    factory.sources_of(tiny.config(data__num_classes=11))
   with pytest.raises(ValueError, match='pass --config.data.num_train=1438'):
-    recipe.sources_of(tiny.config(data__num_train=1000))
+    factory.sources_of(tiny.config(data__num_train=1000))
 
 
 def test_unknown_model_and_override_are_named():
   with pytest.raises(ValueError, match='did you mean'):
-    recipe.network_of(tiny.config(model__name='cifar_resnet_21'))
+    factory.network_of(tiny.config(model__name='cifar_resnet_21'))
   config = tiny.config()
   with config.unlocked():
     config.model.activatoin = 'relu'
   with pytest.raises(ValueError, match='did you mean activation'):
-    recipe.network_of(config)
+    factory.network_of(config)
 
 
 def test_the_published_learning_rate_steps_come_out_of_he_et_als_schedule():
-  schedule = recipe.schedule_of(
+  schedule = factory.schedule_of(
     tiny.config(schedule__name='piecewise', num_steps=64000)
   )
   assert [float(schedule(t)) for t in (0, 31999, 32000, 48000)] == (

@@ -7,11 +7,11 @@ import tempfile
 
 import pytest
 
-from nfnets import curves, results
+from nfnets import plots, workdir
 
 
 def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
-  folder = results.RunFolder(tmp_path)
+  folder = workdir.RunFolder(tmp_path)
   folder.write_summary({'loss': math.nan, 'norm': -math.inf, 'top_1': 0.5})
   text = (tmp_path / 'summary.json').read_text()
   strict = json.loads(text, parse_constant=lambda name: pytest.fail(name))
@@ -19,14 +19,14 @@ def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
 
 
 def test_writing_is_atomic_and_leaves_no_other_file(tmp_path):
-  results.write_atomically(tmp_path / 'a', 'one')
-  results.write_atomically(tmp_path / 'a', 'two')
+  workdir.write_atomically(tmp_path / 'a', 'one')
+  workdir.write_atomically(tmp_path / 'a', 'two')
   assert [p.name for p in tmp_path.iterdir()] == ['a']
   assert (tmp_path / 'a').read_text() == 'two'
 
 
 def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
-  folder = results.RunFolder(tmp_path)
+  folder = workdir.RunFolder(tmp_path)
   folder.check_same_run({'model': {'name': 'a'}})
   folder.write_config({'model': {'name': 'a'}, 'log_every': 1, 'x': (1, 2)})
   folder.check_same_run({'model': {'name': 'a'}, 'log_every': 2, 'x': [1, 2]})
@@ -35,7 +35,7 @@ def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
 
 
 def test_a_key_that_an_older_run_lacks_counts_only_where_it_is_on(tmp_path):
-  folder = results.RunFolder(tmp_path)
+  folder = workdir.RunFolder(tmp_path)
   folder.write_config({'seed': 0})
   off = {'new': False, 'mode': 'none', 'rate': 0.0, 'names': ()}
   folder.check_same_run({'seed': 0, 'model': off})
@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
   def full(**_):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  folder = results.RunFolder(tmp_path)
+  folder = workdir.RunFolder(tmp_path)
   monkeypatch.setattr(tempfile, 'NamedTemporaryFile', full)
   with pytest.raises(OSError, match=f'{tmp_path} is not writable.*No space'):
     folder.check_writable()
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_named(name, tmp_path):
   path = tmp_path / ('metrics.jsonl' if name == 'metrics' else f'{name}.json')
   path.write_text('{"step": 1, "tra\n{"step": 2}\n')
   with pytest.raises(ValueError, match=f'{path} is damaged'):
-    getattr(results.RunFolder(tmp_path), f'read_{name}')()
+    getattr(workdir.RunFolder(tmp_path), f'read_{name}')()
 
 
 def test_curves_are_drawn_from_metrics_lines(tmp_path):
@@ -68,5 +68,5 @@ def test_curves_are_drawn_from_metrics_lines(tmp_path):
     {'step': 1, 'train/loss': 2.0, 'train/top_1': 0.1},
     {'step': 2, 'train/loss': 'nan', 'eval/top_1': 0.2},
   ]
-  curves.plot(rows, tmp_path / 'curves.png', 'title')
+  plots.plot(rows, tmp_path / 'curves.png', 'title')
   assert (tmp_path / 'curves.png').stat().st_size > 5000

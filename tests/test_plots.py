@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 from matplotlib.axes import Axes
 
-from nfnets import curves
+from nfnets import plots
 
 
 def observed_rows(steps=(100, 200, 300)):
@@ -37,7 +37,7 @@ def test_the_heat_map_shows_layers_from_the_images_to_the_head(
   original = Axes.pcolormesh
   monkeypatch.setattr(Axes, 'pcolormesh', pcolormesh)
   rows = [{'step': 50, 'train/loss': 1.0}, *observed_rows()]
-  assert curves.heat_map(rows, tmp_path / 'clipping.png', 'a run')
+  assert plots.heat_map(rows, tmp_path / 'clipping.png', 'a run')
   assert drawn['edges'] == [50, 150, 250, 350]
   np.testing.assert_allclose(
     drawn['shares'],
@@ -50,12 +50,12 @@ def test_the_heat_map_shows_layers_from_the_images_to_the_head(
 def test_one_observation_and_a_nan_are_drawn(tmp_path):
   rows = observed_rows([7])
   rows[0]['agc/Net/~/stem_conv0/clipped_fraction'] = 'nan'
-  assert curves.heat_map(rows, tmp_path / 'clipping.png', 'a run')
+  assert plots.heat_map(rows, tmp_path / 'clipping.png', 'a run')
 
 
 def test_without_observations_nothing_is_drawn(tmp_path):
   rows = [{'step': 1, 'train/loss': 2.0, 'agc/clipped_fraction': 0.1}]
-  assert not curves.heat_map(rows, tmp_path / 'clipping.png', 'a run')
+  assert not plots.heat_map(rows, tmp_path / 'clipping.png', 'a run')
   assert not list(tmp_path.iterdir())
 
 
@@ -64,5 +64,5 @@ def test_curves_are_drawn_of_whatever_was_logged(tmp_path):
     {'step': 1, 'train/loss': 2.0, 'train/learning_rate': 0.1},
     {'step': 2, 'train/loss': 'nan', 'eval/loss': 1.5, 'eval/top_1': 0.4},
   ]
-  curves.plot(rows, tmp_path / 'curves.png', 'a run')
+  plots.plot(rows, tmp_path / 'curves.png', 'a run')
   assert matplotlib.image.imread(tmp_path / 'curves.png').size

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from nfnets import monitor
+from nfnets import metrics
 
 
 def test_the_meter_averages_between_logs_and_counts_skipped_steps():
@@ -16,7 +16,7 @@ def test_the_meter_averages_between_logs_and_counts_skipped_steps():
     log_every, num_steps, batch_size, observe_every = 2, 4, 8, 0
     stop_after_nonfinite, steps_per_dispatch = 2, 1
 
-  meter = monitor.Meter(Config, 0)
+  meter = metrics.Meter(Config, 0)
   for step, (loss, bad) in enumerate([(1, 0), (3, 0), (5, 1), (7, 1)], 1):
     meter.add(step, {'loss': loss, 'learning_rate': step, 'nonfinite': bad})
   rows = list(meter.due())
@@ -32,7 +32,7 @@ def test_a_good_step_behind_the_bad_one_does_not_hide_it():
     log_every, num_steps, batch_size, observe_every = 2, 4, 8, 0
     stop_after_nonfinite = steps_per_dispatch = 1
 
-  meter = monitor.Meter(Config, 0)
+  meter = metrics.Meter(Config, 0)
   for step, bad in enumerate([0, 1, 0], 1):
     meter.add(step, {'loss': 1, 'learning_rate': 1, 'nonfinite': bad})
   assert meter.diverged_at == 2
@@ -59,13 +59,13 @@ GOOD = {'loss': 1, 'learning_rate': 1, 'nonfinite': 0}
 def clock(monkeypatch):
   """A clock that the test moves."""
   now = types.SimpleNamespace(time=100.0)
-  monkeypatch.setattr(monitor.time, 'perf_counter', lambda: now.time)
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now.time)
   return now
 
 
 def test_speed_is_the_models_flops_over_the_chips_peak(clock):
-  work = monitor.Work(flops=8e12, devices=4, peak=10e12)
-  meter = monitor.Meter(config(), 0, (), work)
+  work = metrics.Work(flops=8e12, devices=4, peak=10e12)
+  meter = metrics.Meter(config(), 0, (), work)
   clock.time += 50  # the first step compiles
   for step in range(1, 5):
     meter.add(step, dict(GOOD))
@@ -80,7 +80,7 @@ def test_speed_is_the_models_flops_over_the_chips_peak(clock):
 
 
 def test_a_chip_without_a_published_peak_has_no_utilization(clock):
-  meter = monitor.Meter(config(), 0, (), monitor.Work(8e12, 4, None))
+  meter = metrics.Meter(config(), 0, (), metrics.Work(8e12, 4, None))
   for step in (1, 2):
     meter.add(step, dict(GOOD))
     clock.time += 1
@@ -95,7 +95,7 @@ def test_the_wait_for_input_is_the_time_in_next(clock):
       clock.time += 0.25
       yield {}
 
-  meter = monitor.Meter(config(), 0)
+  meter = metrics.Meter(config(), 0)
   batches = slow()
   for step in (1, 2):
     meter.next_of(batches)
@@ -106,7 +106,7 @@ def test_the_wait_for_input_is_the_time_in_next(clock):
 
 
 def test_compilations_are_counted_whenever_they_happen():
-  meter = monitor.Meter(config(log_every=1), 0)
+  meter = metrics.Meter(config(log_every=1), 0)
   meter.add(1, dict(GOOD))
   number = np.random.RandomState().randint(1 << 30)
   jax.block_until_ready(jax.jit(lambda x: x * number + 1)(1.0))
@@ -117,16 +117,16 @@ def test_compilations_are_counted_whenever_they_happen():
 
 
 def test_memory_is_the_hosts_peak_and_the_fullest_devices(monkeypatch):
-  assert 2**27 < monitor.memory()['host/peak_memory_bytes'] < 2**37
+  assert 2**27 < metrics.memory()['host/peak_memory_bytes'] < 2**37
   stats = [{'peak_bytes_in_use': 7}, {'peak_bytes_in_use': 9}, None]
   devices = [types.SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
-  monkeypatch.setattr(monitor.jax, 'local_devices', lambda: devices)
-  assert monitor.memory()['train/peak_memory_bytes'] == 9
+  monkeypatch.setattr(metrics.jax, 'local_devices', lambda: devices)
+  assert metrics.memory()['train/peak_memory_bytes'] == 9
 
 
 def test_a_profile_is_there_for_tensorboard(tmp_path):
   step = jax.jit(lambda x: x + 1)
-  with monitor.Profile((2, 4), tmp_path) as profile:
+  with metrics.Profile((2, 4), tmp_path) as profile:
     for done in range(6):
       profile.before(done, None)
       jax.block_until_ready(step(1.0))
@@ -135,7 +135,7 @@ def test_a_profile_is_there_for_tensorboard(tmp_path):
 
 
 def test_a_stop_is_asked_by_any_process():
-  meter = monitor.Meter(config(), 0)
+  meter = metrics.Meter(config(), 0)
   meter.add(1, GOOD | {'stop': 0.0})
   assert not meter.stop_asked
   meter.add(2, GOOD | {'stop': 1.0})
@@ -151,7 +151,7 @@ def test_signals_only_ask_until_the_block_ends(number):
   handler = lambda *_: None
   before = signal.signal(number, handler)  # nohup and `&` ignore some
   try:
-    with monitor.Interrupts() as interrupts:
+    with metrics.Interrupts() as interrupts:
       assert not interrupts
       os.kill(os.getpid(), number)
       assert interrupts
@@ -163,7 +163,7 @@ def test_signals_only_ask_until_the_block_ends(number):
 def test_a_second_ctrl_c_insists_unless_it_is_the_first_once_more(monkeypatch):
   before = signal.signal(signal.SIGINT, lambda *_: None)
   try:
-    with monitor.Interrupts() as interrupts:
+    with metrics.Interrupts() as interrupts:
       os.kill(os.getpid(), signal.SIGINT)
       monkeypatch.setattr(interrupts, 'PATIENCE', 3600.0)
       os.kill(os.getpid(), signal.SIGINT)
