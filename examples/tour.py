@@ -44,7 +44,8 @@ from sklearn.datasets import load_digits
 
 from nfnets import losses, models, optim, plots, weights
 from nfnets.analysis import signal
-from nfnets.data import augment, decode
+from nfnets.data import augment
+from nfnets.data.images import decode
 from nfnets.models import activations, layers
 from nfnets.optim import observe
 from nfnets.weights import export, exported, pictures
@@ -306,7 +307,7 @@ digit = cv2.resize(pixels[test][10], (200, 200), interpolation=cv2.INTER_CUBIC)
 photo = np.clip(digit + random.normal(0, 12, digit.shape), 0, 255)
 cv2.imwrite(str(workdir / 'photo.jpg'), photo.astype(np.uint8)[..., ::-1])
 
-picture = decode.decode((workdir / 'photo.jpg').read_bytes())
+picture = decode((workdir / 'photo.jpg').read_bytes())
 small = cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA)
 inputs = augment.normalize(small[None], **pictures.statistics(folded))
 output, _ = plain.apply(folded.params, {}, None, inputs, False)

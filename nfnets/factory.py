@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnets import models, optim, stacks, variants
-from nfnets.data import mixing, on_device, pipeline, sources
+from nfnets.data import mixing, pipeline, sources
 from nfnets.optim import audit, groups
 
 
@@ -95,7 +95,7 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
   _check_batch(config, device_count, process_count)
   _check_dispatch(config)
   if config.data.on_device:
-    on_device.check(
+    pipeline.check_held(
       config.data.num_train,
       config.data.train_image_size,
       config.data.crop,

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Tree = Any
 
@@ -63,3 +64,19 @@ def _unrolled(
     carry, y = turn(carry, jax.tree.map(lambda x, i=index: x[i], xs))
     found.append(y)
   return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+
+def joined(
+  batches: list[dict[str, np.ndarray]], devices: int
+) -> dict[str, np.ndarray]:
+  """Batches of several steps as one that `parallel.shard` can split.
+
+  Each device gets its part of the first batch, of the second, and so on.
+
+  Args:
+    batches: `{'ids': [n]}` of this process, one for each step.
+    devices: of this process, that n is split over.
+  """
+  ids = np.stack([batch['ids'] for batch in batches])
+  parts = ids.reshape(len(batches), devices, -1).swapaxes(0, 1)
+  return {'ids': parts.reshape(-1)}

@@ -25,7 +25,7 @@ from nfnets import (
   watch,
 )
 from nfnets import evaluate as evaluating
-from nfnets.data import on_device, pipeline, sources
+from nfnets.data import pipeline, sources
 from nfnets.optim import sam
 from nfnets.workdir import RunFolder
 
@@ -154,7 +154,7 @@ def initial_state(
 
 def whole_set(run: Run) -> dict[str, np.ndarray]:
   data = run.config.data
-  return on_device.load(
+  return pipeline.load_all(
     run.train_source, data.train_image_size, data.on_error, run.skipped
   )
 
@@ -170,10 +170,10 @@ def train_batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
     'process_count': jax.process_count(),
   }
   if config.data.on_device:
-    ids = on_device.id_batches(len(run.train_source), **place)
+    ids = pipeline.id_batches(len(run.train_source), **place)
     devices, count = jax.local_device_count(), config.steps_per_dispatch
     while True:
-      yield on_device.joined([next(ids) for _ in range(count)], devices)
+      yield loops.joined([next(ids) for _ in range(count)], devices)
   batches = pipeline.train_batches(
     run.train_source,
     **place,

@@ -94,12 +94,12 @@ def preparation(
   weights: Any, image_size: int | None
 ) -> Callable[[str], np.ndarray]:
   """A picture's path to uint8 `[size, size, 3]`, as the network was tested."""
-  from nfnets.data import decode
+  from nfnets.data import images
   from nfnets.weights import pictures
 
-  crop = pictures.CROPS[pictures.crop_name(weights)]
+  crop = images.preparation(pictures.crop_name(weights))
   size = image_size or pictures.image_size(weights)
-  return lambda path: crop(decode.decode(pathlib.Path(path).read_bytes()), size)
+  return lambda path: crop(images.decode(pathlib.Path(path).read_bytes()), size)
 
 
 def read(

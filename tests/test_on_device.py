@@ -10,7 +10,7 @@ from test_train import assert_bit_equal, last_state, run_config
 
 from nfnets import factory, train
 from nfnets import run as running
-from nfnets.data import on_device, pipeline, sources
+from nfnets.data import pipeline, sources
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_ids_are_the_pipelines(place):
   host = pipeline.train_batches(
     source, image_size=4, crop='none', flip=False, num_threads=0, **place
   )
-  ours = on_device.id_batches(len(source), **place)
+  ours = pipeline.id_batches(len(source), **place)
   for batch, ids in itertools.islice(zip(host, ours), 12):
     assert ids['ids'].dtype == np.int32
     np.testing.assert_array_equal(ids['ids'], batch['ids'])
@@ -37,7 +37,7 @@ def test_ids_are_the_pipelines(place):
 @pytest.mark.parametrize('image_size', [8, 11])
 def test_gathered_images_and_labels_are_the_pipelines(image_size):
   source = sources.create('digits', 'test')
-  data = on_device.load(source, image_size)
+  data = pipeline.load_all(source, image_size)
   batch = next(
     pipeline.train_batches(
       source, batch_size=32, image_size=image_size, crop='none', flip=False
@@ -56,9 +56,9 @@ def test_unreadable_example_is_replaced_as_in_the_pipeline():
       return super().__getitem__(index)
 
   with pytest.raises(ValueError, match='ramp 4: the file is empty'):
-    on_device.load(Hole(30), 4)
+    pipeline.load_all(Hole(30), 4)
   skipped = {}
-  data = on_device.load(Hole(30), 4, 'skip', skipped)
+  data = pipeline.load_all(Hole(30), 4, 'skip', skipped)
   assert list(skipped.values()) == ['the file is empty']
   np.testing.assert_array_equal(data['images'][4], data['images'][5])
 
@@ -94,12 +94,3 @@ def test_what_cannot_be_held_is_refused_in_one_line(values, message):
   with pytest.raises(ValueError, match=message) as error:
     factory.check(config, device_count=4, process_count=1)
   assert '\n' not in str(error.value)
-
-
-def test_joined_batches_give_each_device_its_part_of_every_step():
-  batches = [{'ids': np.arange(4) + 10 * step} for step in range(3)]
-  ids = on_device.joined(batches, 2)['ids'].reshape(2, 3, 2)
-  assert ids.tolist() == [
-    [[0, 1], [10, 11], [20, 21]],
-    [[2, 3], [12, 13], [22, 23]],
-  ]

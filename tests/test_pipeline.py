@@ -12,7 +12,7 @@ import pytest
 import tiny_tfds
 
 from nfnets.data import pipeline, sources
-from nfnets.data.decode import decode
+from nfnets.data.images import decode
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEYS = ('images', 'labels', 'mask')

@@ -1,29 +1,282 @@
-"""The policy: which operation, how often, on whom, in both formulations."""
+"""RandAugment: operations against PIL or a NumPy loop; the policy's draws."""
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import photographs
 import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from scipy import stats
 
-from nfnets.data import image_ops, randaugment
+from nfnets.data import randaugment
 
-BOTH = ('switch', 'stratified')
+# (height, width, magnitude): odd sizes, upright and lying, the paper's M.
+CASES = [(97, 131, 5), (131, 97, 10), (64, 75, 15)]
+CENTRE = (0.8, 0.1)  # a cutout that two borders cut
+NAMES = list(randaugment.OPERATIONS)
+
+# PAPER_FACTS 2.2, arguments at magnitudes 5, 10 and 15.
+PUBLISHED = {
+  'auto_contrast': (None, None, None),
+  'equalize': (None, None, None),
+  'invert': (None, None, None),
+  'rotate': (15, 30, 45),
+  'posterize': (2, 4, 6),
+  'solarize': (128, 256, 384),
+  'color': (1.0, 1.9, 2.8),
+  'contrast': (1.0, 1.9, 2.8),
+  'brightness': (1.0, 1.9, 2.8),
+  'sharpness': (1.0, 1.9, 2.8),
+  'shear_x': (0.15, 0.30, 0.45),
+  'shear_y': (0.15, 0.30, 0.45),
+  'translate_x': (50, 100, 150),
+  'translate_y': (50, 100, 150),
+  'cutout': (20, 40, 60),
+  'solarize_add': (55, 110, 165),
+}
+POINTWISE = [
+  'auto_contrast',
+  'equalize',
+  'invert',
+  'posterize',
+  'solarize',
+  'color',
+  'contrast',
+  'brightness',
+  'sharpness',
+  'cutout',
+  'solarize_add',
+]
+GEOMETRIC = ['rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y']
 
 
-def operations(formulation, n, layers, keys, seed=0):
-  """[keys, layers, n] drawn operations."""
-  draw = jax.jit(
-    jax.vmap(lambda k: randaugment.draw(k, n, layers, formulation).operation)
+@functools.cache
+def everything(height: int, width: int, magnitude: int) -> tuple:
+  """Photographs [P, H, W, 3] and all results [P, 16, 2 signs, H, W, 3]."""
+  photos = photographs.batch(4, height, width)
+  count = len(photos)
+  return photos, _run(photos, magnitude).reshape(
+    count, len(NAMES), 2, height, width, 3
   )
+
+
+def _run(photos: np.ndarray, magnitude: float) -> np.ndarray:
+  n = len(photos) * len(NAMES) * 2
+  which = np.tile(np.repeat(np.arange(len(NAMES)), 2), len(photos))
+  draw = randaugment.Draw(
+    jnp.asarray(np.tile([1, -1], n // 2)[None]),
+    jnp.tile(jnp.asarray(CENTRE), (1, n, 1)),
+  )
+  draws = randaugment.Draws(jnp.asarray(which[None]), draw, slots(which))
+  images = np.repeat(photos, n // len(photos), axis=0)
+  run = jax.jit(randaugment.apply, static_argnums=2)
+  return np.asarray(run(draws, images, magnitude))
+
+
+def slots(which: np.ndarray) -> jax.Array:
+  """[1, N] places in a batch sorted by operation, each as often as another."""
+  return jnp.asarray(np.argsort(np.argsort(which, kind='stable'))[None])
+
+
+def oracle(name: str, photo: Image.Image, value: float) -> np.ndarray:
+  array = np.asarray(photo).astype(int)
+  match name:
+    case 'auto_contrast':
+      return np.asarray(ImageOps.autocontrast(photo))
+    case 'equalize':
+      return np.asarray(ImageOps.equalize(photo))
+    case 'invert':
+      return np.asarray(ImageOps.invert(photo))
+    case 'posterize':
+      return np.asarray(ImageOps.posterize(photo, value))
+    case 'solarize':
+      return np.asarray(ImageOps.solarize(photo, value))
+    case 'solarize_add':
+      return np.where(array < 128, np.minimum(array + value, 255), array)
+    case 'cutout':
+      row = int(np.float32(CENTRE[0]) * photo.height)
+      column = int(np.float32(CENTRE[1]) * photo.width)
+      cut = photo.copy()
+      ImageDraw.Draw(cut).rectangle(
+        (column - value, row - value, column + value - 1, row + value - 1),
+        fill=(128, 128, 128),
+      )
+      return np.asarray(cut)
+    case 'color' | 'contrast' | 'brightness' | 'sharpness':
+      enhancer = getattr(ImageEnhance, name.capitalize())
+      return np.asarray(enhancer(photo).enhance(value))
+  raise AssertionError(name)
+
+
+def matrix(name: str, value: float, height: int, width: int) -> np.ndarray:
+  """[2, 3]: whole output pixel (x, y, 1) to input coordinates."""
+  middle = np.array([(width - 1) / 2, (height - 1) / 2])
+  if name == 'rotate':
+    angle = math.radians(value)
+    turn = np.array(
+      [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
+    return np.column_stack([turn, middle - turn @ middle])
+  out = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+  row, column = {
+    'shear_x': (0, 1),
+    'shear_y': (1, 0),
+    'translate_x': (0, 2),
+    'translate_y': (1, 2),
+  }[name]
+  out[row, column] = -value if name.startswith('translate') else value
+  return out
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_arguments_are_the_published_ones(name):
+  for magnitude, published in zip((5, 10, 15), PUBLISHED[name]):
+    mine = randaugment.argument(name, magnitude)
+    assert mine == pytest.approx(published, abs=1e-12)
+
+
+def test_there_are_the_sixteen_published_operations():
+  assert sorted(NAMES) == sorted(PUBLISHED) and len(NAMES) == 16
+
+
+@pytest.mark.parametrize('name', POINTWISE)
+@pytest.mark.parametrize('case', CASES)
+def test_operation_equals_pil_to_one_grey_level(name, case):
+  photos, results = everything(*case)
+  value = PUBLISHED[name][case[2] // 5 - 1]
+  for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
+    expected = oracle(name, Image.fromarray(photo), value).astype(int)
+    for mine in by_sign:
+      assert np.abs(mine.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+  'name', ['equalize', 'invert', 'posterize', 'solarize', 'cutout']
+)
+@pytest.mark.parametrize('case', CASES)
+def test_operation_without_rounding_equals_pil_exactly(name, case):
+  photos, results = everything(*case)
+  value = PUBLISHED[name][case[2] // 5 - 1]
+  for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
+    expected = oracle(name, Image.fromarray(photo), value)
+    np.testing.assert_array_equal(by_sign[0], expected)
+
+
+@pytest.mark.parametrize('name', GEOMETRIC)
+@pytest.mark.parametrize('case', CASES)
+def test_geometry_takes_the_nearest_pixel_and_fills_with_128(name, case):
+  height, width, magnitude = case
+  photos, results = everything(*case)
+  y, x = np.mgrid[:height, :width]
+  for i, sign in enumerate((1, -1)):
+    value = sign * PUBLISHED[name][magnitude // 5 - 1]
+    a = matrix(name, value, height, width)
+    at = np.einsum('ij,jhw->ihw', a, np.stack([x, y, np.ones_like(x)]))
+    # Exactly between two pixels float noise decides; nowhere else.
+    decided = (np.abs(at + 0.5 - np.rint(at + 0.5)) > 2e-4).all(0)
+    if name != 'rotate':
+      decided[:] = True  # slopes are short decimals: ties round up
+      at = np.rint(at * 1e9) / 1e9
+    column, row = np.floor(at + 0.5).astype(int)
+    inside = ((column >= 0) & (column < width) & (row >= 0) & (row < height))[
+      ..., None
+    ]
+    assert decided.mean() > 0.98
+    for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
+      taken = photo[row.clip(0, height - 1), column.clip(0, width - 1)]
+      expected = np.where(inside, taken, 128)
+      np.testing.assert_array_equal(by_sign[i][decided], expected[decided])
+
+
+@pytest.mark.parametrize('name', GEOMETRIC)
+@pytest.mark.parametrize('case', CASES)
+def test_geometry_equals_pil_s_transform_but_for_ties(name, case):
+  height, width, magnitude = case
+  photos, results = everything(*case)
+  for i, sign in enumerate((1, -1)):
+    value = sign * PUBLISHED[name][magnitude // 5 - 1]
+    a = matrix(name, value, height, width)
+    # PIL samples floor(A (x + 1/2, y + 1/2)); PERSPECTIVE does so in doubles.
+    shifted = a[:, 2] + 0.5 - a[:, :2] @ (0.5, 0.5)
+    coefficients = np.column_stack([a[:, :2], shifted]).ravel()
+    y, x = np.mgrid[:height, :width]
+    at = np.einsum('ij,jhw->ihw', a, np.stack([x, y, np.ones_like(x)]))
+    tie = (np.abs(at + 0.5 - np.rint(at + 0.5)) < 2e-4).any(0)
+    assert tie.mean() < 0.11  # a shear of 0.15 has one row in ten
+    for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
+      expected = Image.fromarray(photo).transform(
+        (width, height),
+        Image.Transform.PERSPECTIVE,
+        (*coefficients, 0, 0),
+        Image.Resampling.NEAREST,
+        fillcolor=(128, 128, 128),
+      )
+      same = (by_sign[i] == np.asarray(expected)).all(-1)
+      assert same[~tie].all()
+
+
+def test_positive_rotation_is_pil_s_counterclockwise():
+  photos, results = everything(*CASES[1])
+  for photo, mine in zip(photos, results[:, NAMES.index('rotate'), 0]):
+    pil = Image.fromarray(photo).rotate(30, fillcolor=(128, 128, 128))
+    # PIL's own rotation has 16-bit coordinates: a few pixels fall elsewhere.
+    assert (mine == np.asarray(pil)).all(-1).mean() > 0.98
+
+
+def test_enhancements_are_the_identity_at_magnitude_five():
+  photos, results = everything(*CASES[0])
+  for name in ('color', 'contrast', 'brightness', 'sharpness'):
+    result = results[:, NAMES.index(name), 0]
+    np.testing.assert_array_equal(result, photos)
+
+
+@pytest.mark.parametrize('shape', [(1, 7), (2, 2)])
+def test_tiny_images_pass_every_operation(shape):
+  photos = photographs.batch(2, *shape)
+  results = _run(photos, 10).reshape(2, len(NAMES), 2, *shape, 3)
+  for name in ('equalize', 'invert', 'posterize', 'sharpness', 'contrast'):
+    value = PUBLISHED[name][1]
+    for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
+      expected = oracle(name, Image.fromarray(photo), value).astype(int)
+      assert np.abs(by_sign[0].astype(int) - expected).max() <= 1
+
+
+def test_flat_image_stays_flat_under_contrast_stretching():
+  image = np.full((9, 11, 3), (7, 0, 255), np.uint8)
+  for name in ('auto_contrast', 'equalize'):
+    np.testing.assert_array_equal(randaugment.operate(name, image, 10), image)
+
+
+def test_pack_clips_and_truncates_as_the_published_cast():
+  image = np.array([[[-3.0, 12.9, 255.7], [300.0, 254.999, 0.5]]])
+  words = randaugment.pack(jnp.asarray(image, jnp.float32))
+  np.testing.assert_array_equal(
+    randaugment.unpack(words), [[[0, 12, 255], [255, 254, 0]]]
+  )
+
+
+def test_unknown_operation_and_negative_magnitude_are_named():
+  image = np.zeros((4, 4, 3), np.uint8)
+  with pytest.raises(ValueError, match="no operation 'blur'"):
+    randaugment.operate('blur', image, 5)
+  with pytest.raises(ValueError, match='magnitude is -1'):
+    randaugment.operate('invert', image, -1)
+  with pytest.raises(ValueError, match='smaller magnitude'):
+    randaugment.operate('translate_x', image, 300)
+
+
+def operations(n, layers, keys, seed=0):
+  """[keys, layers, n] drawn operations."""
+  draw = jax.jit(jax.vmap(lambda k: randaugment.draw(k, n, layers).operation))
   return np.asarray(draw(jax.random.split(jax.random.key(seed), keys)))
 
 
-@pytest.mark.parametrize('formulation', BOTH)
 @pytest.mark.parametrize('n', [19, 32])
-def test_every_image_draws_every_operation_equally_often(formulation, n):
-  drawn = operations(formulation, n, 2, 3000)
+def test_every_image_draws_every_operation_equally_often(n):
+  drawn = operations(n, 2, 3000)
   for image in (0, n // 2, n - 1):
     for layer in range(2):
       counts = np.bincount(drawn[:, layer, image], minlength=16)
@@ -31,29 +284,22 @@ def test_every_image_draws_every_operation_equally_often(formulation, n):
       assert stats.chisquare(counts).pvalue > 1e-4
 
 
-@pytest.mark.parametrize('formulation', BOTH)
-def test_layers_of_an_image_are_independent(formulation):
-  drawn = operations(formulation, 20, 2, 6000)
+def test_layers_of_an_image_are_independent():
+  drawn = operations(20, 2, 6000)
   pairs = drawn[:, 0, 3] * 16 + drawn[:, 1, 3]
   counts = np.bincount(pairs, minlength=256)
   assert stats.chisquare(counts).pvalue > 1e-4
 
 
-def test_switch_draws_images_independently_and_stratified_evens_counts_out():
-  free = operations('switch', 32, 1, 2000)[:, 0]
-  even = operations('stratified', 32, 1, 50)[:, 0]
-  both_first = ((free[:, 0] == 0) & (free[:, 1] == 0)).mean()
-  assert abs(both_first - 1 / 256) < 4 * np.sqrt(1 / 256 / 2000)
-  counts = np.stack([np.bincount(row, minlength=16) for row in even])
-  np.testing.assert_array_equal(counts, 2)
-  uneven = operations('stratified', 19, 1, 50)[:, 0]
-  counts = np.stack([np.bincount(row, minlength=16) for row in uneven])
-  assert counts.max() == 2 and counts.min() == 0
+@pytest.mark.parametrize('n', [1, 19, 32])
+def test_a_layer_gives_each_operation_to_a_sixteenth_at_most(n):
+  drawn = operations(n, 1, 50)[:, 0]
+  counts = np.stack([np.bincount(row, minlength=16) for row in drawn])
+  assert counts.max() <= -(-n // 16)
 
 
-@pytest.mark.parametrize('formulation', BOTH)
-def test_signs_and_cutout_centres_are_fair(formulation):
-  draws = randaugment.draw(jax.random.key(0), 500, 4, formulation)
+def test_signs_and_cutout_centres_are_fair():
+  draws = randaugment.draw(jax.random.key(0), 500, 4)
   sign = np.asarray(draws.draw.sign)
   assert set(np.unique(sign)) == {-1, 1}
   assert abs(sign.mean()) < 4 / np.sqrt(sign.size)
@@ -61,23 +307,26 @@ def test_signs_and_cutout_centres_are_fair(formulation):
   assert stats.kstest(centre, 'uniform').pvalue > 1e-4
 
 
-def test_formulations_agree_on_equal_draws():
-  n = 19
-  images = photographs.batch(n, 27, 31)
-  draws = randaugment.draw(jax.random.key(4), n, 3, 'stratified')
-  apply = jax.jit(randaugment.apply, static_argnums=2)
-  stratified = apply(draws, images, 15)
-  switch = apply(draws._replace(slot=None), images, 15)
-  np.testing.assert_array_equal(stratified, switch)
-  assert (np.asarray(switch) != images).any()
+def test_a_cpu_and_an_accelerator_augment_alike(monkeypatch):
+  images = photographs.batch(19, 27, 31)
+  draws = randaugment.draw(jax.random.key(4), 19, 3)
+  by_image = jax.jit(randaugment.apply, static_argnums=2)(draws, images, 15)
+  monkeypatch.setattr(
+    jax.lax,
+    'platform_dependent',
+    lambda *inputs, cpu, default: default(*inputs),
+  )
+  by_group = jax.jit(lambda d, i: randaugment.apply(d, i, 15))(draws, images)
+  np.testing.assert_array_equal(by_image, by_group)
+  assert (np.asarray(by_image) != images).any()
 
 
 def test_layers_apply_in_order_and_always():
   images = photographs.batch(3, 27, 31)
-  names = list(image_ops.OPERATIONS)
+  names = list(randaugment.OPERATIONS)
   chosen = ['invert', 'posterize', 'solarize_add']
   operation = jnp.asarray([[names.index(c)] * 3 for c in chosen])
-  draws = randaugment.draw(jax.random.key(0), 3, 3, 'switch')
+  draws = randaugment.draw(jax.random.key(0), 3, 3)
   result = randaugment.apply(draws._replace(operation=operation), images, 5)
   two_bits = (255 - images) & 0b11000000
   expected = np.where(two_bits < 128, two_bits + 55, two_bits)
@@ -93,85 +342,8 @@ def test_result_is_a_function_of_the_key():
   assert (np.asarray(first) != np.asarray(run(jax.random.key(2)))).any()
 
 
-def equations(jaxpr):
-  for equation in jaxpr.eqns:
-    yield equation
-    for value in equation.params.values():
-      for inner in value if isinstance(value, tuple) else (value,):
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          yield from equations(inner)
-
-
-def trace(formulation, n):
-  images = jnp.zeros((n, 24, 24, 3), jnp.uint8)
-  return list(
-    equations(
-      jax.make_jaxpr(
-        lambda key: randaugment.rand_augment(
-          key, images, 4, 10, formulation=formulation
-        )
-      )(jax.random.key(0)).jaxpr
-    )
-  )
-
-
-def test_switch_is_a_true_branch_that_sees_one_image():
-  (branch,) = [e for e in trace('switch', 8) if e.primitive.name == 'cond']
-  assert len(branch.params['branches']) == 16
-  assert branch.outvars[0].aval.shape == (24, 24)
-
-
-def test_stratified_runs_each_operation_on_a_sixteenth_without_branches():
-  n = 64
-  found = trace('stratified', n)
-  assert not [e for e in found if e.primitive.name == 'cond']
-  whole = [
-    e.primitive.name
-    for e in found
-    if any(v.aval.shape == (n, 24, 24) for v in e.outvars)
-    and e.primitive.name not in ('jit', 'scan', 'pjit')
-  ]
-  # Packing, unpacking, and in a layer only the shuffle and the gathering in.
-  assert whole.count('concatenate') == 1
-  in_layer = [name for name in whole if name in ('gather', 'concatenate')]
-  assert len(in_layer) <= 3
-  sixteenth = [
-    e for e in found if any(v.aval.shape == (4, 24, 24) for v in e.outvars)
-  ]
-  assert len(sixteenth) > 16 * 4
-
-
-@pytest.mark.parametrize(
-  ('platform', 'n', 'like'),
-  [('cpu', 16, 'switch'), ('tpu', 16, 'stratified'), ('tpu', 15, 'switch')],
-)
-def test_auto_chooses_by_size_and_the_platform_lowered_for(platform, n, like):
-  key = jax.random.key(0)
-  images = jax.ShapeDtypeStruct((n, 8, 8, 3), jnp.uint8)
-
-  def text(formulation):
-    run = jax.jit(
-      lambda key, images: randaugment.rand_augment(
-        key, images, 1, 5, formulation=formulation
-      )
-    )
-    return (
-      run.trace(key, images).lower(lowering_platforms=(platform,)).as_text()
-    )
-
-  # Stratified batches are shuffled by sorting; the switch's images are mapped.
-  for word in ('stablehlo.sort', 'stablehlo.while'):
-    assert text('auto').count(word) == text(like).count(word)
-  assert ('stablehlo.sort' in text('auto')) == (like == 'stratified')
-
-
-def test_bad_arguments_are_named():
-  images = np.zeros((2, 8, 8, 3), np.uint8)
-  key = jax.random.key(0)
-  with pytest.raises(ValueError, match="formulation is 'vmap'"):
-    randaugment.rand_augment(key, images, 1, 5, formulation='vmap')
+def test_grey_images_are_refused():
   with pytest.raises(ValueError, match='takes \\[N, H, W, 3\\]'):
-    randaugment.rand_augment(key, images[..., :1], 1, 5)
-  with pytest.raises(ValueError, match='magnitude is -2'):
-    randaugment.rand_augment(key, images, 1, -2)
+    randaugment.rand_augment(
+      jax.random.key(0), np.zeros((2, 8, 8, 1), np.uint8), 1, 5
+    )

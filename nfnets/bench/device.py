@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from nfnets import factory, parallel, step
 from nfnets.bench import clock, verdict
-from nfnets.data import mixing, on_device, pipeline, randaugment, sources
+from nfnets.data import mixing, pipeline, randaugment, sources
 
 Batch = dict[str, np.ndarray]
 
@@ -42,13 +42,12 @@ def augmentations(config: ConfigDict, batch: Batch) -> dict[str, clock.Subject]:
       alpha=spec.mixup_alpha,
     )[0]  # fmt: skip
   if spec.randaugment_layers:
-    for name in ('switch', 'stratified'):
-      parts[f'device: RandAugment, {name}'] = (
-        lambda key, batch, _, name=name: randaugment.rand_augment(
-          key, batch['images'], spec.randaugment_layers,
-          spec.randaugment_magnitude, formulation=name,
-        )
-      )  # fmt: skip
+    parts['device: RandAugment'] = lambda key, batch, _: (
+      randaugment.rand_augment(
+        key, batch['images'], spec.randaugment_layers,
+        spec.randaugment_magnitude,
+      )
+    )  # fmt: skip
   parts[verdict.AUGMENTATION] = lambda key, batch, _: step.augment_batch(
     config, key, batch
   )['images']
@@ -85,7 +84,7 @@ def train_step(
   )
   key: Any = jax.random.key(0)
   if config.data.on_device:
-    data = on_device.load(source, config.data.train_image_size)
+    data = pipeline.load_all(source, config.data.train_image_size)
     mapped, key = step.gathering(mapped), (key, data)
     batch = {
       'ids': np.arange(len(batch['labels']), dtype=np.int32) % len(source)

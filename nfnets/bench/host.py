@@ -10,8 +10,8 @@ import simplejpeg
 from ml_collections import ConfigDict
 
 from nfnets.bench import clock, verdict
-from nfnets.data import on_device, pipeline, sources
-from nfnets.data.decode import Scratch, decode
+from nfnets.data import pipeline, sources
+from nfnets.data.images import Scratch, decode
 
 BATCH = 128
 CHUNK = 16  # examples between two looks at the clock
@@ -118,7 +118,7 @@ def pipelines(
   With `data.cache` all is decoded before; on one thread and on the config's.
   """
   if config.data.on_device:
-    batches = on_device.id_batches(len(source), batch_size=BATCH)
+    batches = pipeline.id_batches(len(source), batch_size=BATCH)
     work = lambda: len(next(batches)['ids'])
     return {verdict.host(0): clock.subject(work)}
   in_memory = config.data.cache or held.is_resized

@@ -28,7 +28,6 @@ def augment(
   mixup_alpha: float = 0.2,
   randaugment_layers: int = 0,
   randaugment_magnitude: float = 0,
-  formulation: str = 'auto',
   mean: Sequence[float] = IMAGENET_MEAN,
   std: Sequence[float] = IMAGENET_STD,
   dtype: jnp.dtype = jnp.float32,
@@ -49,8 +48,7 @@ def augment(
     pairs: 'batch' (N = B) or 'fresh' (N = B / 2); see `mixing.mix`.
     mixup_alpha: of Beta(alpha, alpha).
     randaugment_layers: operations per image; 0 switches RandAugment off.
-    randaugment_magnitude: M of `randaugment.arguments`.
-    formulation: how RandAugment is run; see `randaugment.rand_augment`.
+    randaugment_magnitude: M of `randaugment.argument`.
     mean: [3] grey levels.
     std: [3] grey levels.
     dtype: of the returned images.
@@ -72,11 +70,7 @@ def augment(
     )
   if randaugment_layers:
     images = randaugment.rand_augment(
-      policy_key,
-      images,
-      randaugment_layers,
-      randaugment_magnitude,
-      formulation=formulation,
+      policy_key, images, randaugment_layers, randaugment_magnitude
     )
   return normalize(images, mean, std, dtype), soft_labels
 

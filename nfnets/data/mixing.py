@@ -104,7 +104,8 @@ def plan(
     first, second = _rolled_pairs(pair_key, n)
   blend, box = jnp.ones((n,)), jnp.zeros((n, 4), jnp.int32)
   if n_mixup:
-    blend = blend.at[:n_mixup].set(_beta(blend_key, alpha, n_mixup))
+    ratios = jax.random.beta(blend_key, alpha, alpha, (n_mixup,))
+    blend = blend.at[:n_mixup].set(ratios)
   if mode in ('cutmix', 'mixup_cutmix') and n > n_mixup:
     boxes = _cutmix_boxes(box_key, n - n_mixup, height, width)
     box = box.at[n_mixup:].set(boxes)
@@ -157,27 +158,6 @@ def _fresh_pairs(n_mixup: int, n: int) -> tuple[jax.Array, jax.Array]:
   first = np.concatenate([a, b])
   second = np.concatenate([a + n_mixup, b + n - n_mixup])
   return jnp.asarray(first), jnp.asarray(second)
-
-
-def _beta(key: jax.Array, alpha: float, n: int) -> jax.Array:
-  """[n] draws of Beta(alpha, alpha) by Johnk's rejection, in logarithms.
-
-  `jax.random.beta` samples it as well, through two gammas, and adds seconds to
-  every compilation; it takes over above 1, where Johnk seldom accepts.
-  """
-  if alpha > 1:
-    return jax.random.beta(key, alpha, alpha, (n,))
-
-  def draw(carry: tuple) -> tuple:
-    key, ratio, accepted = carry
-    key, draw_key = jax.random.split(key)
-    u = jax.random.uniform(draw_key, (2, n), minval=2.0**-24)
-    x, y = jnp.log(u) / alpha
-    ratio = jnp.where(accepted, ratio, jax.nn.sigmoid(x - y))
-    return key, ratio, accepted | (jnp.logaddexp(x, y) <= 0)
-
-  start = (key, jnp.zeros(n), jnp.zeros(n, bool))
-  return jax.lax.while_loop(lambda carry: ~carry[2].all(), draw, start)[1]
 
 
 def _cutmix_boxes(key: jax.Array, n: int, height: int, width: int) -> jax.Array:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
+from absl import logging
 
-from nfnets.data import crops
-from nfnets.data.reader import Reader
+from nfnets.data import images
 from nfnets.data.sources import Source
 
 Batch = dict[str, np.ndarray]
 
 PIECE = 64  # examples a thread loads at once; no result depends on it
+MAX_HELD = 2**31  # bytes on every device, within 32-bit offsets
 
 
 def train_batches(
@@ -97,15 +98,14 @@ def eval_batches(
   errors as for `train_batches`, and:
 
   Args:
-    preprocessing: `'resize_crop_32'` (NFNets), `'crop_resize'` (ResNets,
-      NF-RegNets), or `'none'`: resized only where the size differs.
+    preprocessing: a name that `images.preparation` knows.
 
   Returns:
     An iterator of batches that have also `'mask'`, float32 [n]: 1 for an
     example, 0 for padding (and for what `'skip'` left out), whose id is -1.
   """
   first, size = part(batch_size, process_index, process_count)
-  prepare = _preprocessing(preprocessing, image_size)
+  prepare = images.preparation(preprocessing)
   reader = Reader(source, False, on_error, skipped)
 
   def load(step: int, slots: range) -> Batch:
@@ -116,10 +116,98 @@ def eval_batches(
       if read is None:
         _put(batch, row, np.uint8(0), 0, -1)
       else:
-        _put(batch, row, prepare(read[0]), read[1], index)
+        _put(batch, row, prepare(read[0], image_size), read[1], index)
     return {**batch, 'mask': (batch['ids'] >= 0).astype(np.float32)}
 
   return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
+
+
+# Small sets may be held wholly on the device: the host sends ids, the step
+# gathers. The stream is that of `train_batches`, bit for bit.
+
+
+def check_held(
+  num_examples: int, image_size: int, crop: str, flip: bool
+) -> None:
+  """Refuses a set that can't be held, or that the host would have to augment.
+
+  Args:
+    num_examples: M.
+    image_size: side in pixels.
+    crop, flip: of `train_batches`; the step's own `augment.pad` crops
+      and flips on the device.
+
+  Raises:
+    ValueError: naming the key and the remedy.
+  """
+  if crop != 'none' or flip:
+    raise ValueError(
+      'config.data.on_device=True leaves nothing to the host: set '
+      f"config.data.crop='none' (not {crop!r}) and config.data.flip=False (not "
+      f'{flip}); config.augment.pad crops and flips on the device'
+    )
+  size = num_examples * image_size**2 * 3
+  if size > MAX_HELD:
+    raise ValueError(
+      f'config.data.on_device=True: {num_examples} images of {image_size} x '
+      f'{image_size} pixels are {size / 2**30:.1f} GiB, over '
+      f'{MAX_HELD / 2**30:.0f}: set config.data.on_device=False'
+    )
+
+
+def load_all(
+  source: Source,
+  image_size: int,
+  on_error: str = 'raise',
+  skipped: dict[str, str] | None = None,
+) -> dict[str, np.ndarray]:
+  """Decodes a whole source into host memory.
+
+  Args:
+    source: M examples.
+    image_size: images of another size are resized, as the pipeline does.
+    on_error, skipped: as for `train_batches`.
+
+  Returns:
+    `{'images': uint8 [M, image_size, image_size, 3], 'labels': int32 [M]}`.
+  """
+  reader = Reader(source, False, on_error, skipped)
+  shape = (len(source), image_size, image_size, 3)
+  data = {
+    'images': np.empty(shape, np.uint8),
+    'labels': np.empty(len(source), np.int32),
+  }
+  for index in range(len(source)):
+    _, image, label = reader.read(index)
+    data['images'][index] = images.resize(image, image_size, image_size)
+    data['labels'][index] = label
+  return data
+
+
+def id_batches(
+  length: int,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Endless `{'ids': int32 [n]}` of the stream of `train_batches`.
+
+  Args:
+    length: M, of the source.
+    batch_size, seed, start_step, process_index, process_count: as there.
+  """
+  first, size = part(batch_size, process_index, process_count)
+  order = epoch_order(length, seed)
+  start = start_step * batch_size + first
+  while True:
+    positions = np.arange(start, start + size)
+    epochs, indices = np.divmod(positions, length)
+    ids = [order(int(epoch))[index] for epoch, index in zip(epochs, indices)]
+    yield {'ids': np.array(ids, np.int32)}
+    start += batch_size
 
 
 def part(
@@ -148,35 +236,20 @@ def host_augmentation(
     )
 
   if crop == 'none' and not flip:  # for cached sets drawing would cost most
-    return lambda image, _: crops.resize(image, image_size, image_size)
+    return lambda image, _: images.resize(image, image_size, image_size)
 
   def augment(image: np.ndarray, position: int) -> np.ndarray:
-    mirror, *draws = _uniform(seed, position, 1 + crops.TRIES * 4)
+    mirror, *draws = _uniform(seed, position, 1 + images.TRIES * 4)
     draws = np.asarray(draws)
     if crop == 'inception':
-      window = crops.inception_window(*image.shape[:2], image_size, draws)
-      image = crops.cut(image, window)
-    image = crops.resize(image, image_size, image_size)
+      window = images.inception_window(*image.shape[:2], image_size, draws)
+      image = images.cut(image, window)
+    image = images.resize(image, image_size, image_size)
     if crop not in ('inception', 'none'):
-      image = crops.padded_cut(image, int(padding), draws)
-    return crops.mirrored(image) if flip and mirror < 0.5 else image
+      image = images.padded_cut(image, int(padding), draws)
+    return images.mirrored(image) if flip and mirror < 0.5 else image
 
   return augment
-
-
-def _preprocessing(
-  name: str, image_size: int
-) -> Callable[[np.ndarray], np.ndarray]:
-  choices = {
-    'resize_crop_32': crops.resize_then_crop,
-    'crop_resize': crops.crop_then_resize,
-    'none': lambda image, size: crops.resize_exact(image, size, size),
-  }
-  if name not in choices:
-    raise ValueError(
-      f'preprocessing {name!r} is unknown; choose among {sorted(choices)}'
-    )
-  return lambda image: choices[name](image, image_size)
 
 
 def epoch_order(length: int, seed: int) -> Callable[[int], np.ndarray]:
@@ -239,3 +312,71 @@ def _join(parts: list[Batch]) -> Batch:
   if len(parts) == 1:
     return parts[0]
   return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+
+class Reader:
+  """Decoded, checked examples of a source.
+
+  An image is good until its thread reads the next.
+
+  Args:
+    source: the examples.
+    cache: whether to keep decoded images in memory.
+    on_error: `'raise'` or `'skip'`.
+    skipped: collects `{where: why}` under `'skip'`.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    cache: bool,
+    on_error: str,
+    skipped: dict[str, str] | None,
+  ):
+    if on_error not in ('raise', 'skip'):
+      raise ValueError(f"on_error {on_error!r} is neither 'raise' nor 'skip'")
+    if not len(source):
+      raise ValueError('the source holds no examples')
+    self._source = source
+    self._cache = {} if cache else None
+    self._scratch = None if cache else images.Scratch()
+    self._on_error = on_error
+    self._skipped = {} if skipped is None else skipped
+
+  def read(self, index: int) -> tuple[int, np.ndarray, int]:
+    """Returns (index, image, label) of the first good one from `index` on."""
+    for ahead in range(len(self._source)):
+      i = (index + ahead) % len(self._source)
+      example = self.read_or_none(i)
+      if example is not None:
+        return i, *example
+    raise ValueError(f'none of {len(self._source)} examples could be read')
+
+  def read_or_none(self, index: int) -> tuple[np.ndarray, int] | None:
+    """Returns (image, label), or None for what `'skip'` leaves out.
+
+    Raises:
+      ValueError: under `'raise'`, naming the example and what is wrong.
+    """
+    if self._cache is not None and index in self._cache:
+      return self._cache[index]
+    try:
+      example = self._read(index)
+    except (OSError, ValueError, RuntimeError) as error:
+      where = self._source.describe(index)
+      if self._on_error == 'raise':
+        raise ValueError(f'{where}: {error}') from error
+      if where not in self._skipped:
+        self._skipped[where] = str(error)
+        logging.warning('skipped %s: %s', where, error)
+      return None
+    if self._cache is not None:
+      self._cache[index] = example
+    return example
+
+  def _read(self, index: int) -> tuple[np.ndarray, int]:
+    example = self._source[index]
+    label, num_classes = example['label'], self._source.num_classes
+    if not 0 <= label < num_classes:
+      raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
+    return images.decode(example['image'], self._scratch), label

@@ -3,16 +3,11 @@
 from typing import Any
 
 from nfnets import variants
-from nfnets.data import augment, crops
+from nfnets.data import augment
 from nfnets.weights import files
 from nfnets.weights.imagenet import imagenet_classes
 
-# What a recipe's `eval_preprocessing` does with an image and a size s.
-CROPS = {
-  'resize_crop_32': crops.resize_then_crop,
-  'crop_resize': crops.crop_then_resize,
-  'none': lambda image, size: crops.resize(image, size, size),
-}
+# What each of `images.preparation` does with an image and a size s.
 RULES = {
   'resize_crop_32': (
     'Resize to (s + 32, s + 32), aspect ratio not kept; cut out the centre '
@@ -25,14 +20,14 @@ RULES = {
     'rounded to whole grey levels.'
   ),
   'none': (
-    'Resize to (s, s), unless it is that large. Bicubic (a = -0.75), '
-    'half-pixel centres, no antialias.'
+    'Resize to (s, s), unless it is that large. Bicubic (a = -0.5), '
+    'half-pixel centres, no antialias, rounded to whole grey levels.'
   ),
 }
 
 
 def crop_name(weights: files.Weights) -> str:
-  """The key of `CROPS` that the network was tested with."""
+  """The name of the preparation that the network was tested with."""
   # Paper A's evaluation; its predecessors crop first.
   usual = 'resize_crop_32' if weights.model in variants.NFNET else 'crop_resize'
   return weights.data.get('eval_preprocessing', usual)
