@@ -1,6 +1,9 @@
 """nfnets/data/sources.py: splits are disjoint and whole; errors name a cure."""
 
 import json
+import os
+import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -69,7 +72,7 @@ def test_folder_valid_and_train_part_the_training_folder(tmp_path):
 def test_empty_class_folder_is_named(tmp_path):
   _make_folder(tmp_path)
   (tmp_path / 'train' / 'c').mkdir()
-  with pytest.raises(ValueError, match='train/c holds no images'):
+  with pytest.raises(ValueError, match='train/c holds no pictures'):
     sources.create('folder', 'train', str(tmp_path))
 
 
@@ -188,7 +191,7 @@ def test_a_folder_of_classes_alone_holds_out_a_fixed_fifth_of_each(tmp_path):
 
 def test_a_flat_class_of_one_picture_is_named(tmp_path):
   _make_flat(tmp_path, {'a': 5, 'b': 1})
-  with pytest.raises(ValueError, match='/b holds 1 images.*hold one out'):
+  with pytest.raises(ValueError, match='/b holds 1 pictures.*hold one out'):
     sources.create('folder', 'test', str(tmp_path))
 
 
@@ -199,3 +202,65 @@ def test_half_of_a_folder_layout_is_refused_rather_than_split(
   _make_flat(tmp_path / part, {'a': 5, 'b': 5})
   with pytest.raises(FileNotFoundError, match='laid out as'):
     sources.create('folder', split, str(tmp_path))
+
+
+def names_of(source):
+  return sorted(source.describe(i) for i in range(len(source)))
+
+
+def test_pictures_are_regular_files_of_any_readable_kind_wherever_they_lie(
+  tmp_path,
+):
+  _make_flat(tmp_path, {'a': 3, 'b': 3})
+  shade = Image.fromarray(np.zeros((4, 5, 3), np.uint8))
+  (tmp_path / 'a' / 'within').mkdir()
+  for name in ('x.tif', 'x.ppm', 'within/x.JPG'):
+    shade.save(tmp_path / 'a' / name)
+  (tmp_path / 'a' / '._0.png').write_bytes(b'resource fork')
+  (tmp_path / 'a' / 'album.jpg').mkdir()
+  os.mkfifo(tmp_path / 'a' / 'pipe.jpg')
+  (tmp_path / 'a' / 'notes.txt').write_text('none')
+  splits = ('train_and_valid', 'test')
+  opened = [sources.create('folder', s, str(tmp_path)) for s in splits]
+  found = {pathlib.Path(n).name for s in opened for n in names_of(s)}
+  assert found >= {'x.tif', 'x.ppm', 'x.JPG'}
+  assert not found & {'._0.png', 'album.jpg', 'pipe.jpg', 'notes.txt'}
+  assert '1 files left out' in opened[0].note and 'notes.txt' in opened[0].note
+  for source in opened:
+    assert all(source[i]['image'] for i in range(len(source)))
+
+
+def test_a_picture_that_became_a_pipe_is_refused_and_not_waited_for(tmp_path):
+  _make_folder(tmp_path)
+  source = sources.create('folder', 'test', str(tmp_path))
+  path = source.describe(0)
+  os.remove(path)
+  os.mkfifo(path)
+  with pytest.raises(ValueError, match='no regular file'):
+    source[0]
+
+
+def test_a_test_set_alone_can_be_opened_and_names_its_own_classes(tmp_path):
+  _make_folder(tmp_path)
+  whole = sources.create('folder', 'test', str(tmp_path))
+  expected = names_of(whole)
+  shutil.rmtree(tmp_path / 'train')
+  alone = sources.create('folder', 'test', str(tmp_path))
+  assert names_of(alone) == expected
+  assert list(alone.class_names) == ['a', 'b'] and not alone.note
+
+
+def test_a_class_may_be_called_train(tmp_path):
+  _make_flat(tmp_path, {'bus': 5, 'train': 5})
+  source = sources.create('folder', 'train', str(tmp_path))
+  assert list(source.class_names) == ['bus', 'train']
+
+
+def test_a_missing_label_is_refused_with_the_features_there_are(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 10})
+  with pytest.raises(
+    ValueError, match="'real_label' but image, label;"
+  ):
+    sources.create('toy', 'train', str(tmp_path), label='real_label')
+  with pytest.raises(ValueError, match='not one class an image'):
+    sources.create('toy', 'train', str(tmp_path), label='image')

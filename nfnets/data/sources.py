@@ -18,7 +18,11 @@ import numpy as np
 
 SPLITS = ('train', 'valid', 'train_and_valid', 'test')
 PARTS = ('train', 'val', 'test')
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tiff')
+TEST = ('val', 'test')
+IMAGE_SUFFIXES = (
+  '.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.bmp', '.webp', '.gif',
+  '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.tga',
+)  # fmt: skip
 
 
 class Source(Protocol):
@@ -30,6 +34,7 @@ class Source(Protocol):
 
   num_classes: int
   class_names: Sequence[str]
+  note: str  # what was held out or left out; '' if nothing was
 
   def __len__(self) -> int: ...
   def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -41,6 +46,7 @@ def create(
   split: str,
   data_dir: str | None = None,
   num_classes: int | None = None,
+  label: str = 'label',
 ) -> Source:
   """Opens `'digits'`, `'folder'`, or any prepared TFDS data set by its name.
 
@@ -51,6 +57,7 @@ def create(
     data_dir: where the folder or the prepared TFDS data are; for TFDS,
       `$TFDS_DATA_DIR` and then `~/tensorflow_datasets` stand in for None.
     num_classes: what the network expects; None takes what is there.
+    label: for TFDS, the feature that holds the class.
 
   Raises:
     ValueError, FileNotFoundError: naming what is wrong, where, and the remedy.
@@ -62,7 +69,7 @@ def create(
   elif name == 'folder':
     source = Folder(data_dir, split)
   else:
-    source = Tfds(name, split, data_dir)
+    source = Tfds(name, split, data_dir, label)
   if num_classes is not None and num_classes != source.num_classes:
     raise ValueError(
       f'{name} in {data_dir} has {source.num_classes} classes, but '
@@ -88,6 +95,7 @@ class Digits:
     self.num_classes = 10
     self.class_names = [str(i) for i in range(10)]
     self._ids = _choose(*_hold_out(self._labels), split)
+    self.note = ''
 
   def __len__(self) -> int:
     return len(self._ids)
@@ -101,12 +109,14 @@ class Digits:
 
 
 class Folder:
-  """Image files in one folder per class; the ILSVRC2012 layout is one such.
+  """Pictures in one folder per class; the ILSVRC2012 layout is one such.
 
-  `root/train/<class>/*` trains, `root/val/<class>/*` or `root/test/<class>/*`
-  tests. Where there is no `train`, `root/<class>/*` does both: a fixed random
-  fifth of each class, at least one picture, is held out to test, and `note`
-  says so. Classes are the sorted names of the folders that train.
+  `root/train/<class>/...` trains, `root/val/<class>/...` or `root/test/...`
+  tests. Where there is none of them, `root/<class>/...` does both: a fixed
+  random fifth of each class, at least one picture, is held out to test. Classes
+  are the sorted names of the folders that train, or, where only a test set is
+  opened and there is nothing to train on, of those that test. `note` says what
+  was held out or left out.
   """
 
   def __init__(self, root: str | None, split: str):
@@ -115,27 +125,34 @@ class Folder:
         "a 'folder' source needs to know which: pass --config.data.data_dir=DIR"
       )
     self._root = pathlib.Path(root).expanduser()
-    self.note = ''
-    is_flat = _is_flat(self._root)
-    train = self._root if is_flat else _existing(self._root, 'train')
+    self._left_out: list[str] = []
+    notes = []
+    is_test = split == 'test'
+    if is_flat := _is_flat(self._root):
+      train = folder = self._root
+      notes.append('a fixed fifth of each class is held out to test')
+    else:
+      folder = _existing(self._root, *(TEST if is_test else ('train',)))
+      train = self._root / 'train'
+      train = train if train.is_dir() else folder
     self.class_names = sorted(p.name for p in _folders(train))
     if not self.class_names:
       raise ValueError(f'{train} holds no class folders')
     self.num_classes = len(self.class_names)
+    files = self._list(folder, at_least=2 if is_flat else 1)
     if is_flat:
-      self.note = 'a fixed fifth of each class, held out'
-      files = self._list(train, at_least=2)
       order, test = _hold_out([label for _, label in files])
     else:
-      is_test = split == 'test'
-      folder = _existing(self._root, 'val', 'test') if is_test else train
-      files = self._list(folder)
       order = test = np.random.RandomState(0).permutation(len(files))
     self._files = [files[i] for i in _choose(order, test, split)]
+    if self._left_out:
+      notes.append(
+        f'{len(self._left_out)} files left out that are no pictures by their '
+        f'names, for instance {self._left_out[0]!r}'
+      )
+    self.note = '; '.join(notes)
 
-  def _list(
-    self, folder: pathlib.Path, at_least: int = 1
-  ) -> list[tuple[str, int]]:
+  def _list(self, folder: pathlib.Path, at_least: int) -> list[tuple[str, int]]:
     found = sorted(p.name for p in _folders(folder))
     if odd := set(found) ^ set(self.class_names):
       raise ValueError(
@@ -144,17 +161,15 @@ class Folder:
       )
     files = []
     for label, name in enumerate(self.class_names):
-      names = sorted(
-        e.name
-        for e in os.scandir(folder / name)
-        if e.name.lower().endswith(IMAGE_SUFFIXES)
-      )
-      if len(names) < at_least:
+      pictures, others = _pictures(folder / name)
+      self._left_out += others
+      if len(pictures) < at_least:
         raise ValueError(
-          f'{folder / name} holds {len(names) or "no"} images {IMAGE_SUFFIXES}'
+          f'{folder / name} holds {len(pictures) or "no"} pictures '
+          f'({", ".join(IMAGE_SUFFIXES)})'
           + (', too few to hold one out' if at_least > 1 else '')
         )
-      files += [(os.path.join(folder, name, n), label) for n in names]
+      files += [(path, label) for path in pictures]
     return files
 
   def __len__(self) -> int:
@@ -162,6 +177,8 @@ class Folder:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path, label = self._files[index]
+    if not os.path.isfile(path):  # a pipe would keep its reader waiting
+      raise ValueError('is no regular file any more')
     with open(path, 'rb') as f:
       return {'image': f.read(), 'label': label}
 
@@ -176,15 +193,37 @@ class Tfds:
   Never downloads: what isn't there is an error that says what to run.
   """
 
-  def __init__(self, name: str, split: str, data_dir: str | None = None):
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    label: str = 'label',
+  ):
     folder = _prepared(name, data_dir)
     # Deferred, and by directory: tfds.data_source(name) asks the network first.
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)
-    label = builder.info.features['label']
-    self.num_classes = label.num_classes
-    self.class_names = label.names or [str(i) for i in range(self.num_classes)]
+    features = builder.info.features
+    for key in ('image', label):
+      if key not in features:
+        raise ValueError(
+          f'{name} has no feature {key!r} but {", ".join(sorted(features))}'
+          + (
+            '; name the one with the class: config.data.label' * (key == label)
+          )
+        )
+    self._label = label
+    self.num_classes = getattr(features[label], 'num_classes', None)
+    if self.num_classes is None:
+      raise ValueError(
+        f'{name}: config.data.label={label!r} is {features[label]}, not one '
+        'class an image'
+      )
+    names = features[label].names
+    self.class_names = names or [str(i) for i in range(self.num_classes)]
+    self.note = ''
     self._split = _tfds_split(name, builder.info.splits, split)
     self._where = f'{folder} {self._split}'
     self._data = builder.as_data_source(
@@ -202,7 +241,7 @@ class Tfds:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     example = self._data[index]
-    return {'image': example['image'], 'label': int(example['label'])}
+    return {'image': example['image'], 'label': int(example[self._label])}
 
   def describe(self, index: int) -> str:
     return f'{self._where} example {index}'
@@ -235,14 +274,36 @@ def _hold_out(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_flat(root: pathlib.Path) -> bool:
   """Whether class folders lie in the root itself."""
-  if not root.is_dir() or any((root / p).is_dir() for p in PARTS):
+  if not root.is_dir():
     return False
-  files = (name for folder in _folders(root) for name in os.listdir(folder))
-  return any(name.lower().endswith(IMAGE_SUFFIXES) for name in files)
+  parts = [root / part for part in PARTS if (root / part).is_dir()]
+  if any(_folders(part) for part in parts):
+    return False
+  return any(_pictures(folder)[0] for folder in _folders(root))
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:
   return [p for p in path.iterdir() if p.is_dir() and p.name[0] != '.']
+
+
+def _pictures(folder: str | pathlib.Path) -> tuple[list[str], list[str]]:
+  """Sorted paths of a class's pictures, and of the other files in there.
+
+  Folders within belong to the class. What is hidden (macOS's `._0.jpg` too) or
+  no regular file is neither.
+  """
+  pictures, others = [], []
+  with os.scandir(folder) as entries:
+    for entry in sorted(entries, key=lambda entry: entry.name):
+      if entry.name[0] == '.':
+        continue
+      if entry.is_dir(follow_symlinks=False):
+        for found, more in zip((pictures, others), _pictures(entry.path)):
+          found += more
+      elif entry.is_file():
+        is_picture = entry.name.lower().endswith(IMAGE_SUFFIXES)
+        (pictures if is_picture else others).append(entry.path)
+  return pictures, others
 
 
 def _existing(root: pathlib.Path, *names: str) -> pathlib.Path:
