@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _study, _trust
+from experiments import _study, _trust, study
 
 # Peak of a TPUv3 chip (two cores) in bfloat16, and the share of it that paper
 # A's F0 reaches: 6 x 6.98 G x 1,024 images in 73.3 ms on 16 chips (Table 3).
@@ -114,6 +114,70 @@ def scales(
   }
 
 
+def sizes(
+  rows: Iterable[str],
+  *,
+  batch: int = 64,
+  width: int = 4,
+  depth: int = 0,
+  clipping: int = 1,
+  note: str = '',
+  **overrides: Any,
+) -> dict[str, study.Scale]:
+  """'full', and 'cifar', a smoke test, for these rows.
+
+  Args:
+    rows: those that 'cifar' has.
+    batch: divides the batch size, and its square root the learning rate.
+    width: divides the stages' widths.
+    depth: divides the stages' depths, rounded up; 0 for a block a stage.
+    clipping: multiplies AGC's lambda, see `AGC_SCALE`.
+    note: what else a caption says.
+    **overrides: more of 'cifar', after `SHRUNKEN`; `__` stands for a point.
+  """
+  more = {key.replace('__', '.'): value for key, value in overrides.items()}
+  changed = SHRUNKEN | more
+
+  def shrink(config: ConfigDict) -> None:
+    rate, batch_size = config.learning_rate, config.batch_size
+    model = config.model
+    model.widths = tuple(value // width for value in model.widths)
+    model.depths = tuple(
+      math.ceil(value / depth) if depth else 1 for value in model.depths
+    )
+    if 'exact_width' in model:
+      model.exact_width = True
+    config.update_from_flattened_dict(changed)
+    config.batch_size = max(1, batch_size // batch)
+    config.learning_rate = rate / math.sqrt(batch)
+    if config.optimizer.clip == 'agc':
+      config.optimizer.clipping *= clipping
+    config.schedule.warmup_steps = config.num_steps // 20
+    config.eval_every = config.num_steps // 4 + 1
+    config.checkpoint_every = config.num_steps // 4 + 1
+    config.log_every = config.num_steps // 40 + 1
+    config.observe_every = config.num_steps // 20 + 1
+
+  told = [
+    'the first 10,000 images of CIFAR-10 at 32 pixels',
+    f'{changed["num_epochs"]:g} epochs, 5 % of them warm-up',
+    'a block a stage' if not depth else f'depths / {depth}',
+    f'widths / {width}',
+  ]
+  if batch > 1:
+    root = math.sqrt(batch)
+    told.append(f'batch sizes / {batch}, learning rates / {root:g}')
+  if clipping > 1:
+    told.append(f'lambda x {clipping}')
+  told.append(f'no RandAugment{note}')
+  return {
+    study.FULL: study.Scale('ImageNet, as published'),
+    'cifar': study.Scale(
+      ', '.join(told), rows=tuple(rows), shrink=shrink, smoke=True
+    ),
+  }
+
+
 def configure(
   config: ConfigDict,
   runs: Mapping[str, Mapping[str, Any]],
@@ -187,6 +251,11 @@ def hours_of_macs(gmacs: float, images: float, passes: float = 1.0) -> float:
   # A multiply-add is two operations; backward costs two forwards.
   flops = 6 * gmacs * 1e9 * images * passes
   return flops / (CHIP_FLOPS * UTILIZATION) / 3600
+
+
+def chip_hours(hours: float) -> str:
+  """What a seed costs at full size, in words."""
+  return f'{hours:,.0f} TPUv3 chip-hours'
 
 
 def averaged(records: Iterable[Record]) -> list[Record]:

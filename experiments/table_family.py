@@ -1,91 +1,137 @@
-r"""NFNet's family: depths, resolutions, parameters, FLOPs (paper A, Table 1).
-
-  python -m scripts.measure --experiment=table_family
-  python -m scripts.report --experiment=table_family
+"""NFNet's family: depths, resolutions, parameters, FLOPs (paper A, Table 1).
 
 Counted from the networks themselves, without allocating a weight: nothing is
 trained. Depths are residual blocks of the traced network, resolutions and
 dropout those of its recipe (configs/). FLOPs are multiply-adds at the
-evaluation size, as in the paper.
+evaluation size, as in the paper. 'baseline', 'width' and 'default_width' are
+rows of Table 2: widths 256, 512, 1024, 2048 and one grouped 3x3; modified
+widths and one 3x3; the former widths alone. The paper's F4+ comes out with one
+group of 192 channels in stage 1 ('exact'), not with the 128 of the released
+code.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import _papers, _trust
+from experiments.study import Experiment, Row
 
-TITLE = "NFNet's family (paper A's Table 1 and appendix)"
-CLAIM = (
-  'F0 to F6 have the published depths, resolutions, dropout, parameters and '
-  'multiply-adds, and so do the networks of Table 2 and F4+.'
-)
 DEFAULT = {'model.widths': (256, 512, 1024, 2048)}
 ONE_CONV = {'model.use_two_convs': False}
-RUNS = {
-  **{f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(8)},
-  'f4_plus': {'model.name': 'nfnet_f4_plus'},
-  'f4_plus_exact': {'model.name': 'nfnet_f4_plus', 'model.exact_width': True},
-  **{
-    f'f{k}_{name}': {'model.name': f'nfnet_f{k}', **overrides}
-    for name, overrides in (
-      ('baseline', DEFAULT | ONE_CONV),
-      ('width', ONE_CONV),
-      ('default_width', DEFAULT),
-    )
-    for k in range(4)
-  },
+PIECES = {
+  'baseline': DEFAULT | ONE_CONV,
+  'width': ONE_CONV,
+  'default_width': DEFAULT,
 }
-# (depths, pixels in training, in evaluation, dropout, tag) of F0 to F7; Table
-# 2's networks and F4+ share them.
+# (depths, pixels in training, in evaluation, dropout): F7's are the released
+# code's. Table 2's networks and F4+ share them.
 CONFIGURED = {
-  'f0': ((1, 2, 6, 3), 192, 256, 0.2, 'P'),
-  'f1': ((2, 4, 12, 6), 224, 320, 0.3, 'P'),
-  'f2': ((3, 6, 18, 9), 256, 352, 0.4, 'P'),
-  'f3': ((4, 8, 24, 12), 320, 416, 0.4, 'P'),
-  'f4': ((5, 10, 30, 15), 384, 512, 0.5, 'P'),
-  'f5': ((6, 12, 36, 18), 416, 544, 0.5, 'P'),
-  'f6': ((7, 14, 42, 21), 448, 576, 0.5, 'P'),
-  'f7': ((8, 16, 48, 24), 480, 608, 0.5, 'C'),
+  'f0': ((1, 2, 6, 3), 192, 256, 0.2),
+  'f1': ((2, 4, 12, 6), 224, 320, 0.3),
+  'f2': ((3, 6, 18, 9), 256, 352, 0.4),
+  'f3': ((4, 8, 24, 12), 320, 416, 0.4),
+  'f4': ((5, 10, 30, 15), 384, 512, 0.5),
+  'f5': ((6, 12, 36, 18), 416, 544, 0.5),
+  'f6': ((7, 14, 42, 21), 448, 576, 0.5),
+  'f7': ((8, 16, 48, 24), 480, 608, 0.5),
 }
-# (parameters in M, multiply-adds in G at the evaluation size, tag).
-PAPER = {
-  'f0': (71.49, 12.38, 'P'),
-  'f1': (132.63, 35.54, 'P'),
-  'f2': (193.78, 62.59, 'P'),
-  'f3': (254.92, 114.76, 'P'),
-  'f4': (316.07, 215.24, 'P'),
-  'f5': (377.21, 289.76, 'P'),
-  'f6': (438.36, 377.28, 'P'),
-  'f7': (499.50, 478.78, 'K'),
-  'f4_plus': (524.95, 333.39, 'K'),
-  'f4_plus_exact': (527, 367, 'P'),
-  'f0_baseline': (60.81, 7.68, 'K'),
-  'f1_baseline': (107.63, 20.70, 'K'),
-  'f2_baseline': (154.45, 35.57, 'K'),
-  'f3_baseline': (201.26, 64.36, 'K'),
-  'f0_width': (62.77, 9.65, 'K'),
-  'f1_width': (115.20, 26.99, 'K'),
-  'f2_width': (167.63, 47.07, 'K'),
-  'f3_width': (220.06, 85.86, 'K'),
-  'f0_default_width': (68.64, 10.02, 'K'),
-  'f1_default_width': (123.29, 28.01, 'K'),
-  'f2_default_width': (177.93, 48.84, 'K'),
-  'f3_default_width': (232.58, 89.08, 'K'),
+# (parameters in M, tag, multiply-adds in G at the evaluation size).
+PUBLISHED = {
+  'f0': (71.49, 'P', 12.38),
+  'f1': (132.63, 'P', 35.54),
+  'f2': (193.78, 'P', 62.59),
+  'f3': (254.92, 'P', 114.76),
+  'f4': (316.07, 'P', 215.24),
+  'f5': (377.21, 'P', 289.76),
+  'f6': (438.36, 'P', 377.28),
+  'f7': (499.50, 'K', 478.78),
+  'f4_plus': (524.95, 'K', 333.39),
+  'f4_plus_exact': (527, 'P', 367),
+  'f0_baseline': (60.81, 'K', 7.68),
+  'f1_baseline': (107.63, 'K', 20.70),
+  'f2_baseline': (154.45, 'K', 35.57),
+  'f3_baseline': (201.26, 'K', 64.36),
+  'f0_width': (62.77, 'K', 9.65),
+  'f1_width': (115.20, 'K', 26.99),
+  'f2_width': (167.63, 'K', 47.07),
+  'f3_width': (220.06, 'K', 85.86),
+  'f0_default_width': (68.64, 'K', 10.02),
+  'f1_default_width': (123.29, 'K', 28.01),
+  'f2_default_width': (177.93, 'K', 48.84),
+  'f3_default_width': (232.58, 'K', 89.08),
 }
 
 
-def get_config(run: str) -> ConfigDict:
-  """The network of one row.
+def configured(row: Row) -> tuple:
+  """What a row's network is trained with."""
+  got = row.measured
+  keys = ('train_image_size', 'eval_image_size', 'drop_rate')
+  return (tuple(got['depths']), *(got[key] for key in keys))
 
-  Raises:
-    ValueError: for an unknown run.
-  """
-  if run not in RUNS:
-    raise ValueError(f'no row {run!r}: choose one of {", ".join(RUNS)}')
-  values = {k.removeprefix('model.'): v for k, v in RUNS[run].items()}
-  return ConfigDict({'model': values}).lock()
+
+def as_printed(value: float, published: float) -> bool:
+  """Whether they agree in every printed digit."""
+  decimals = 0 if isinstance(published, int) else 2  # the sources have 20.70
+  return abs(value - published) <= 0.5 * 10**-decimals + 1e-9
+
+
+def every(agrees: Any, names: Iterable[str] = PUBLISHED) -> Any:
+  """A check that all rows agree."""
+  return lambda rows: all(agrees(rows[name]) for name in names)
+
+
+EXPERIMENT = Experiment(
+  title="NFNet's family (paper A's Table 1 and appendix)",
+  claim='F0 to F6 have the published depths, resolutions, dropout, parameters '
+  'and multiply-adds, and so do the networks of Table 2 and F4+.',
+  rows={
+    **{f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(8)},
+    'f4_plus': {'model.name': 'nfnet_f4_plus'},
+    'f4_plus_exact': {'model.name': 'nfnet_f4_plus', 'model.exact_width': True},
+    **{
+      f'f{k}_{name}': {'model.name': f'nfnet_f{k}', **overrides}
+      for name, overrides in PIECES.items()
+      for k in range(4)
+    },
+  },
+  checks=[
+    (
+      'depths, pixels and dropout are the published ones',
+      every(lambda row: configured(row) == CONFIGURED[row.name.split('_')[0]]),
+    ),
+    (
+      'parameters agree in every printed digit',
+      every(
+        lambda row: as_printed(
+          row.measured['params'] / 1e6, PUBLISHED[row.name][0]
+        )
+      ),
+    ),
+    (
+      'multiply-adds agree in every printed digit',
+      every(
+        lambda row: as_printed(
+          row.measured['macs'] / 1e9, PUBLISHED[row.name][2]
+        )
+      ),
+    ),
+  ],
+  published={
+    row: (f'{params} M, {macs} G', tag)
+    for row, (params, tag, macs) in PUBLISHED.items()
+  },
+  columns={
+    'depths': lambda row: ', '.join(map(str, row.measured['depths'])),
+    'pixels, train / test': lambda row: '{} / {}'.format(*configured(row)[1:3]),
+    'dropout': lambda row: f'{row.measured["drop_rate"]:g}',
+    'parameters, M': lambda row: f'{row.measured["params"] / 1e6:.2f}',
+    'multiply-adds, G': lambda row: f'{row.measured["macs"] / 1e9:.2f}',
+  },
+  config=lambda row: ConfigDict({'model': {}}),
+  measure=lambda config: measure(config),
+)
+get_config = EXPERIMENT.get_config
 
 
 def measure(config: ConfigDict) -> dict[str, Any]:
@@ -107,85 +153,3 @@ def measure(config: ConfigDict) -> dict[str, Any]:
     'params': sum(part.params for part in parts),
     'macs': round(sum(part.published_macs for part in parts)),
   }
-
-
-def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
-  """Equal to the last printed digit in every row, or not."""
-  records = list(records)
-  if not records:
-    return 'not run', 'No record is committed yet.'
-  found = sorted((r['row'], _differences(r)) for r in records)
-  if off := [f'{row} ({", ".join(what)})' for row, what in found if what]:
-    return 'not borne out', f'These rows differ: {"; ".join(off)}.'
-  if len(records) < len(RUNS):
-    return 'mixed', f'{len(records)} of {len(RUNS)} rows counted; all agree.'
-  return 'borne out', (
-    f'All {len(records)} rows have the published depths, resolutions and '
-    'dropout, and agree in parameters and multiply-adds to the last digit that '
-    'the source has.'
-  )
-
-
-def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
-  """Returns the report as markdown."""
-  del folder
-  found = {record['row']: record['measured'] for record in records}
-  header = (
-    'network', 'depths; pixels, train / test; dropout', 'published',
-    'parameters, M', 'published', 'multiply-adds, G', 'published',
-  )  # fmt: skip
-  rows = []
-  for row in (row for row in RUNS if row in found):
-    got, (params, gmacs, tag) = found[row], PAPER[row]
-    *published, source = CONFIGURED[row.partition('_')[0]]
-    rows.append(
-      (
-        row,
-        _configuration(*_configured(got)),
-        f'{_configuration(*published)} [{source}]',
-        f'{got["params"] / 1e6:.2f}',
-        f'{params:.{_decimals(params)}f} [{tag}]',
-        f'{got["macs"] / 1e9:.2f}',
-        f'{gmacs:.{_decimals(gmacs)}f} [{tag}]',
-      )
-    )
-  return (
-    f'{_papers.table(header, rows)}\n'
-    f'{_trust.legend("PCK")} '
-    "'baseline', 'width' and 'default_width' are rows of Table 2 (baseline: "
-    'widths 256, 512, 1024, 2048 and one grouped 3x3; width: modified widths, '
-    "one 3x3). The paper's F4+ comes out with one group of 192 channels in "
-    "stage 1 ('exact'), not with the 128 of the released code."
-  )
-
-
-def _configured(measured: Mapping[str, Any]) -> tuple:
-  keys = ('train_image_size', 'eval_image_size', 'drop_rate')
-  return (tuple(measured['depths']), *(measured[key] for key in keys))
-
-
-def _configuration(
-  depths: tuple[int, ...], train: int, test: int, dropout: float
-) -> str:
-  return f'{", ".join(map(str, depths))}; {train} / {test}; {dropout:g}'
-
-
-def _differences(record: Mapping[str, Any]) -> list[str]:
-  """What of a record isn't as published."""
-  row, got = record['row'], record['measured']
-  names = ('depths', 'training size', 'evaluation size', 'dropout')
-  published = CONFIGURED[row.partition('_')[0]]
-  pairs = zip(names, _configured(got), published)
-  off = [name for name, value, printed in pairs if value != printed]
-  params, gmacs, _ = PAPER[row]
-  for name, value, printed in (
-    ('parameters', got['params'] / 1e6, params),
-    ('multiply-adds', got['macs'] / 1e9, gmacs),
-  ):
-    if abs(value - printed) > 0.5 * 10 ** -_decimals(printed) + 1e-9:
-      off.append(name)
-  return off
-
-
-def _decimals(number: float) -> int:
-  return 0 if isinstance(number, int) else 2  # the sources have 20.70

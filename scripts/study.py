@@ -153,9 +153,10 @@ def chosen(arm: str) -> float | None:
 
 
 def train(job: Job) -> int:
-  """Trains one row by scripts.sweep, and copies its record."""
+  """Trains one row by scripts.experiment, and copies its record."""
   command = [
-    sys.executable, '-m', 'scripts.sweep',
+    sys.executable, '-m', 'scripts.experiment', 'run',
+    f'--results={ROOT}',
     f'--experiment={job.experiment}', f'--scale={job.scale}',
     f'--only={job.row}', f'--seeds={job.seed}',
     f'--workdir={WORKDIR.value}', '--',

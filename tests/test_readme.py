@@ -133,16 +133,16 @@ CASES = [
   ('python -m scripts.summary', ''),
   ('python -m scripts.plan',
    '--images_per_core=900 --config.model.depths=1,1,1,1'),
-  ('python -m scripts.sweep', CIFAR),
-  ('python -m scripts.measure', '--only=f0'),
-  ('python -m scripts.report', ''),
+  ('python -m scripts.experiment run', CIFAR),
+  ('python -m scripts.experiment measure', '--only=f0'),
+  ('python -m scripts.experiment report', ''),
   ('python -m examples.agc_any_optimizer', ''),
 ]  # fmt: skip
 FAST = (
   'python -m scripts.show',
   'python -m scripts.summary',
   'python -m scripts.prepare',
-  'python -m scripts.measure',
+  'python -m scripts.experiment measure',
   'python -m scripts.launch',
   'python -m ex',
 )

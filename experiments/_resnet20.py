@@ -1,0 +1,108 @@
+"""The CIFAR-10 study's ResNet-20: recipe, scales, arms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cifar_resnet20, lazy
+from experiments.study import FULL, Scale
+
+SECONDS = 0.16 / 128  # an image trained on, two CPU cores (results/speed.md)
+# Over seeds, in points: pooled over the eleven rows of resnet20_three_ways and
+# where_to_clip with three finished runs at scale cpu; 22 degrees of freedom.
+SPREAD = (1.6, 22)
+TEN_THOUSAND = {'data.train_split': 'train[:10000]', 'data.num_train': 10000}
+
+
+def recipe(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
+  """ResNet-20 on CIFAR-10 for 100 epochs: what all arms of the study share.
+
+  Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
+  5 % of the steps, cosine to 0, Nesterov, weight decay 5e-4 on weights alone in
+  every arm; 4 evaluations.
+  """
+  config = cifar_resnet20.get_config()
+  config.model.normalizer = normalizer
+  config.batch_size = batch_size
+  config.num_epochs = 100.0
+  with config.unlocked():
+    config.learning_rate_factor = 1.0
+  config.learning_rate = (
+    config.get_ref('learning_rate_factor')
+    * config.get_ref('batch_size')
+    * (0.1 / 128)
+  )
+  config.schedule.name = 'warmup_cosine'
+  num_steps = config.get_ref('num_steps')
+  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
+  config.optimizer.nesterov = True
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.decayed = 'weights'
+  config.data.on_device = True
+  config.eval_every = num_steps // 4 + 1
+  config.log_every = num_steps // 40 + 1
+  config.observe_every = num_steps // 20 + 1
+  return config
+
+
+def scales(
+  rows: Sequence[str] | None = None,
+  more: Mapping[str, Any] = {},
+  own_batch: bool = False,
+) -> dict[str, Scale]:
+  """The whole of CIFAR-10, at two lengths, and what two CPU cores can train on.
+
+  Args:
+    rows: those of scale 'cpu', if not all.
+    more: overrides there.
+    own_batch: whether rows have batch sizes of their own; else it is 128
+      there, since 13 epochs at 1,024 would be 126 updates.
+  """
+  at = '' if own_batch else ' at batch 128'
+  return {
+    FULL: epochs(100),
+    'short': epochs(30),
+    'cpu': Scale(
+      f'the first 10,000 images, 13 epochs{at}',
+      {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND, **more},
+      rows,
+    ),
+  }
+
+
+def epochs(count: int) -> Scale:
+  """All 50,000 images, so many times."""
+  note = f'all 50,000 images, {count} epochs'
+  return Scale(note, {'num_epochs': float(count)})
+
+
+def cost(row: str, config: ConfigDict) -> str:
+  """Hours of a run on two CPU cores."""
+  del row
+  hours = config.num_steps * config.batch_size * SECONDS / 3600
+  return f'{hours:.1f} hours on two CPU cores'
+
+
+# Skip gains are exempt from AGC unless the arm is called 'clipped', which is
+# AGC as published: all but the head's weight.
+AGC = {'optimizer.clip': 'agc', 'optimizer.clipping': 0.16}
+EXEMPT = {**AGC, 'optimizer.unclipped': ('head', 'skip_gain')}
+NF = {'model.normalizer': 'nf'}
+NONE = {'model.normalizer': 'none'}
+ARMS = {
+  'batch': {'model.normalizer': 'batch'},
+  'none': NONE,
+  'none_agc': {**NONE, **AGC},
+  'nf': NF,
+  'nf_agc': {**NF, **EXEMPT},
+  'nf_agc_clipped': {**NF, **AGC},
+}
+LABELS = {
+  'batch': 'batch normalization',
+  'none': 'no normalization',
+  'none_agc': 'no normalization, AGC',
+  'nf': 'normalizer-free',
+  'nf_agc': 'normalizer-free, AGC, skip gains exempt',
+  'nf_agc_clipped': 'normalizer-free, AGC as published',
+}

@@ -1,0 +1,306 @@
+"""One finished run as one JSON file, small enough to commit.
+
+`results/NAME/runs/ROW_seedK.json`, or `ROW@SCALE_seedK.json` if the scale isn't
+'full', is all that a report reads: a number without a record gets into no
+table.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nfnets import workdir
+
+FULL = 'full'
+KEPT = (
+  'train/loss',
+  'train/top_1',
+  'train/grad_norm',
+  'train/step_seconds',
+  'agc/clipped_fraction',
+)
+BY_EPOCH = ('train/loss', 'train/top_1', 'train/grad_norm')
+PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
+ROOT = pathlib.Path(__file__).parents[1]
+
+Record = dict[str, Any]
+
+
+def of_run(
+  folder: workdir.RunFolder,
+  experiment: str,
+  row: str,
+  command: Sequence[str],
+  scale: str = FULL,
+) -> Record:
+  """Gathers a finished or diverged run.
+
+  Args:
+    folder: the run's.
+    experiment, row, scale: what it is a run of.
+    command: that trained it, in words.
+
+  Returns:
+    The record: config, hardware, versions, status, update count, the metrics
+    at each evaluation ('curve'), and those of training by epoch ('epochs').
+
+  Raises:
+    ValueError: the run isn't over.
+  """
+  summary, config = folder.read_summary(), folder.read_config()
+  if summary is None or summary['status'] not in ('finished', 'diverged'):
+    raise ValueError(f'{folder.path}: the run is not over')
+  metrics = folder.read_metrics()
+  record = of_measurement(experiment, row, command, scale, config)
+  return record | {
+    'seed': config['seed'],
+    'status': summary['status'],
+    'updates': summary['step'],
+    'summary': summary,
+    'curve': curve(metrics),
+    'epochs': by_epoch(metrics, config),
+  }
+
+
+def of_measurement(
+  experiment: str,
+  row: str,
+  command: Sequence[str],
+  scale: str,
+  config: Mapping[str, Any],
+) -> Record:
+  """What any record says: what was run, from which commit, and on what."""
+  return {
+    'experiment': experiment,
+    'row': row,
+    'scale': scale,
+    'seed': 0,
+    'command': portable(command),
+    'status': 'finished',
+    'config': without_paths(config),
+    'commit': commit(),
+    'hardware': hardware(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+  }
+
+
+def path_of(
+  root: pathlib.Path,
+  experiment: str,
+  row: str,
+  seed: int | str,
+  scale: str = FULL,
+) -> pathlib.Path:
+  """Where the record of a run is."""
+  name = f'{run_name(row, scale)}_seed{seed}.json'
+  return root / experiment / 'runs' / name
+
+
+def run_name(row: str, scale: str = FULL) -> str:
+  """What `get_config` takes: 'row', or 'row@scale'."""
+  return row if scale == FULL else f'{row}@{scale}'
+
+
+def write(root: pathlib.Path, record: Record) -> pathlib.Path:
+  """Writes the record where reports look for it."""
+  place = (record[key] for key in ('experiment', 'row', 'seed'))
+  path = path_of(root, *place, record.get('scale', FULL))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  workdir.write_atomically(path, workdir.dump_json(record))
+  return path
+
+
+def read_all(root: pathlib.Path, experiment: str) -> list[Record]:
+  """Every record of an experiment, by row and seed."""
+  paths = sorted((root / experiment / 'runs').glob('*.json'))
+  return [{'scale': FULL} | json.loads(path.read_text()) for path in paths]
+
+
+def twin(
+  root: pathlib.Path,
+  config: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+  experiment: str,
+) -> Record | None:
+  """Another experiment's record of a run with this config and seed, if any.
+
+  A key that a record lacks, since it came later, has its default there; one
+  that has left the recipe since counts for nothing. There is no twin where a
+  run depends on more than its config: on files of weights, or on the number of
+  devices.
+
+  Args:
+    root: of all experiments' results.
+    config: resolved, the seed included.
+    defaults: the recipe before the row's overrides.
+    experiment: the one that asks.
+
+  Raises:
+    ValueError: for a damaged record.
+  """
+  wanted, defaults = (workdir.flat(_as_json(c)) for c in (config, defaults))
+  by_device = wanted.get('model.normalizer', 'batch') == 'batch' or (
+    wanted['sam.rho'] and not wanted['sam.m']
+  )
+  if by_device or wanted['weights']:
+    return None
+  for path in sorted(root.glob('*/runs/*.json')):
+    record = json.loads(path.read_text())
+    trains = 'scripts.train' in record.get('command', '')
+    if path.parts[-3] == experiment or 'same_as' in record or not trains:
+      continue
+    known = defaults | workdir.flat(record['config'])
+    if _used({key: known.get(key) for key in wanted}) == _used(wanted):
+      return record
+  return None
+
+
+def taken_over(
+  record: Record,
+  config: Mapping[str, Any],
+  experiment: str,
+  row: str,
+  scale: str = FULL,
+) -> Record:
+  """A `twin` as another experiment's record; 'same_as' says whose it is."""
+  name = path_of(pathlib.Path(), record['experiment'], record['row'],
+                 record['seed'], record.get('scale', FULL)).stem  # fmt: skip
+  config = _as_json(config)
+  points = record['curve']
+  if (
+    config['optimizer']['clipping'] != record['config']['optimizer']['clipping']
+  ):  # what was observed is another threshold's
+    points = [
+      {key: value for key, value in point.items() if key[:4] != 'agc/'}
+      for point in points
+    ]
+  return {
+    **record,
+    'experiment': experiment,
+    'row': row,
+    'scale': scale,
+    'same_as': f'{record["experiment"]}/{name}',
+    'config': config,
+    'curve': points,
+  }
+
+
+def _as_json(config: Mapping[str, Any]) -> Record:
+  """The config as a record holds it."""
+  return json.loads(workdir.dump_json(without_paths(config)))
+
+
+def _used(flat: Mapping[str, Any]) -> Record:
+  """A config's keys, less a clipping threshold that nothing reads."""
+  unused = 'optimizer.clipping' if flat['optimizer.clip'] == 'none' else None
+  return {key: value for key, value in flat.items() if key != unused}
+
+
+def curve(rows: Sequence[Record]) -> list[dict[str, float]]:
+  """One point per evaluation, with the training metrics logged before it."""
+  points, train = [], {}
+  for row in rows:
+    train |= {key: row[key] for key in KEPT if key in row}
+    evaluation = {k: v for k, v in row.items() if k.startswith('eval')}
+    if evaluation:
+      points.append({'step': row['step'], **train, **evaluation})
+  return points
+
+
+def by_epoch(
+  rows: Sequence[Record], config: Mapping[str, Any]
+) -> list[dict[str, float]]:
+  """Means of each epoch's logged training metrics, as far as they are finite.
+
+  Args:
+    rows: of metrics.jsonl.
+    config: of the run.
+
+  Returns:
+    A point for each epoch in which something was logged: 'epoch' from 1, the
+    'step' that was logged last, and the means.
+  """
+  updates = config['data']['num_train'] / config['batch_size']
+  found: dict[int, list[Record]] = {}
+  for row in rows:
+    if 'train/loss' in row:
+      epoch = max(1, math.ceil(row['step'] / updates))
+      found.setdefault(epoch, []).append(row)
+  points = []
+  for epoch, logged in found.items():
+    means = {
+      key: statistics.fmean(values)
+      for key in BY_EPOCH
+      if (values := [r[key] for r in logged if _is_finite(r.get(key))])
+    }
+    points.append({'epoch': epoch, 'step': logged[-1]['step'], **means})
+  return points
+
+
+def _is_finite(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
+
+
+def portable(words: Sequence[str]) -> str:
+  """A command line, with this machine's paths replaced by DATA or PATH."""
+  told = []
+  for word in words:
+    name, _, value = word.partition('=')
+    if name.endswith('data_dir'):
+      word = f'{name}=DATA'
+    elif value.startswith(('/', '~', 'file:')):
+      word = f'{name}=PATH'
+    elif word.startswith(('/', '~', 'file:')):
+      word = 'PATH'
+    told.append(shlex.quote(word))
+  return ' '.join(told)
+
+
+def without_paths(config: Mapping[str, Any]) -> Record:
+  """The config less where this machine keeps its data."""
+  data = (
+    {'data': {**config['data'], 'data_dir': ''}} if 'data' in config else {}
+  )
+  return {**config, **data}
+
+
+def hardware() -> Record:
+  """What this process runs on."""
+  import jax
+
+  devices = jax.devices()
+  return {
+    'device': devices[0].device_kind,
+    'device_count': len(devices),
+    'cpu': processor(),
+    'cores': os.cpu_count(),
+  }
+
+
+def commit() -> str:
+  """The repository's, 40 hex digits; empty where git can't say."""
+  command = ['git', 'rev-parse', 'HEAD']
+  try:
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  except OSError:
+    return ''
+  return run.stdout.strip()
+
+
+def processor() -> str:
+  """The processor's own name, or what the system calls its kind."""
+  fallback = platform.processor() or platform.machine()
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return fallback
+  names = [line.partition(':')[2] for line in lines if 'model name' in line]
+  return names[0].strip() if names else fallback

@@ -1,0 +1,373 @@
+"""An experiment as data, and the one report that shows any of them.
+
+A file of experiments/ holds one `Experiment`, `EXPERIMENT`: a claim, rows that
+are overrides of a recipe, and checks. Rows are trained or measured and reported
+by `scripts.experiment`; what a result means is written by hand, with its date,
+in results/NAME/note.md, and stands under the table.
+"""
+
+import dataclasses
+import functools
+import importlib
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import special
+
+from experiments import records
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+FULL = records.FULL
+FOLDER = pathlib.Path(__file__).parent
+# A skip gain of 0 that AGC clips moves at first by rate x lambda / (1 -
+# momentum) x 0.001 (AGC's epsilon) an update, later by as much of itself: it is
+# 1 when the sum of rate x lambda / (1 - momentum) is 1 + ln 1000.
+OPEN = 1 + math.log(1000)
+
+Check = Callable[['Rows'], bool | None]
+Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure | None']
+
+
+class NotRun(KeyError):
+  """A row that has no record."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """A size at which an experiment's rows are run.
+
+  Attributes:
+    note: what a caption says of it.
+    overrides: dotted keys of the config, before the row's.
+    rows: those it has, if not all.
+    shrink: changes the config after the row's overrides.
+    smoke: a test that rows train; no check is made on it.
+  """
+
+  note: str
+  overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  rows: Sequence[str] | None = None
+  shrink: Callable[[ConfigDict], None] | None = None
+  smoke: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A table or a figure.
+
+  Attributes:
+    title, claim: as the report prints them.
+    rows: name to dotted overrides of the recipe.
+    config: a row's recipe before its overrides.
+    checks: sentence and function of one scale's rows: True, False or None for
+      undecided. At most five compare rows (`Above`); they are planned.
+    explored: checks that nobody planned.
+    published: row, or anything else, to (number, trust tag, ...).
+    scales: the fullest first.
+    plot: draws what is found, by scale; None if there is nothing to draw.
+    seeds: of each row; () where nothing is random.
+    labels: of rows, in words.
+    measure: from a row's config to what is recorded, where nothing is trained.
+    columns: header to cell of a row, in the place of accuracies.
+    spread: standard deviation over seeds and its degrees of freedom, borrowed
+      from another experiment where this one has one seed.
+    cost: of one seed of a row, given its config, in words.
+    scripts: rows that another command than scripts.train trains.
+    before: commands whose results rows start from.
+  """
+
+  title: str
+  claim: str
+  rows: Mapping[str, Mapping[str, Any]]
+  config: Callable[[str], ConfigDict]
+  checks: Sequence[tuple[str, Check]] = ()
+  explored: Sequence[tuple[str, Check]] = ()
+  published: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+  scales: Mapping[str, Scale] = dataclasses.field(
+    default_factory=lambda: {FULL: Scale('')}
+  )
+  plot: Plot | None = None
+  seeds: Sequence[int] = (0,)
+  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  measure: Callable[[ConfigDict], Any] | None = None
+  columns: Mapping[str, Callable[['Row'], Any]] | None = None
+  spread: tuple[float, int] | None = None
+  cost: Callable[[str, ConfigDict], str] | None = None
+  scripts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  before: Sequence[str] = ()
+
+  def get_config(self, run: str) -> ConfigDict:
+    """The config of 'row' or 'row@scale': scale, row, then what shrinks it.
+
+    Raises:
+      ValueError: for an unknown row or scale, or a row that the scale lacks.
+    """
+    row, _, scale = run.partition('@')
+    scale = scale or FULL
+    for kind, name, known in (
+      ('scale', scale, self.scales),
+      ('row', row, self.rows),
+      (f'row at scale {scale}', row, self.rows_at(scale)),
+    ):
+      if name not in known:
+        raise ValueError(
+          f'no {kind} {name!r}: choose one of {", ".join(known)}'
+        )
+    config, at = self.config(row), self.scales[scale]
+    config.update_from_flattened_dict(dict(at.overrides))
+    config.update_from_flattened_dict(dict(self.rows[row]))
+    if at.shrink:
+      at.shrink(config)
+    return config
+
+  def label(self, row: str) -> str:
+    """A row in words, or its name."""
+    return self.labels.get(row, row)
+
+  def rows_at(self, scale: str) -> list[str]:
+    """The rows that a scale has, in order; of an unknown one none."""
+    rows = self.scales[scale].rows if scale in self.scales else ()
+    return list(self.rows if rows is None else rows)
+
+  def gather(self, found: Iterable[records.Record]) -> dict[str, 'Rows']:
+    """The rows of each scale that has a record, both in the file's order."""
+    by_scale = {}
+    for scale in self.scales:
+      rows = {
+        row: [r for r in found if (r['row'], r['scale']) == (row, scale)]
+        for row in self.rows
+      }
+      if any(rows.values()):
+        rows = {row: Row(row, tuple(rs)) for row, rs in rows.items() if rs}
+        by_scale[scale] = Rows(rows, self._pairs(), self.spread)
+    return by_scale
+
+  def _pairs(self) -> list[tuple[str, str]]:
+    checks = [check for _, check in (*self.checks, *self.explored)]
+    return [(c.better, c.worse) for c in checks if isinstance(c, Above)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """The records of one row at one scale, over seeds."""
+
+  name: str
+  records: Sequence[records.Record]
+
+  @functools.cached_property
+  def by_seed(self) -> dict[int, float]:
+    """Test top-1 in % of each finished run, of averaged parameters if any."""
+    found = {}
+    for record in self.records:
+      summary = record.get('summary', {})
+      top_1 = summary.get('eval_ema/top_1', summary.get('eval/top_1'))
+      if record['status'] == 'finished' and top_1 is not None:
+        found[record['seed']] = 100 * top_1
+    return found
+
+  @property
+  def values(self) -> list[float]:
+    return list(self.by_seed.values())
+
+  @property
+  def mean(self) -> float:
+    """Of the finished runs; not a number without one."""
+    return float(np.mean(self.values)) if self.values else math.nan
+
+  @property
+  def spread(self) -> float:
+    """Standard deviation over seeds (n - 1); not a number for one seed."""
+    return float(np.std(self.values, ddof=1)) if self.values[1:] else math.nan
+
+  @property
+  def diverged(self) -> list[int]:
+    """After how many updates each diverged run ended."""
+    ends = [r['updates'] for r in self.records if r['status'] == 'diverged']
+    return sorted(ends)
+
+  @property
+  def diverged_share(self) -> float:
+    return len(self.diverged) / len(self.records)
+
+  @property
+  def chance(self) -> float:
+    """What guessing is worth, in %."""
+    return 100 / self.config['data']['num_classes']
+
+  @property
+  def config(self) -> Mapping[str, Any]:
+    return self.records[0]['config']
+
+  @property
+  def updates(self) -> int:
+    """Planned, of the shortest run."""
+    return min(record['config']['num_steps'] for record in self.records)
+
+  @property
+  def measured(self) -> Any:
+    """What the only record of a measured row holds."""
+    (record,) = self.records
+    return record.get('measured', record.get('signals'))
+
+  @property
+  def loss(self) -> float:
+    """Mean of the finished runs' last logged training losses."""
+    done = [r['curve'] for r in self.records if r['status'] == 'finished']
+    losses = [[p['train/loss'] for p in c if 'train/loss' in p] for c in done]
+    last = [values[-1] for values in losses if values]
+    return float(np.mean(last)) if last else math.nan
+
+  @functools.cached_property
+  def growth(self) -> float:
+    return gain_growth(self.config)
+
+  @property
+  def text(self) -> str:
+    """Mean and spread of the finished runs; 'diverged' if there is none."""
+    if not self.values:
+      return 'diverged'
+    text = f'{self.mean:.2f}'
+    text += '' if math.isnan(self.spread) else f' ± {self.spread:.2f}'
+    return text + (' (near chance)' if self.mean < 2 * self.chance else '')
+
+
+class Rows(dict[str, Row]):
+  """One scale's rows by name; a missing one raises `NotRun`.
+
+  Args:
+    rows: name to row.
+    pairs: whose differences the spread is pooled over.
+    borrowed: standard deviation over seeds and its degrees of freedom, used
+      where no pair has two seeds.
+  """
+
+  def __init__(
+    self,
+    rows: Mapping[str, Row],
+    pairs: Sequence[tuple[str, str]] = (),
+    borrowed: tuple[float, int] | None = None,
+  ):
+    super().__init__(rows)
+    self._pairs, self._borrowed = pairs, borrowed
+
+  def __missing__(self, name: str) -> Row:
+    raise NotRun(name)
+
+  def differences(self, a: str, b: str) -> list[float]:
+    """a - b by seed, where both finished; in points."""
+    left, right = self[a].by_seed, self[b].by_seed
+    return [left[seed] - right[seed] for seed in left if seed in right]
+
+  @functools.cached_property
+  def spread(self) -> tuple[float, int]:
+    """Of a pair's differences over seeds, and its degrees of freedom."""
+    squares, freedom = 0.0, 0
+    for a, b in self._pairs:
+      found = self.differences(a, b) if {a, b} <= set(self) else []
+      if len(found) > 1:
+        squares += float(np.var(found)) * len(found)
+        freedom += len(found) - 1
+    if freedom:
+      return math.sqrt(squares / freedom), freedom
+    deviation, freedom = self._borrowed or (math.inf, 0)
+    return math.sqrt(2) * deviation, freedom
+
+  def interval(self, a: str, b: str) -> tuple[float, float, int]:
+    """Mean of a - b, half its 95 % interval, and the number of seeds."""
+    found = self.differences(a, b)
+    if not found:
+      return math.nan, math.inf, 0
+    deviation, freedom = self.spread
+    if not freedom:
+      return float(np.mean(found)), math.inf, len(found)
+    half = special.stdtrit(freedom, 0.975) * deviation / math.sqrt(len(found))
+    return float(np.mean(found)), float(half), len(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Above:
+  """Checks that a row is better than another by more than so many points.
+
+  Differences are paired by seed; within their t interval it is undecided. Of
+  rows that diverged in unequal shares the one that did so less is better. A row
+  whose skip gains AGC can't have opened decides nothing.
+  """
+
+  better: str
+  worse: str
+  by: float = 0.0
+
+  def __call__(self, rows: Rows) -> bool | None:
+    a, b = rows[self.better], rows[self.worse]
+    if min(a.growth, b.growth) < OPEN:
+      return None
+    if a.diverged_share != b.diverged_share:
+      return a.diverged_share < b.diverged_share
+    mean, half, _ = rows.interval(self.better, self.worse)
+    return mean > self.by if abs(mean - self.by) > half else None
+
+  def told(self, rows: Rows) -> str:
+    """The difference with its interval, or what forbids one."""
+    for row in (rows[self.better], rows[self.worse]):
+      if row.growth < OPEN:
+        return f'gain growth of {row.name} {row.growth:.1f} of {OPEN:.1f}'
+    told = [
+      f'{row.name} diverged in {len(row.diverged)} of {len(row.records)}'
+      for row in (rows[self.better], rows[self.worse])
+      if row.diverged
+    ]
+    mean, half, count = rows.interval(self.better, self.worse)
+    if count:
+      half = f' ± {half:.1f}' if math.isfinite(half) else ''
+      seeds = f'{count} seed{"s" if count > 1 else ""}'
+      names = f'{self.better} - {self.worse}'
+      told.append(f'{names} = {mean:+.1f}{half} points, {seeds}')
+    return '; '.join(told)
+
+
+def gain_growth(config: Mapping[str, Any]) -> float:
+  """The sum of learning rate x lambda / (1 - momentum) over a run's updates.
+
+  AGC can be judged if it is `OPEN` or more, where skip gains start at 0.
+
+  Args:
+    config: resolved, as a record holds it.
+
+  Returns:
+    The sum; infinite where AGC clips no skip gain that starts at 0.
+  """
+  from nfnets import factory
+
+  model, optimizer = config.get('model', {}), config.get('optimizer', {})
+  if (
+    model.get('normalizer') != 'nf'
+    or optimizer['clip'] != 'agc'
+    or 'skip_gain' in optimizer['unclipped']
+    or model.get('skipinit_gain', 0.0) > 0
+    or config.get('weights')
+  ):
+    return math.inf
+  rates = factory.schedule_of(ConfigDict(dict(config)))(
+    np.arange(config['num_steps'])
+  )
+  share = optimizer['clipping'] / (1 - optimizer['momentum'])
+  return float(np.sum(rates) * share)
+
+
+def names() -> list[str]:
+  """Every experiment's."""
+  files = sorted(FOLDER.glob('[!_]*.py'))
+  return [p.stem for p in files if '\nEXPERIMENT = ' in p.read_text()]
+
+
+def load(name: str) -> Experiment:
+  """An experiment by its file's name; ValueError for an unknown one."""
+  if name not in names():
+    raise ValueError(f'--experiment={name}: choose one of {", ".join(names())}')
+  return importlib.import_module(f'experiments.{name}').EXPERIMENT
