@@ -177,7 +177,8 @@ class Folder:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path, label = self._files[index]
-    if not os.path.isfile(path):  # a pipe would keep its reader waiting
+    # A pipe would keep its reader waiting; what is missing, open names.
+    if os.path.exists(path) and not os.path.isfile(path):
       raise ValueError('is no regular file any more')
     with open(path, 'rb') as f:
       return {'image': f.read(), 'label': label}
