@@ -1,10 +1,10 @@
-"""Peak arithmetic of accelerators by JAX's name for them; imports no jax."""
+"""Published peaks of accelerators by JAX's name for them; imports no jax."""
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-  """One device as JAX counts them: of TPU v2 and v3, a core, half a chip.
+  """One device as JAX counts them: half a chip of TPU v2, v3 and TPU7x.
 
   Attributes:
     bfloat16: dense FLOP/s (a multiply-add is two); float16's where a chip has
@@ -29,8 +29,8 @@ class Chip(NamedTuple):
   interconnect: float = 0
 
 
-def _nvidia(bfloat16: float, float32: float) -> Chip:
-  return Chip(bfloat16 * 1e12, float32 * 1e12, "NVIDIA's data sheet, dense")
+def _gpu(bfloat16: float, float32: float, maker: str = 'NVIDIA') -> Chip:
+  return Chip(bfloat16 * 1e12, float32 * 1e12, f"{maker}'s data sheet, dense")
 
 
 def _tpu(
@@ -43,19 +43,26 @@ def _tpu(
 
 # Beginnings of `device_kind`; the longest that fits is taken.
 CHIPS = {
-  'NVIDIA B200': _nvidia(2250, 1125),
-  'NVIDIA H200': _nvidia(989, 494),
-  'NVIDIA H100': _nvidia(989, 494),
-  'NVIDIA H100 PCIe': _nvidia(756, 378),
-  'NVIDIA H100 NVL': _nvidia(835, 417),
-  'NVIDIA A100': _nvidia(312, 156),
-  'NVIDIA A10G': _nvidia(70, 35),
-  'NVIDIA L4': _nvidia(121, 60),
-  'NVIDIA L40S': _nvidia(362, 183),
-  'Tesla V100': _nvidia(125, 15.7),
-  'Tesla T4': _nvidia(65, 8.1),
-  'NVIDIA GeForce RTX 3090': _nvidia(71, 35.6),  # accumulating in float32
-  'NVIDIA GeForce RTX 4090': _nvidia(165.2, 82.6),
+  'NVIDIA GB300': _gpu(2500, 1250),  # NVL72 over its 72 GPUs
+  'NVIDIA GB200': _gpu(2500, 1250),  # likewise
+  'NVIDIA B300': _gpu(2250, 1125),  # HGX B300 over its 8
+  'NVIDIA B200': _gpu(2250, 1125),
+  'NVIDIA GH200': _gpu(989, 494),
+  'NVIDIA H200': _gpu(989, 494),
+  'NVIDIA H100': _gpu(989, 494),
+  'NVIDIA H100 PCIe': _gpu(756, 378),
+  'NVIDIA H100 NVL': _gpu(835, 417),
+  'NVIDIA H20': _gpu(148, 74),
+  'NVIDIA A100': _gpu(312, 156),
+  'NVIDIA A10G': _gpu(70, 35),
+  'NVIDIA L4': _gpu(121, 60),
+  'NVIDIA L40S': _gpu(362, 183),
+  'Tesla V100': _gpu(125, 15.7),
+  'Tesla T4': _gpu(65, 8.1),
+  'NVIDIA GeForce RTX 3090': _gpu(71, 35.6),  # accumulating in float32
+  'NVIDIA GeForce RTX 4090': _gpu(165.2, 82.6),
+  # float32 matrices: XLA for ROCm doesn't choose TF32 by itself.
+  'AMD Instinct MI300X': _gpu(1307.4, 163.4, 'AMD'),
   'TPU v2': _tpu(22.5, 7.48, 350, 124),
   'TPU v3': _tpu(61.5, 15.48, 450, 166),
   'TPU v4': _tpu(275, 30.75, 1200, 268),
@@ -64,6 +71,7 @@ CHIPS = {
   'TPU v5e': _tpu(197, 15.75, 819, 200),
   'TPU v6 lite': _tpu(918, 31.25, 1638, 400),
   'TPU v6e': _tpu(918, 31.25, 1638, 400),
+  'TPU7x': _tpu(1153.5, 94.75, 3690, 300),
 }
 
 

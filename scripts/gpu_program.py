@@ -98,8 +98,8 @@ def _step_of(kind: str, model: str, batch_size: int) -> tuple[Any, Any, int]:
   """A step, shapes of what it takes, and the images' side."""
   import importlib
 
-  from nfnets import plan, pod_table
-  from nfnets.bench import published
+  from nfnets.bench import programs, published
+  from nfnets.plan import compiled as plan
 
   config = importlib.import_module(f'configs.{model}').get_config()
   size = config.data.train_image_size
@@ -110,7 +110,9 @@ def _step_of(kind: str, model: str, batch_size: int) -> tuple[Any, Any, int]:
     return *made, size
   with config.unlocked():
     if kind == 'plain':
-      config.update_from_flattened_dict(pod_table.PLAIN)
+      config.update_from_flattened_dict(
+        programs.PLAIN | {'optimizer.clip': 'none', 'ema.mode': 'none'}
+      )
     config.batch_size = batch_size
     config.precision = 'bfloat16'
   return *plan.step_of(config.copy_and_resolve_references()), size

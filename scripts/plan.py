@@ -1,147 +1,145 @@
-r"""Plans a run on TPUs that aren't there: python -m scripts.plan.
+r"""Foresees a run on TPUs that are not attached.
 
   python -m scripts.plan --config=FILE --topology=v4:4x4x4 [--abstract]
-  python -m scripts.plan --table [--compile=nfnet_f0@v3,plain@v3:2x2] \
-    [--published=FOLDER]
+  python -m scripts.plan --table [--compile=nfnet_f0@v3,nfnet_f6_sam@v3]
 
-The first compiles the recipe's train step for the topology (`libtpu` needs no
-TPU; requirements-plan.txt) and prints what a device, a host and the whole run
-need, whether it fits, and if not what makes it fit. Without libtpu, or with
---abstract, the same is estimated from shapes. The second keeps NFNet-F0 to F6
-at 32 images a core on v3, v4, v5e and v6e in OUT/pod_plan.json, compiles what
-is named and not yet there, estimates the rest, and writes OUT/pod_plan.md;
-'plain' cells are F0's step without its recipe's extras, and 'published' ones
-that of the published network, from the folder nfnets of a checkout of
-google-deepmind/deepmind-research, whose base.py and nfnet.py are run.
+The first form compiles the recipe's training step for the topology (`libtpu`
+needs no TPU: pip install -r requirements-plan.txt) and prints what a device, a
+host and the whole run need, whether the step fits, and if not what makes it
+fit. Without libtpu, or with --abstract, the same is estimated from shapes.
+
+A step takes at least the `bound`, its time at the chip's published peaks; hours
+are a range from there to the published step time, or, where none is published,
+to the largest ratio of a published step time to its bound.
+
+The second form writes OUT/pod_plan.md: NFNet-F0 to F6 on v3, v4, v5e and v6e,
+32 images a core, compiled where --compile says so, otherwise estimated.
+
+Exit codes: 0 printed, 2 refused.
 """
 
-import json
+import datetime
+import importlib
+import importlib.metadata
 import os
 import pathlib
+import subprocess
 import sys
-from collections.abc import Sequence
+import textwrap
+from typing import TYPE_CHECKING
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'A recipe, such as configs/nfnet_f4.py.', lock_config=True
+from experiments import _papers
+from scripts import common
+
+if TYPE_CHECKING:
+  from nfnets.plan.budget import Roofline
+  from nfnets.plan.compiled import Program
+  from nfnets.plan.pods import Pod
+
+CONFIG = common.config_flag()
+TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'A slice of a TPU pod, such as v3:8x8 or v4:4x4x4.'
 )
-TOPOLOGY = flags.DEFINE_string('topology', None, 'Such as v3:8x8, v4:4x4x4.')
 ABSTRACT = flags.DEFINE_bool('abstract', False, 'Estimate; compile nothing.')
 IMAGES_PER_CORE = flags.DEFINE_float(
   'images_per_core',
-  None,
-  'Images/s that one host core prepares; default: results/input_pipeline.json.',
+  1050,  # AMD EPYC, photographs of 400x500: results/input_pipeline.md
+  'Images/s that one core of a host decodes and crops.',
+  lower_bound=1,
 )
 TABLE = flags.DEFINE_bool('table', False, 'Write OUT/pod_plan.md.')
 COMPILE = flags.DEFINE_list(
-  'compile', [], 'Cells of the table to compile, such as nfnet_f0@v3.'
-)
-PUBLISHED = flags.DEFINE_string(
-  'published', None, "The published code's folder, for 'published' cells."
+  'compile', [], 'Rows of the table to compile, such as nfnet_f0@v3.'
 )
 OUT = flags.DEFINE_string('out', 'results', "The table's folder.")
 
-REFUSED = 2
 GIB = 2**30
-MEASURED = 'results/input_pipeline.json'
-PHOTOS = 'caltech101_400x500'  # photographs of ImageNet's usual size
-PIPELINE = 'host pipeline from memory, 1 thread'
+# The largest of TPUv3's published step times over their bounds: F4's and F5's,
+# results/pod_plan.md.
+SLOWEST = 2.6
+PUBLISHED_AT = 32  # images a TPUv3 core, bfloat16 (paper A, Table 3)
+# The table's rows and columns; a recipe's values differ from its file's.
+RECIPES = {f'nfnet_f{n}': {} for n in range(6)} | {
+  # 84 blocks: compiled as 8 (scan), recomputed in the backward pass (remat).
+  'nfnet_f6_sam': {'model.scan': True, 'model.remat': True}
+}
+TOPOLOGIES = {
+  'v3': 'v3:8x8',
+  'v4': 'v4:4x4x4',
+  'v5e': 'v5e:8x16',
+  'v6e': 'v6e:8x16',
+}
+
+ABOUT = f"""The recipes of `configs/` in bfloat16, 32 images a core, 4,096 in
+all. A row is one device: a core of v3, a chip of the others (two cores and 64
+images of v4). Memory is arguments, temporaries and code, of what the compiler
+lets a program use. The compiler accepts F6 with SAM on v3, though the memory
+that it reports adds up to more than the core has: whether it runs is not known.
+The bound is the largest of FLOPs over peak, bytes over bandwidth and
+collectives over interconnect, and no more than a bound: published steps (paper
+A, Table 3) take 2.0 to {SLOWEST} times as long. Bytes are estimates where the
+step was estimated or loops (F6), and differ from"""
 
 
-def main(argv: Sequence[str]) -> int:
-  # A machine that plans has no TPU, and JAX would look for one.
+def main() -> None:
+  # JAX would look for the TPU that isn't there.
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  if len(argv) > 1:
-    return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  try:
-    if TABLE.value:
-      from nfnets import pod_table
-
-      text = pod_table.write(
-        pathlib.Path(OUT.value),
-        COMPILE.value,
-        _config_of,
-        report,
-        PUBLISHED.value,
-      )
-      print(text, end='')
-      return 0
-    if CONFIG.value is None:
-      return refuse('name a recipe: --config=configs/nfnet_f4.py')
-    if not TOPOLOGY.value:
-      return refuse('name a topology: --topology=v4:4x4x4')
-    print_plan(CONFIG.value, TOPOLOGY.value)
-  except (ValueError, TypeError, OSError) as error:
-    return refuse(str(error))
-  return 0
+  if TABLE.value:
+    write_table()
+  else:
+    config = common.needed(CONFIG, 'configs/nfnet_f4.py')
+    print_plan(config, common.needed(TOPOLOGY, 'v4:4x4x4'))
 
 
 def print_plan(config: ConfigDict, topology: str) -> None:
-  from nfnets import finetune, plan, pods
+  from nfnets import finetune
+  from nfnets.plan import budget, compiled, pods
 
   pod = pods.find(topology)
   for line in finetune.complete(config):
     print(line)
   config = config.copy_and_resolve_references()
-  compiled = plan.has_compiler() and not ABSTRACT.value
-  if not compiled:
+  is_compiled = compiled.has_compiler() and not ABSTRACT.value
+  if not is_compiled:
     why = '--abstract' if ABSTRACT.value else 'libtpu is not installed'
     print(f'estimated from shapes, nothing compiled ({why})')
-  plan.check(config, pod)
-  rate, source = images_per_core()
-  print(_describe(config, pod))
-  if compiled:
-    report('compiling the train step; F0 takes minutes, F6 many')
-  program = plan.measure(config, pod, compiled)
-  for line in _device_lines(config, pod, program):
-    print(line)
-  for line in _run_lines(config, pod, program, rate, source):
-    print(line)
-  for line in _verdict(config, pod, program, compiled):
-    print(line)
+  compiled.check(config, pod)
+  print(_headline(config, pod))
+  if is_compiled:
+    progress('compiling the training step; F0 takes minutes, F6 many')
+  program = compiled.measure(config, pod, is_compiled)
+  bounds = budget.roofline(config, pod, program)
+  lines = _device_lines(config, pod, program, bounds)
+  lines += _run_lines(config, pod, program, bounds.seconds)
+  print('\n'.join(lines))
+  print('\n'.join(_verdict(config, pod, program, is_compiled)))
 
 
-def images_per_core() -> tuple[float, str]:
-  """A host core's images/s, and where the number is from."""
-  if IMAGES_PER_CORE.value is not None:
-    if not IMAGES_PER_CORE.value > 0:
-      raise ValueError('--images_per_core must be above 0')
-    return IMAGES_PER_CORE.value, '--images_per_core'
-  path = pathlib.Path(MEASURED)
-  if not path.exists():
-    raise ValueError(f'no {MEASURED} here: pass --images_per_core')
-  entry = json.loads(path.read_text())[PHOTOS]
-  rate = entry['rates'][PIPELINE]['per_core']
-  processor = entry['where']['processor']
-  return rate, f'{processor}, photographs of 400x500, {MEASURED}'
-
-
-def _describe(config: ConfigDict, pod: object) -> str:
+def _headline(config: ConfigDict, pod: 'Pod') -> str:
   per_device = config.batch_size // pod.num_devices
-  kind = f'{pod.device_kind} {pod.unit}'
   return (
     f'{config.model.name}, {config.data.train_image_size} pixels, '
     f'{config.precision}, batch {config.batch_size:,} on {pod.name}: '
-    f'{pod.num_chips} chips, {pod.num_devices} devices (each a {kind}), '
+    f'{pod.num_chips} chips, {pod.num_devices} devices (each a '
+    f'{pod.device_kind} {pod.unit}), '
     f'{pod.num_hosts} host{"s" * (pod.num_hosts > 1)}; '
     f'{per_device} images per device'
   )
 
 
 def _device_lines(
-  config: ConfigDict, pod: object, program: object
+  config: ConfigDict, pod: 'Pod', program: 'Program', bounds: 'Roofline'
 ) -> list[str]:
-  from nfnets import budget, plan
+  from nfnets.plan import compiled
 
-  bounds = budget.roofline(config, pod, program)
-  counted = program.method == 'compiled' and not plan.loops(config)
-  note = [] if counted else [f'    estimated; {plan.BYTES}']
+  is_counted = program.method == 'compiled' and not compiled.loops(config)
+  took = f' in {program.seconds:.0f} s' if program.seconds else ''
   code = 'not known' if program.code is None else _gib(program.code)
-  return [
-    f'each device ({program.method}'
-    + (f' in {program.seconds:.0f} s)' if program.seconds else ')'),
+  lines = [
+    f'each device ({program.method}{took})',
     f'  memory       {_gib(program.memory)} of {_gib(pod.chip.memory)}',
     f'    arguments  {_gib(program.arguments)}',
     f'    temporary  {_gib(program.temporaries)}',
@@ -149,100 +147,204 @@ def _device_lines(
     *_excess(program, pod),
     f'  FLOPs        {program.flops:.4g}',
     f'  bytes        {program.bytes_accessed:.4g}',
-    *note,
-    *_where(program),
-    f'  collectives  {program.collective_bytes:.4g} bytes',
-    f'  roofline     {1e3 * bounds.seconds:.1f} ms: arithmetic '
-    f'{1e3 * bounds.arithmetic:.1f}, memory {1e3 * bounds.memory:.1f}, '
-    f'collectives {1e3 * bounds.collectives:.1f}',
+    *([] if is_counted else [f'    estimated; {compiled.BYTES}']),
   ]
+  if program.hbm_bytes is not None:
+    lines.append(f'    {program.hbm_bytes:.4g} of them through HBM')
+  lines += [
+    f'  collectives  {program.collective_bytes:.4g} bytes',
+    f"  bound        {1e3 * bounds.seconds:.1f} ms a step, at the chip's "
+    f'peaks: arithmetic {1e3 * bounds.arithmetic:.1f}, memory '
+    f'{1e3 * bounds.memory:.1f}, collectives {1e3 * bounds.collectives:.1f}',
+  ]
+  if published := published_ms(config):
+    lines.append(
+      f'  published    {published:,.1f} ms a step, measured on TPUv3 at '
+      f'{PUBLISHED_AT} images a core (paper A, Table 3)'
+    )
+  return lines
 
 
-def _excess(program: object, pod: object) -> list[str]:
+def _excess(program: 'Program', pod: 'Pod') -> list[str]:
   if program.method != 'compiled' or program.memory <= pod.chip.memory:
     return []
-  return ['    more than there is, and yet the compiler took the program']
-
-
-def _where(program: object) -> list[str]:
-  if program.hbm_bytes is None:
-    return []
   return [
-    f'    {program.operation_bytes:.4g} by operations; through HBM, copies '
-    f'to on-chip memory included, {program.hbm_bytes:.4g}'
+    '    more than the chip has, though the compiler accepted the program: '
+    'whether it runs is not known'
   ]
 
 
 def _run_lines(
-  config: ConfigDict, pod: object, program: object, rate: float, source: str
+  config: ConfigDict, pod: 'Pod', program: 'Program', bound: float
 ) -> list[str]:
-  from nfnets import budget
+  from nfnets.plan import budget
 
-  seconds = budget.roofline(config, pod, program).seconds
-  run = budget.run(config, pod, program, seconds, rate)
+  slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
+  if _is_as_published(config, pod) and (published := published_ms(config)):
+    slowest, why = published / 1e3, 'the published step time'
+  fast, slow = budget.run(config, pod, bound), budget.run(config, pod, slowest)
+  most = fast.host_images_per_second
+  rate = IMAGES_PER_CORE.value
   return [
-    'the run, were every step as fast as the roofline',
-    f'  steps        {run.steps:,}',
-    f'  hours        {run.hours:.2f}, evaluations apart',
-    f'  chip-hours   {run.chip_hours:,.0f}',
-    f'  checkpoint   {_gib(run.checkpoint_bytes)} each, '
-    f'{_gib(run.kept_bytes)} kept',
-    f'  input        {run.host_images_per_second:,.0f} images/s per host',
-    f'  host cores   {run.host_cores:.1f} of {pod.host_cores}, at {rate:,.0f} '
-    f'images/s a core ({source})',
+    f'the run, {config.num_steps:,} steps, each from the bound to {why}',
+    f'  hours        {fast.hours:.2f} to {slow.hours:.2f}, evaluations apart',
+    f'  chip-hours   {fast.chip_hours:,.0f} to {slow.chip_hours:,.0f}',
+    f'  checkpoint   {_gib(program.state_bytes)} each, '
+    f'{_gib(program.state_bytes * config.keep_checkpoints)} kept',
+    f'  input        up to {most:,.0f} images/s per host',
+    f'  host cores   up to {most / rate:.1f} of {pod.host_cores}, at '
+    f'{rate:,.0f} images/s a core (--images_per_core)',
   ]
 
 
 def _verdict(
-  config: ConfigDict, pod: object, program: object, compiled: bool
+  config: ConfigDict, pod: 'Pod', program: 'Program', is_compiled: bool
 ) -> list[str]:
-  from nfnets import budget
+  from nfnets.plan import budget
 
   if program.fits:
-    return ['it fits']
+    return ['it fits' if program.memory <= pod.chip.memory else 'it compiles']
   lines = ['it does not fit; what was tried']
   fitting = []
-  for remedy in budget.remedies(config, pod, program, compiled, report):
+  for remedy in budget.remedies(config, pod, program, is_compiled, progress):
     tried = remedy.program
     ms = 1e3 * budget.roofline(config, pod, tried).seconds
     lines.append(
       f'  {remedy.flags}: {tried.method}, {_gib(tried.memory)}, '
       f'{"fits" if tried.fits else "does not fit"}, {ms:.1f} ms'
     )
-    fitting += [(ms, remedy.flags)] if tried.fits else []
+    fitting += [remedy.flags] if tried.fits else []
   if fitting:
-    lines.append('fits with ' + ', or '.join(flags for _, flags in fitting))
+    lines.append('fits with ' + ', or '.join(fitting))
   else:
     lines.append('none of these alone makes it fit: take more chips')
   return lines
 
 
-def _config_of(name: str) -> ConfigDict:
-  import importlib
+def published_ms(config: ConfigDict) -> float | None:
+  """Paper A's step time on TPUv3 of this network, if it has one."""
+  name = config.model.name.removeprefix('nfnet_')
+  sam = '_sam' if config.sam.rho else ''
+  return _papers.STEP_MS.get(name + sam)
 
-  return importlib.import_module(f'configs.{name}').get_config()
+
+def _is_as_published(config: ConfigDict, pod: 'Pod') -> bool:
+  images = config.batch_size / pod.num_devices
+  conditions = (pod.device_kind, images, config.precision)
+  return conditions == ('TPU v3', PUBLISHED_AT, 'bfloat16')
+
+
+def write_table() -> None:
+  """Writes OUT/pod_plan.md, one row for each recipe and topology."""
+  from nfnets.plan import compiled
+
+  cells = [(recipe, place) for recipe in RECIPES for place in TOPOLOGIES]
+  names = ['@'.join(cell) for cell in cells]
+  for name in COMPILE.value:
+    if name not in names:
+      raise ValueError(f'--compile={name}: choose of {", ".join(names)}')
+  rows = []
+  for (recipe, place), name in zip(cells, names):
+    progress(f'{"compiling" if name in COMPILE.value else "estimating"} {name}')
+    config, pod = _cell(recipe, place)
+    program = compiled.measure(config, pod, name in COMPILE.value)
+    rows.append(_row(config, pod, program))
+  text = page(rows, _where(COMPILE.value))
+  folder = pathlib.Path(OUT.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'pod_plan.md').write_text(text)
+  print(text, end='')
+
+
+def _cell(recipe: str, place: str) -> tuple[ConfigDict, 'Pod']:
+  """A recipe at 32 images a core of a topology."""
+  from nfnets.plan import pods
+
+  pod = pods.find(TOPOLOGIES[place])
+  config = importlib.import_module(f'configs.{recipe}').get_config()
+  with config.unlocked():
+    config.update_from_flattened_dict(RECIPES[recipe])
+    config.batch_size = PUBLISHED_AT * pod.cores * pod.num_devices
+    evaluation = -(-config.eval_batch_size // pod.num_devices)
+    config.eval_batch_size = evaluation * pod.num_devices
+  return config.copy_and_resolve_references(), pod
+
+
+def _row(config: ConfigDict, pod: 'Pod', program: 'Program') -> list[str]:
+  from nfnets.plan import budget
+
+  bound = 1e3 * budget.roofline(config, pod, program).seconds
+  published = published_ms(config) if _is_as_published(config, pod) else None
+  return [
+    config.model.name
+    + (' with SAM' if config.sam.rho else '')
+    + (', remat' if config.model.remat else ''),
+    pod.name,
+    program.method,
+    f'{program.memory / GIB:.2f} of {pod.chip.memory / GIB:.2f}',
+    _fits(config, pod, program),
+    f'{program.flops:.3g}',
+    f'{program.bytes_accessed:.3g}',
+    f'{bound:.1f}',
+    f'{published:,.1f}' if published else '',
+  ]
+
+
+def _fits(config: ConfigDict, pod: 'Pod', program: 'Program') -> str:
+  from nfnets.plan import budget
+
+  if program.fits:
+    return 'yes' if program.memory <= pod.chip.memory else 'not known'
+  fitting = [
+    f'`{remedy.flags.removeprefix("--config.")}`'
+    for remedy in budget.remedies(config, pod, program, is_compiled=False)
+    if remedy.program.fits
+  ]
+  return 'no; with ' + ' or '.join(fitting) if fitting else 'no; more chips'
+
+
+def page(rows: list[list[str]], where: str) -> str:
+  """The text of pod_plan.md.
+
+  Args:
+    rows: see `_row`.
+    where: date, commit, versions and command, as Markdown.
+  """
+  from tabulate import tabulate
+
+  from nfnets.plan import compiled
+
+  header = [
+    'recipe', 'on', 'how', 'memory, GiB', 'fits', 'FLOPs', 'bytes',
+    'bound, ms', 'paper A on TPUv3, ms',
+  ]  # fmt: skip
+  table = tabulate(rows, header, 'github', disable_numparse=True)
+  about = textwrap.fill(f"{ABOUT} the compiler's count: {compiled.BYTES}.", 80)
+  return f'# NFNets on TPU pods\n\n{where}\n\n{about}\n\n{table}\n'
+
+
+def _where(cells: list[str]) -> str:
+  def version(name: str) -> str:
+    return f'{name} {importlib.metadata.version(name)}'
+
+  command = 'python -m scripts.plan --table'
+  if cells:
+    command += f' --compile={",".join(cells)}'
+  commit = subprocess.run(
+    ['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
+  ).stdout.strip()
+  versions = [version(name) for name in ('jax', *['libtpu'] * bool(cells))]
+  parts = [f'{datetime.date.today()}', f'commit {commit}', *versions]
+  return f'{", ".join(parts)}, by `{command}`.'
 
 
 def _gib(count: float) -> str:
   return f'{count / GIB:.2f} GiB'
 
 
-def report(line: str) -> None:
+def progress(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
-def refuse(why: str) -> int:
-  print(f'error: {" ".join(why.split())}', file=sys.stderr)
-  return REFUSED
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    sys.exit(refuse(str(e.args[0] if e.args else e)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  common.run(main)

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from nfnets.analysis import abstract, counts
+from nfnets.analysis import counts
 from nfnets.models import convolution, create
+from nfnets.plan import abstract
 
 
 def work(function, *shapes, platform='tpu'):
@@ -71,7 +72,7 @@ def test_elementwise_chains_are_fused_into_what_reads_them():
 
 
 def test_collectives_count_what_each_device_gives():
-  mesh = AbstractMesh((8,), ('data',))
+  mesh = AbstractMesh((8,), ('data',), axis_types=(AxisType.Auto,))
   mapped = jax.shard_map(
     lambda x: lax.psum(x, 'data'),
     mesh=mesh,

@@ -6,8 +6,9 @@ import jax
 import pytest
 import tiny
 
-from nfnets import compiler_words, plan
+from nfnets import compiler_words
 from nfnets.bench import gpu_program
+from nfnets.plan import compiled as plan
 from scripts import gpu_program as script
 
 needs_plugin = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""The step's memory, FLOPs and collectives, compiled and from shapes."""
+"""The step's memory, FLOPs and collectives, and what scripts.plan prints."""
 
 import math
 
@@ -8,12 +8,14 @@ import pytest
 import tiny
 from jax.sharding import Mesh
 
-from nfnets import compiler_words, factory, parallel, plan, pods, step
+from configs import nfnet_f0
+from nfnets import factory, parallel, step
 from nfnets.models import onednn
+from nfnets.plan import budget, compiled, pods
 
 POD = pods.find('v3:2x2')  # 8 devices on 1 host
 needs_libtpu = pytest.mark.skipif(
-  not plan.has_compiler(), reason='libtpu is not installed'
+  not compiled.has_compiler(), reason='libtpu is not installed'
 )
 
 
@@ -23,7 +25,7 @@ def recipe_of(**values):
 
 @pytest.fixture(scope='module')
 def estimate():
-  return plan.measure(recipe_of(), POD, compiled=False)
+  return compiled.measure(recipe_of(), POD, is_compiled=False)
 
 
 def test_arguments_are_the_state_and_a_devices_images(estimate):
@@ -42,8 +44,7 @@ def test_arguments_are_the_state_and_a_devices_images(estimate):
 
 
 def test_collectives_carry_every_gradient_once(estimate):
-  config = recipe_of()
-  _, _, state = tiny.network_and_state(config)
+  _, _, state = tiny.network_and_state(recipe_of())
   gradients = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
   loss_and_hits = 8
   assert estimate.collective_bytes == gradients + loss_and_hits
@@ -51,21 +52,21 @@ def test_collectives_carry_every_gradient_once(estimate):
 
 def test_the_estimate_agrees_with_a_compiler_that_is_there(estimate):
   config = recipe_of(batch_size=8)  # 2 on each of four devices, as above
-  train_step, shapes = plan.step_of(config)
+  train_step, shapes = compiled.step_of(config)
   mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
   with onednn.portable():  # XLA counts no work in calls of a library
-    compiled = plan.lower(train_step, shapes, mesh).compile()
-  memory = compiled.memory_analysis()
+    program = compiled.lower(train_step, shapes, mesh).compile()
+  memory = program.memory_analysis()
   # Nothing draws: the key goes unused.
   assert memory.argument_size_in_bytes == estimate.arguments
-  text = compiled.as_text()
-  assert compiler_words.collective_bytes(text) == estimate.collective_bytes
+  text = program.as_text()
+  assert compiled.collective_bytes(text) == estimate.collective_bytes
   # XLA counts elementwise arithmetic too, of which eight pixels have much.
-  assert 1 < compiled.cost_analysis()['flops'] / estimate.flops < 2
+  assert 1 < program.cost_analysis()['flops'] / estimate.flops < 2
 
 
 def test_more_images_take_more_memory_and_work(estimate):
-  twice = plan.measure(recipe_of(batch_size=32), POD, compiled=False)
+  twice = compiled.measure(recipe_of(batch_size=32), POD, is_compiled=False)
   assert twice.flops == 2 * estimate.flops
   assert estimate.temporaries < twice.temporaries < 2 * estimate.temporaries
   assert twice.state_bytes == estimate.state_bytes
@@ -74,7 +75,7 @@ def test_more_images_take_more_memory_and_work(estimate):
 def test_what_exceeds_the_memory_does_not_fit(estimate):
   assert estimate.fits
   small = POD._replace(chip=POD.chip._replace(memory=estimate.memory - 1))
-  assert not plan.measure(recipe_of(), small, compiled=False).fits
+  assert not compiled.measure(recipe_of(), small, is_compiled=False).fits
 
 
 @pytest.mark.parametrize(
@@ -86,50 +87,40 @@ def test_what_exceeds_the_memory_does_not_fit(estimate):
     ({'data__eval_split': ''}, 'evaluation set would be dropped'),
   ],
 )
-def test_what_can_not_run_whole_is_refused_in_one_line(values, says):
-  with pytest.raises(ValueError, match=says) as error:
-    plan.measure(recipe_of(**values), POD, compiled=False)
-  assert '\n' not in str(error.value)
+def test_what_can_not_run_whole_is_refused(values, says):
+  with pytest.raises(ValueError, match=says):
+    compiled.measure(recipe_of(**values), POD, is_compiled=False)
 
 
-@pytest.mark.skipif(plan.has_compiler(), reason='libtpu is installed')
-def test_compiling_without_the_compiler_says_what_to_do():
-  with pytest.raises(ValueError, match='requirements-plan.txt'):
-    plan.measure(recipe_of(), POD, compiled=True)
-
-
-def test_collectives_are_read_from_a_compiled_program():
+def test_collectives_and_refusals_are_read_from_the_compilers_text():
   text = """
   %a = f32[3,4]{1,0} all-reduce(f32[3,4]{1,0} %x), replica_groups={}
   %b = (bf16[8]{0}, f32[]) all-reduce-start(bf16[8]{0} %y, f32[] %z)
   %c = (bf16[8]{0}, f32[]) all-reduce-done(%b)
   %d = f32[100]{0} add(f32[100]{0} %x, f32[100]{0} %all-reduce.1)
   """
-  assert compiler_words.collective_bytes(text) == 4 * 12 + 2 * 8 + 4
-
-
-def test_the_compilers_refusal_is_read():
+  assert compiled.collective_bytes(text) == 4 * 12 + 2 * 8 + 4
   said = (
     'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
     'for HLO temporaries (20.50G) exceeds available HBM (15.48G).'
   )
-  assert compiler_words.needed_memory(said) == 20.5 * 2**30
+  assert compiled.needed_memory(said) == 20.5 * 2**30
   said = 'RESOURCE_EXHAUSTED: Ran out of memory. Used 512.0M of 15.48G hbm.'
-  assert compiler_words.needed_memory(said) == 512 * 2**20
-  assert math.isinf(compiler_words.needed_memory('RESOURCE_EXHAUSTED: no room'))
-  assert compiler_words.needed_memory('INVALID_ARGUMENT: what?') is None
+  assert compiled.needed_memory(said) == 512 * 2**20
+  assert math.isinf(compiled.needed_memory('RESOURCE_EXHAUSTED: no room'))
+  assert compiled.needed_memory('INVALID_ARGUMENT: what?') is None
 
 
 @needs_libtpu
 @pytest.mark.slow
 def test_the_tpu_compiler_agrees_with_the_estimate():
   config = recipe_of(batch_size=256)
-  compiled = plan.measure(config, POD, compiled=True)
-  estimate = plan.measure(config, POD, compiled=False)
-  assert compiled.method == 'compiled' and compiled.fits
-  assert compiled.arguments == pytest.approx(estimate.arguments, rel=0.2)
-  assert 0.7 < compiled.flops / estimate.flops < 2
-  assert compiled.collective_bytes == pytest.approx(
+  program = compiled.measure(config, POD, is_compiled=True)
+  estimate = compiled.measure(config, POD, is_compiled=False)
+  assert program.method == 'compiled' and program.fits
+  assert program.arguments == pytest.approx(estimate.arguments, rel=0.2)
+  assert 0.7 < program.flops / estimate.flops < 2
+  assert program.collective_bytes == pytest.approx(
     estimate.collective_bytes, rel=0.2
   )
 
@@ -138,7 +129,7 @@ def test_the_tpu_compiler_agrees_with_the_estimate():
 @pytest.mark.slow
 def test_the_tpu_compiler_refuses_what_does_not_fit():
   config = recipe_of(batch_size=8 * 2**17)
-  refused = plan.measure(config, POD, compiled=True)
+  refused = compiled.measure(config, POD, is_compiled=True)
   assert refused.method == 'refused' and not refused.fits
   assert refused.memory > POD.chip.memory
 
@@ -151,7 +142,104 @@ def test_a_grouped_convolution_stays_one_on_a_tpu():
     model__depths=(1, 1, 1, 1),
     model__widths=(256, 256, 256, 512),
   )
-  train_step, shapes = plan.step_of(config)
-  mesh = Mesh(np.array(plan.devices(POD)), (parallel.AXIS,))
-  text = plan.lower(train_step, shapes, mesh).as_text()
+  train_step, shapes = compiled.step_of(config)
+  mesh = Mesh(np.array(compiled.devices(POD)), (parallel.AXIS,))
+  text = compiled.lower(train_step, shapes, mesh).as_text()
   assert 'feature_group_count = 2' in text
+
+
+PROGRAM = compiled.Program(
+  'estimated', 1e9, 2e9, None, 1.23e12, 4.5e9, 8.3e8, 8e8, 0.0, True
+)
+
+
+def test_the_bound_is_the_largest_of_three():
+  bounds = budget.roofline(nfnet_f0.get_config(), pods.find('v3:8x8'), PROGRAM)
+  assert bounds.arithmetic == pytest.approx(1.23e12 / 61.5e12)
+  assert bounds.memory == pytest.approx(4.5e9 / 450e9)
+  assert bounds.collectives == pytest.approx(2 * 8.3e8 / 166e9)
+  assert bounds.seconds == bounds.arithmetic
+
+
+def test_f0_at_the_published_step_time_takes_the_published_hours():
+  config, pod = nfnet_f0.get_config(), pods.find('v3:8x8')
+  run = budget.run(config, pod, 0.0733)
+  assert run.hours == pytest.approx(112_602 * 0.0733 / 3600)  # 2.3
+  assert run.chip_hours == pytest.approx(64 * run.hours)
+  assert run.host_images_per_second == pytest.approx(4096 / 0.0733 / 16)
+  config.augment.pairs = 'fresh'
+  decoded = budget.run(config, pod, 0.0733).host_images_per_second
+  assert decoded == 2 * run.host_images_per_second
+
+
+def test_remedies_are_tried_from_the_mildest_until_one_fits():
+  config = recipe_of(batch_size=512)
+  whole = compiled.estimate_step(config, POD)
+  room = whole.arguments + 0.6 * whole.temporaries
+  small = POD._replace(chip=POD.chip._replace(memory=room))
+  refused = compiled.estimate_step(config, small)
+  assert not refused.fits
+  tried = budget.remedies(config, small, refused, is_compiled=False)
+  for remedy in tried:
+    assert remedy.program.fits == (remedy.program.memory <= room)
+  fits = {r.flags: r.program for r in tried if r.program.fits}
+  assert any('micro_batches' in flags for flags in fits)
+  half = fits['--config.batch_size=256']
+  really = compiled.estimate_step(recipe_of(batch_size=256), POD)
+  assert half.temporaries == pytest.approx(really.temporaries)
+  assert half.flops == pytest.approx(really.flops)
+
+
+def test_the_command_prints_bound_published_time_and_a_range_of_hours(
+  run_script, monkeypatch
+):
+  monkeypatch.setattr(compiled, 'measure', lambda *_: PROGRAM)
+  flags = ['--config=configs/nfnet_f0.py', '--abstract', '--topology=v3:8x8']
+  done = run_script('scripts.plan', *flags)
+  assert done.code == 0, done.stderr
+  assert '128 devices (each a TPU v3 core), 16 hosts' in done.stdout
+  assert 'bound        20.0 ms' in done.stdout
+  assert 'published    73.3 ms' in done.stdout
+  assert 'hours        0.63 to 2.29' in done.stdout  # 20.0 and 73.3 ms
+  assert done.stdout.splitlines()[-1] == 'it fits'
+  # Nothing is published for v4: the range ends at a multiple of the bound.
+  v4 = run_script('scripts.plan', *flags[:2], '--topology=v4:4x4x4').stdout
+  assert '2.6 times the bound' in v4
+
+
+def test_the_table_has_each_network_on_each_topology(
+  run_script, monkeypatch, tmp_path
+):
+  batches = set()
+
+  def measure(config, pod, is_compiled):
+    batches.add(config.batch_size)
+    # More than a core of v3 has, as the compiler says of what it accepted.
+    return PROGRAM._replace(
+      method='compiled' if is_compiled else 'estimated',
+      temporaries=17e9 if is_compiled else 2e9,
+      fits=not pod.name.startswith('v6e'),
+    )
+
+  monkeypatch.setattr(compiled, 'measure', measure)
+  monkeypatch.setattr(compiled, 'estimate_step', lambda *_: PROGRAM)
+  monkeypatch.setattr('importlib.metadata.version', lambda name: '1')
+  flags = ['--table', f'--out={tmp_path}', '--compile=nfnet_f6_sam@v3']
+  done = run_script('scripts.plan', *flags)
+  assert done.code == 0, done.stderr
+  assert batches == {4096}  # 32 images a core
+  text = (tmp_path / 'pod_plan.md').read_text()
+  rows = [
+    [cell.strip() for cell in line.split('|')[1:-1]]
+    for line in text.splitlines()
+    if line.startswith('| nfnet')
+  ]
+  assert len(rows) == 7 * 4
+  cells = {(row[0], row[1].partition(':')[0]): row for row in rows}
+  assert cells['nfnet_f0', 'v3'][-1] == '73.3'
+  assert cells['nfnet_f0', 'v4'][-1] == ''
+  assert cells['nfnet_f4', 'v6e'][4].startswith('no; with `model.remat=True`')
+  f6 = cells['nfnet_f6 with SAM, remat', 'v3']
+  assert f6[2:5] == ['compiled', '16.76 of 15.48', 'not known']
+  bad = run_script('scripts.plan', '--table', '--compile=nfnet_f9@v3')
+  assert bad.code == 2 and '--compile=nfnet_f9@v3' in bad.stderr

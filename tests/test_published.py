@@ -1,7 +1,6 @@
 """The published step, from a checkout that stands in for the published code."""
 
 import functools
-import json
 import sys
 import types
 
@@ -13,7 +12,7 @@ import pytest
 import tiny
 
 import nfnets
-from nfnets import parallel, plan, pod_page, pod_table, pods
+from nfnets import parallel
 from nfnets.bench import programs, published, step_time, versus
 
 BASE = 'widths = {"F0": 4, "F1+": 8}\n'
@@ -186,97 +185,3 @@ def test_both_steps_take_turns_unclipped(checkout, monkeypatch):
 def test_only_plain_training_of_nfnets_is_compared(model, mode, clip):
   with pytest.raises(ValueError, match=f'{model}, mode {mode}, clip {clip}'):
     versus.compare_published(model, 2, mode=mode, clip=clip, folder='')
-
-
-def test_the_published_cell_is_the_published_step(checkout, monkeypatch):
-  seen = {}
-
-  def account(train_step, shapes, pod):
-    seen[pod.name] = shapes[1]['images'].shape
-    return plan.Program('compiled', 1, 2, 3, 4, 5, 6, 7, 8.0, True)
-
-  monkeypatch.setattr(plan, 'account', account)
-  monkeypatch.setattr(pod_table.importlib.metadata, 'version', lambda _: '1')
-  entry = pod_table._published_entry(checkout, 'v3:2x2')
-  assert seen == {'v3:2x2': (32 * pods.find('v3:2x2').num_devices, 192, 192, 3)}
-  assert (entry['flops'], entry['libtpu']) == (4, '1')
-
-
-@pytest.mark.parametrize(
-  ('cells', 'folder', 'said'),
-  [
-    (['published@v3:2x2'], 'x', 'name plain@v3:2x2 too'),
-    (['plain@v3:2x2', 'published@v3:2x2'], 'x', 'no x/base.py'),
-    (['plain@v3:2x2', 'published@v3:2x2'], None, 'no --published=FOLDER'),
-    (['plain@v3:2x2'], 'x', '--compile names no published cell'),
-  ],
-)
-def test_what_would_come_to_nothing_is_refused_first(
-  cells, folder, said, tmp_path
-):
-  with pytest.raises(ValueError, match=said):
-    pod_table.write(tmp_path, cells, None, print, folder)
-  assert not list(tmp_path.iterdir())
-
-
-def test_what_is_kept_needs_no_checkout(tmp_path, monkeypatch):
-  kept = {'method': 'compiled', 'jax': '1', 'libtpu': '2'}
-  kept |= dict.fromkeys(pod_page.FIGURES, 1.0)
-  entries = dict.fromkeys(['plain@v3:2x2', 'published@v3:2x2'], kept)
-  (tmp_path / 'pod_plan.json').write_text(json.dumps(entries))
-  program = plan.Program('estimated', 1, 2, None, 4, 5, 6, 7, 0.0, True)
-  monkeypatch.setattr(plan, 'measure', lambda *_: program)
-  for folder in (None, 'x'):
-    text = pod_table.write(
-      tmp_path, list(entries), recipe_of, lambda _: None, folder
-    )
-    assert '| v3:2x2 | the same compiler |' in text
-
-
-def test_the_published_step_of_another_compiler_is_compiled_again():
-  ours = {'jax': '1', 'libtpu': '2'}
-  entries = {'plain@v3:2x2': ours}
-  stale = functools.partial(pod_table._stale, 'published@v3:2x2')
-  assert not stale(ours, entries) and not stale(ours, {})
-  assert stale(ours | {'libtpu': '3'}, entries)
-  assert stale(ours | {'jax': '3'}, entries)
-
-
-def test_only_what_one_compiler_made_stands_side_by_side():
-  figures = {'flops': 1.0, 'bytes_accessed': 2.0, 'temporaries': 3.0}
-  ours = figures | {'jax': '0', 'libtpu': '1'}
-  theirs = ours | {'temporaries': 2.0}
-
-  def lines(theirs):
-    entries = {'plain@v4:2x2x1': ours, 'published@v4:2x2x1': theirs}
-    text = pod_page.page({}, entries)
-    assert '--published=FOLDER' in text
-    return [line for line in text.splitlines() if line.startswith('| v4')]
-
-  same, known = lines(theirs)
-  assert same == (
-    '| v4:2x2x1 | the same compiler | 1 | 1 | 2 | 2 | 3 | 2 | no |'
-  )
-  assert '| a compiler not known | 1 | not known | 2 | 2.43e+10 | 3 |' in known
-  assert lines(theirs | {'libtpu': '2'}) == [known]
-
-
-def test_where_the_bytes_go_stands_below():
-  figures = {'flops': 1.0, 'bytes_accessed': 2.0, 'temporaries': 3.0}
-  versions = {'jax': '0', 'libtpu': '1'}
-  traffic = {'operation_bytes': 9.5e9, 'hbm_bytes': 5e9}
-  ours = figures | versions | traffic
-  theirs = ours | {'operation_bytes': 10e9, 'hbm_bytes': 4e9}
-
-  def row(ours, theirs):
-    text = pod_page.page(
-      {}, {'plain@v4:2x2x1': ours, 'published@v4:2x2x1': theirs}
-    )
-    _, _, below = text.partition('| bytes of operations |')
-    return below.splitlines()[2:]
-
-  assert row(ours, theirs) == [
-    '| v4:2x2x1 | 9.5e+09 | 1e+10 | 0.950 | 5e+09 | 4e+09 | 1.250 |'
-  ]
-  assert row(ours, theirs | {'libtpu': '2'}) == []
-  assert row(ours, figures | versions) == []

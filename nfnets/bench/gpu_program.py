@@ -15,7 +15,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from nfnets import compiler_words, parallel, plan
+from nfnets import compiler_words, parallel
+from nfnets.plan import compiled as plan
 
 # An H100 SXM5 as CUDA describes it (NVIDIA's H100 data sheet and the tables of
 # the CUDA C++ programming guide for compute capability 9.0).

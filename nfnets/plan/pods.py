@@ -12,11 +12,12 @@ class Pod(NamedTuple):
   """A slice of a TPU pod.
 
   Attributes:
-    name: as given, 'v3:8x8'.
+    name: libtpu's, 'v3:8x8'.
     chip: one device's facts.
     device_kind: JAX's name for a device.
     num_chips: product of the name's sides.
-    num_devices: as JAX counts them: cores of v2 and v3, chips of others.
+    num_devices: as JAX counts them: cores of v2 and v3, chiplets of TPU7x,
+      chips of others.
     num_hosts: processes, each with `num_devices / num_hosts` devices.
     cores: TensorCores of one device.
     host_cores: virtual CPUs of one host.
@@ -33,7 +34,7 @@ class Pod(NamedTuple):
 
   @property
   def unit(self) -> str:
-    """What one device is: a 'core' of v2 and v3, a 'chip' of the others."""
+    """What one device is: a 'core' (half a chip) or a 'chip'."""
     return 'chip' if self.num_devices == self.num_chips else 'core'
 
 
@@ -57,8 +58,8 @@ class Generation(NamedTuple):
 
 
 # Largest slices: Google Cloud's TPU documentation (cloud.google.com/tpu/docs,
-# pages v2 to v6e: 256, 1,024, 4,096, 256 and 256 chips a pod; 6,144 of a v5p
-# pod's 8,960 in one job).
+# pages v2 to tpu7x: 256, 1,024, 4,096, 256, 256 and 9,216 chips a pod; 6,144 of
+# a v5p pod's 8,960 in one job).
 GENERATIONS = {
   'v2': Generation('TPU v2', (16, 16), 2, 1, 96),
   'v3': Generation('TPU v3', (32, 32), 2, 1, 96),
@@ -67,7 +68,10 @@ GENERATIONS = {
   'v5e': Generation('TPU v5 lite', (16, 16), 1, 1, 112),
   'v5p': Generation('TPU v5', (16, 16, 24), 1, 2, 208),
   'v6e': Generation('TPU v6 lite', (16, 16), 1, 1, 180),
+  # Two chiplets, each a device of its own.
+  'tpu7x': Generation('TPU7x', (16, 24, 24), 2, 1, 224),
 }
+ALIASES = {'v7x': 'tpu7x'}
 HOST_SIDES = (2, 2, 1)  # chips of one host, of every generation
 
 
@@ -77,25 +81,26 @@ def find(name: str) -> Pod:
   Raises:
     ValueError: no such generation, or no such slice of it.
   """
-  match = re.fullmatch(r'(v\d\w*):(\d+(?:x\d+)*)', name)
+  match = re.fullmatch(r'((?:tpu|v)\d\w*):(\d+(?:x\d+)*)', name)
   if not match:
     raise ValueError(
       f'topology {name!r}: name a generation and its chips, such as v3:8x8, '
       'v4:4x4x4 or v6e:16x16'
     )
-  if match[1] not in GENERATIONS:
-    near = difflib.get_close_matches(match[1], GENERATIONS, n=1)
+  kind = ALIASES.get(match[1], match[1])
+  if kind not in GENERATIONS:
+    near = difflib.get_close_matches(kind, GENERATIONS, n=1)
     hint = f'did you mean {near[0]}? ' if near else ''
     raise ValueError(
-      f'topology {name!r}: no TPU {match[1]}; {hint}known: '
+      f'topology {name!r}: no TPU {kind}; {hint}known: '
       + ', '.join(GENERATIONS)
     )
-  generation = GENERATIONS[match[1]]
+  generation = GENERATIONS[kind]
   sides = tuple(int(side) for side in match[2].split('x'))
   _check_sides(name, generation, sides)
   num_chips = math.prod(sides)
   return Pod(
-    name=name,
+    name=f'{kind}:{match[2]}',
     chip=chips.find(generation.device_kind),
     device_kind=generation.device_kind,
     num_chips=num_chips,

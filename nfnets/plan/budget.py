@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from nfnets import plan, pods
+from nfnets.plan import compiled, pods
+from nfnets.plan.compiled import Program
 
 
 class Roofline(NamedTuple):
-  """Seconds of a step, were the chip at its published peak; one bound each.
+  """Lower bounds of a step's seconds, were the chip at its published peak.
 
   Attributes:
     arithmetic: FLOPs over the peak at the recipe's precision.
@@ -28,25 +29,17 @@ class Roofline(NamedTuple):
 
 
 class Run(NamedTuple):
-  """A whole run at a given pace.
+  """A whole run at a given step time.
 
   Attributes:
-    steps: of the recipe.
     hours: of training alone, evaluations apart.
     chip_hours: of all chips.
-    checkpoint_bytes: of one checkpoint.
-    kept_bytes: of all that are kept.
     host_images_per_second: that each host must prepare.
-    host_cores: that this takes.
   """
 
-  steps: int
   hours: float
   chip_hours: float
-  checkpoint_bytes: float
-  kept_bytes: float
   host_images_per_second: float
-  host_cores: float
 
 
 class Remedy(NamedTuple):
@@ -58,13 +51,11 @@ class Remedy(NamedTuple):
   """
 
   flags: str
-  program: plan.Program
+  program: Program
 
 
-def roofline(
-  config: ConfigDict, pod: pods.Pod, program: plan.Program
-) -> Roofline:
-  """The bounds of one step."""
+def roofline(config: ConfigDict, pod: pods.Pod, program: Program) -> Roofline:
+  """The lower bounds of one step."""
   chip = pod.chip
   return Roofline(
     program.flops / getattr(chip, config.precision),
@@ -73,54 +64,35 @@ def roofline(
   )
 
 
-def run(
-  config: ConfigDict,
-  pod: pods.Pod,
-  program: plan.Program,
-  step_seconds: float,
-  images_per_core: float,
-) -> Run:
-  """The run's totals.
-
-  Args:
-    config: a recipe.
-    pod: what it runs on.
-    program: its step.
-    step_seconds: of one step; the roofline's for the least that it can be.
-    images_per_core: images/s that one core of a host prepares.
-  """
+def run(config: ConfigDict, pod: pods.Pod, step_seconds: float) -> Run:
+  """The totals of a recipe's run on a pod, if its steps take that long."""
   fresh = 2 if config.augment.pairs == 'fresh' else 1
   hours = config.num_steps * step_seconds / 3600
   images = config.batch_size * fresh / step_seconds / pod.num_hosts
-  on_host = 0.0 if config.data.on_device else images
   return Run(
-    steps=config.num_steps,
     hours=hours,
     chip_hours=hours * pod.num_chips,
-    checkpoint_bytes=program.state_bytes,
-    kept_bytes=program.state_bytes * config.keep_checkpoints,
-    host_images_per_second=on_host,
-    host_cores=on_host / images_per_core,
+    host_images_per_second=0.0 if config.data.on_device else images,
   )
 
 
 def remedies(
   config: ConfigDict,
   pod: pods.Pod,
-  refused: plan.Program,
-  compiled: bool,
+  refused: Program,
+  is_compiled: bool,
   report: Callable[[str], None] = lambda line: None,
 ) -> list[Remedy]:
   """Tries rematerialization, micro-batches and smaller batches per device.
 
-  Each kind is tried from its mildest until one fits. Where steps are compiled,
-  only what the estimates let hope is.
+  Each kind is tried from its mildest until one fits. With `is_compiled`, only
+  what fits by its estimate is compiled.
 
   Args:
     config: a recipe whose step doesn't fit.
     pod: what it doesn't fit on.
     refused: that step.
-    compiled: compile each trial rather than estimate it.
+    is_compiled: compile each trial rather than estimate it.
     report: is told of each trial.
 
   Returns:
@@ -128,7 +100,7 @@ def remedies(
   """
   whole = refused
   if refused.method != 'estimated':
-    whole = plan.estimate_step(config, pod)
+    whole = compiled.estimate_step(config, pod)
   scale = refused.memory / whole.memory
   tried = []
   for kind in _kinds(config, pod, whole):
@@ -136,30 +108,31 @@ def remedies(
       flags = ' '.join(f'--config.{k}={v}' for k, v in values.items())
       fits = scale * program.memory <= pod.chip.memory
       program = program._replace(fits=fits)
-      if compiled and fits:
+      if is_compiled and fits:
         report(f'compiling {flags}')
-        program = plan.compile_step(_changed(config, values), pod)
+        program = compiled.compile_step(_changed(config, values), pod)
       tried.append(Remedy(flags, program))
       if program.fits:
         break
   return tried
 
 
-Trials = Iterator[tuple[dict[str, Any], plan.Program]]
+Trials = Iterator[tuple[dict[str, Any], Program]]
 
 
 def _kinds(
-  config: ConfigDict, pod: pods.Pod, whole: plan.Program
+  config: ConfigDict, pod: pods.Pod, whole: Program
 ) -> Iterator[Trials]:
   """Changes of each kind, the mildest first, with the estimated step."""
   if not config.model.get('remat', True):
     values = {'model.remat': True}
-    yield iter([(values, plan.estimate_step(_changed(config, values), pod))])
+    changed = _changed(config, values)
+    yield iter([(values, compiled.estimate_step(changed, pod))])
   device_batch = config.batch_size // pod.num_devices
   if device_batch % (2 * config.micro_batches):
     return
   values = {'batch_size': config.batch_size // 2}
-  half = plan.estimate_step(_changed(config, values), pod)
+  half = compiled.estimate_step(_changed(config, values), pod)
   parts = [
     2**power
     for power in range(1, device_batch.bit_length())
@@ -182,7 +155,7 @@ def _kinds(
   )
 
 
-def _part(whole: plan.Program, half: plan.Program, part: int) -> plan.Program:
+def _part(whole: Program, half: Program, part: int) -> Program:
   """The step with one part of the images, on the line through two others."""
   place = 2 / part - 1  # 0 at half, 1 at the whole
   numbers = ['arguments', 'temporaries', 'flops', 'bytes_accessed']

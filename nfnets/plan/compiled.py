@@ -1,32 +1,36 @@
-"""The train step compiled for TPUs that aren't there, or estimated.
+"""The training step compiled for TPUs that are not attached, or estimated.
 
 `libtpu` compiles without a TPU; without `libtpu` the step is traced and its
-operations are counted (`analysis.abstract`).
+operations are counted (`plan.abstract`).
 """
 
 import functools
 import importlib.util
 import math
 import os
+import re
 import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 from ml_collections import ConfigDict
 
-from nfnets import compiler_words, factory, parallel, pods, step, traffic
-from nfnets.analysis import abstract
+from nfnets import factory, parallel, step, traffic
+from nfnets.plan import abstract, pods
 
-GIB = 2**30
-# Compiled temporaries over those of `analysis.abstract`, which keeps fewer
-# copies and layouts than the compiler does; see results/pod_plan.md.
+# Compiled temporaries over those of `plan.abstract`, which keeps fewer copies
+# and layouts than the compiler does: F0 and F3, results/pod_plan.md.
 TEMPORARIES = 1.7
 REMAT_TEMPORARIES = 1.2  # of steps with `model.remat`, which keep less: F6's
-# Compiled bytes over those of `analysis.abstract`, of the compiled cells of
-# results/pod_plan.json.
 BYTES = (
   'the compiler counts 0.8 to 1.2 times as many as an estimate on v3, and on '
   'v4 and v5e, where copies into on-chip memory count too, 2.0 to 2.4 times'
@@ -34,7 +38,7 @@ BYTES = (
 
 
 class Program(NamedTuple):
-  """The train step on one device.
+  """The training step on one device.
 
   Attributes:
     method: 'compiled', 'estimated', or 'refused' by the compiler for its
@@ -47,11 +51,11 @@ class Program(NamedTuple):
       memory, those too, each about four times.
     collective_bytes: that each device hands to collectives.
     state_bytes: of the state, which is what a checkpoint holds.
-    seconds: that compiling took; 0 for an estimate.
-    fits: whether arguments, temporaries and code are within the chip's memory.
-    operation_bytes: see `traffic.Traffic`; None for an estimate, and of a
-      program with loops or branches.
-    hbm_bytes: likewise.
+    seconds: of compilation; 0 for an estimate.
+    fits: whether the compiler accepted the program; of an estimate, whether
+      arguments and temporaries are within the chip's memory.
+    hbm_bytes: see `traffic.Traffic`; None for an estimate, and of a program
+      with loops or branches.
   """
 
   method: str
@@ -64,12 +68,11 @@ class Program(NamedTuple):
   state_bytes: float
   seconds: float
   fits: bool
-  operation_bytes: float | None = None
   hbm_bytes: float | None = None
 
   @property
   def memory(self) -> float:
-    """All bytes that the step needs."""
+    """Arguments, temporaries and code, in bytes."""
     return self.arguments + self.temporaries + (self.code or 0)
 
 
@@ -95,25 +98,23 @@ def check(config: ConfigDict, pod: pods.Pod) -> None:
     )
 
 
-def measure(config: ConfigDict, pod: pods.Pod, compiled: bool) -> Program:
+def measure(config: ConfigDict, pod: pods.Pod, is_compiled: bool) -> Program:
   """The step's figures, compiled or estimated.
 
   Raises:
     ValueError: see `check`, or `libtpu` is asked for and not installed.
   """
   check(config, pod)
-  return compile_step(config, pod) if compiled else estimate_step(config, pod)
-
-
-def has_compiler() -> bool:
-  """Whether `libtpu` is installed."""
-  return importlib.util.find_spec('libtpu') is not None
+  make = compile_step if is_compiled else estimate_step
+  return make(config, pod)
 
 
 def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
   """From shapes alone (`jax.eval_shape`, `jax.make_jaxpr`)."""
   train_step, shapes = step_of(config)
-  mesh = AbstractMesh((pod.num_devices,), (parallel.AXIS,))
+  mesh = AbstractMesh(
+    (pod.num_devices,), (parallel.AXIS,), axis_types=(AxisType.Auto,)
+  )
   work = abstract.work(jax.make_jaxpr(_mapped(train_step, mesh))(*shapes))
   state_bytes, arguments = _argument_bytes(shapes, pod)
   remat = config.model.get('remat', False)
@@ -138,12 +139,17 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
 
   FLOPs and bytes of a step that loops (over micro-batches, SAM's groups or
   blocks) are estimates all the same.
+
+  Raises:
+    ValueError: `libtpu` isn't installed.
   """
+  train_step, shapes = step_of(config)
+  mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
   start = time.perf_counter()
   try:
-    program = account(*step_of(config), pod)
+    made = lower(train_step, shapes, mesh).compile()
   except jax.errors.JaxRuntimeError as error:
-    needed = compiler_words.needed_memory(str(error))
+    needed = needed_memory(str(error))
     if needed is None:
       raise
     estimate = estimate_step(config, pod)
@@ -153,63 +159,47 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
       seconds=time.perf_counter() - start,
       fits=False,
     )
-  if loops(config):  # whose body the compiler's account has but once
-    estimate = estimate_step(config, pod)
-    program = program._replace(
-      flops=estimate.flops, bytes_accessed=estimate.bytes_accessed
-    )
-  return program
-
-
-def account(train_step: Any, shapes: tuple, pod: pods.Pod) -> Program:
-  """Any step's figures by XLA's TPU compiler, for the pod's own devices.
-
-  Args:
-    train_step: of (state, batch, key), as `parallel.map_step` takes it.
-    shapes: of the three, the batch whole.
-    pod: its devices.
-
-  Raises:
-    ValueError: `libtpu` isn't installed.
-    jax.errors.JaxRuntimeError: the compiler refuses, for its memory perhaps.
-  """
-  mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
-  start = time.perf_counter()
-  made = lower(train_step, shapes, mesh).compile()
   seconds = time.perf_counter() - start
-  cost, memory = made.cost_analysis(), made.memory_analysis()
-  moved = traffic.of(text := made.as_text())
-  state_bytes, _ = _argument_bytes(shapes, pod)
+  memory, text = made.memory_analysis(), made.as_text()
+  # The cost analysis counts a loop's body once.
+  if loops(config):
+    estimate = estimate_step(config, pod)
+    flops, moved = estimate.flops, estimate.bytes_accessed
+  else:
+    cost = made.cost_analysis()
+    flops, moved = cost['flops'], cost['bytes accessed']
+  through_hbm = traffic.of(text)
   return Program(
     method='compiled',
     arguments=held_bytes(memory),
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
-    flops=cost['flops'],
-    bytes_accessed=cost['bytes accessed'],
-    collective_bytes=compiler_words.collective_bytes(text),
-    state_bytes=state_bytes,
+    flops=flops,
+    bytes_accessed=moved,
+    collective_bytes=collective_bytes(text),
+    state_bytes=_argument_bytes(shapes, pod)[0],
     seconds=seconds,
-    fits=True,  # the compiler refuses what doesn't
-    operation_bytes=moved and moved.operations,
-    hbm_bytes=moved and moved.hbm,
+    fits=True,
+    hbm_bytes=through_hbm and through_hbm.hbm,
   )
 
 
-def held_bytes(memory: Any) -> float:
-  """Of the state and the batch, by a program's `memory_analysis()`."""
-  # Results take the arguments' place, but for what isn't donated.
-  return float(
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
+def step_of(config: ConfigDict) -> tuple[Any, tuple]:
+  """The training step, and shapes of its state, whole batch and key."""
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  init = functools.partial(step.init_state, config, network, optimizer)
+  size = config.data.train_image_size
+  count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
+  batch = {
+    'images': jax.ShapeDtypeStruct((count, size, size, 3), np.uint8),
+    'labels': jax.ShapeDtypeStruct((count,), np.int32),
+  }
+  train_step = step.make_train_step(
+    config, network, optimizer, factory.schedule_of(config)
   )
-
-
-def loops(config: ConfigDict) -> bool:
-  """Whether the step loops: its FLOPs and bytes are estimates then."""
-  turns = config.micro_batches > 1 or (config.sam.rho and config.sam.m)
-  return bool(turns or config.model.scan)
+  state = factory.looped(config, jax.eval_shape(init, key))
+  return train_step, (state, batch, key)
 
 
 def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
@@ -228,8 +218,19 @@ def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
   return jax.jit(_mapped(train_step, mesh), donate_argnums=0).lower(*placed)
 
 
+def loops(config: ConfigDict) -> bool:
+  """Whether the step loops: its FLOPs and bytes are estimates then."""
+  turns = config.micro_batches > 1 or (config.sam.rho and config.sam.m)
+  return bool(turns or config.model.scan)
+
+
+def has_compiler() -> bool:
+  """Whether `libtpu` is installed."""
+  return importlib.util.find_spec('libtpu') is not None
+
+
 def devices(pod: pods.Pod) -> list[Any]:
-  """The pod's devices, of which none is there.
+  """The pod's devices as `libtpu` describes them, none of them attached.
 
   Raises:
     ValueError: `libtpu` isn't installed.
@@ -257,27 +258,50 @@ def devices(pod: pods.Pod) -> list[Any]:
   if (len(found), hosts) != (pod.num_devices, pod.num_hosts):
     raise ValueError(
       f'topology {pod.name!r}: libtpu has {len(found)} devices on {hosts} '
-      f'hosts, nfnets.pods {pod.num_devices} on {pod.num_hosts}'
+      f'hosts, nfnets.plan.pods {pod.num_devices} on {pod.num_hosts}'
     )
   return found
 
 
-def step_of(config: ConfigDict) -> tuple[Any, tuple]:
-  """The train step, and shapes of its state, whole batch and key."""
-  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  init = functools.partial(step.init_state, config, network, optimizer)
-  size = config.data.train_image_size
-  count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
-  batch = {
-    'images': jax.ShapeDtypeStruct((count, size, size, 3), np.uint8),
-    'labels': jax.ShapeDtypeStruct((count,), np.int32),
-  }
-  train_step = step.make_train_step(
-    config, network, optimizer, factory.schedule_of(config)
+def needed_memory(message: str) -> float | None:
+  """Bytes in the compiler's refusal; None if it is about something else."""
+  if 'RESOURCE_EXHAUSTED' not in message:
+    return None
+  patterns = (r'Used ([\d.]+)([KMGT]?) of', r'\(([\d.]+)([KMGT]?)\) exceeds')
+  found = [m for p in patterns if (m := re.search(p, message))]
+  if not found:
+    return math.inf
+  power = ' KMGT'.index(found[0][2] or ' ')
+  return float(found[0][1]) * 1024**power
+
+
+def collective_bytes(text: str) -> float:
+  """Of the results of a compiled program's collectives."""
+  names = (
+    '(?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)'
+    '(?:-start)?'
   )
-  state = factory.looped(config, jax.eval_shape(init, key))
-  return train_step, (state, batch, key)
+  return sum(
+    math.prod(int(side) for side in sides.split(',') if side) * _width(kind)
+    for shape in re.findall(rf' = (.*?) {names}\(', text)
+    for kind, sides in re.findall(r'(\w+)\[([\d,]*)\]', shape)
+  )
+
+
+def _width(kind: str) -> float:
+  """Bytes of one element: 'bf16' has two, 'pred' one."""
+  bits = re.search(r'\d+', kind)
+  return int(bits[0]) / 8 if bits else 1
+
+
+def held_bytes(memory: Any) -> float:
+  """Of the state and the batch, by a program's `memory_analysis()`."""
+  # Results take the arguments' place, but for what isn't donated.
+  return float(
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+  )
 
 
 def _mapped(train_step: Any, mesh: Mesh | AbstractMesh) -> Any:

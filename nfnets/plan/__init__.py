@@ -1,0 +1,1 @@
+"""A training step foreseen: compiled for TPUs elsewhere, or estimated."""
