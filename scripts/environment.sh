@@ -1,17 +1,35 @@
 # Sourced by the shell commands beside it: goes to the repository's root and
-# makes .venv once. Usage: make_environment REQUIREMENTS_FILE...
+# makes an environment once. Usage: make_environment REQUIREMENTS_FILE...
+#   ENVIRONMENT  the folder (default: .venv)
+#   PYTHON       'newest' (default), 'oldest', or an interpreter; those of
+#                Python 3.11 to 3.14 on the PATH and of pyenv are looked at
+# Python 3.11 gets the oldest supported packages (constraints.txt), others the
+# newest.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ENVIRONMENT=${ENVIRONMENT:-.venv}
 
+# The first interpreter, in the order asked for, that runs and can make one.
 find_python() {
-  local candidate
-  for candidate in ${PYTHON:-} python3.11 python3.12 python3.13 python3; do
+  local order=(14 13 12 11) candidate minor
+  case ${PYTHON:-newest} in
+    newest) ;;
+    oldest) order=(11 12 13 14) ;;
+    *) order=() ;;
+  esac
+  for candidate in ${PYTHON:-} $(
+    for minor in "${order[@]}"; do
+      type -aP "python3.$minor"
+      ls -d ~/.pyenv/versions/3."$minor".*/bin/python
+    done 2> /dev/null
+    [ ${#order[@]} = 0 ] || type -aP python3
+  ); do
     if "$candidate" -c 'import sys, venv, ensurepip
-sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2> /dev/null; then
       echo "$candidate"
       return
     fi
   done
-  echo 'error: no Python 3.11, 3.12 or 3.13 with venv was found: install one' \
+  echo 'error: no Python 3.11 to 3.14 with venv was found: install one' \
     '(on Debian: apt install python3 python3-venv) or name it: PYTHON=...' >&2
   return 1
 }
@@ -19,25 +37,24 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
 make_environment() {
   local stamp wanted python
   wanted=$(cat "$@" constraints.txt | cksum)
-  stamp=.venv/installed-$(echo "$@" | tr ' /' '__')
+  stamp=$ENVIRONMENT/installed-$(echo "$@" | tr ' /' '__')
   # It may be half made, or its Python gone: then it is made anew.
-  if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+  if ! "$ENVIRONMENT/bin/python" -c 'import pip' 2> /dev/null; then
     python=$(find_python)
-    echo "making .venv with $($python --version)"
-    "$python" -m venv --clear .venv
-  elif [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    echo "making $ENVIRONMENT with $("$python" --version)"
+    "$python" -m venv --clear "$ENVIRONMENT"
+  elif [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then
     return
   fi
   local arguments=()
   for file in "$@"; do arguments+=(-r "$file"); done
-  # The tested versions were tested on Python 3.11; others resolve their own.
-  if .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
-  then
+  if "$ENVIRONMENT/bin/python" -c \
+    'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     arguments+=(-c constraints.txt)
   fi
   echo "installing $* (a minute or two the first time)"
-  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    "${arguments[@]}"; then
+  if ! "$ENVIRONMENT/bin/python" -m pip install --quiet \
+    --disable-pip-version-check "${arguments[@]}"; then
     echo 'error: the installation failed. A package registry must be within' \
       'reach; after mending that, run this command again.' >&2
     return 1

@@ -7,5 +7,5 @@ workdir=${1:-}
 [[ -z $workdir || $workdir = /* ]] || workdir=$PWD/$workdir
 source "$(dirname "$0")/environment.sh"
 make_environment requirements.txt
-.venv/bin/python -m scripts.train --config=configs/quickstart.py \
+"$ENVIRONMENT/bin/python" -m scripts.train --config=configs/quickstart.py \
   --workdir="${workdir:-runs/quickstart}"
