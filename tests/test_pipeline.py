@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -315,3 +316,33 @@ def test_killed_stream_goes_on_exactly_on_one_process_or_two():
     for first, second in zip(*halves)
   ]
   assert joined == whole[13:]
+
+
+def test_a_stalled_read_ends_when_the_run_is_to_stop_and_is_told(
+  monkeypatch, caplog
+):
+  monkeypatch.setattr(pipeline, 'STALLED', 1)
+  never = threading.Event()
+
+  def batches():
+    yield 'first'
+    never.wait()
+
+  stops = iter([False, True])
+  read = pipeline.interruptible(batches(), lambda: next(stops))
+  with caplog.at_level('WARNING'):
+    assert list(read) == ['first']
+  assert 'no input for 1 s' in caplog.text
+  never.set()
+
+
+def test_interruptible_batches_are_the_same_and_raise_the_same():
+  def batches():
+    yield from range(5)
+    raise ValueError('0.jpg is broken')
+
+  read = pipeline.interruptible(batches(), lambda: False)
+  assert [next(read) for _ in range(5)] == list(range(5))
+  with pytest.raises(ValueError, match=r'0\.jpg'):
+    next(read)
+  assert list(pipeline.interruptible(iter('ab'), lambda: True)) == ['a', 'b']

@@ -7,6 +7,8 @@ so resuming costs nothing, and neither threads nor processes change the stream.
 """
 
 import functools
+import queue
+import threading
 from collections.abc import Callable, Iterator
 
 import grain
@@ -19,6 +21,7 @@ from nfnets.data.sources import Source
 Batch = dict[str, np.ndarray]
 
 PIECE = 64  # examples a thread loads at once; no result depends on it
+STALLED = 30  # seconds without a batch, after which it is said
 MAX_HELD = 2**31  # bytes on every device, within 32-bit offsets
 
 
@@ -120,6 +123,48 @@ def eval_batches(
     return {**batch, 'mask': (batch['ids'] >= 0).astype(np.float32)}
 
   return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
+
+
+def interruptible(
+  batches: Iterator[Batch], is_stopping: Callable[[], bool]
+) -> Iterator[Batch]:
+  """The same batches; ends while one is waited for if the run is to stop.
+
+  Storage that no longer answers would keep `next(batches)` from returning, and
+  a signal's handler alone can't end that. Long waits are logged.
+
+  Args:
+    batches: read by another thread, one ahead.
+    is_stopping: asked every second of a wait.
+  """
+  ready: queue.Queue = queue.Queue(1)
+
+  def read() -> None:
+    try:
+      for batch in batches:
+        ready.put((batch, None))
+      ready.put((None, StopIteration()))
+    except BaseException as error:  # raised where the batch is wanted
+      ready.put((None, error))
+
+  threading.Thread(target=read, daemon=True).start()
+  while True:
+    waited = 0
+    while True:
+      try:
+        batch, error = ready.get(timeout=1)
+        break
+      except queue.Empty:
+        if is_stopping():
+          return
+        waited += 1
+        if waited % STALLED == 0:
+          logging.warning('no input for %d s: does the storage answer?', waited)
+    if isinstance(error, StopIteration):
+      return
+    if error is not None:
+      raise error
+    yield batch
 
 
 # Small sets may be held wholly on the device: the host sends ids, the step
