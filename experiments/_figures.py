@@ -27,8 +27,12 @@ CLIPPED = ('agc/clipped_fraction', 100, 'units above lambda (%)')
 Series = Mapping[str, Mapping[float, str]]
 
 
-def curves(*panels: tuple[str, float, str]) -> Plot:
-  """Plots metrics over updates, a panel each: `TOP_1`, `LOSS`, `CLIPPED`."""
+def curves(*panels: tuple[str, float, str], published: bool = False) -> Plot:
+  """Plots metrics over updates, a panel each: `TOP_1`, `LOSS`, `CLIPPED`.
+
+  Where the published accuracies are of the same setting, dashed lines show
+  them.
+  """
 
   def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
     if not found:
@@ -41,6 +45,10 @@ def curves(*panels: tuple[str, float, str]) -> Plot:
     ):
       agc = panel is CLIPPED
       draw_curves(ax, rows, labels, *panel[:2], only='agc' if agc else '')
+      for number, *source in experiment.published.values():
+        if published and panel is TOP_1:
+          source = f'{number} [{source[0]}]'
+          ax.axhline(number, color='0.4', ls='--', lw=1, label=source)
       finish(ax, 'update', panel[2])
     legend(made, made.axes[0])
     return made

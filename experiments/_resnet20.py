@@ -50,6 +50,7 @@ def scales(
   rows: Sequence[str] | None = None,
   more: Mapping[str, Any] = {},
   own_batch: bool = False,
+  full: Sequence[str] | None = None,
 ) -> dict[str, Scale]:
   """The whole of CIFAR-10, at two lengths, and what two CPU cores can train on.
 
@@ -58,11 +59,12 @@ def scales(
     more: overrides there.
     own_batch: whether rows have batch sizes of their own; else it is 128
       there, since 13 epochs at 1,024 would be 126 updates.
+    full: rows of the others, if not all.
   """
   at = '' if own_batch else ' at batch 128'
   return {
-    FULL: epochs(100),
-    'short': epochs(30),
+    FULL: epochs(100, full),
+    'short': epochs(30, full),
     'cpu': Scale(
       f'the first 10,000 images, 13 epochs{at}',
       {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND, **more},
@@ -71,10 +73,10 @@ def scales(
   }
 
 
-def epochs(count: int) -> Scale:
+def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
   """All 50,000 images, so many times."""
   note = f'all 50,000 images, {count} epochs'
-  return Scale(note, {'num_epochs': float(count)})
+  return Scale(note, {'num_epochs': float(count)}, rows)
 
 
 def cost(row: str, config: ConfigDict) -> str:

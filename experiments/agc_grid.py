@@ -1,77 +1,43 @@
-r"""AGC over batch sizes and lambdas, at each arm's own learning rate. CIFAR-10.
-
-  python -m scripts.sweep --experiment=agc_grid -- \
-    --config.data.data_dir=DATA --config.learning_rate_factor=ITS_OWN
+"""AGC over batch sizes and lambdas, at each arm's own learning rate. CIFAR-10.
 
 As `agc_sweep`, with two differences: skip gains are exempt from AGC, and the
-learning rate is the one that `pilot` chose. Correlations are of runs that
-ended above twice chance; the interaction of both factors is shown.
+learning rate is the one that `pilot` chose
+(`--config.learning_rate_factor=ITS_OWN`).
 """
 
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from experiments import _grid, _resnet20
+from experiments.study import FULL, Experiment, Scale
 
-from ml_collections import ConfigDict
-
-from experiments import _cifar, _plots, _study
-
-TITLE = "AGC: batch size and lambda, at each arm's own learning rate"
-CLAIM = (
-  'Test accuracy correlates negatively with the batch size and positively with '
-  'lambda; the batch size matters more; small batches want a bigger lambda.'
-)
-PAPER = {}
-SEEDS = (0, 1, 2)
-NETWORKS = {'nf': 'nf_agc', 'none': 'none_agc'}
-LAMBDAS = (0.01, 0.04, 0.16, 0.64)
-BATCH_SIZES = (16, 32, 64, 128)
-RUNS = {
-  f'{network}_b{size}_l{lambda_:g}': {
-    **_cifar.ARMS[arm],
-    'batch_size': size,
-    'optimizer.clipping': lambda_,
-  }
-  for network, arm in NETWORKS.items()
-  for size in reversed(BATCH_SIZES)
-  for lambda_ in LAMBDAS
-}
-LABELS = {
-  f'{network}_b{size}_l{lambda_:g}': (
-    f'{_cifar.ARM_LABELS[arm]}, batch {size}, lambda {lambda_:g}'
-  )
-  for network, arm in NETWORKS.items()
-  for size in reversed(BATCH_SIZES)
-  for lambda_ in LAMBDAS
-}
-SCALES = {
-  'full': {
-    'note': 'the first 10,000 images, 13 epochs',
-    'overrides': {
-      'num_epochs': 13.0,
-      'data.train_split': 'train[:10000]',
-      'data.num_train': 10000,
-    },
+ARMS = {'nf': 'nf_agc', 'none': 'none_agc'}
+SIZES = (16, 32, 64, 128)
+GRIDS = [
+  _grid.Grid(network, _resnet20.LABELS[arm]) for network, arm in ARMS.items()
+]
+EXPERIMENT = Experiment(
+  title="AGC: batch size and lambda, at each arm's own learning rate",
+  claim='Test accuracy correlates negatively with the batch size and '
+  'positively with lambda; the batch size matters more; small batches want a '
+  'bigger lambda.',
+  rows={
+    f'{network}_b{size}_l{lambda_:g}': {
+      **_resnet20.ARMS[arm],
+      'batch_size': size,
+      'optimizer.clipping': lambda_,
+    }
+    for network, arm in ARMS.items()
+    for size in reversed(SIZES)
+    for lambda_ in _grid.LAMBDAS
   },
-}
-
-
-def get_config(run: str) -> ConfigDict:
-  """One network, batch and lambda."""
-  return _study.configure(_cifar.resnet20(), RUNS, SCALES, run)
-
-
-def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
-  """A table for each scale."""
-
-  def section(found: Sequence, note: str, suffix: str) -> str:
-    del note, suffix
-    return _plots.table(found, RUNS, LABELS, growth=_cifar.gain_growth)
-
-  return _plots.sections(records, SCALES, section)
-
-
-def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
-  """None yet: the comparisons are named in the docstring, and made later."""
-  del records
-  return 'not run', 'The runs are under way.'
+  checks=_grid.checks(*GRIDS),
+  scales={
+    FULL: Scale(
+      'the first 10,000 images, 13 epochs',
+      {'num_epochs': 13.0, **_resnet20.TEN_THOUSAND},
+    )
+  },
+  seeds=(0, 1, 2),
+  config=lambda row: _resnet20.recipe(),
+  plot=_grid.plot(*GRIDS),
+  cost=_resnet20.cost,
+)
+get_config = EXPERIMENT.get_config

@@ -1,36 +1,18 @@
-r"""The largest stable learning rate: BN, NF, NF with AGC. CIFAR-10.
+"""The largest stable learning rate: BN, NF, NF with AGC. CIFAR-10.
 
-  python -m scripts.sweep --experiment=learning_rate [--scale=cpu] -- \
-    --config.data.data_dir=DATA
-  python -m scripts.report --experiment=learning_rate
-
-Rows 'x4' and so on multiply the study's learning rate: 0.1 x batch / 128 after
-a linear warm-up over 5 % of the steps, cosine to 0, Nesterov momentum 0.9,
-weight decay 5e-4 on weights. AGC's lambda is 20.48 / batch: 0.16 at 128, 0.02
-at 1024. A rate is stable if the run ends, at half of its network's best
-accuracy at this batch or more, and at twice chance or more. Rates are tried in
-steps of a factor of 4: that is how well the largest stable one is known. The 13
-epochs of scale cpu's 10,000 images are 126 updates at 1024, too few to judge
-AGC: what they show is told, not weighed.
+Rows 'x4' and so on multiply the study's learning rate, 0.1 x batch / 128. AGC's
+lambda is 20.48 / batch: 0.16 at 128, 0.02 at 1,024. A rate is stable if the run
+ends at half of its network's best accuracy at this batch or more, and at twice
+chance or more. Rates are tried in steps of a factor of 4: that is how well the
+largest stable one is known.
 """
 
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
 
-from ml_collections import ConfigDict
+from experiments import _figures, _resnet20
+from experiments.study import OPEN, Experiment, Row, Rows
 
-from experiments import _cifar, _plots, _study
-
-TITLE = 'The largest stable learning rate'
-CLAIM = (
-  'Batch normalization allows larger learning rates than a normalizer-free '
-  'network, and AGC gives them back.'
-)
-PAPER = {}
-SEEDS = (0,)
 FACTORS = {128: (1, 4, 16, 64), 1024: (1 / 4, 1, 4, 16, 64)}
-BATCH_SIZES = tuple(FACTORS)
 NETWORKS = {
   'batch': {'model.normalizer': 'batch'},
   'nf': {'model.normalizer': 'nf'},
@@ -41,132 +23,109 @@ NAMES = {
   'nf': 'normalizer-free',
   'nf_agc': 'normalizer-free, AGC',
 }
-RUNS = {
-  f'{network}_b{size}_x{factor:g}': {
-    'batch_size': size,
-    'learning_rate_factor': float(factor),
-    'optimizer.clipping': 20.48 / size,
-    **overrides,
+
+
+def rates(network: str, size: int) -> dict[float, str]:
+  """Peak learning rates to rows."""
+  return {
+    0.1 * size / 128 * factor: f'{network}_b{size}_x{factor:g}'
+    for factor in FACTORS[size]
   }
-  for size in BATCH_SIZES
-  for factor in FACTORS[size]
-  for network, overrides in NETWORKS.items()
-}
-LABELS = {
-  f'{network}_b{size}_x{factor:g}': (
-    f'{name}, batch {size}, rate {0.1 * size / 128 * factor:g}'
-  )
-  for size in BATCH_SIZES
-  for factor in FACTORS[size]
-  for network, name in NAMES.items()
-}
-SCALES = _cifar.scales(own_batch=True)
 
 
-def get_config(run: str) -> ConfigDict:
-  """One network, batch and learning rate, for 100 epochs."""
-  return _study.configure(_cifar.resnet20(), RUNS, SCALES, run)
+@dataclasses.dataclass(frozen=True)
+class Allows:
+  """Checks that a network's largest stable rate is as large as another's.
 
+  Undecided if both lie beyond one end of the rates tried, or if AGC can't have
+  opened a skip gain.
+  """
 
-def report(records: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> str:
-  """Draws `learning_rate.png` for each scale; returns the markdown."""
+  network: str
+  other: str
+  size: int
+  strictly: bool = False
 
-  def section(found: Sequence, note: str, suffix: str) -> str:
+  def __call__(self, rows: Rows) -> bool | None:
+    a, b = self._largest(self.network, rows), self._largest(self.other, rows)
+    tried = rates(self.network, self.size)
+    mine = [*tried.values(), *rates(self.other, self.size).values()]
+    if (a == b and a in (0, max(tried))) or any(
+      rows[row].growth < OPEN for row in mine
+    ):
+      return None
+    return a > b if self.strictly else a >= b
 
-    rows = _study.gather(found)
-    sizes = [s for s in BATCH_SIZES if any(f'_b{s}_' in row for row in rows)]
-    made = _plots.figure(max(7, 5 * len(sizes)), 4.2, TITLE, note)
-    axes = made.subplots(1, len(sizes), squeeze=False)[0]
-    for ax, size in zip(axes, sizes):
-      series = {
-        name: {
-          0.1 * size / 128 * factor: f'{network}_b{size}_x{factor:g}'
-          for factor in FACTORS[size]
-        }
-        for network, name in NAMES.items()
-      }
-      _plots.lines(ax, rows, series)
-      title = f'batch {size}'
-      _plots.finish(ax, 'peak learning rate', 'test top-1 (%)', title)
-    _plots.legend(made, axes[0])
-    caption = f'{TITLE}: {note}'
-    picture = _plots.save(made, folder, f'learning_rate{suffix}', caption)
-    lines = [
-      f'- {NAMES[network]}, batch {size}: {_limit(rows, network, size)}'
-      for size in sizes
-      for network in NETWORKS
-    ]
-    runs = _study.runs_of(found, RUNS, SCALES)
-    return (
-      'Largest stable learning rate:\n\n' + '\n'.join(lines) + '\n\n'
-      f'{_plots.table(found, runs, LABELS)}\n{picture}'
+  def told(self, rows: Rows) -> str:
+    return ', '.join(
+      f'{network} {self._largest(network, rows):g}'
+      for network in (self.network, self.other)
     )
 
-  return _plots.sections(records, SCALES, section)
+  def _largest(self, network: str, rows: Rows) -> float:
+    """The largest stable rate; 0 if none is."""
+    runs = {rate: rows[row] for rate, row in rates(network, self.size).items()}
+    best = max(accuracy(row) for row in runs.values())
+    return max(
+      (
+        rate
+        for rate, row in runs.items()
+        if accuracy(row) >= max(best / 2, 2 * row.chance)
+      ),
+      default=0.0,
+    )
 
 
-def verdict(records: Sequence[Mapping[str, Any]]) -> _study.Judgement:
-  """Compares the largest stable rates at every batch that was run."""
-
-  def of_scale(rows: Mapping[str, _study.Row]) -> _study.Judgement:
-    findings, told = {}, ''
-    for size in BATCH_SIZES:
-      mine = [run for run in RUNS if f'_b{size}_' in run]
-      if not set(mine) <= set(rows):
-        continue
-      batch, nf, agc = (largest(rows, network, size) for network in NETWORKS)
-      limits = {network: _limit(rows, network, size) for network in NETWORKS}
-      if _study.too_short(rows[run] for run in mine):
-        names = '; '.join(f'{NAMES[n]} {limits[n]}' for n in NETWORKS)
-        told = (
-          f' Batch {size}, {rows[mine[0]].updates} updates, is too short to '
-          f'tell: {names}.'
-        )
-        continue
-      findings[
-        f'at batch {size} batch normalization allows more ({limits["batch"]}) '
-        f'than the normalizer-free network ({limits["nf"]})'
-      ] = _unless_at_one_edge(batch > nf, batch, nf, size)
-      findings[f'with AGC that one takes as much ({limits["nf_agc"]})'] = (
-        _unless_at_one_edge(agc >= batch, agc, batch, size)
-      )
-    if not findings:
-      word = 'too short to tell' if told else 'not run'
-      return word, told.strip() or 'no batch size has all its records yet.'
-    word, why = _study.weigh(findings)
-    return word, why + told
-
-  return _study.judge(records, SCALES, of_scale, updates=0)
+def accuracy(row: Row) -> float:
+  return 0.0 if row.diverged else row.mean
 
 
-def largest(rows: Mapping[str, _study.Row], network: str, size: int) -> float:
-  """The largest stable learning rate of those run; 0 if there is none."""
-  worth = {
-    factor: rows[f'{network}_b{size}_x{factor:g}'].worth
-    for factor in FACTORS[size]
-    if f'{network}_b{size}_x{factor:g}' in rows
-  }
-  floor = max(max(worth.values(), default=0) / 2, 2 * _study.CHANCE)
-  stable = [factor for factor, value in worth.items() if value >= floor]
-  return 0.1 * size / 128 * max(stable, default=0)
-
-
-def _unless_at_one_edge(
-  found: bool, a: float, b: float, size: int
-) -> bool | str:
-  """Undecided if both limits lie beyond one end of the rates tried."""
-  edges = 0, 0.1 * size / 128 * max(FACTORS[size])
-  return 'undecided' if a == b and a in edges else found
-
-
-def _limit(rows: Mapping[str, _study.Row], network: str, size: int) -> str:
-  """The largest stable rate in words; both ends of what was tried say so."""
-  factors = [f for f in FACTORS[size] if f'{network}_b{size}_x{f:g}' in rows]
-  if not factors:
-    return 'not run'
-  rate = largest(rows, network, size)
-  unit = 0.1 * size / 128
-  if not rate:
-    return f'below {unit * min(factors):g}, the smallest tried'
-  edge = ' or more' if rate == unit * max(factors) else ''
-  return f'{rate:g}{edge}'
+EXPERIMENT = Experiment(
+  title='The largest stable learning rate',
+  claim='Batch normalization allows larger learning rates than a '
+  'normalizer-free network, and AGC gives them back.',
+  rows={
+    f'{network}_b{size}_x{factor:g}': {
+      'batch_size': size,
+      'learning_rate_factor': float(factor),
+      'optimizer.clipping': 20.48 / size,
+      **overrides,
+    }
+    for size, factors in FACTORS.items()
+    for factor in factors
+    for network, overrides in NETWORKS.items()
+  },
+  labels={
+    row: f'{name}, batch {size}, rate {rate:g}'
+    for network, name in NAMES.items()
+    for size in FACTORS
+    for rate, row in rates(network, size).items()
+  },
+  checks=[
+    check
+    for size in FACTORS
+    for check in (
+      (
+        f'at batch {size} batch normalization allows a larger rate',
+        Allows('batch', 'nf', size, strictly=True),
+      ),
+      (
+        f'at batch {size} AGC allows as large a one as batch normalization',
+        Allows('nf_agc', 'batch', size),
+      ),
+    )
+  ],
+  scales=_resnet20.scales(own_batch=True),
+  config=lambda row: _resnet20.recipe(),
+  plot=_figures.lines(
+    'peak learning rate',
+    {
+      f'batch {size}': {
+        name: rates(network, size) for network, name in NAMES.items()
+      }
+      for size in FACTORS
+    },
+  ),
+  cost=_resnet20.cost,
+)
+get_config = EXPERIMENT.get_config

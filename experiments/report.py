@@ -82,7 +82,7 @@ def checks(
 def _line(sentence: str, check: study.Check, *where: Any) -> str:
   word, scale, rows = answer(check, *where)
   told = [scale] if scale and scale != study.FULL else []
-  if rows is not None and isinstance(check, study.Above):
+  if rows is not None and hasattr(check, 'told'):
     told.append(check.told(rows))
   numbers = f' ({"; ".join(told)})' if told else ''
   return f'- **{word}**: {sentence}{numbers}'

@@ -289,6 +289,15 @@ class Rows(dict[str, Row]):
     half = special.stdtrit(freedom, 0.975) * deviation / math.sqrt(len(found))
     return float(np.mean(found)), float(half), len(found)
 
+  def best(self, names: Sequence[str]) -> list[str]:
+    """The best of these rows, and those that may be: it isn't `Above` them."""
+    done = [name for name in names if not self[name].diverged]
+    if not done:
+      return list(names)
+    top = max(done, key=lambda name: self[name].mean)
+    clear = (name for name in names if Above(top, name)(self) is True)
+    return sorted(set(names) - set(clear) | {top}, key=names.index)
+
 
 @dataclasses.dataclass(frozen=True)
 class Above:
@@ -329,6 +338,13 @@ class Above:
       names = f'{self.better} - {self.worse}'
       told.append(f'{names} = {mean:+.1f}{half} points, {seeds}')
     return '; '.join(told)
+
+
+class Differs(Above):
+  """Checks that two rows differ, whichever is better."""
+
+  def __call__(self, rows: Rows) -> bool | None:
+    return None if super().__call__(rows) is None else True
 
 
 def gain_growth(config: Mapping[str, Any]) -> float:

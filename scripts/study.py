@@ -22,8 +22,7 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from experiments import _cifar, large_batch, pilot
-from nfnets import records
+from experiments import _resnet20, large_batch, pilot, records
 
 DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where CIFAR-10 is prepared.')
 RESULTS = flags.DEFINE_string('results', '', 'Copy finished records here too.')
@@ -80,9 +79,9 @@ def show() -> int:
 
 def jobs() -> Iterator[Job]:
   """All trainings in order; those after the pilot once it has chosen."""
-  for arm in _cifar.ARMS:
+  for arm in _resnet20.ARMS:
     yield from pilot_of(arm)
-  best = {arm: chosen(arm) for arm in _cifar.ARMS}
+  best = {arm: chosen(arm) for arm in _resnet20.ARMS}
   own = {**best, 'nf_agc_gain1': best['nf_agc']}
   for seed in (0, 1, 2):
     for arm in ('batch', 'none', 'none_agc', 'nf', 'nf_agc'):
@@ -90,7 +89,7 @@ def jobs() -> Iterator[Job]:
     if seed == 0:
       for arm in ('nf_agc_clipped', 'nf_agc_gain1'):
         yield Job('headline', arm, 'short', seed, 7812 * 128, own[arm])
-  for row in large_batch.RUNS:
+  for row in large_batch.ROWS:
     yield from pilot_of(f'b1024_{row}')
   for seed in (0, 1):
     for row in ('batch', 'none', 'none_agc', 'none_agc_own', 'nf_agc'):
