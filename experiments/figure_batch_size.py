@@ -1,8 +1,4 @@
-r"""Accuracy against batch size: BN, NF, NF + AGC (paper A, Figure 2a).
-
-  python -m scripts.sweep --experiment=figure_batch_size [--scale=cifar] -- \
-    --config.data.data_dir=DATA
-  python -m scripts.report --experiment=figure_batch_size
+"""Accuracy against batch size: BN, NF, NF + AGC (paper A, Figure 2a).
 
 ResNet-50 and -200 for 90 epochs, learning rate 0.1 x batch / 256, 5 epochs of
 warm-up, cosine to 0, in every arm. Lambda is 0.01, which paper A recommends for
@@ -11,34 +7,16 @@ The paper shows the mean of the best 4 of 5 runs, this table that of all. Its
 figure is read to ± 0.05 points; some markers lie hidden behind others.
 """
 
-import textwrap
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from ml_collections import ConfigDict
+from matplotlib.figure import Figure
 
 from configs import nf_resnet_50, nf_resnet_50_agc, resnet_50
-from experiments import _papers, _plots
+from experiments import _figures, _papers
+from experiments.study import Above, Experiment, Rows
 
-TITLE = "Batch size: NF-ResNets with and without AGC (paper A's Figure 2a)"
-CLAIM = (
-  'Without AGC a normalizer-free ResNet matches batch normalization at small '
-  'batches and collapses at 4,096; with AGC it keeps its accuracy there.'
-)
 BATCHES = (256, 512, 1024, 2048, 4096)
-ARMS = {'bn': resnet_50, 'nf': nf_resnet_50, 'nf_agc': nf_resnet_50_agc}
-LABELS = {'bn': 'BN', 'nf': 'NF', 'nf_agc': 'NF + AGC'}
-SEEDS = (0, 1, 2, 3, 4)
-RUNS = {
-  f'{arm}_{depth}_bs{batch}': {
-    'batch_size': batch,
-    'model.name': f'{"resnet" if arm == "bn" else "nf_resnet"}_{depth}',
-  }
-  for depth in (50, 200)
-  for arm in ARMS
-  for batch in BATCHES
-}
-# Digitised; the markers of BN-50 and NF-50 at some batches lie hidden.
+ARMS = {'bn': 'BN', 'nf': 'NF', 'nf_agc': 'NF + AGC'}
 FIGURE = {
   'bn_50': (76.9, 76.8, 76.4, 76.8, 76.8),
   'nf_50': (76.6, 76.7, 76.9, 76.9, 'below 70'),
@@ -47,108 +25,90 @@ FIGURE = {
   'nf_200': (79.3, 79.5, 79.5, 79.6, 'below 70'),
   'nf_agc_200': (79.2, 79.4, 79.6, 79.5, 79.2),
 }
-PAPER = {
-  f'{arm}_bs{batch}': (number, 'D', 'Figure 2a')
-  for arm, numbers in FIGURE.items()
-  for batch, number in zip(BATCHES, numbers)
-}
-SCALES = _papers.scales(
-  [f'{arm}_50_bs{batch}' for batch in (4096, 1024, 2048) for arm in ARMS],
-  clipping=_papers.AGC_SCALE,
+EXPERIMENT = Experiment(
+  title="Batch size: NF-ResNets with and without AGC (paper A's Figure 2a)",
+  claim='Without AGC a normalizer-free ResNet matches batch normalization at '
+  'small batches and collapses at 4,096; with AGC it keeps its accuracy there.',
+  rows={
+    f'{arm}_{depth}_bs{batch}': {
+      'batch_size': batch,
+      'model.name': f'{"resnet" if arm == "bn" else "nf_resnet"}_{depth}',
+    }
+    for depth in (50, 200)
+    for arm in ARMS
+    for batch in BATCHES
+  },
+  checks=[
+    (
+      'at batch 256 NF-ResNet-50 is at most half a point below BN',
+      Above('nf_50_bs256', 'bn_50_bs256', by=-0.5),
+    ),
+    *(
+      check
+      for depth in (50, 200)
+      for check in (
+        (
+          f'at batch 4,096 NF-ResNet-{depth} is 5 points below BN or diverges',
+          Above(f'bn_{depth}_bs4096', f'nf_{depth}_bs4096', by=5),
+        ),
+        (
+          'and with AGC at most half a point below',
+          Above(f'nf_agc_{depth}_bs4096', f'bn_{depth}_bs4096', by=-0.5),
+        ),
+      )
+    ),
+  ],
+  published={
+    f'{network}_bs{batch}': (number, 'D', 'Figure 2a')
+    for network, numbers in FIGURE.items()
+    for batch, number in zip(BATCHES, numbers)
+  },
+  scales=_papers.scales(
+    [f'{arm}_50_bs{batch}' for batch in (4096, 1024, 2048) for arm in ARMS],
+    clipping=16,
+  ),
+  seeds=(0, 1, 2, 3, 4),
+  config=lambda row: RECIPES[row.partition('_50')[0].partition('_200')[0]](),
+  cost=_papers.cost(
+    lambda row: _papers.hours_of_macs(_papers.GMACS[row.split('_')[-2]], 90)
+  ),
+  plot=lambda experiment, found: plot(found),
 )
-DIVISOR = SCALES['cifar']['batch']
-GMACS = {'50': 4.09, '200': 15.01}  # at 224 pixels
+get_config = EXPERIMENT.get_config
+RECIPES = {
+  'bn': resnet_50.get_config,
+  'nf': nf_resnet_50.get_config,
+  'nf_agc': nf_resnet_50_agc.get_config,
+}
 
 
-def get_config(run: str) -> ConfigDict:
-  """90 epochs of ImageNet in float32, or less: see `SCALES`."""
-  row, _ = _papers.check(RUNS, SCALES, run)
-  arm = row.partition('_50_')[0].partition('_200_')[0]
-  return _papers.configure(ARMS[arm].get_config(), RUNS, SCALES, run)
-
-
-def cost(row: str) -> float:
-  """TPUv3 chip-hours of one seed."""
-  return _papers.hours_of_macs(GMACS[row.split('_')[-2]], 90 * _papers.IMAGENET)
-
-
-def verdict(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
-  """Both halves of the claim, at batch 4,096 and at 256."""
-  return _papers.judge(records, _full, _scaled)
-
-
-def report(records: Iterable[Mapping[str, Any]], folder: Any) -> str:
-  """Draws `figure.png` in the folder and returns the report as markdown."""
-  records = list(records)
-  _plot(_papers.rows_at(records, 'cifar'), folder)
-  table = _papers.comparison(RUNS, PAPER, records, SCALES, cost)
-  caption = (
-    'test top-1 against batch size. Left: ImageNet, published [D]. Right, '
-    f'scaled down: {SCALES["cifar"]["note"]}'
-  )
-  return f'{table}\n\n![{caption}](figure.png)'
-
-
-def _plot(small: _papers.Rows, folder: Any) -> None:
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(10, 4.6), layout='constrained')
-  left, right = figure.subplots(1, 2)
-  for index, (arm, label) in enumerate(LABELS.items()):
-    for depth, line in (('50', '--'), ('200', '-')):
-      numbers = FIGURE[f'{arm}_{depth}']
-      points = [(b, n) for b, n in zip(BATCHES, numbers) if n != 'below 70']
-      left.plot(
-        *zip(*points), line, marker='o', color=f'C{index}',
-        label=f'{label}, {depth} layers',
-      )  # fmt: skip
-      # Of two at one batch size, side by side, the hollow one has 50 layers.
-      aside = 0.93 if depth == '50' else 1.07
-      low = [aside * b for b, n in zip(BATCHES, numbers) if n == 'below 70']
-      face = 'white' if depth == '50' else f'C{index}'
-      _plots.lower_edge(left, low, 'v', color=f'C{index}', mfc=face, ms=9)
-    rows = [(b, small.get(f'{arm}_50_bs{b}')) for b in BATCHES]
-    points = [(b // DIVISOR, row.mean) for b, row in rows if row and row.values]
-    if points:
-      right.plot(*zip(*points), 'o-', color=f'C{index}', label=label)
-    failed = [b // DIVISOR for b, row in rows if row and row.diverged]
-    _plots.lower_edge(right, failed, 'x', color=f'C{index}', ms=9, mew=2)
-  left.plot(
-    [], [], 'v', color='0.4', ms=9, label='below 70 (hollow: 50 layers)'
-  )
-  right.plot([], [], 'x', color='0.4', ms=9, mew=2, label='diverged')
-  left.set_title("ImageNet: paper A's Figure 2a, digitised [D]", fontsize=10)
-  note = f'here, scaled down: {SCALES["cifar"]["note"]}'
-  right.set_title(textwrap.fill(note, 72), fontsize=8)
-  for axis, where in ((left, 'center left'), (right, 'best')):
-    axis.set_xscale('log', base=2)
-    axis.set_xlabel('batch size')
-    axis.set_ylabel('test top-1 (%)')
-    axis.grid(alpha=0.3)
-    axis.legend(loc=where, fontsize=8)
-  figure.savefig(folder / 'figure.png', dpi=110)
-
-
-def _full(rows: _papers.Rows) -> tuple[str, str]:
-  wanted = [f'{arm}_50_bs4096' for arm in ARMS]
-  if not all(row in rows for row in wanted):
-    return 'not run', 'The arms at batch 4,096 are not all there.'
-  batch, plain, clipped = (rows[row] for row in wanted)
-  collapses = bool(plain.diverged) or plain.mean < batch.mean - 5
-  keeps = not clipped.diverged and clipped.mean > batch.mean - 0.5
-  word = {2: 'borne out', 1: 'mixed', 0: 'not borne out'}[collapses + keeps]
-  return word, (
-    f'At batch 4,096 BN reaches {batch.text} %, NF {plain.text}, NF + AGC '
-    f'{clipped.text}.'
-  )
-
-
-def _scaled(rows: _papers.Rows) -> str:
-  at = {
-    label: _papers.text_of(rows, f'{arm}_50_bs4096')
-    for arm, label in LABELS.items()
-  }
-  numbers = ', '.join(f'{label} {text}' for label, text in at.items())
-  return (
-    f'at the largest batch ({4096 // DIVISOR} for 4,096): {numbers} (% top-1).'
-  )
+def plot(found: Mapping[str, Rows]) -> Figure:
+  """The figure's numbers, and ours of the fullest scale beside them."""
+  made = Figure(figsize=(10, 4.6), layout='constrained')
+  left, right = made.subplots(1, 2)
+  for color, (arm, label) in zip(_figures.COLORS, ARMS.items()):
+    for depth, line, aside in ((50, '--', 0.93), (200, '-', 1.07)):
+      points = dict(zip(BATCHES, FIGURE[f'{arm}_{depth}']))
+      low = [aside * b for b, top_1 in points.items() if top_1 == 'below 70']
+      high = [(b, top_1) for b, top_1 in points.items() if top_1 != 'below 70']
+      style = {'color': color, 'mfc': 'white' if depth == 50 else color}
+      label_of = f'{label}, {depth} layers'
+      left.plot(*zip(*high), line, marker='o', label=label_of, **style)
+      _figures.draw_at_foot(left, low, 'v', ms=9, **style)
+  left.plot([], [], 'v', color='0.4', ms=9, label='below 70')
+  _figures.finish(left, 'batch size', 'top-1 (%)', 'ImageNet, published [D]')
+  left.set_xscale('log')
+  left.set_xticks(BATCHES, [f'{batch:,}' for batch in BATCHES])
+  left.minorticks_off()
+  left.legend(loc='center left', fontsize=8)
+  for scale, rows in list(found.items())[:1]:
+    divisor = 4096 // EXPERIMENT.get_config(f'bn_50_bs4096@{scale}').batch_size
+    series = {
+      label: {b // divisor: f'{arm}_50_bs{b}' for b in BATCHES}
+      for arm, label in ARMS.items()
+    }
+    _figures.draw_lines(right, rows, series)
+    smoke = 'a smoke test at ' if EXPERIMENT.scales[scale].smoke else ''
+    title = f'50 layers here, {smoke}scale {scale} (x: diverged)'
+    _figures.finish(right, 'batch size', 'test top-1 (%)', title)
+  return made

@@ -41,9 +41,9 @@ EXPERIMENT = Experiment(
       lambda r: not any(r[f'bs1024_clip{c}'].diverged for c in CLIPPINGS),
     ),
   ],
-  scales=_papers.sizes(
+  scales=_papers.scales(
     [row for row in ROWS if row.startswith(('bs1024', 'bs4096'))],
-    clipping=_papers.AGC_SCALE,
+    clipping=16,
   ),
   seeds=range(5),
   config=lambda row: nf_resnet_50_agc.get_config(),
@@ -56,8 +56,6 @@ EXPERIMENT = Experiment(
       }
     },
   ),
-  cost=lambda row, config: _papers.chip_hours(
-    _papers.hours_of_macs(4.09, 90 * _papers.IMAGENET)
-  ),
+  cost=_papers.cost(lambda row: _papers.hours_of_macs(_papers.GMACS['50'], 90)),
 )
 get_config = EXPERIMENT.get_config

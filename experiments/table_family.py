@@ -10,12 +10,12 @@ group of 192 channels in stage 1 ('exact'), not with the 128 of the released
 code.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments.study import Experiment, Row
+from nfnets import variants
 
 DEFAULT = {'model.widths': (256, 512, 1024, 2048)}
 ONE_CONV = {'model.use_two_convs': False}
@@ -24,63 +24,31 @@ PIECES = {
   'width': ONE_CONV,
   'default_width': DEFAULT,
 }
-# (depths, pixels in training, in evaluation, dropout): F7's are the released
-# code's. Table 2's networks and F4+ share them.
-CONFIGURED = {
-  'f0': ((1, 2, 6, 3), 192, 256, 0.2),
-  'f1': ((2, 4, 12, 6), 224, 320, 0.3),
-  'f2': ((3, 6, 18, 9), 256, 352, 0.4),
-  'f3': ((4, 8, 24, 12), 320, 416, 0.4),
-  'f4': ((5, 10, 30, 15), 384, 512, 0.5),
-  'f5': ((6, 12, 36, 18), 416, 544, 0.5),
-  'f6': ((7, 14, 42, 21), 448, 576, 0.5),
-  'f7': ((8, 16, 48, 24), 480, 608, 0.5),
-}
-# (parameters in M, tag, multiply-adds in G at the evaluation size).
+# Parameters in M, multiply-adds in G at the evaluation size, as printed; tag.
 PUBLISHED = {
-  'f0': (71.49, 'P', 12.38),
-  'f1': (132.63, 'P', 35.54),
-  'f2': (193.78, 'P', 62.59),
-  'f3': (254.92, 'P', 114.76),
-  'f4': (316.07, 'P', 215.24),
-  'f5': (377.21, 'P', 289.76),
-  'f6': (438.36, 'P', 377.28),
-  'f7': (499.50, 'K', 478.78),
-  'f4_plus': (524.95, 'K', 333.39),
-  'f4_plus_exact': (527, 'P', 367),
-  'f0_baseline': (60.81, 'K', 7.68),
-  'f1_baseline': (107.63, 'K', 20.70),
-  'f2_baseline': (154.45, 'K', 35.57),
-  'f3_baseline': (201.26, 'K', 64.36),
-  'f0_width': (62.77, 'K', 9.65),
-  'f1_width': (115.20, 'K', 26.99),
-  'f2_width': (167.63, 'K', 47.07),
-  'f3_width': (220.06, 'K', 85.86),
-  'f0_default_width': (68.64, 'K', 10.02),
-  'f1_default_width': (123.29, 'K', 28.01),
-  'f2_default_width': (177.93, 'K', 48.84),
-  'f3_default_width': (232.58, 'K', 89.08),
+  'f0': ('71.49', '12.38', 'P'),
+  'f1': ('132.63', '35.54', 'P'),
+  'f2': ('193.78', '62.59', 'P'),
+  'f3': ('254.92', '114.76', 'P'),
+  'f4': ('316.07', '215.24', 'P'),
+  'f5': ('377.21', '289.76', 'P'),
+  'f6': ('438.36', '377.28', 'P'),
+  'f7': ('499.50', '478.78', 'K'),
+  'f4_plus': ('524.95', '333.39', 'K'),
+  'f4_plus_exact': ('527', '367', 'P'),
+  'f0_baseline': ('60.81', '7.68', 'K'),
+  'f1_baseline': ('107.63', '20.70', 'K'),
+  'f2_baseline': ('154.45', '35.57', 'K'),
+  'f3_baseline': ('201.26', '64.36', 'K'),
+  'f0_width': ('62.77', '9.65', 'K'),
+  'f1_width': ('115.20', '26.99', 'K'),
+  'f2_width': ('167.63', '47.07', 'K'),
+  'f3_width': ('220.06', '85.86', 'K'),
+  'f0_default_width': ('68.64', '10.02', 'K'),
+  'f1_default_width': ('123.29', '28.01', 'K'),
+  'f2_default_width': ('177.93', '48.84', 'K'),
+  'f3_default_width': ('232.58', '89.08', 'K'),
 }
-
-
-def configured(row: Row) -> tuple:
-  """What a row's network is trained with."""
-  got = row.measured
-  keys = ('train_image_size', 'eval_image_size', 'drop_rate')
-  return (tuple(got['depths']), *(got[key] for key in keys))
-
-
-def as_printed(value: float, published: float) -> bool:
-  """Whether they agree in every printed digit."""
-  decimals = 0 if isinstance(published, int) else 2  # the sources have 20.70
-  return abs(value - published) <= 0.5 * 10**-decimals + 1e-9
-
-
-def every(agrees: Any, names: Iterable[str] = PUBLISHED) -> Any:
-  """A check that all rows agree."""
-  return lambda rows: all(agrees(rows[name]) for name in names)
-
-
 EXPERIMENT = Experiment(
   title="NFNet's family (paper A's Table 1 and appendix)",
   claim='F0 to F6 have the published depths, resolutions, dropout, parameters '
@@ -97,33 +65,33 @@ EXPERIMENT = Experiment(
   },
   checks=[
     (
-      'depths, pixels and dropout are the published ones',
-      every(lambda row: configured(row) == CONFIGURED[row.name.split('_')[0]]),
+      'depths, pixels and dropout are the published ones (nfnets/variants.py)',
+      lambda rows: all(is_as_configured(rows[name]) for name in PUBLISHED),
     ),
     (
       'parameters agree in every printed digit',
-      every(
-        lambda row: as_printed(
-          row.measured['params'] / 1e6, PUBLISHED[row.name][0]
-        )
+      lambda rows: all(
+        as_printed(rows[name].measured['params'] / 1e6, printed) == printed
+        for name, (printed, _, _) in PUBLISHED.items()
       ),
     ),
     (
       'multiply-adds agree in every printed digit',
-      every(
-        lambda row: as_printed(
-          row.measured['macs'] / 1e9, PUBLISHED[row.name][2]
-        )
+      lambda rows: all(
+        as_printed(rows[name].measured['macs'] / 1e9, printed) == printed
+        for name, (_, printed, _) in PUBLISHED.items()
       ),
     ),
   ],
   published={
-    row: (f'{params} M, {macs} G', tag)
-    for row, (params, tag, macs) in PUBLISHED.items()
+    name: (f'{params} M, {macs} G', tag)
+    for name, (params, macs, tag) in PUBLISHED.items()
   },
   columns={
     'depths': lambda row: ', '.join(map(str, row.measured['depths'])),
-    'pixels, train / test': lambda row: '{} / {}'.format(*configured(row)[1:3]),
+    'pixels, train / test': lambda row: (
+      '{train_image_size} / {eval_image_size}'.format_map(row.measured)
+    ),
     'dropout': lambda row: f'{row.measured["drop_rate"]:g}',
     'parameters, M': lambda row: f'{row.measured["params"] / 1e6:.2f}',
     'multiply-adds, G': lambda row: f'{row.measured["macs"] / 1e9:.2f}',
@@ -132,6 +100,19 @@ EXPERIMENT = Experiment(
   measure=lambda config: measure(config),
 )
 get_config = EXPERIMENT.get_config
+
+
+def is_as_configured(row: Row) -> bool:
+  """Whether a network has what its published row says."""
+  published = variants.find(row.config['model']['name'])
+  keys = ('train_image_size', 'eval_image_size', 'drop_rate')
+  same = all(row.measured[key] == published[key] for key in keys)
+  return same and tuple(row.measured['depths']) == published['depths']
+
+
+def as_printed(value: float, published: str) -> str:
+  """A number with as many digits as the published one."""
+  return f'{value:.{len(published.partition(".")[2])}f}'
 
 
 def measure(config: ConfigDict) -> dict[str, Any]:

@@ -1,0 +1,228 @@
+"""The papers' experiments: published numbers, costs, scale 'cifar', checks."""
+
+import math
+
+import pytest
+
+from experiments import (
+  _papers,
+  figure_batch_size,
+  figure_clipping,
+  sam_imagenet,
+  section_where_to_clip,
+  signal_propagation,
+  study,
+  table_ablation,
+  table_depth,
+  table_family,
+  table_imagenet,
+  table_regnet,
+  table_small_batch,
+)
+from nfnets.analysis import counts
+
+
+def rows_of(module, top_1, scale=study.FULL):
+  """Rows of two seeds, from row to % or 'diverged'."""
+  records = [
+    {
+      'row': row,
+      'scale': scale,
+      'seed': seed,
+      'status': 'diverged' if value == 'diverged' else 'finished',
+      'summary': {} if value == 'diverged' else {'eval/top_1': value / 100},
+      'updates': 100,
+      'config': {},
+    }
+    for row, value in top_1.items()
+    for seed in (0, 1)
+  ]
+  return module.EXPERIMENT.gather(records)[scale]
+
+
+def answers(module, top_1):
+  """What each check says; 'not run' where a row is missing."""
+  rows, found = rows_of(module, top_1), []
+  for _, check in module.EXPERIMENT.checks:
+    try:
+      found.append(check(rows))
+    except study.NotRun:
+      found.append('not run')
+  return found
+
+
+def published(module, collapsed='diverged'):
+  numbers = {k: e[0] for k, e in module.EXPERIMENT.published.items()}
+  return {
+    row: collapsed if numbers[row] == 'below 70' else numbers[row]
+    for row in module.EXPERIMENT.rows
+    if row in numbers
+  }
+
+
+@pytest.mark.parametrize(
+  ('module', 'row', 'entry'),
+  [
+    (figure_batch_size, 'nf_agc_200_bs1024', (79.6, 'D')),
+    (figure_batch_size, 'nf_50_bs4096', ('below 70', 'D')),
+    (table_ablation, 'f2_mixup', (83.1, 'P')),
+    (table_ablation, 'f0_batchnorm', (83.4, 'P')),
+    (table_depth, 'skipinit_152_reg', (78.0, 'M')),
+    (table_depth, 'nf_288_reg', (79.5, 'S')),
+    (table_family, 'f6', ('438.36 M, 377.28 G', 'P')),
+    (table_family, 'f7', ('499.50 M, 478.78 G', 'K')),
+    (table_imagenet, 'f5', ('86.0; 1,398.5 / 2,177.1 ms', 'P')),
+    (table_imagenet, 'EffNet-B3', ('81.6; 129.5 / 116.6 ms; 1.80 G', 'P')),
+    (table_imagenet, 'LambdaNet-420', ('84.8; 593.9 / – ms', 'P')),
+    (table_imagenet, 'F6, published weights', (86.364, 'T')),
+    (table_regnet, 'b4', ('82.5; 4.42 G', 'D')),
+    (table_regnet, 'b4_plain', (81.7, 'M')),
+    (table_regnet, 'EfficientNet-B4', (82.9, 'R')),
+    (table_small_batch, 'bn_bs4', (55.7, 'S')),
+    (sam_imagenet, 'resnet_101_400_sam', (81.0, 'R')),
+    (sam_imagenet, 'f5_sam', (86.3, 'P')),
+  ],
+)
+def test_a_published_number_is_the_source_s_with_its_tag(module, row, entry):
+  assert module.EXPERIMENT.published[row][:2] == entry
+
+
+def test_a_step_of_f3_with_batch_normalization_takes_16_percent_more():
+  twin, nf = (_papers.STEP_MS[row] for row in ('f3_batchnorm', 'f3'))
+  assert twin / nf == pytest.approx(1.16, abs=0.005)
+
+
+@pytest.mark.parametrize(
+  ('module', 'run', 'facts'),
+  [
+    (figure_batch_size, 'nf_agc_200_bs512', {
+      'model.name': 'nf_resnet_200', 'batch_size': 512, 'learning_rate': 0.2,
+      'optimizer.clipping': 0.01, 'num_epochs': 90.0,
+    }),
+    (figure_clipping, 'bs4096_clip0.16@cifar', {
+      'batch_size': 64, 'learning_rate': 0.2, 'optimizer.clipping': 2.56,
+      'model.depths': (1, 1, 1, 1), 'num_steps': 1015,
+    }),
+    (section_where_to_clip, 'bs4096_all_but_head_and_stem', {
+      'optimizer.unclipped': ('head', 'stem'), 'optimizer.clipping': 0.01,
+    }),
+    (table_ablation, 'f0_baseline@cifar', {
+      'model.widths': (32, 64, 128, 256), 'model.depths': (1, 1, 3, 2),
+      'data.name': 'cifar10', 'schedule.warmup_steps': 50,
+    }),
+    (table_ablation, 'f1_randaugment', {
+      'augment.mix': 'mixup', 'augment.randaugment_layers': 4,
+      'batch_size': 4096, 'learning_rate': 1.6, 'num_steps': 112_602,
+    }),
+    (table_regnet, 'b3', {
+      'optimizer.weight_decay': 8e-5, 'data.train_image_size': 288,
+      'augment.mix': 'mixup_cutmix', 'num_steps': 450_410,
+    }),
+    (sam_imagenet, 'f5_sam', {'sam.rho': 0.05, 'sam.ascent_fraction': 0.2}),
+  ],
+)  # fmt: skip
+def test_a_row_resolves_to_what_the_paper_says(module, run, facts):
+  config = module.get_config(run).copy_and_resolve_references()
+  for key, value in facts.items():
+    found = config
+    for part in key.split('.'):
+      found = found[part]
+    assert found == value, key
+
+
+def test_chip_hours_of_the_paper_s_own_step_agree_both_ways():
+  by_time = _papers.hours_of_steps('f0')
+  gmacs = counts.multiply_adds('nfnet_f0', 192) / 1e9
+  assert by_time == pytest.approx(147, abs=1)  # 2.3 hours of 64 chips
+  assert _papers.hours_of_macs(gmacs, 360) == pytest.approx(by_time, rel=0.02)
+  assert _papers.hours_of_macs(1, 1, 2) == 2 * _papers.hours_of_macs(1, 1)
+  cost = table_imagenet.EXPERIMENT.cost
+  told = [cost('f0', table_imagenet.get_config(r)) for r in ('f0', 'f0@cifar')]
+  assert told == ['147 TPUv3 chip-hours', 'minutes on two CPU cores']
+
+
+@pytest.mark.parametrize('depth', ['50', '101', '152'])
+def test_the_multiply_adds_behind_a_cost_are_the_networks_own(depth):
+  counted = counts.multiply_adds(f'nf_resnet_{depth}') / 1e9
+  assert _papers.GMACS[depth] == pytest.approx(counted, abs=0.006)
+
+
+@pytest.mark.parametrize(
+  'module', [figure_batch_size, table_ablation, table_depth, sam_imagenet]
+)
+def test_the_published_numbers_bear_their_claim_out(module):
+  unsaid = [
+    sentence
+    for (sentence, _), said in zip(
+      module.EXPERIMENT.checks, answers(module, published(module))
+    )
+    if said is not True
+  ]
+  assert not unsaid
+
+
+def test_a_curve_that_does_not_collapse_contradicts_figure_2a():
+  flat = dict.fromkeys(figure_batch_size.EXPERIMENT.rows, 76.0)
+  assert answers(figure_batch_size, flat) == [True, False, True, False, True]
+  flat['nf_agc_50_bs4096'] = 'diverged'
+  assert answers(figure_batch_size, flat)[2] is False
+  del flat['bn_200_bs4096']
+  assert answers(figure_batch_size, flat)[3:] == ['not run', 'not run']
+
+
+def test_where_to_clip_wants_every_stage_and_not_the_head():
+  top_1 = dict.fromkeys(section_where_to_clip.EXPERIMENT.rows, 70.0) | {
+    'bs4096_all_but_head': 76.7,
+    'bs4096_all_but_head_and_stem': 76.5,
+    'bs1024_all_but_head': 77.0,
+  }
+  assert answers(section_where_to_clip, top_1) == [True] * 4
+  top_1['bs4096_all_but_head_and_stage_3'] = 76.8
+  assert answers(section_where_to_clip, top_1)[3] is False
+
+
+def block(stage, position, step, mean=0.0, branch=1.0):
+  variance = 1 + step * (position + 1)
+  return {
+    'stage': stage + 1,
+    'variance': variance,
+    'squared_mean': mean,
+    'branch_variance': branch,
+    'expected_variance': 1 + 0.04 * (position + 1),
+  }
+
+
+def signals(**changes):
+  """Saw-teeth as claimed, or with another (step, branch variance)."""
+  rows = {'nf': (0.04, 1.0), 'act_bn': (1.0, 1.0), 'bn_act': (0.68, 0.68)}
+  means = signal_propagation.FIGURE['bn_act']['squared_mean']
+  records = [
+    {
+      'row': row,
+      'scale': study.FULL,
+      'signals': [
+        block(stage, j, step, means[stage] * (row == 'bn_act'), branch)
+        for stage in range(4)
+        for j in range(50)
+      ],
+    }
+    for row, (step, branch) in {**rows, **changes}.items()
+  ]
+  rows = signal_propagation.EXPERIMENT.gather(records)[study.FULL]
+  return [check(rows) for _, check in signal_propagation.EXPERIMENT.checks]
+
+
+def test_signals_are_held_against_the_formula_and_paper_b_s_figure():
+  assert signals() == [True] * 4
+  assert signals(nf=(0.08, 1.0)) == [False, True, True, True]
+  assert signals(act_bn=(0.0, 1.0)) == [True, True, False, False]
+  assert signals(bn_act=(0.68, 0.8)) == [True, True, True, False]
+
+
+def test_a_row_of_counts_and_one_of_signals_are_measured():
+  found = table_family.measure(table_family.get_config('f0'))
+  assert found['params'] == 71_489_284 and found['depths'] == [1, 2, 6, 3]
+  config = signal_propagation.get_config('nf')
+  config.update({'image_size': 16, 'model': {'name': 'cifar_resnet_20'}})
+  found = signal_propagation.measure(config)
+  assert len(found) == 9 and math.isfinite(found[-1]['variance'])
