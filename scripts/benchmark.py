@@ -5,7 +5,7 @@ r"""Measures what things cost, on the first device that JAX finds.
   python -m scripts.benchmark --model=nfnet_f0 --against=timm
   python -m scripts.benchmark --against=published --published=FOLDER --model=...
   python -m scripts.benchmark --latency --json=FILE
-  python -m scripts.benchmark --loop | --gate | --input --config=FILE
+  python -m scripts.benchmark --loop | --input --config=FILE
 
 Steps of a model: the whole training step, its data on the device already, or
 inference, plain and folded. `--against=timm` times PyTorch's side of the same
@@ -16,7 +16,7 @@ What a file of `--json` holds already isn't measured again. `--latency` is paper
 A's protocol (Table 3): training steps of 32 images at each variant's training
 size, bfloat16 on accelerators.
 
-`--loop`: the loop beside its bare step. `--gate`: ours beside plain ones.
+`--loop`: the loop beside its bare step.
 `--input`: the host's stages and pipeline, the augmentation on the device and
 the train step, on the recipe's own data, and which of them is the bottleneck.
 With TensorFlow here, or in `--tensorflow_python`'s interpreter, tf.data and the
@@ -59,7 +59,6 @@ TORCH_COMPILE = flags.DEFINE_string(
   'torch_compile', 'auto', "torch.compile's mode, none, or auto: on CUDA."
 )
 LOOP = flags.DEFINE_bool('loop', False, 'The loop beside its bare step.')
-GATE = flags.DEFINE_bool('gate', False, 'Our formulations beside plain ones.')
 INPUT = flags.DEFINE_bool('input', False, 'Measure the input of a recipe.')
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A recipe, such as configs/nfnet_f0.py.', lock_config=True
@@ -108,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError('name a recipe: --config=configs/nfnet_f0.py')
     if INPUT.value:
       return measure_input()
-    if LOOP.value or GATE.value:
+    if LOOP.value:
       return measure_ratios()
     if MODELS.value or LATENCY.value:
       return measure_steps()
@@ -155,16 +154,12 @@ def measure_steps() -> int:
 
 def measure_ratios() -> int:
   from configs import quickstart
-  from nfnets.bench import gate, loop, report
+  from nfnets.bench import loop, report
 
   where = report.circumstances()
-  if LOOP.value:
-    config = CONFIG.value or quickstart.get_config()
-    result = loop.measure(config, ROUNDS.value)
-    title, text = 'The loop beside its bare step', loop.line(result)
-  else:
-    result = gate.measure(recipe_of, ROUNDS.value, SECONDS.value)
-    title, text = 'Ours beside plain formulations', gate.page(result)
+  config = CONFIG.value or quickstart.get_config()
+  result = loop.measure(config, ROUNDS.value)
+  title, text = 'The loop beside its bare step', loop.line(result)
   command = report.command('scripts.benchmark', sys.argv[1:])
   heading = f'## {title}\n\n    {command}\n\n{report.describe(where)}'
   about = {'command': command, 'where': where}

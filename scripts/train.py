@@ -37,8 +37,8 @@ PRINT_CONFIG = flags.DEFINE_bool(
 CACHE = flags.DEFINE_string(
   'compilation_cache',
   '',
-  "Where compiled programs are kept; default: in the run's folder, but nowhere "
-  "on a CPU where oneDNN convolves; or 'off'.",
+  "Where compiled programs are kept; default: in the run's folder; 'off' for "
+  'nowhere.',
 )
 PROFILE = flags.DEFINE_string(
   'profile_steps',
@@ -155,11 +155,7 @@ def find_place(values: flags.FlagValues) -> places.Place | None:
 def keep_compilations(workdir: pathlib.Path) -> None:
   import jax
 
-  from nfnets.models import onednn
-
-  is_given = CACHE.value not in ('', 'off')
-  by_library = jax.default_backend() == 'cpu' and onednn.is_here()
-  if is_given or not (CACHE.value or by_library):
+  if CACHE.value != 'off':
     path = pathlib.Path(CACHE.value or workdir / 'compilation_cache')
     jax.config.update('jax_compilation_cache_dir', str(path.absolute()))
 

@@ -26,7 +26,7 @@ def test_standardized_weights_have_mean_zero_and_variance_one_over_fan_in():
 
 
 @pytest.mark.parametrize('eps', layers.WS_EPS)
-@pytest.mark.parametrize('scale', [1.0, 1e-4])
+@pytest.mark.parametrize('scale', [1.0, 1e-4])  # 1e-4: the floor holds
 def test_standardize_equals_a_numpy_loop(eps, scale):
   w = scale * np.random.RandomState(0).standard_normal((3, 3, 4, 6))
   gain = np.linspace(0.5, 2, 6)
@@ -38,6 +38,46 @@ def test_standardize_equals_a_numpy_loop(eps, scale):
     want[..., o] = (unit - unit.mean()) * gain[o] / np.sqrt(root)
   got = layers.standardize(jnp.asarray(w, jnp.float32), jnp.asarray(gain), eps)
   np.testing.assert_allclose(got, want, rtol=2e-4, atol=1e-7)
+
+
+def formula(w, gain, eps):
+  n = w.size // w.shape[-1]
+  centred = w - jnp.mean(w, axis=(0, 1, 2), keepdims=True)
+  var = jnp.mean(centred**2, axis=(0, 1, 2), keepdims=True)
+  floored = jnp.maximum(var * n, 1e-4)
+  root = floored if eps == 'published' else (var + 1e-5) * n
+  return centred * gain[None, None, None] / jnp.sqrt(root)
+
+
+@pytest.mark.parametrize('eps', layers.WS_EPS)
+@pytest.mark.parametrize('scale', [1.0, 1e-4])
+@pytest.mark.parametrize('mean', [0.0, 3.0])
+def test_first_and_second_derivatives_are_the_formulas(eps, scale, mean):
+  random = np.random.RandomState(0)
+  draw = lambda *shape: jnp.asarray(random.standard_normal(shape), jnp.float32)
+  w, gain, weight = scale * (draw(3, 3, 4, 6) + mean), draw(6), draw(3, 3, 4, 6)
+
+  def derivatives(function):
+    loss = lambda w, gain: jnp.sum(weight * function(w, gain, eps) ** 2)
+    grad = jax.grad(loss, (0, 1))
+    return jax.jit(
+      lambda w, gain: jax.jvp(grad, (w, gain), (scale * weight, gain))
+    )(w, gain)
+
+  got, want = derivatives(layers.standardize), derivatives(formula)
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
+
+
+@pytest.mark.parametrize('mean', [0.0, 10.0, 1000.0])
+def test_rounding_to_bfloat16_loses_nothing_to_a_mean(mean):
+  w = mean + jax.random.normal(KEY, (1, 1, 64, 8))
+  exact = layers.standardize(w, jnp.ones(8))
+  rounded = layers.standardize(w, jnp.ones(8), dtype=jnp.bfloat16)
+  assert rounded.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    rounded.astype(jnp.float32), exact, atol=2**-7 * np.abs(exact).max()
+  )
 
 
 def test_statistics_are_float32_for_bfloat16_images():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nfnets import models
-from nfnets.models import activations, convolution, layers, nf_resnet
+from nfnets.models import activations, layers, nf_resnet
 from nfnets.models import kit as kits
 
 KEY = jax.random.key(0)
@@ -57,7 +57,7 @@ def test_a_block_equals_its_equation():
   def conv(name, x, stride=1):
     leaf = params[f'block/~/{name}']
     w = layers.standardize(leaf['w'], leaf['gain'])
-    return convolution.conv2d(x, w, (stride, stride))
+    return layers.conv2d(x, w, (stride, stride))
 
   a = act(x) / 1.3
   branch = conv('conv2', act(conv('conv1', act(conv('conv0', a)), 2)))

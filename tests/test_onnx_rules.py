@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nfnets.models import activations, convolution, stages
+from nfnets.models import activations, layers, stages
 from nfnets.weights import onnx_rules
 
 pytest.importorskip('onnx', reason='pip install -r requirements-export.txt')
@@ -15,9 +15,9 @@ onnxruntime = pytest.importorskip('onnxruntime')
 SHAPE = (1, 7, 6, 4)
 KERNEL = np.random.RandomState(1).randn(3, 3, 2, 6).astype(np.float32)
 FUNCTIONS = {
-  'grouped convolution': lambda x: convolution.conv2d(x, KERNEL, (2, 2), 2),
-  'symmetric padding': lambda x: convolution.conv2d(
-    convolution.pad_symmetrically(x, 3, 2, 'symmetric'), KERNEL, (2, 2), 2
+  'grouped convolution': lambda x: layers.conv2d(x, KERNEL, (2, 2), 2),
+  'symmetric padding': lambda x: layers.conv2d(
+    x, KERNEL, (2, 2), 2, 'symmetric'
   )[:, :4, :3],
   'mean of the pixels there are': stages.avg_pool,
   'maximum': stages.max_pool,
@@ -26,9 +26,6 @@ FUNCTIONS = {
   'batch statistics': lambda x: (x - 0.5) * lax.rsqrt(jnp.square(x) + 1),
   'subsampling and zero channels': lambda x: jnp.pad(
     x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 3))
-  ),
-  'the CPU has its own': lambda x: lax.platform_dependent(
-    x, cpu=jnp.sin, default=jnp.tanh
   ),
 }
 # Their operations occur in no network here.
@@ -75,13 +72,6 @@ def test_an_operation_without_a_rule_is_refused_in_a_line(name):
   assert '\n' not in str(error.value)
 
 
-def test_of_a_choice_by_platform_the_default_is_written():
-  found, _ = run(FUNCTIONS['the CPU has its own'], images())
-  np.testing.assert_allclose(
-    found, np.tanh(images()).sum((1, 2)), rtol=1e-5, atol=1e-5
-  )
-
-
 def test_what_depends_on_no_input_is_computed_at_once():
   model = onnx_rules.convert(
     lambda x: jnp.sum(x * jnp.exp(jnp.arange(4.0))[None, None, None], (1, 2)),
@@ -96,7 +86,7 @@ def test_what_depends_on_no_input_is_computed_at_once():
   'function',
   [
     lambda x: jnp.sum(
-      convolution.conv2d(x, KERNEL, groups=2), 3, keepdims=True
+      layers.conv2d(x, KERNEL, groups=2), 3, keepdims=True
     ),
     lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
     lambda x: lax.conv_general_dilated(

@@ -108,7 +108,7 @@ def loss_and_grads(name, overrides, dtype=jnp.float32, **how):
 
 
 def convolutions_in(text):
-  return text.count('stablehlo.convolution') + text.count('onednn$convolution')
+  return text.count('stablehlo.convolution')
 
 
 # Sums run in another order: 5e-6 of a leaf's largest entry was seen.

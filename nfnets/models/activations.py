@@ -6,62 +6,21 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 Activation = Callable[[jax.Array], jax.Array]
 
 
-def _with_slope(function: Activation, slope: Activation) -> Activation:
-  """The same function; its gradient is `slope`'s, of what it was given alone.
-
-  By JAX's own derivative, XLA's CPU and GPU backends keep every tanh (or
-  exponential) for the backward pass, beside the input that they keep anyway:
-  more memory, and more traffic than taking it again (results/speed.md). A
-  slope that is written by another function can't be merged with it. On TPUs
-  XLA takes it again by itself.
-  """
-
-  def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return function(x), x
-
-  def backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    def by_jax(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-      return jax.vjp(function, x)[1](cotangent)[0]
-
-    def by_slope(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-      wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-      return (cotangent * slope(wide)).astype(x.dtype)
-
-    product = lax.platform_dependent(x, cotangent, tpu=by_jax, default=by_slope)
-    return (product,)
-
-  made = jax.custom_vjp(function)
-  made.defvjp(forward, backward)
-  return made
-
-
-def _gelu_slope(x: jax.Array) -> jax.Array:
-  # Of x (1 + tanh(u)) / 2 = x s for s = sigmoid(2 u),
-  # u = sqrt(2 / pi) (x + 0.044715 x^3).
-  scale = 2 * (2 / jnp.pi) ** 0.5
-  gate = jax.nn.sigmoid(scale * (x + 0.044715 * x**3))
-  return gate + x * gate * (1 - gate) * scale * (1 + 3 * 0.044715 * x**2)
-
-
-def _silu_slope(x: jax.Array) -> jax.Array:
-  # Of x s(x), s the sigmoid: s (1 + x s(-x)). Where x < 0, 1 - s(-x) cancels.
-  closed = jax.nn.sigmoid(-x)
-  gate = jnp.where(x < 0, jnp.exp(jnp.minimum(x, 0)) * closed, 1 - closed)
-  return gate * (1 + x * closed)
-
+# By JAX's own derivative, XLA's CPU and GPU backends keep a tanh or exponential
+# for the backward pass, beside the input that they keep anyway: more memory,
+# and more traffic than computing it again (results/speed.md).
+_gelu = jax.checkpoint(functools.partial(jax.nn.gelu, approximate=True))
+_silu = jax.checkpoint(jax.nn.silu)
 
 FUNCTIONS: dict[str, Activation] = {
   'identity': lambda x: x,
   'celu': jax.nn.celu,
   'elu': jax.nn.elu,
-  'gelu': _with_slope(
-    functools.partial(jax.nn.gelu, approximate=True), _gelu_slope
-  ),
+  'gelu': _gelu,
   'gelu_erf': functools.partial(jax.nn.gelu, approximate=False),
   'glu': jax.nn.glu,
   'leaky_relu': jax.nn.leaky_relu,
@@ -71,7 +30,7 @@ FUNCTIONS: dict[str, Activation] = {
   'relu6': jax.nn.relu6,
   'selu': jax.nn.selu,
   'sigmoid': jax.nn.sigmoid,
-  'silu': _with_slope(jax.nn.silu, _silu_slope),
+  'silu': _silu,
   'soft_sign': jax.nn.soft_sign,
   'softplus': jax.nn.softplus,
   'tanh': jnp.tanh,
@@ -102,9 +61,6 @@ GAMMAS = {
 
 def get(name: str, scaled: bool = True) -> Activation:
   """Returns gamma * f, elementwise (paper B, equation 4).
-
-  Differentiable in reverse, any number of times; 'gelu' and 'silu' not in
-  forward mode.
 
   Args:
     name: one of `GAMMAS`; 'gelu' is the tanh form the published networks were

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nfnets import stacks
-from nfnets.models import convolution, layers
+from nfnets.models import layers
 
 Blocks = list[list[hk.Module]]
 Numbers = list[list[dict[str, float]]]
@@ -157,10 +158,15 @@ def classify(
 
 def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
   """3x3 maximum at stride 2 of `[N, H, W, C]`; padding as in `WSConv2D`."""
-  height, width = (-(-side // 2) for side in x.shape[1:3])
-  x = convolution.pad_symmetrically(x, 3, 2, padding, value=-jnp.inf)
-  pooled = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
-  return pooled[:, :height, :width]
+  pads = layers.window_pads(x, (3, 3), (2, 2), padding)
+  return lax.reduce_window(
+    x,
+    -jnp.inf,
+    lax.max,
+    (1, 3, 3, 1),
+    (1, 2, 2, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
 
 
 def avg_pool(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from jax.sharding import (
 from ml_collections import ConfigDict
 
 from nfnets import factory, parallel, step, traffic
+from nfnets.models import layers
 from nfnets.plan import abstract, pods
 
 # Compiled temporaries over those of `plan.abstract`, which keeps fewer copies
@@ -115,7 +116,9 @@ def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
   mesh = AbstractMesh(
     (pod.num_devices,), (parallel.AXIS,), axis_types=(AxisType.Auto,)
   )
-  work = abstract.work(jax.make_jaxpr(_mapped(train_step, mesh))(*shapes))
+  with layers.traced_for('tpu'):
+    traced = jax.make_jaxpr(_mapped(train_step, mesh))(*shapes)
+  work = abstract.work(traced)
   state_bytes, arguments = _argument_bytes(shapes, pod)
   remat = config.model.get('remat', False)
   scale = REMAT_TEMPORARIES if remat else TEMPORARIES
@@ -215,7 +218,9 @@ def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
     )
     for tree, place in zip(shapes, (whole, split, whole))
   ]
-  return jax.jit(_mapped(train_step, mesh), donate_argnums=0).lower(*placed)
+  mapped = jax.jit(_mapped(train_step, mesh), donate_argnums=0)
+  with layers.traced_for('tpu'):
+    return mapped.lower(*placed)
 
 
 def loops(config: ConfigDict) -> bool:

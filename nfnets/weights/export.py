@@ -19,7 +19,7 @@ import numpy as np
 from jax import export
 
 from nfnets import models
-from nfnets.models import onednn
+from nfnets.models import layers
 from nfnets.weights import exported, files, folding, match, onnx_rules, pictures
 
 FORMATS = ('stablehlo', 'onnx')
@@ -186,7 +186,7 @@ def _write_stablehlo(
   images = jax.ShapeDtypeStruct(export.symbolic_shape(dimensions), np.float32)
   specs = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in leaves.items()}
   lower = export.export(jax.jit(inference(weights)), platforms=list(platforms))
-  with onednn.portable():
+  with layers.traced_for('cpu'):  # one of the platforms
     program = lower(specs, images).serialize()
   stored = path.with_name('weights.safetensors')
   files.write(stored, weights)

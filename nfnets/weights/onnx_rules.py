@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from nfnets.models import layers
 from nfnets.weights.onnx_graph import FIRST, Graph, Value, constant
 
 Values = list[Value]
@@ -26,8 +27,7 @@ def convert(
   """Returns an `onnx.ModelProto` from 'images' to 'logits'.
 
   Args:
-    function: `[N, H, W, C]` to `[N, K]`, float32. Of a choice by platform it
-      takes the default.
+    function: `[N, H, W, C]` to `[N, K]`, float32.
     images: `[N, H, W, C]`; N is 1 for `is_any_batch`.
     is_any_batch: leave N open. That `function` treats each image alike is for
       the caller to check.
@@ -36,7 +36,8 @@ def convert(
     ValueError: for an operation without a rule here.
     ImportError: without the package onnx.
   """
-  closed = jax.make_jaxpr(function)(images)
+  with layers.traced_for('onnx'):  # whole convolutions
+    closed = jax.make_jaxpr(function)(images)
   graph, start = Graph(), Value(images.shape, 'images')
   (logits,) = _run(graph, closed.jaxpr, closed.consts, [start])
   return graph.model(start, logits, is_any_batch)
@@ -67,14 +68,10 @@ def _apply(
   """One operation: looked into, computed at once, or a node by its rule."""
   primitive, params = equation.primitive, equation.params
   name = primitive.name
-  if name == 'platform_index':
-    return [constant(np.int32(params['platforms'].index(None)))]
-  if name == 'cond' and operands[0].constant is not None:
-    branch = params['branches'][int(operands[0].constant)]
-    return _run(graph, branch.jaxpr, branch.consts, operands[1:])
   if name in _CALLS:
     inner = params.get('jaxpr', params.get('call_jaxpr'))
-    return _run(graph, inner.jaxpr, inner.consts, operands)
+    consts = getattr(inner, 'consts', ())
+    return _run(graph, getattr(inner, 'jaxpr', inner), consts, operands)
   if all(operand.constant is not None for operand in operands):
     outputs = primitive.bind(*[x.constant for x in operands], **params)
     if not primitive.multiple_results:
@@ -249,7 +246,9 @@ def _require(holds: bool, what: str) -> None:
     raise ValueError(f'ONNX is written of {what}: choose stablehlo')
 
 
-_CALLS = ('custom_jvp_call', 'custom_vjp_call', 'jit', 'pjit')
+_CALLS = (
+  'checkpoint', 'remat2', 'custom_jvp_call', 'custom_vjp_call', 'jit', 'pjit',
+)  # fmt: skip
 _ELEMENTWISE = {
   'abs': 'Abs',
   'add': 'Add',
