@@ -6,7 +6,7 @@ draw, `draw_curves` and so on, also stands as a panel in a plot of another kind.
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,30 +27,31 @@ CLIPPED = ('agc/clipped_fraction', 100, 'units above lambda (%)')
 Series = Mapping[str, Mapping[float, str]]
 
 
-def curves(*panels: tuple[str, float, str], published: bool = False) -> Plot:
+def curves(
+  *panels: tuple[str, float, str],
+  level: Callable[[Rows], tuple[float, str]] | None = None,
+) -> Plot:
   """Plots metrics over updates, a panel each: `TOP_1`, `LOSS`, `CLIPPED`.
 
-  Where the published accuracies are of the same setting, dashed lines show
-  them.
+  Args:
+    *panels: what to draw.
+    level: from the rows to an accuracy that a dashed line shows, and its label.
   """
 
   def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
     if not found:
       return None
-    width = 4 * len(panels) if len(panels) > 1 else 7
-    made, rows = figure(experiment, found, width)
+    made, rows = figure(experiment, found, max(7, 4 * len(panels)))
     labels = {name: experiment.label(name) for name in experiment.rows}
-    for ax, panel in zip(
-      made.subplots(1, len(panels), squeeze=False)[0], panels
-    ):
-      agc = panel is CLIPPED
-      draw_curves(ax, rows, labels, *panel[:2], only='agc' if agc else '')
-      for number, *source in experiment.published.values():
-        if published and panel is TOP_1:
-          source = f'{number} [{source[0]}]'
-          ax.axhline(number, color='0.4', ls='--', lw=1, label=source)
+    axes = made.subplots(1, len(panels), squeeze=False)[0]
+    for ax, panel in zip(axes, panels):
+      only = 'agc' if panel is CLIPPED else ''
+      draw_curves(ax, rows, labels, *panel[:2], only=only)
+      if level and panel is TOP_1:
+        value, label = level(rows)
+        ax.axhline(value, color='0.4', ls='--', lw=1, label=label)
       finish(ax, 'update', panel[2])
-    legend(made, made.axes[0])
+    legend(made, axes[0])
     return made
 
   return plot

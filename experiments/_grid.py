@@ -6,7 +6,6 @@ chance, or whose skip gains AGC can't have opened.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -19,7 +18,16 @@ from matplotlib.figure import Figure
 from scipy import special, stats
 
 from experiments import _figures
-from experiments.study import OPEN, Above, Experiment, NotRun, Plot, Row, Rows
+from experiments.study import (
+  OPEN,
+  Above,
+  Check,
+  Experiment,
+  NotRun,
+  Plot,
+  Row,
+  Rows,
+)
 
 LAMBDAS = (0.01, 0.04, 0.16, 0.64)
 
@@ -58,150 +66,118 @@ class Grid(NamedTuple):
     return np.log2(places), np.array(list(cells.values()))
 
 
-@dataclasses.dataclass(frozen=True)
-class Correlates:
+def checks(*grids: Grid) -> list[tuple[str, Check]]:
+  """What the report says of each network."""
+  sentences = {
+    'batch size correlates negatively': lambda grid: correlates(grid, 0, -1),
+    'lambda correlates positively': lambda grid: correlates(grid, 1, 1),
+    'batch size matters more': matters_more,
+    'small batches want a bigger lambda': wants_more,
+    'lambda 0.01 is too tight at every batch size': too_tight,
+  }
+  return [
+    (f'{grid.name}: {sentence}', make(grid))
+    for grid in grids
+    for sentence, make in sentences.items()
+  ]
+
+
+def correlates(grid: Grid, factor: int, sign: int) -> Check:
   """Checks the sign of a partial correlation, the other factor removed.
 
   Undecided within its 95 % interval by Fisher's transformation.
   """
 
-  grid: Grid
-  factor: int  # 0: batch size, 1: lambda
-  sign: int
+  def check(rows: Rows) -> bool | None:
+    inputs, top_1 = grid.judged(rows)
+    if len(top_1) < 5:
+      return None
+    found = partial(inputs, top_1, factor)
+    clear = math.tanh(1.96 / math.sqrt(len(top_1) - 4))
+    return sign * found > 0 if abs(found) > clear else None
 
-  def __call__(self, rows: Rows) -> bool | None:
-    partial, count = self._partial(rows)
-    clear = math.tanh(1.96 / math.sqrt(max(count - 4, 0.1)))
-    return self.sign * partial > 0 if abs(partial) > clear else None
-
-  def told(self, rows: Rows) -> str:
-    partial, count = self._partial(rows)
-    return f'partial correlation {partial:+.2f}, {count} cells'
-
-  def _partial(self, rows: Rows) -> tuple[float, int]:
-    inputs, top_1 = self.grid.judged(rows)
-    if len(top_1) < 3:
-      return 0.0, len(top_1)
-    other = np.column_stack([inputs[:, 1 - self.factor], np.ones(len(top_1))])
-    left = [
-      values - other @ np.linalg.lstsq(other, values, rcond=None)[0]
-      for values in (inputs[:, self.factor], top_1)
-    ]
-    return _correlation(*left), len(top_1)
+  return check
 
 
-@dataclasses.dataclass(frozen=True)
-class MattersMore:
+def matters_more(grid: Grid) -> Check:
   """Checks that accuracy correlates more with batch size than with lambda.
 
   By Williams' t test of two correlations that share a variable.
   """
 
-  grid: Grid
-
-  def __call__(self, rows: Rows) -> bool | None:
-    inputs, top_1 = self.grid.judged(rows)
-    count = len(top_1)
-    if count < 5:
+  def check(rows: Rows) -> bool | None:
+    inputs, top_1 = grid.judged(rows)
+    n = len(top_1)
+    if n < 5:
       return None
-    signed = inputs * [_sign(x, top_1) for x in inputs.T]
-    a, b = (_correlation(x, top_1) for x in signed.T)
-    both = _correlation(*signed.T)
+    a, b = (correlation(x, top_1) for x in inputs.T)
+    both = correlation(*inputs.T) * (1 if a * b >= 0 else -1)
+    a, b = abs(a), abs(b)
     rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
-    spread = 2 * rest * (count - 1) / (count - 3)
-    spread += (a + b) ** 2 / 4 * (1 - both) ** 3
-    t = (a - b) * math.sqrt((count - 1) * (1 + both) / spread)
-    return t > 0 if abs(t) > special.stdtrit(count - 3, 0.975) else None
+    spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
+    t = (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
+    return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
 
-  def told(self, rows: Rows) -> str:
-    inputs, top_1 = self.grid.judged(rows)
-    if len(top_1) < 5:
-      return f'{len(top_1)} cells'
-    a, b = (_correlation(x, top_1) for x in inputs.T)
-    together = interaction(inputs, top_1)
-    return (
-      f'correlations {a:+.2f} and {b:+.2f}; {together:.0%} of the variance is '
-      'their interaction'
-    )
+  return check
 
 
-@dataclasses.dataclass(frozen=True)
-class WantsMore:
+def wants_more(grid: Grid) -> Check:
   """Checks that the smaller the batch, the larger its best lambda.
 
   Undecided where it depends on which of several is the best, or where the best
   lies at the same end of those tried for every batch.
   """
 
-  grid: Grid
-
-  def __call__(self, rows: Rows) -> bool | None:
-    found = set()
-    best = self._best(rows)
-    for choice in itertools.product(*best.values()):
+  def check(rows: Rows) -> bool | None:
+    sizes, found = grid.sizes(rows), set()
+    names = [{grid.row(size, v): v for v in LAMBDAS} for size in sizes]
+    best = [[at[name] for name in rows.best(list(at))] for at in names]
+    for choice in itertools.product(*best):
       if set(choice) in ({LAMBDAS[0]}, {LAMBDAS[-1]}):
         return None
       equal = len(set(choice)) == 1
-      rank = 0 if equal else stats.spearmanr(list(best), choice)[0]
+      rank = 0 if equal else stats.spearmanr(sizes, choice)[0]
       found.add(bool(rank < -0.5))
     return found.pop() if len(found) == 1 else None
 
-  def told(self, rows: Rows) -> str:
-    best = self._best(rows)
-    return 'best lambda: ' + '; '.join(
-      f'{" or ".join(f"{value:g}" for value in values)} at {size}'
-      for size, values in best.items()
-    )
-
-  def _best(self, rows: Rows) -> dict[int, list[float]]:
-    names = {
-      size: {self.grid.row(size, value): value for value in LAMBDAS}
-      for size in self.grid.sizes(rows)
-    }
-    return {
-      size: [there[name] for name in rows.best(list(there))]
-      for size, there in names.items()
-    }
+  return check
 
 
-@dataclasses.dataclass(frozen=True)
-class TooTight:
+def too_tight(grid: Grid) -> Check:
   """Checks that at every batch size some lambda beats the smallest."""
 
-  grid: Grid
+  def check(rows: Rows) -> bool | None:
+    least, *others = LAMBDAS
+    found = set()
+    for size in grid.sizes(rows):
+      tight = grid.row(size, least)
+      better = {Above(grid.row(size, v), tight)(rows) for v in others}
+      found.add(True if True in better else None if None in better else False)
+    return None if None in found else found == {True}
 
-  def __call__(self, rows: Rows) -> bool | None:
-    tight, *others = LAMBDAS
-    found = []
-    for size in self.grid.sizes(rows):
-      least = self.grid.row(size, tight)
-      names = [self.grid.row(size, value) for value in others]
-      better = [Above(name, least)(rows) for name in names]
-      found.append(
-        True if True in better else None if None in better else False
-      )
-    return None if None in found else all(found)
+  return check
 
 
-def checks(*grids: Grid) -> list[tuple[str, object]]:
-  """What the report says of each network."""
-  return [
-    (f'{grid.name}: {sentence}', check)
-    for grid in grids
-    for sentence, check in (
-      ('batch size correlates negatively', Correlates(grid, 0, -1)),
-      ('lambda correlates positively', Correlates(grid, 1, 1)),
-      ('batch size matters more', MattersMore(grid)),
-      ('small batches want a bigger lambda', WantsMore(grid)),
-      ('lambda 0.01 is too tight at every batch size', TooTight(grid)),
-    )
+def partial(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> float:
+  """Correlation with a factor after the other's linear part is removed."""
+  other = np.column_stack([inputs[:, 1 - factor], np.ones(len(top_1))])
+  left = [
+    values - other @ np.linalg.lstsq(other, values, rcond=None)[0]
+    for values in (inputs[:, factor], top_1)
   ]
+  return correlation(*left)
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+  """Pearson's; 0 where nothing varies."""
+  if np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
+    return 0.0
+  return float(np.corrcoef(x, y)[0, 1])
 
 
 def interaction(inputs: np.ndarray, top_1: np.ndarray) -> float:
   """The share of the variance that isn't the sum of the factors' effects."""
-  levels = [x[:, None] == np.unique(x) for x in inputs.T]
-  effects = np.column_stack([*levels]).astype(float)
+  effects = np.hstack([x[:, None] == np.unique(x) for x in inputs.T]) * 1.0
   fit = effects @ np.linalg.lstsq(effects, top_1, rcond=None)[0]
   return float(np.var(top_1 - fit) / np.var(top_1))
 
@@ -212,16 +188,6 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 
   forest = RandomForestRegressor(100, random_state=0).fit(inputs, top_1)
   return forest.feature_importances_
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-  if np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
-    return 0.0
-  return float(np.corrcoef(x, y)[0, 1])
-
-
-def _sign(x: np.ndarray, y: np.ndarray) -> float:
-  return 1.0 if _correlation(x, y) >= 0 else -1.0
 
 
 def plot(*grids: Grid) -> Plot:
@@ -243,8 +209,15 @@ def plot(*grids: Grid) -> Plot:
       heat.set_title(grid.name, fontsize=10)
       _parallel(lines, 2**inputs, top_1)
       shares = importance(inputs, top_1)
-      told = f'importance: batch size {shares[0]:.2f}, lambda {shares[1]:.2f}'
-      lines.set_title(told, fontsize=9)
+      told = [
+        f'{factor} {partial(inputs, top_1, k):+.2f} ({shares[k]:.2f})'
+        for k, factor in enumerate(('batch size', 'lambda'))
+      ]
+      lines.set_title(
+        f'partial correlation (importance): {", ".join(told)}\n'
+        f'{interaction(inputs, top_1):.0%} of the variance is interaction',
+        fontsize=9,
+      )
     return made
 
   return draw

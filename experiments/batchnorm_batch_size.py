@@ -38,12 +38,6 @@ EXPERIMENT = Experiment(
     for batch, sizes in PARTS.items()
     for size in sizes
   },
-  labels={f'b{size}': f'batch {size}' for size in SIZES}
-  | {
-    f'b{batch}_of{size}': f'batch {batch}, statistics of {size}'
-    for batch, sizes in PARTS.items()
-    for size in sizes
-  },
   checks=[
     ('accuracy falls with the batch, by rank', falls),
     ('batch 4,096 is worse than 16', Above('b16', 'b4096')),

@@ -66,12 +66,6 @@ EXPERIMENT = Experiment(
     for name, threshold in names(rate).items()
   }
   | {f'lr{rate}_none': {'learning_rate_factor': float(rate)} for rate in RATES},
-  labels={
-    name: f'rate x {rate}, norm at most {threshold:g}'
-    for rate in RATES
-    for name, threshold in names(rate).items()
-  }
-  | {f'lr{rate}_none': f'rate x {rate}, not clipped' for rate in RATES},
   checks=[
     ('at rate x 1 the threshold matters', matters(1)),
     ('at rate x 4 the threshold matters', matters(4)),

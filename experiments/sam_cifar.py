@@ -27,12 +27,6 @@ EXPERIMENT = Experiment(
     for rho in RHOS
     for fraction in FRACTIONS
   },
-  labels={'none': 'no SAM'}
-  | {
-    name(rho, fraction): f'rho {rho:g}, ascent on {100 * fraction:g} %'
-    for rho in RHOS
-    for fraction in FRACTIONS
-  },
   checks=[
     ('SAM with rho 0.05 is better than none', Above('rho0.05_of100', 'none')),
     (

@@ -11,21 +11,13 @@ of the transfer alone: of the new head, the order and augmentation, and for the
 probe of the draw that chooses its penalty.
 """
 
-from collections.abc import Mapping
-
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20, lazy
 from experiments import _figures
-from experiments.study import FULL, Above, Experiment, Rows, Scale
+from experiments.study import FULL, Above, Experiment, Scale
 
 PRETRAINED = {'weights': 'runs/cifar10_first_runs/nf_agc_seed0'}
-LABELS = {
-  'scratch': 'from scratch',
-  'probe': 'linear probe',
-  'finetune': 'fine-tuned',
-  'finetune_stage_3': 'fine-tuned from stage 3 on',
-}
 
 
 def config(row: str) -> ConfigDict:
@@ -72,7 +64,12 @@ EXPERIMENT = Experiment(
       'optimizer.frozen': ('stem', 'stage_1', 'stage_2'),
     },
   },
-  labels=LABELS,
+  labels={
+    'scratch': 'from scratch',
+    'probe': 'linear probe',
+    'finetune': 'fine-tuned',
+    'finetune_stage_3': 'fine-tuned from stage 3 on',
+  },
   checks=[
     ('the probe beats training from scratch', Above('probe', 'scratch')),
     ('fine-tuning beats training from scratch', Above('finetune', 'scratch')),
@@ -87,7 +84,9 @@ EXPERIMENT = Experiment(
   },
   seeds=(0, 1, 2),
   config=config,
-  plot=lambda experiment, found: plot(experiment, found),
+  plot=_figures.curves(
+    _figures.TOP_1, level=lambda rows: (rows['probe'].mean, 'linear probe')
+  ),
   scripts={'probe': 'scripts.probe'},
   before=[
     'python -m scripts.experiment run --experiment=cifar10_first_runs '
@@ -95,24 +94,3 @@ EXPERIMENT = Experiment(
   ],
 )
 get_config = EXPERIMENT.get_config
-
-
-def plot(
-  experiment: Experiment, found: Mapping[str, Rows]
-) -> _figures.Figure | None:
-  """Accuracies, and those of trained rows over updates."""
-  if not found:
-    return None
-  made, rows = _figures.figure(experiment, found, 10.5, 3.9)
-  left, right = made.subplots(1, 2)
-  _figures.draw_bars(left, rows, LABELS)
-  _figures.finish(left, 'test top-1 (%)', '')
-  trained = {row: text for row, text in LABELS.items() if row != 'probe'}
-  _figures.draw_curves(right, rows, trained, 'eval/top_1', 100)
-  if 'probe' in rows:
-    right.axhline(
-      rows['probe'].mean, color='0.3', ls='--', label=LABELS['probe']
-    )
-  _figures.finish(right, 'update', 'test top-1 (%)')
-  _figures.legend(made, right, columns=4)
-  return made

@@ -1,33 +1,35 @@
-"""Experiments: every row resolves, statistics, reports."""
+"""Experiments: every row resolves; rows, their differences, checks."""
 
 import importlib
+import math
 import pathlib
 
+import numpy as np
 import pytest
+from invented import record
+from ml_collections import ConfigDict
+from PIL import Image
+from scipy import stats
 
 from experiments import records, report, study
-from nfnets import factory
+from nfnets import factory, train
 
-ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = {name: study.load(name) for name in study.names()}
-ROWS = [
-  (name, records.run_name(row, scale))
-  for name, experiment in EXPERIMENTS.items()
-  for scale in experiment.scales
-  for row in experiment.rows_at(scale)
-]
+TRAINED = {k: e for k, e in EXPERIMENTS.items() if not e.measure}
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_every_row_resolves_to_a_config_that_can_be_trained(name):
+def test_every_row_of_every_scale_resolves(name):
   experiment = EXPERIMENTS[name]
   get_config = importlib.import_module(f'experiments.{name}').get_config
-  for run in [run for other, run in ROWS if other == name]:
-    config = get_config(run).copy_and_resolve_references()
-    if not experiment.measure:
-      assert config.is_locked
-      factory.check(config, 1, 1)
-      factory.network_of(config)
+  for scale in experiment.scales:
+    for row in experiment.rows_at(scale):
+      config = get_config(records.run_name(row, scale))
+      config = config.copy_and_resolve_references()
+      if not experiment.measure:
+        assert config.is_locked
+        factory.check(config, 1, 1)
+        factory.network_of(config)
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
@@ -37,3 +39,220 @@ def test_an_experiment_plans_few_comparisons_and_tags_what_is_published(name):
   assert len(planned) <= 5 and experiment.claim.endswith('.')
   assert {e[1] for e in experiment.published.values()} <= set(report.TRUST)
   assert set(experiment.labels) <= set(experiment.rows)
+
+
+def test_what_an_experiment_lacks_is_refused_by_name():
+  experiment = EXPERIMENTS['agc_sweep']
+  for run, told in (
+    ('none_b16_l1', "no row 'none_b16_l1': choose one of nf_b16"),
+    ('nf_b16_l0.01@tpu', "no scale 'tpu': choose one of full, short, cpu"),
+    ('nf_b16_l0.01', "no row at scale full 'nf_b16_l0.01'"),
+  ):
+    with pytest.raises(ValueError, match=told):
+      experiment.get_config(run)
+  with pytest.raises(ValueError, match='--experiment=agc: choose one of agc_'):
+    study.load('agc')
+
+
+def small(**fields):
+  scales = {'full': study.Scale('a'), 'cpu': study.Scale('b')}
+  rows = {'a': {'x': 1}, 'b': {}, 'c': {}}
+  config = lambda row: ConfigDict({'x': 0, 'y': 0})
+  return study.Experiment(
+    't', 'c.', rows, config, **{'scales': scales} | fields
+  )
+
+
+def test_a_scale_comes_before_the_row_and_what_shrinks_it_after():
+  def shrink(config):
+    config.y = 10 * config.x
+
+  scales = {'full': study.Scale('', {'x': 5, 'y': 5}, shrink=shrink)}
+  config = small(scales=scales).get_config('a')
+  assert (config.x, config.y) == (1, 10)
+  assert small(scales=scales).get_config('b').x == 5
+
+
+def rows(*found, **fields):
+  return small(**fields).gather(found)['full']
+
+
+def test_a_row_is_of_its_finished_runs_and_counts_the_others():
+  row = rows(
+    record('a', 0.6),
+    record('a', 0.7, seed=1),
+    record('a', 0.0, seed=2, status='diverged'),
+  )['a']
+  assert row.values == pytest.approx([60, 70]) and row.loss == 1.0
+  assert row.mean == pytest.approx(65) and row.spread == pytest.approx(50**0.5)
+  assert row.diverged == [1000] and row.text == '65.00 ± 7.07'
+
+
+def test_a_mean_is_of_averaged_parameters_where_there_are_any():
+  one = record('a', 0.5)
+  one['summary']['eval_ema/top_1'] = 0.6
+  assert rows(one)['a'].text == '60.00'
+  assert rows(record('a', 0.1))['a'].text == '10.00 (near chance)'
+  assert rows(record('a', 0, status='diverged'))['a'].text == 'diverged'
+
+
+def test_a_missing_row_is_not_run_and_rows_come_in_the_file_s_order():
+  found = rows(record('b', 0.5), record('a', 0.5))
+  assert list(found) == ['a', 'b']
+  with pytest.raises(study.NotRun):
+    study.Above('a', 'c')(found)
+
+
+def runs(row, *top_1):
+  return [record(row, v / 100, seed) for seed, v in enumerate(top_1)]
+
+
+def test_one_pair_s_interval_is_that_of_a_paired_t_test():
+  a, b = (71.0, 68.0, 70.5), (69.0, 67.0, 67.5)
+  check = study.Above('a', 'b')
+  found = rows(*runs('a', *a), *runs('b', *b), checks=[('x', check)])
+  mean, half, count = found.interval('a', 'b')
+  low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+  assert (mean - half, mean + half) == pytest.approx((low, high))
+  assert count == 3 and check(found) is (True if low > 0 else None)
+
+
+def test_the_spread_is_pooled_over_pairs_with_their_degrees_of_freedom():
+  values = {'a': (70.0, 72.0, 71.5), 'b': (68.0, 69.0, 70.5), 'c': (50.0, 54.0)}
+  checks = [('', study.Above('a', 'b')), ('', study.Above('a', 'c'))]
+  found = rows(
+    *(one for row, top_1 in values.items() for one in runs(row, *top_1)),
+    checks=checks,
+  )
+  first = np.subtract(values['a'], values['b'])
+  second = np.subtract(values['a'][:2], values['c'])
+  pooled = (2 * np.var(first, ddof=1) + np.var(second, ddof=1)) / 3
+  assert found.spread == (pytest.approx(math.sqrt(pooled)), 3)
+  half = stats.t.ppf(0.975, 3) * math.sqrt(pooled / 2)
+  assert found.interval('a', 'c')[1] == pytest.approx(half)
+
+
+def test_a_difference_within_its_interval_is_undecided_on_either_side():
+  spread = (1.6, 22)  # of a run: 4.7 points for two single ones
+  for apart, answer in ((5, True), (4, None), (-4, None), (-5, False)):
+    found = rows(*runs('a', 60 + apart), *runs('b', 60), spread=spread)
+    assert study.Above('a', 'b')(found) is answer
+    assert study.Above('a', 'b', by=apart - 5)(found) is True
+  found = rows(*runs('a', 55), *runs('b', 60), spread=spread)
+  assert study.Differs('a', 'b')(found) is True
+  assert study.Above('a', 'b')(rows(*runs('a', 90), *runs('b', 10))) is None
+
+
+def test_who_diverges_less_is_better_and_no_diverged_run_is_in_a_difference():
+  gone = [record('b', 0, seed, status='diverged') for seed in (1, 2)]
+  found = rows(*runs('a', 40, 40, 40), *runs('b', 60), *gone)
+  check = study.Above('a', 'b')
+  assert check(found) is True and found.differences('a', 'b') == [-20]
+  assert 'b diverged in 2 of 3' in check.told(found)
+
+
+def agc(num_steps, **optimizer):
+  config = TRAINED['resnet20_three_ways'].get_config('nf_agc@cpu')
+  config.num_steps = num_steps
+  with config.unlocked():
+    config.optimizer.update(optimizer)
+  return config.copy_and_resolve_references().to_dict()
+
+
+def test_a_skip_gain_s_growth_is_the_sum_of_rates_times_lambda():
+  config = agc(1015)
+  rates = factory.schedule_of(ConfigDict(config))(np.arange(1015))
+  expected = float(np.sum(rates)) * 0.01 / (1 - 0.9)
+  assert study.gain_growth(config) == pytest.approx(expected)
+  assert expected == pytest.approx(5.1, abs=0.1) and expected < study.OPEN
+  assert (
+    study.gain_growth(agc(1015, unclipped=('head', 'skip_gain'))) == math.inf
+  )
+  assert study.gain_growth(agc(1015, clip='norm')) == math.inf
+
+
+def test_clipped_by_that_rule_a_gain_opens_where_its_growth_says():
+  rate, lambda_, gain, steps = 0.1, 0.05, 0.0, 0
+  while gain < 1:  # the largest update that AGC lets through
+    gain += rate / (1 - 0.9) * lambda_ * max(gain, 1e-3)
+    steps += 1
+  growth = steps * rate * lambda_ / (1 - 0.9)
+  assert growth == pytest.approx(study.OPEN, rel=0.03)
+
+
+def test_a_row_whose_gains_stay_shut_decides_nothing():
+  shut = record('a', 0.9) | {'config': agc(1015)}
+  found = rows(shut, record('b', 0.1), spread=(1.6, 22))
+  assert study.Above('a', 'b')(found) is None
+  assert 'gain growth of a 5.1 of 7.9' in study.Above('a', 'b').told(found)
+
+
+def test_the_best_rows_are_those_that_no_other_is_clearly_above():
+  found = rows(*runs('a', 60), *runs('b', 62), *runs('c', 50), spread=(1.6, 22))
+  assert found.best(['a', 'b', 'c']) == ['a', 'b']
+  gone = record('b', 0.9, status='diverged')
+  found = rows(*runs('a', 60), gone, *runs('c', 50), spread=(1.6, 22))
+  assert found.best(['a', 'b', 'c']) == ['a']
+
+
+def tiny_imagenet(root):
+  """ILSVRC2012's layout: five classes, four images and one of them each."""
+  random = np.random.RandomState(0)
+  for split, count in (('train', 4), ('val', 1)):
+    for label in range(5):
+      folder = root / split / f'n0000000{label}'
+      folder.mkdir(parents=True)
+      for index in range(count):
+        noise = random.randint(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f'{index}.png')
+  return str(root)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[] if name == 'agc_sweep' else [pytest.mark.slow])
+    for name in TRAINED
+  ],
+)
+def test_a_row_takes_two_real_steps_on_a_folder_of_imagenets_layout(
+  name, tmp_path
+):
+  experiment = TRAINED[name]
+  scale = next(iter(experiment.scales))
+  config = experiment.get_config(experiment.rows_at(scale)[-1])
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    model, data = config.model, config.data
+    model.depths = (1,) * len(model.depths)
+    model.widths = (16, 16, 32, 32)[: len(model.depths)]
+    data.name, data.data_dir = 'folder', tiny_imagenet(tmp_path / 'data')
+    data.train_split, data.eval_split = 'train_and_valid', 'test'
+    data.num_train, data.num_classes = 20, 5
+    data.train_image_size = data.eval_image_size = 32
+    data.num_threads = 2
+    config.weights, config.micro_batches = '', min(2, config.micro_batches)
+    config.batch_size, config.eval_batch_size, config.num_steps = 8, 8, 2
+    config.schedule.warmup_steps = 1
+    config.precision = 'float32'
+    config.augment.randaugment_layers = min(
+      1, config.augment.randaugment_layers
+    )
+    config.eval_every = config.checkpoint_every = 2
+    config.log_every = config.observe_every = 1
+  summary = train.train_and_evaluate(config, tmp_path / 'run')
+  assert (summary['status'], summary['step']) == ('finished', 2)
+  assert 0 <= summary['eval/top_1'] <= 1
+
+
+def test_no_committed_record_names_a_place_of_a_machine():
+  for path in (study.FOLDER.parent / 'results').glob('*/runs/*.json'):
+    assert '"/' not in path.read_text() and "='/" not in path.read_text()
+
+
+def test_every_committed_record_is_of_a_row_and_a_seed_of_its_experiment():
+  root = pathlib.Path(study.FOLDER.parent / 'results')
+  for name, experiment in EXPERIMENTS.items():
+    for one in records.read_all(root, name):
+      assert one['row'] in experiment.rows_at(one['scale']), one['row']
+      assert experiment.measure or one['seed'] in experiment.seeds

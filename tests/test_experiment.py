@@ -1,0 +1,211 @@
+"""scripts.experiment: the rows that it runs, in order, and their records."""
+
+import json
+import pathlib
+import subprocess
+from concurrent import futures
+
+import pytest
+from invented import record
+from ml_collections import ConfigDict
+
+from experiments import records, resnet20_three_ways
+from nfnets.workdir import RunFolder
+
+THREE_WAYS = ('--experiment=resnet20_three_ways', '--scale=cpu')
+
+
+@pytest.fixture
+def command(run_script, tmp_path, monkeypatch):
+  """Calls the command; its trainings are played by `outcomes`, name to code.
+
+  A training that ends with 0 leaves a finished run's folder.
+  """
+
+  def run(verb, *arguments, outcomes=None):
+    called = []
+
+    class Popen:
+      def __init__(self, words):
+        (workdir,) = [w for w in words if w.startswith('--workdir=')]
+        self.folder = pathlib.Path(workdir.partition('=')[2])
+        called.append(self.folder.name)
+
+      def wait(self):
+        code = (outcomes or {}).get(self.folder.name, 2)
+        if code == 0:
+          folder = RunFolder(self.folder)
+          data = {'num_train': 100}
+          folder.write_config({'seed': 0, 'batch_size': 10, 'data': data})
+          folder.write_summary(record('x', 0.5)['summary'])
+        return code
+
+    class Pool:
+      def __init__(self, *_):
+        pass
+
+      def submit(self, function, *arguments):
+        future = futures.Future()
+        try:
+          future.set_result(function(*arguments))
+        except ValueError as error:
+          future.set_exception(error)
+        return future
+
+      __enter__ = lambda self: self
+      __exit__ = lambda *_: None
+
+    with monkeypatch.context() as patch:
+      patch.setattr(subprocess, 'Popen', Popen)
+      patch.setattr(futures, 'ProcessPoolExecutor', Pool)
+      patch.setattr(records, 'commit', lambda: '')
+      places = (f'--results={tmp_path}/results', f'--workdir={tmp_path}/runs')
+      more = ()
+      if '--' in arguments:
+        at = arguments.index('--')
+        arguments, more = arguments[:at], arguments[at:]
+      done = run_script('scripts.experiment', verb, *places, *arguments, *more)
+    return done, called
+
+  return run
+
+
+def test_commands_are_printed_all_arms_of_the_first_seed_first(command):
+  done, called = command('print', *THREE_WAYS, '--', '--config.x=1')
+  lines = done.stdout.splitlines()
+  assert (done.code, called, len(lines)) == (0, [], 18)
+  assert all('--config.seed=0 --config.x=1' in line for line in lines[:6])
+  start = 'python -m scripts.train --config=experiments/resnet20_three_ways.py:'
+  assert lines[0].startswith(f'{start}batch@cpu --workdir=')
+
+
+def test_one_rows_failure_is_told_and_does_not_stop_the_others(command):
+  done, called = command('run', *THREE_WAYS, '--only=nf,batch', '--seeds=0,1')
+  assert called == [
+    f'{row}@cpu_seed{seed}' for seed in (0, 1) for row in ('nf', 'batch')
+  ]
+  assert done.code == 1
+  failed = 'failed with exit code 2: python -m scripts.train'
+  assert done.stdout.count(failed) == 4
+  assert '[##################------] 3/4 batch@cpu_seed1, at' in done.stdout
+
+
+def test_an_interrupt_ends_the_runs(command):
+  outcomes = {'nf@cpu_seed0': 75}
+  done, called = command(
+    'run', *THREE_WAYS, '--only=nf,batch', outcomes=outcomes
+  )
+  assert (done.code, called) == (75, ['nf@cpu_seed0'])
+
+
+def test_a_crash_is_a_failure_though_its_exit_code_is_that_of_divergence(
+  command,
+):
+  only = ('--only=nf', '--seeds=0')
+  done, _ = command('run', *THREE_WAYS, *only, outcomes={'nf@cpu_seed0': 1})
+  assert done.code == 1 and 'nf@cpu_seed0: failed: ' in done.stdout
+
+
+def test_a_row_is_recorded_skipped_the_next_time_and_redone_if_asked(
+  command, tmp_path
+):
+  row = (*THREE_WAYS, '--only=nf', '--seeds=0')
+  outcomes = {'nf@cpu_seed0': 0}
+  done, _ = command('run', *row, outcomes=outcomes)
+  assert done.code == 0 and 'nf@cpu_seed0: finished' in done.stdout
+  (one,) = records.read_all(tmp_path / 'results', 'resnet20_three_ways')
+  assert (one['row'], one['scale'], one['updates']) == ('nf', 'cpu', 1000)
+  done, called = command('run', *row)
+  assert called == [] and 'was there (--again' in done.stdout
+  done, called = command('run', *row, '--again', outcomes=outcomes)
+  assert called == ['nf@cpu_seed0'] and 'nf@cpu_seed0: finished' in done.stdout
+
+
+def trained(root, row):
+  config = resnet20_three_ways.get_config(f'{row}@cpu')
+  config = config.copy_and_resolve_references().to_dict()
+  one = record(row, 0.5, scale='cpu', experiment='')
+  one |= {'experiment': 'resnet20_three_ways', 'config': config}
+  return records.write(root / 'results', one)
+
+
+TWIN = ('--experiment=clipping_threshold', '--scale=cpu', '--only=lr1_t1')
+
+
+def test_an_equal_run_of_another_experiment_is_taken_over(command, tmp_path):
+  trained(tmp_path, 'nf_norm')
+  done, called = command('run', *TWIN)
+  assert (done.code, called) == (0, [])
+  assert 'lr1_t1@cpu_seed0: was made by another' in done.stdout
+  (made,) = records.read_all(tmp_path / 'results', 'clipping_threshold')
+  assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed0'
+
+
+def test_other_flags_or_a_run_begun_here_are_no_twin_s(command, tmp_path):
+  trained(tmp_path, 'nf_norm')
+  assert command('run', *TWIN, '--', '--config.x=1')[1] == ['lr1_t1@cpu_seed0']
+  (tmp_path / 'runs/clipping_threshold/lr1_t1@cpu_seed0').mkdir(parents=True)
+  assert command('run', *TWIN)[1] == ['lr1_t1@cpu_seed0']
+
+
+def test_a_damaged_record_fails_the_row(command, tmp_path):
+  trained(tmp_path, 'nf_norm').write_text('{')
+  done, called = command('run', *TWIN)
+  assert (done.code, called) == (1, [])
+  assert 'failed: a record is damaged' in done.stdout
+
+
+def test_a_measured_row_is_recorded_once(command, tmp_path):
+  row = ('--experiment=table_family', '--only=f0')
+  done, _ = command('measure', *row)
+  assert done.code == 0 and '[1/1] f0: measured' in done.stdout
+  (one,) = records.read_all(tmp_path / 'results', 'table_family')
+  assert one['measured']['params'] == pytest.approx(71.49e6, abs=5e3)
+  assert one['command'].endswith('--experiment=table_family --only=f0')
+  assert one['seconds'] >= 0 and one['hardware']['device_count']
+  assert 'f0: was there' in command('measure', *row)[0].stdout
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'told'),
+  [
+    (('sweep',), "choose one of print, run, measure, report, not 'sweep'"),
+    (('run', '--experiment=x'), '--experiment=x: choose one of agc_grid, '),
+    (('run', THREE_WAYS[0], '--scale=tpu'), 'choose one of full, short, cpu'),
+    (('run', '--experiment=table_family'), 'trains nothing: measure it'),
+    (('measure', *THREE_WAYS), 'is trained: run it'),
+    (('measure', '--experiment=table_family', '--data_dir=x'), 'no data'),
+    (('measure', '--experiment=table_family', 'x'), "argument 'x'"),
+    (('report', *THREE_WAYS), 'holds no records; the committed ones are in '),
+    (('run', '--experiment=batchnorm_batch_size', '--scale=cpu',
+      '--only=b1024_of32'), 'b1024_of32 is at full, short'),
+  ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_in_a_line(command, arguments, told):
+  done, called = command(*arguments)
+  assert (done.code, called, done.stdout) == (2, [], '')
+  assert told in done.stderr and done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_a_row_is_trained_recorded_and_reported(run_script, tmp_path):
+  places = (
+    '--experiment=cifar10_first_runs', f'--results={tmp_path / "results"}',
+    f'--workdir={tmp_path / "runs"}',
+  )  # fmt: skip
+  digits = (
+    '--only=nf_agc', '--', '--config.data.name=digits',
+    '--config.data.num_train=1438', '--config.data.train_image_size=8',
+    '--config.data.eval_image_size=8', '--config.num_steps=3',
+    '--config.schedule.warmup_steps=1',
+  )  # fmt: skip
+  call = lambda *words: run_script('scripts.experiment', *words, process=True)
+  done = call('run', *places, *digits)
+  assert done.code == 0, done.stderr
+  assert done.stdout.endswith('nf_agc_seed0: finished\n')
+  page = tmp_path / 'results/cifar10_first_runs'
+  one = json.loads((page / 'runs/nf_agc_seed0.json').read_text())
+  assert ConfigDict(one['config']).optimizer.clip == 'agc'
+  assert call('report', *places).code == 0
+  assert '`nf_agc`' in (page / 'README.md').read_text()
+  assert (page / 'plot.png').exists()

@@ -1,0 +1,147 @@
+"""Records: what they hold, and which run is another's twin."""
+
+import json
+
+import pytest
+
+from experiments import clipping_threshold, records, resnet20_three_ways
+from nfnets import loggers
+from nfnets.workdir import RunFolder
+
+
+def finished_run(path):
+  folder = RunFolder(path)
+  data = {'data_dir': '/home/me/data', 'name': 'digits', 'num_train': 100}
+  folder.write_config({'seed': 3, 'batch_size': 10, 'data': data})
+  folder.write_summary({'status': 'finished', 'step': 20, 'eval/top_1': 0.5})
+  log = loggers.JsonLines(path / 'metrics.jsonl', 0)
+  for step, loss in ((10, 2.0), (20, 1.0)):
+    log.log(step, {'train/loss': loss, 'train/step_seconds': 0.1})
+    log.log(step, {'eval/top_1': step / 40, 'eval/loss': loss})
+  log.close()
+  return folder
+
+
+def test_a_record_holds_config_hardware_commit_and_the_curve(tmp_path):
+  command = ['python', '--config.data.data_dir=/home/me/data', '--seed=1']
+  record = records.of_run(finished_run(tmp_path / 'run'), 'x', 'row', command)
+  path = records.write(tmp_path, record)
+  assert path == tmp_path / 'x' / 'runs' / 'row_seed3.json'
+  (read,) = records.read_all(tmp_path, 'x')
+  assert read['updates'] == 20 and read['config']['data']['data_dir'] == ''
+  assert read['versions']['jax'] and read['hardware']['device_count'] == 4
+  assert len(read['commit']) in (0, 40) and read['scale'] == 'full'
+  assert [(p['step'], p['train/loss'], p['eval/top_1']) for p in
+          read['curve']] == [(10, 2.0, 0.25), (20, 1.0, 0.5)]  # fmt: skip
+  assert read['command'] == 'python --config.data.data_dir=DATA --seed=1'
+  assert '/home' not in path.read_text()
+  assert read['epochs'] == [
+    {'epoch': 1, 'step': 10, 'train/loss': 2.0},
+    {'epoch': 2, 'step': 20, 'train/loss': 1.0},
+  ]
+
+
+def test_an_epochs_metrics_are_means_of_what_is_finite():
+  config = {'data': {'num_train': 100}, 'batch_size': 30}  # 3.3 updates
+  rows = [
+    {'step': 3, 'train/loss': 4.0, 'train/top_1': 0.1},
+    {'step': 4, 'train/loss': 3.0},
+    {'step': 5, 'eval/top_1': 0.5},
+    {'step': 6, 'train/loss': float('nan'), 'train/grad_norm': 2.0},
+    {'step': 9, 'train/loss': 'inf'},
+  ]
+  assert records.by_epoch(rows, config) == [
+    {'epoch': 1, 'step': 3, 'train/loss': 4.0, 'train/top_1': 0.1},
+    {'epoch': 2, 'step': 6, 'train/loss': 3.0, 'train/grad_norm': 2.0},
+    {'epoch': 3, 'step': 9},
+  ]
+
+
+def test_a_run_that_is_not_over_has_no_record(tmp_path):
+  folder = finished_run(tmp_path)
+  folder.write_summary({'status': 'interrupted', 'step': 10})
+  with pytest.raises(ValueError, match='the run is not over'):
+    records.of_run(folder, 'x', 'row', [])
+
+
+def test_a_command_names_no_place_of_this_machine():
+  words = ['--data_dir=d', '--workdir=/a', '/b', '~/c', '--x=file:///d', 'x']
+  told = '--data_dir=DATA --workdir=PATH PATH PATH --x=PATH x'
+  assert records.portable(words) == told
+
+
+def trained(root, row, seed=0, change=lambda config: None):
+  """Writes the record of a run of resnet20_three_ways at scale cpu."""
+  config = resnet20_three_ways.get_config(f'{row}@cpu')
+  config.seed = seed
+  config = config.copy_and_resolve_references().to_dict()
+  change(config)
+  point = {'step': 1015, 'eval/top_1': 0.5, 'agc/clipped_fraction': 0.1}
+  records.write(
+    root,
+    {
+      'experiment': 'resnet20_three_ways', 'row': row, 'scale': 'cpu',
+      'seed': seed, 'command': 'python -m scripts.train', 'status': 'finished',
+      'updates': 1015, 'config': records.without_paths(config),
+      'summary': {'eval/top_1': 0.5}, 'curve': [point],
+    },
+  )  # fmt: skip
+
+
+def wanted(run='lr1_t1@cpu', seed=0):
+  """A config of clipping_threshold, and its recipe before the overrides."""
+  experiment = clipping_threshold.EXPERIMENT
+  config = experiment.get_config(run)
+  config.seed = seed
+  return [
+    c.copy_and_resolve_references().to_dict()
+    for c in (config, experiment.config(run))
+  ]
+
+
+def twin(root, **run):
+  return records.twin(root, *wanted(**run), 'clipping_threshold')
+
+
+def test_an_equal_run_of_another_experiment_is_a_twin(tmp_path):
+  trained(tmp_path, 'nf')
+  assert twin(tmp_path) is None
+  trained(tmp_path, 'nf_norm', seed=1)
+  assert twin(tmp_path) is None and twin(tmp_path, seed=1)
+  config = wanted(seed=1)[0]
+  place = ('clipping_threshold', 'lr1_t1', 'cpu')
+  made = records.taken_over(twin(tmp_path, seed=1), config, *place)
+  assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed1'
+  assert made['row'] == 'lr1_t1' and made['curve'][0]['agc/clipped_fraction']
+
+
+def test_a_threshold_that_nothing_is_clipped_with_makes_no_difference(tmp_path):
+  def change(config):
+    config['optimizer']['clipping'] = 0.5
+
+  trained(tmp_path, 'nf', change=change)
+  found = twin(tmp_path, run='lr1_none@cpu')
+  config = wanted('lr1_none@cpu')[0]
+  made = records.taken_over(found, config, 'clipping_threshold', 'lr1_none')
+  # It was observed with the other threshold.
+  assert made['curve'] == [{'step': 1015, 'eval/top_1': 0.5}]
+
+
+def test_an_old_record_takes_the_default_of_a_key_that_came_later(tmp_path):
+  def older(config):
+    del config['optimizer']['frozen'], config['learning_rate_factor']
+    config['a_key_that_left'] = 1
+
+  trained(tmp_path, 'nf_norm', change=older)
+  assert twin(tmp_path, run='lr1_t1@cpu')
+  assert twin(tmp_path, run='lr4_t1@cpu') is None  # not the default there
+
+
+def test_what_depends_on_more_than_its_config_has_no_twin(tmp_path):
+  trained(tmp_path, 'nf_norm')
+  config, defaults = wanted()
+  batch = json.loads(json.dumps(config))
+  batch['model']['normalizer'] = 'batch'
+  for other in (batch, config | {'weights': 'a.npz'}):
+    assert records.twin(tmp_path, other, defaults, 'x') is None
+  assert records.twin(tmp_path, config, defaults, 'resnet20_three_ways') is None

@@ -1,0 +1,143 @@
+"""Reports: what they show of records, and that records alone make them."""
+
+import pathlib
+import re
+import shutil
+
+import pytest
+from invented import record, records
+from ml_collections import ConfigDict
+
+from experiments import records as recording
+from experiments import report, study
+from experiments.study import Above, Experiment, Scale
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCALES = {
+  'full': Scale('all of it'),
+  'tiny': Scale('little', smoke=True, rows=('a', 'b')),
+}
+
+
+def experiment(**fields):
+  return Experiment(
+    't',
+    'c.',
+    {row: {} for row in 'abc'},
+    lambda row: ConfigDict({'num_steps': 5}),
+    **{
+      'scales': SCALES,
+      'spread': (1.6, 22),
+      'checks': [('a is better', Above('a', 'b'))],
+      'published': {'a': (76.8, 'P', 'x'), 'Other': (70, 'M')},
+      'cost': lambda row, config: f'{config.num_steps} hours',
+    }
+    | fields,
+  )
+
+
+def test_a_check_holds_or_does_not_at_the_fullest_scale_that_has_its_rows():
+  made = experiment()
+  say = lambda *found: report.checks(made, made.gather(found))
+  assert say() == '- **not run**: a is better'
+  assert say(record('a', 0.9)) == '- **not run**: a is better'
+  told = say(record('a', 0.9), record('b', 0.5))
+  assert told.startswith('- **holds**: a is better (a - b = +40.0 ± 4.7')
+  assert "doesn't hold" in say(record('a', 0.5), record('b', 0.9))
+  assert 'undecided' in say(record('a', 0.5), record('b', 0.51))
+  smoke = [record(row, 0.9, scale='tiny') for row in 'ab']
+  assert say(*smoke) == '- **not run**: a is better'
+
+
+def test_the_table_has_rows_with_a_record_or_a_published_number():
+  made = experiment()
+  found = made.gather([record('b', 0.5), record('b', 0.52, seed=1)])
+  lines = report.table(made, found).splitlines()
+  assert [line.split('|')[1].strip() for line in lines[2:5]] == [
+    '`a`', '`b`', 'Other',
+  ]  # fmt: skip
+  assert '76.8 [P]' in lines[2] and '51.00 ± 1.41' in lines[3]
+  assert 'Published: [M] from memory' in lines[-1]
+
+
+def test_smoke_tests_are_called_so_and_decide_nothing():
+  made = experiment()
+  found = made.gather([record('a', 0.5, scale='tiny')])
+  text = report.table(made, found)
+  assert 'tiny (smoke test): test top-1' in text and 'decides nothing' in text
+
+
+def test_diverged_runs_are_counted_and_in_no_mean():
+  made = experiment()
+  gone = record('a', 0.1, seed=1, status='diverged')
+  text = report.table(made, made.gather([record('a', 0.5), gone]))
+  assert re.search(r'\| +50\.00 \| +2, diverged after 1,000 \|', text)
+
+
+def test_what_is_not_run_is_one_collapsed_list_with_command_and_cost():
+  made = experiment()
+  text = report.not_run('x', made, made.gather([record('a', 0.5)]))
+  assert text.startswith('<details><summary>Not run: 2</summary>')
+  assert 'scripts.train --config=experiments/x.py:ROW' in text
+  assert re.search(r'`b` +\| 5 hours', text) and '`a`' not in text
+  assert '`b@tiny`' not in text  # a scale that nobody began
+  every = [record(row, 0.5) for row in 'abc']
+  assert report.not_run('x', made, made.gather(every)) == ''
+
+
+@pytest.mark.parametrize('name', study.names())
+def test_any_experiment_reports_what_its_rows_may_end_as(name, tmp_path):
+  made = study.load(name)
+  if made.measure:
+    pytest.skip('nothing is trained')
+  scale = list(made.scales)[-1]
+  rows = made.rows_at(scale)
+  failing = rows[-1] if len(rows) > 1 else ''
+  for one in records(made, scale, lambda row, seed: 0.4 + len(row) / 100):
+    if one['row'] == failing:
+      one |= {'status': 'diverged'}
+    recording.write(tmp_path, one | {'experiment': name})
+  text = report.write(name, tmp_path).read_text()
+  assert all(f'`{row}`' in text for row in rows)
+  assert text.count('diverged after') == bool(failing)
+  assert (tmp_path / name / 'plot.png').exists() == ('(plot.png)' in text)
+
+
+@pytest.fixture(scope='module')
+def copy(tmp_path_factory):
+  """The committed records and notes, without what is made from them."""
+  root = tmp_path_factory.mktemp('results')
+  ignored = shutil.ignore_patterns('README.md', '*.png', '*.json')
+  shutil.copytree(ROOT / 'results', root, ignore=ignored, dirs_exist_ok=True)
+  for path in (ROOT / 'results').glob('*/runs/*.json'):
+    shutil.copy(path, root / path.relative_to(ROOT / 'results'))
+  for name in study.names():
+    report.write(name, root)
+  report.write_overview(root)
+  return root
+
+
+def test_a_clone_makes_the_committed_reports_from_the_records(copy):
+  made = [copy / 'README.md', *copy.glob('*/README.md')]
+  outdated = [
+    str(path.relative_to(copy))
+    for path in made
+    if path.read_text()
+    != (ROOT / 'results' / path.relative_to(copy)).read_text()
+  ]
+  assert not outdated, 'run scripts.experiment report --results=results'
+  names = study.names()
+  assert {path.parent.name for path in made} >= set(names)
+
+
+def test_the_page_holds_all_reports_and_their_pictures(copy):
+  report.write_html(copy, copy / 'page.html')
+  text = (copy / 'page.html').read_text()
+  pictures = re.findall(r'src="([^"]*)"', text)
+  assert len(pictures) == len(list(copy.glob('*/plot.png'))) > 5
+  assert all(p.startswith('data:image/png;base64,') for p in pictures)
+  links = re.findall(r'href="#([\w-]+)"', text)
+  assert set(links) == set(study.names())
+  assert all(f'<section id="{name}">' in text for name in links)
+  assert text.count('<table>') > 10 and '<details>' in text
+  assert '](' not in re.sub(r'base64,[^"]*', '', text)
