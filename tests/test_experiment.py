@@ -25,9 +25,8 @@ def command(run_script, tmp_path, monkeypatch):
   def run(verb, *arguments, outcomes=None):
     called = []
 
-    class Popen:
-      def __init__(self, words):
-        (workdir,) = [w for w in words if w.startswith('--workdir=')]
+    class Training:
+      def __init__(self, workdir):
         self.folder = pathlib.Path(workdir.partition('=')[2])
         called.append(self.folder.name)
 
@@ -39,6 +38,14 @@ def command(run_script, tmp_path, monkeypatch):
           folder.write_config({'seed': 0, 'batch_size': 10, 'data': data})
           folder.write_summary(record('x', 0.5)['summary'])
         return code
+
+    real = subprocess.Popen
+
+    def popen(words, *arguments, **keywords):
+      workdir = [w for w in words if w.startswith('--workdir=')]
+      if workdir:
+        return Training(*workdir)
+      return real(words, *arguments, **keywords)
 
     class Pool:
       def __init__(self, *_):
@@ -56,9 +63,8 @@ def command(run_script, tmp_path, monkeypatch):
       __exit__ = lambda *_: None
 
     with monkeypatch.context() as patch:
-      patch.setattr(subprocess, 'Popen', Popen)
+      patch.setattr(subprocess, 'Popen', popen)
       patch.setattr(futures, 'ProcessPoolExecutor', Pool)
-      patch.setattr(records, 'commit', lambda: '')
       places = (f'--results={tmp_path}/results', f'--workdir={tmp_path}/runs')
       more = ()
       if '--' in arguments:
