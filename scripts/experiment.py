@@ -228,6 +228,7 @@ def call(command: Sequence[str]) -> int:
 def measure(more: Sequence[str]) -> int:
   del more
   experiment, runs = chosen(trained=False)
+  common.keep_freed_memory()  # as a run does
   for number, one in enumerate(runs, 1):
     outcome = THERE
     if AGAIN.value or not one.record.exists():

@@ -23,6 +23,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nfnets import guard, places
+from scripts import common
 
 EXIT_CODES = {'finished': 0, 'diverged': 1, 'interrupted': 75}
 REFUSED = 2
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   if len(argv) > 1:
     return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  from nfnets import finetune, host_memory, workdir
+  from nfnets import finetune, workdir
   from nfnets.weights import match
 
   try:
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
       return 0
     if not WORKDIR.value:
       return refuse("name the run's folder: --workdir=DIR")
-    host_memory.keep()
+    common.keep_freed_memory()
     summary = train(place)
   except (ValueError, TypeError, OSError) as error:
     if TRACEBACK.value:

@@ -18,7 +18,8 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_backend_optimization_level=0'
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['NFNETS_KEEP_MEMORY'] = 'off'  # what a worker frees, it frees
+# glibc's default; said here, it keeps scripts from changing malloc's settings.
+os.environ['MALLOC_TOP_PAD_'] = '131072'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -1,5 +1,11 @@
 """Tests of scripts/common.py: what a command says and its exit codes."""
 
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
 import pytest
 
 SCRIPT = '''"""Does things: python -m {name}.
@@ -77,3 +83,41 @@ def test_help_is_the_docstring_and_the_scripts_own_flags(run_thing):
   for name in ('--color=red|blue', '--config=', '--[no]distributed'):
     assert name in out
   assert '--verbosity' not in out
+
+
+FAULTS = """
+import ctypes, resource
+from scripts import common
+print(common.keep_freed_memory())
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def use(size=200_000_000):
+  block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+  ctypes.memset(block, 1, size)
+  libc.free(block)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='for glibc')
+@pytest.mark.parametrize('is_set', [False, True])
+def test_freed_memory_is_kept_unless_malloc_is_set_otherwise(is_set):
+  environment = {k: v for k, v in os.environ.items() if 'MALLOC_' not in k}
+  environment |= {'JAX_PLATFORMS': 'cpu'}
+  if is_set:
+    environment['MALLOC_ARENA_MAX'] = '2'
+  done = subprocess.run(
+    [sys.executable, '-c', FAULTS],
+    cwd=pathlib.Path(__file__).parents[1],
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  kept, faults = done.stdout.split()
+  assert kept == str(not is_set)
+  # 200 MB are 90 to 50,000 pages of 2 MB to 4 kB.
+  assert (int(faults) >= 90) == is_set
