@@ -91,21 +91,21 @@ def milliseconds(row: Row) -> tuple[float, ...]:
 def measure(config: ConfigDict) -> dict[str, Any]:
   """Times the whole training step of one row on this machine's device."""
   from configs import nf_resnet_50, nfnet_f0, resnet_50
-  from nfnets.bench import step_time
+  from nfnets import variants
+  from nfnets.bench import programs, step_time
 
   overrides = config.model.to_dict()
   name = overrides.pop('name')
   families = {'nfnet': nfnet_f0, 'nf_resnet': nf_resnet_50, 'resnet': resnet_50}
-  return step_time.measure(
+  plain = programs.plain(
+    families[name.rpartition('_')[0]].get_config(),
     name,
     config.batch_size,
-    step_time.default_size(name, 'train') // config.shrink,
+    variants.find(name)['train_image_size'] // config.shrink,
     config.precision,
-    'train',
-    seconds=10.0,
-    config=families[name.rpartition('_')[0]].get_config(),
     overrides=overrides,
   )
+  return step_time.measure(plain, seconds=10.0)
 
 
 def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:

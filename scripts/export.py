@@ -2,15 +2,13 @@
 
   python -m scripts.export --weights=FILE --format=stablehlo OUT
   python -m scripts.export --weights=FILE --format=onnx OUT.onnx
-  python -m scripts.export --table=results/export
 
 FILE is anything that scripts.predict reads. Normalizer-free networks are
 folded first. OUT takes images `[N, S, S, 3]` to logits `[N, K]`, and holds how
 pictures become images and the classes' names. nfnets/weights/exported.py says
 how it does and runs it; it needs nothing else of this package. OUT appears when
 another process has run it so and its logits are the network's. ONNX takes
-`pip install -r requirements-export.txt`. --table measures sizes and latencies.
-Exit codes: 0 written, 2 refused.
+`pip install -r requirements-export.txt`. Exit codes: 0 written, 2 refused.
 """
 
 import pathlib
@@ -34,22 +32,11 @@ PLATFORMS = flags.DEFINE_list(
   ['cpu', 'cuda', 'tpu'],
   'Of stablehlo: where it shall run, cpu among them; rocm is known besides.',
 )
-TABLE = flags.DEFINE_string(
-  'table', None, 'Measure, and write TABLE.md and TABLE.json instead.'
-)
-RUNTIMES = flags.DEFINE_list(
-  'runtimes',
-  ['jax', 'folded', 'stablehlo', 'onnx', 'timm'],
-  'Of --table: what to measure; other rows stay as they are. timm runs in '
-  'the Python that NFNETS_TIMM_PYTHON names.',
-)
 
 
 def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   try:
-    if TABLE.value:
-      return table(pathlib.Path(TABLE.value))
     if not WEIGHTS.value:
       return refuse('name the weights: --weights=FILE')
     if len(argv) != 2:
@@ -90,16 +77,6 @@ def batch_size(text: str) -> int | None:
   if not text.isdecimal() or int(text) < 1:
     raise ValueError(f"--batch={text}: give a number from 1 on, or 'any'")
   return int(text)
-
-
-def table(path: pathlib.Path) -> int:
-  """Measures, prints and writes."""
-  from nfnets.bench import deploy
-
-  command = f'python -m scripts.export --table={path}'
-  folder = pathlib.Path('runs/export_table')
-  print(deploy.update(path, RUNTIMES.value, command, folder))
-  return 0
 
 
 def refuse(why: str) -> int:

@@ -1,12 +1,10 @@
-"""The loop beside its bare step, and what the loop does between steps."""
+"""What the training loop does between steps."""
 
 import jax
-import pytest
 import tiny
 
 from nfnets import metrics, parallel, train
 from nfnets import run as running
-from nfnets.bench import loop
 
 
 def config(**values):
@@ -66,17 +64,3 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
     'dispatch', 'dispatch', 'read 1', 'dispatch', 'read 2', 'dispatch',
     'read 3', 'read 4',  # an evaluation follows
   ]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_both_are_timed_in_turn_at_one_batch_size(monkeypatch):
-  monkeypatch.setattr(loop, 'STEP_SECONDS', 0.01)
-  cache = jax.config.jax_compilation_cache_dir
-  result = loop.measure(config(), pairs=2, window=2)
-  assert jax.config.jax_compilation_cache_dir == cache
-  assert len(result['loop']) == len(result['bare']) == 2
-  assert min(result['loop'] + result['bare']) > 0
-  assert result['batch_size'] % jax.device_count() == 0
-  ratio = result['ratio']
-  assert ratio['low'] <= ratio['median'] <= ratio['high']
-  assert f'{ratio["median"]:.3f} of the bare' in loop.line(result)

@@ -318,8 +318,6 @@ def test_a_short_run_still_evaluates_and_saves():
     ('summary', ['--optimizer']),
     ('summary', ['--batch_size=64']),
     ('numerics', ['--noise']),
-    ('benchmark', ['--input']),
-    ('recipe_cost', []),
   ],
 )
 def test_a_script_asks_for_the_weights_that_its_recipe_starts_from(

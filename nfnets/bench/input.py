@@ -1,119 +1,167 @@
-"""What the input costs, stage by stage, beside what the model takes.
+"""What the input costs, stage by stage, beside what the model takes."""
 
-Host stages and pipelines, augmentation on the device and the train step are
-subjects of one `clock.alternate`, and so are tf.data's if a peer is given.
-"""
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import contextlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import factory
-from nfnets.bench import clock, device, host, report, verdict
-from nfnets.bench.peer import Peer
-from nfnets.data import sources
+from nfnets import factory, step
+from nfnets.bench import clock, programs
+from nfnets.data import images, pipeline, sources
 
+COUNT = 128  # examples of a host stage, and a batch of its pipeline
+CHUNK = 16  # examples between two looks at the clock
 
-class Options(NamedTuple):
-  """How to measure.
-
-  Attributes:
-    count: examples held in memory.
-    rounds: measurements of each subject.
-    seconds: of one measurement.
-    device_batch_size: of augmentation and step; 0: the config's, 64 at most.
-    model: whether to build and time the train step.
-    photo_size: of `host.Held`.
-  """
-
-  count: int = 512
-  rounds: int = 5
-  seconds: float = 1.0
-  device_batch_size: int = 0
-  model: bool = True
-  photo_size: tuple[int, int] = (0, 0)
+Work = Callable[[], int]  # does some images' work and returns their number
 
 
 def measure(
-  config: ConfigDict, options: Options, peer: Sequence[str] = ()
+  config: ConfigDict,
+  *,
+  rounds: int = 5,
+  seconds: float = 1.0,
+  with_step: bool = True,
 ) -> dict[str, Any]:
-  """Measures a recipe's input on its own data.
+  """Measures a recipe's input on its own data, all stages in turn.
 
   Args:
-    config: a recipe (configs/), resolved.
-    options: how.
-    peer: command that starts tf.data's side (scripts/tf_input.py).
+    config: a recipe (configs/), resolved; `batch_size` is one device's here.
+    rounds: turns of each stage.
+    seconds: of a turn.
+    with_step: whether to build and time the train step.
 
   Returns:
-    `rates` by subject, `ratios`, `bottleneck`, `notes`, and where and what.
+    `rates`: images a second of each stage, `per_second` of the wall clock and
+    `per_core`, of processor time (`clock.spread` each); `bottleneck`, a
+    sentence.
 
   Raises:
-    ValueError, OSError: the config, its data or the peer is refused.
+    ValueError, OSError: the config or its data is refused.
   """
-  where = report.circumstances()
   factory.check(config, 1, 1)
-  source = sources.create(
-    config.data.name,
-    config.data.train_split,
-    config.data.data_dir or None,
-    config.data.num_classes,
+  source, _ = factory.sources_of(config)
+  stages = host_stages(config, source) | host_pipelines(config, source)
+  stages['device: augmentation'] = augmentation(config, source)
+  if with_step:
+    run = programs.training(config).run
+    stages['device: train step'] = lambda: run(1) or config.batch_size
+  turns = {
+    name: functools.partial(clock.rate, work, seconds)
+    for name, work in stages.items()
+  }
+  rates = {
+    name: dict(zip(('per_second', 'per_core'), map(clock.spread, zip(*found))))
+    for name, found in clock.alternate(turns, rounds).items()
+  }
+  return {'rates': rates, 'bottleneck': bottleneck(config, rates)}
+
+
+def host_stages(config: ConfigDict, source: sources.Source) -> dict[str, Work]:
+  """Reading, decoding and cropping, each alone, in the caller's thread."""
+  data, scratch = config.data, images.Scratch()
+  order = np.random.RandomState(0).permutation(len(source))
+  ids = [int(i) for i in order[:COUNT]]
+  files = [source[i]['image'] for i in ids]
+  crop = pipeline.host_augmentation(
+    data.crop, data.flip, data.train_image_size, 0
   )
-  held = host.Held(
-    source, options.count, options.photo_size, config.data.on_error
-  )
-  notes: list[str] = []
-  subjects = host.stages(config, source, held)
-  subjects |= host.pipelines(config, source, held)
-  batch = device.batch_of(config, held, options.device_batch_size)
-  subjects |= device.augmentations(config, batch)
-  if options.model:
-    subjects['train step'] = device.train_step(config, held, batch)
-  with contextlib.ExitStack() as stack:
-    if peer and (why := _incomparable(config, held)):
-      notes.append(f'tf.data was not measured: {why}.')
-    elif peer:
-      job = _job(config, held)
-      other = stack.enter_context(Peer(peer, held.files, held.labels, job))
-      where['versions'] |= other.about
-      subjects |= _of_peer(config, other)
-    samples = clock.alternate(subjects, options.rounds, options.seconds)
-  where |= options._asdict() | {'device_batch_size': len(batch['labels'])}
-  return verdict.summary(config, samples, held.shapes, where, notes)
-
-
-def _incomparable(config: ConfigDict, held: host.Held) -> str:
-  if not isinstance(held.files[0], bytes):
-    return f'{config.data.name} holds no encoded images'
-  if config.data.crop not in ('inception', 'none'):
-    return f'it has no counterpart of crop {config.data.crop!r} here'
-  if config.data.on_device:
-    return 'the set is held on the device'
-  return ''
-
-
-def _job(config: ConfigDict, held: host.Held) -> dict[str, Any]:
-  data, spec = config.data, config.augment
-  is_cropped = data.crop == 'inception'
+  pictures = [(images.decode(file), i) for i, file in enumerate(files)]
   return {
-    'image_size': data.train_image_size,
-    'crop': data.crop,
-    'flip': data.flip,
-    'resize': is_cropped or bool((held.shapes != data.train_image_size).any()),
-    'cache': data.cache,
-    'batch_size': host.BATCH,
-    'num_classes': data.num_classes,
-    'layers': spec.randaugment_layers,
-    'magnitude': spec.randaugment_magnitude,
-    'mean': list(data.mean),
-    'std': list(data.std),
+    'host: read': _each(source.__getitem__, ids),
+    'host: decode': _each(lambda file: images.decode(file, scratch), files),
+    'host: crop, flip, resize': _each(lambda pair: crop(*pair), pictures),
   }
 
 
-def _of_peer(config: ConfigDict, peer: Peer) -> dict[str, clock.Subject]:
-  threads = sorted({1, config.data.num_threads})
-  subjects = {verdict.tf_data(t): peer.subject('decode', t) for t in threads}
-  if config.data.crop == 'inception' and config.augment.randaugment_layers:
-    subjects[verdict.PUBLISHED] = peer.subject('published', 1)
-  return subjects
+def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> Work:
+  turn = itertools.cycle(items)
+
+  def work() -> int:
+    for item in itertools.islice(turn, CHUNK):
+      function(item)
+    return CHUNK
+
+  return work
+
+
+def host_pipelines(
+  config: ConfigDict, source: sources.Source
+) -> dict[str, Work]:
+  """`pipeline.train_batches` on one thread and on the config's.
+
+  With `data.cache` all is decoded before.
+  """
+  if config.data.on_device:
+    ids = pipeline.id_batches(len(source), batch_size=COUNT)
+    return {'host pipeline: ids': lambda: len(next(ids)['ids'])}
+  found = {}
+  for threads in sorted({1, config.data.num_threads}):
+    batches = _batches(config, source, COUNT, threads)
+    if config.data.cache:
+      for _ in range(1 + len(source) // COUNT):
+        next(batches)
+    found[f'host pipeline, {threads} thread{"s" * (threads > 1)}'] = (
+      lambda batches=batches: len(next(batches)['labels'])
+    )
+  return found
+
+
+def _batches(
+  config: ConfigDict, source: sources.Source, size: int, threads: int
+) -> Iterator[dict[str, np.ndarray]]:
+  data = config.data
+  return pipeline.train_batches(
+    source,
+    batch_size=size,
+    image_size=data.train_image_size,
+    crop=data.crop,
+    flip=data.flip,
+    num_threads=threads,
+    cache=data.cache,
+    on_error=data.on_error,
+  )
+
+
+def augmentation(config: ConfigDict, source: sources.Source) -> Work:
+  """The recipe's augmentation on the first device."""
+  decodes = 2 if config.augment.pairs == 'fresh' else 1
+  batch = next(_batches(config, source, config.batch_size * decodes, 0))
+  batch = {name: batch[name] for name in ('images', 'labels')}
+  mapped = jax.jit(
+    lambda key, turn, batch: step.augment_batch(
+      config, jax.random.fold_in(key, turn), batch
+    )['images']
+  )
+  key, batch = jax.device_put((jax.random.key(0), batch), jax.devices()[0])
+  turn = itertools.count()
+
+  def work() -> int:
+    augmented = mapped(key, np.int32(next(turn)), batch)
+    return len(jax.block_until_ready(augmented))
+
+  work()  # compiles
+  return work
+
+
+def bottleneck(config: ConfigDict, rates: dict[str, Any]) -> str:
+  """Whether the host feeds what the device takes; one sentence.
+
+  On a CPU the host's work and the device's share the cores, so images per
+  second of processor time are compared; elsewhere, rates as they are.
+  """
+  on_cpu = jax.default_backend() == 'cpu'
+  by, unit = ('per_core', ' a core') if on_cpu else ('per_second', '')
+  *_, host = (name for name in rates if name.startswith('host pipeline'))
+  *_, device = (name for name in rates if name.startswith('device'))
+  feeds = rates[host][by]['median']
+  feeds /= 2 if config.augment.pairs == 'fresh' else 1  # decoded for each one
+  takes = rates[device][by]['median']
+  takes *= 1 if on_cpu else jax.local_device_count()
+  return (
+    f'{host if feeds < takes else device}; the host feeds {feeds:,.4g} '
+    f'images/s{unit}, {feeds / takes:.3g} times what "{device}" takes'
+  )

@@ -10,15 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import factory, models, parallel, step, variants
+from nfnets import factory, models, parallel, step
 from nfnets.weights import folding
 
+# The whole training step: forward and backward pass, clipping, decay, Nesterov
+# momentum and the update; the logits; those of the network by `weights.fold`.
 MODES = ('train', 'eval', 'folded')
-# What a training step leaves out of its recipe.
+# A plain step: what a recipe adds to loss, gradient, decay and momentum is off.
 PLAIN = {
   'micro_batches': 1,
   'observe_every': 0,
-  'stop_after_nonfinite': 1,  # which needs no guard; other steps have none
+  'stop_after_nonfinite': 1,  # needs no guard in the step
+  'optimizer.clip': 'none',
+  'ema.mode': 'none',
   'sam.rho': 0.0,
   'augment.pad': 0,
   'augment.mix': 'none',
@@ -28,14 +32,14 @@ PLAIN = {
 
 
 class Program(NamedTuple):
-  """A compiled step with its arguments on the device.
+  """A compiled step with its arguments on the first device.
 
   Attributes:
     run: dispatches that many steps and waits for the last.
     trace_seconds: from Python to StableHLO.
     compile_seconds: from there to the device's program.
-    memory: bytes by the compiler's own account: arguments, outputs, temporary,
-      and `peak`, all of them but what is donated twice.
+    memory: bytes by the compiler's account: `argument`, `output`, `donated`,
+      `temp`, and the `peak` of all.
   """
 
   run: Callable[[int], None]
@@ -44,67 +48,71 @@ class Program(NamedTuple):
   memory: dict[str, int]
 
 
-def prepare(
-  model: str,
-  batch_size: int,
-  image_size: int,
-  precision: str,
-  mode: str,
-  *,
-  config: ConfigDict | None = None,
-  clip: str = 'none',
-  ema: bool = False,
-  overrides: Mapping[str, Any] | None = None,
-) -> Program:
-  """Compiles what `measure` times; its arguments."""
-  for name, value, known in (
-    ('mode', mode, MODES),
-    ('precision', precision, tuple(step.DTYPES)),
-    ('clip', clip, ('agc', 'none')),
-  ):
-    if value not in known:
-      raise ValueError(f'no {name} {value!r}: choose one of {", ".join(known)}')
-  if batch_size < 1 or image_size < 1:
-    raise ValueError(
-      f'batch_size={batch_size}, image_size={image_size}: must be above 0'
-    )
-  overrides = dict(overrides or {})
-  if mode == 'train':
-    if config is None:
-      raise ValueError(f'training {model} needs a recipe: pass config')
-    values = {
-      'batch_size': batch_size,
-      'precision': precision,
-      'data.train_image_size': image_size,
-      'data.num_classes': default_classes(model),
-      'optimizer.clip': clip,
-      'ema.mode': 'warmup' if ema else 'none',
-    }
-    return _training(_plain(config, model, values, overrides))
-  return _inference(
-    model, batch_size, image_size, precision, mode == 'folded', overrides
-  )
-
-
-def _plain(
+def plain(
   config: ConfigDict,
   model: str,
-  values: dict[str, Any],
-  overrides: dict[str, Any],
+  batch_size: int,
+  image_size: int = 0,
+  precision: str = 'float32',
+  mode: str = 'train',
+  *,
+  clip: str = '',
+  ema: bool = False,
+  overrides: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-  """A copy of the recipe with the parts of a plain step alone."""
+  """A copy of a recipe with the plain step of one network, for `prepare`.
+
+  Args:
+    config: a recipe of the network's family (configs/).
+    model: a name of `variants.ALL`.
+    batch_size: images of a step.
+    image_size: pixels a side; 0 for the recipe's, of training in mode 'train'
+      and of evaluation in the others.
+    precision: 'float32' or 'bfloat16', of the computation.
+    mode: of `MODES`.
+    clip: 'agc' or 'none'; '' for the recipe's, and 'none' for NFNets that are
+      batch-normalized. (Whether paper A clips those that it times isn't known.)
+    ema: whether the step averages parameters too.
+    overrides: of the network, as `models.create` takes them.
+
+  Raises:
+    ValueError: for an argument that no step can take.
+  """
+  overrides = dict(overrides or {})
   config = ConfigDict(config)  # keeps references: what follows the name does
   with config.unlocked():
     config.model.name = model
     config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(PLAIN | values)
+    is_normalized = overrides.get('normalizer', 'nf') != 'nf'
+    clip = clip or ('none' if is_normalized else config.optimizer.clip)
+    kind = 'train' if mode == 'train' else 'eval'
+    image_size = image_size or config.data[f'{kind}_image_size']
+    config.update_from_flattened_dict(PLAIN)
+    config.batch_size, config.precision = batch_size, precision
+    config.data.train_image_size = image_size
+    config.optimizer.clip = clip if mode == 'train' else 'none'
+    config.ema.mode = 'warmup' if ema and mode == 'train' else 'none'
     config.model.update(overrides)
+  factory.check(config, 1, 1)
   return config
 
 
-def _training(config: ConfigDict) -> Program:
-  network = factory.network_of(config)
-  optimizer = factory.optimizer_of(config)
+def prepare(config: ConfigDict, mode: str) -> Program:
+  """Compiles a step of `MODES`: its images are `data.train_image_size` wide."""
+  if mode not in MODES:
+    raise ValueError(f'no mode {mode!r}: choose one of {", ".join(MODES)}')
+  if mode == 'train':
+    return training(config)
+  return _inference(config, mode == 'folded')
+
+
+def training(config: ConfigDict) -> Program:
+  """Compiles a recipe's whole step, of a random batch on the first device.
+
+  Args:
+    config: resolved; `batch_size` is this device's.
+  """
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   shapes = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key),
     jax.random.key(0),
@@ -114,34 +122,16 @@ def _training(config: ConfigDict) -> Program:
   state = state._replace(params=params)
   if state.ema_params:
     state = state._replace(ema_params=jax.tree.map(np.copy, params))
-  size, random = config.data.train_image_size, np.random.RandomState(0)
-  batch = {
-    'images': random.randint(
-      0, 256, (config.batch_size, size, size, 3), np.uint8
-    ),
-    'labels': random.randint(
-      0, config.data.num_classes, config.batch_size, np.int32
-    ),
-  }
   train_step = step.make_train_step(
     config, network, optimizer, factory.schedule_of(config)
   )
-  return training(train_step, factory.looped(config, state), batch)
-
-
-def training(train_step: Callable[..., Any], state: Any, batch: Any) -> Program:
-  """Compiles a step, as `parallel.map_step` takes it, for the first device.
-
-  Args:
-    train_step: of (state, batch, key).
-    state, batch: NumPy arrays.
-  """
   devices = jax.devices()[:1]
-  state = parallel.replicate(state, devices)
-  batch = parallel.shard(batch, devices)
+  state = parallel.replicate(factory.looped(config, state), devices)
+  batch = parallel.shard(_random_batch(config), devices)
   key = parallel.replicate(jax.random.key(0), devices)
-  mapped = parallel.map_step(train_step, devices)
-  compiled, *costs = _compile(mapped, state, batch, key)
+  compiled, *costs = _compile(
+    parallel.map_step(train_step, devices), state, batch, key
+  )
 
   def run(count: int) -> None:
     nonlocal state
@@ -152,18 +142,20 @@ def training(train_step: Callable[..., Any], state: Any, batch: Any) -> Program:
   return Program(run, *costs)
 
 
-def _inference(
-  model: str,
-  batch_size: int,
-  image_size: int,
-  precision: str,
-  is_folded: bool,
-  overrides: dict[str, Any],
-) -> Program:
-  num_classes = default_classes(model)
-  network = models.create(model, num_classes, **overrides)
-  images = jnp.ones((batch_size, image_size, image_size, 3))
-  images = images.astype(step.DTYPES[precision])
+def _random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+  size, random = config.data.train_image_size, np.random.RandomState(0)
+  count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
+  return {
+    'images': random.randint(0, 256, (count, size, size, 3), np.uint8),
+    'labels': random.randint(0, config.data.num_classes, count, np.int32),
+  }
+
+
+def _inference(config: ConfigDict, is_folded: bool) -> Program:
+  size = config.data.train_image_size
+  images = jnp.ones((config.batch_size, size, size, 3))
+  images = images.astype(step.DTYPES[config.precision])
+  network = factory.network_of(config)
   shapes = jax.eval_shape(
     functools.partial(network.init, is_training=True),
     jax.random.key(0),
@@ -171,8 +163,10 @@ def _inference(
   )
   params, state = filled(shapes[0]), filled(shapes[1])
   if is_folded:
-    params = folding.fold(params, model, **overrides)
-    network = models.create(model, num_classes, **overrides, folded=True)
+    model = config.model.to_dict()
+    name = model.pop('name')
+    params = folding.fold(params, name, **model)
+    network = models.create(name, config.data.num_classes, **model, folded=True)
   device = jax.devices()[0]
   params, state = jax.device_put((params, state), device)
 
@@ -200,24 +194,11 @@ def _compile(function: Any, *arguments: Any) -> tuple[Any, float, float, dict]:
   middle = time.perf_counter()
   compiled = lowered.compile()
   end = time.perf_counter()
-  analysis = compiled.memory_analysis()
-  memory = {
-    'arguments': analysis.argument_size_in_bytes,
-    'outputs': analysis.output_size_in_bytes,
-    'donated': analysis.alias_size_in_bytes,
-    'temporary': analysis.temp_size_in_bytes,
-  }
-  memory['peak'] = (
-    memory['arguments']
-    + memory['outputs']
-    + memory['temporary']
-    - memory['donated']
-  )
+  analysis, kinds = compiled.memory_analysis(), ('argument', 'output', 'temp')
+  memory = {kind: getattr(analysis, f'{kind}_size_in_bytes') for kind in kinds}
+  memory['donated'] = analysis.alias_size_in_bytes  # in place of outputs
+  memory['peak'] = sum(memory[k] for k in kinds) - memory['donated']
   return compiled, middle - start, end - middle, memory
-
-
-def default_classes(model: str) -> int:
-  return 10 if model in variants.CIFAR_RESNET else 1000
 
 
 def filled(shapes: Any) -> Any:

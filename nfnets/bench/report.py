@@ -1,65 +1,106 @@
-"""Where and with what a measurement was made, and tables of it."""
+"""Where something was measured, and tables of it."""
 
 import os
 import platform
-from collections.abc import Sequence
-from importlib import metadata
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-
-from nfnets import records
-
-PACKAGES = ('jax', 'jaxlib', 'numpy', 'opencv-python-headless', 'simplejpeg')
+from tabulate import tabulate
 
 
-def circumstances() -> dict[str, Any]:
-  """Processor, cores, device, versions, and the load before the run."""
-  versions = {'Python': platform.python_version()}
-  for package in PACKAGES:
-    versions[package] = metadata.version(package)
-  device = jax.devices()[0]
-  return {
-    'processor': records.processor(),
-    'cores': len(os.sched_getaffinity(0)),
-    'device': device.device_kind,
-    'devices': jax.local_device_count(),
-    'load': round(os.getloadavg()[0], 1),
-    'versions': versions,
-  }
-
-
-def command(module: str, arguments: Sequence[str]) -> str:
-  """The command line, with places of this machine named only by kind."""
-  return records.portable(['python', '-m', module, *arguments])
-
-
-def describe(where: dict[str, Any]) -> str:
-  """`circumstances` as a line of text."""
-  versions = ', '.join(f'{k} {v}' for k, v in where['versions'].items())
-  devices = f'{where["devices"]} x {where["device"]}'
+def heading(title: str) -> str:
+  """Title, command, processor, device, load and version, as Markdown."""
+  words = ['python', '-m', 'scripts.benchmark', *sys.argv[1:]]
   return (
-    f'{where["processor"]}, {where["cores"]} cores; device {devices}; load '
-    f'average {where["load"]} before; {versions}.'
+    f'## {title}\n\n    {shlex.join(words)}\n\n'
+    f'{_processor()}, {os.cpu_count()} cores; device '
+    f'{jax.devices()[0].device_kind}; load average {os.getloadavg()[0]:.1f}; '
+    f'jax {jax.__version__}.\n'
   )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A Markdown table whose columns line up in plain text too."""
-  lines = [header, *rows]
-  widths = [max(len(row[i]) for row in lines) for i in range(len(header))]
+def _processor() -> str:
+  try:
+    with open('/proc/cpuinfo') as file:
+      names = [line for line in file if line.startswith('model name')]
+  except OSError:
+    names = []
+  return names[0].partition(':')[2].strip() if names else platform.machine()
 
-  def line(row: Sequence[str]) -> str:
-    first, *rest = [
-      cell.rjust(width) if i else cell.ljust(width)
-      for i, (cell, width) in enumerate(zip(row, widths))
-    ]
-    return '| ' + ' | '.join([first, *rest]) + ' |'
 
-  rule = [
-    w * '-' if i == 0 else (w - 1) * '-' + ':' for i, w in enumerate(widths)
+def steps(results: Sequence[Mapping[str, Any]]) -> str:
+  """The table of `step_time`'s results, and of errors in their place."""
+  rows = []
+  for result in results:
+    asked = ('model', 'mode', 'image_size', 'batch_size', 'precision', 'clip')
+    row = {key.replace('_', ' '): str(result[key]) for key in asked}
+    if 'error' in result:
+      rows.append(row | {'ms a step (quartiles)': result['error'][:60]})
+      continue
+    row['ms a step (quartiles)'] = spread(result['seconds'], 1e3)
+    row['images/s'] = number(result['images_per_second'])
+    if result['utilization']:
+      row['of peak FLOP/s'] = f'{result["utilization"]:.1%}'
+    row['trace + compile, s'] = (
+      f'{result["trace_seconds"]:.1f} + {result["compile_seconds"]:.1f}'
+    )
+    row['memory, GiB'] = number(result['memory']['peak'] / 2**30)
+    if 'ratio' in result:
+      about = result['about']
+      versions = ' '.join(f'{k} {v}' for k, v in about['versions'].items())
+      row['theirs, ms'] = spread(result['theirs'], 1e3)
+      ends = ('lowest', 'highest')
+      row['ours / theirs (extremes)'] = spread(result['ratio'], ends=ends)
+      row['theirs is'] = f'{result["peer"]}, {about["compile"]}, {versions}'
+    rows.append(row)
+  return table(rows)
+
+
+def pieces(found: Mapping[str, Mapping[str, Any]]) -> str:
+  """The table of `pieces.measure`."""
+  plain = found['plain']
+  rows = [
+    {
+      'step': name,
+      'of the plain step (quartiles)': spread(values['ratio']),
+      'temporary, MiB': f'{values["temp"] / 2**20:,.0f}',
+    }
+    for name, values in found.items()
   ]
-  return '\n'.join([line(header), line(rule), *map(line, rows)])
+  return f'{table(rows)}\n\nA plain step takes {spread(plain["seconds"])} s.'
+
+
+def rates(found: Mapping[str, Any]) -> str:
+  """The table of `input.measure`, and its bottleneck."""
+  rows = [
+    {
+      'stage': name,
+      'images/s (quartiles)': spread(values['per_second']),
+      'a core': spread(values['per_core']),
+    }
+    for name, values in found['rates'].items()
+  ]
+  return f'{table(rows)}\n\nBottleneck: {found["bottleneck"]}.'
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+  """A Markdown table; columns are the rows' keys."""
+  return tabulate(
+    rows, headers='keys', tablefmt='github', disable_numparse=True
+  )
+
+
+def spread(
+  values: Mapping[str, float],
+  factor: float = 1.0,
+  ends: tuple[str, str] = ('low', 'high'),
+) -> str:
+  """A `clock.spread` in short: the median and both ends."""
+  middle, low, high = (number(factor * values[k]) for k in ('median', *ends))
+  return f'{middle} ({low}, {high})'
 
 
 def number(value: float) -> str:

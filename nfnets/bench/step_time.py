@@ -1,205 +1,191 @@
-"""Times one device's training step or inference, its data there already.
+"""Times one device's training step or inference, alone or beside PyTorch's."""
 
-`measure` is what `scripts.benchmark` prints and what a latency table is made
-of; `prepare` alone compiles a program, for timing next to another.
-"""
-
-import functools
-import statistics
-import time
-from collections.abc import Callable, Mapping
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from nfnets import chips, step, variants
+from nfnets import chips, variants
 from nfnets.analysis import counts
-from nfnets.bench import programs
+from nfnets.bench import clock, programs
+from nfnets.weights import timm
 
-# Of a chunk of steps between two looks at the clock: the wait for the device
-# that ends it is then less than a thousandth.
-CHUNK_SECONDS = 0.1
 MIN_CHUNKS = 3
+REST = 0.2  # seconds between two sides, for the other's threads to stop
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def measure(
-  model: str,
-  batch_size: int,
-  image_size: int = 0,
-  precision: str = 'float32',
-  mode: str = 'train',
-  *,
-  steps: int = 100,
-  seconds: float = 10.0,
-  config: ConfigDict | None = None,
-  clip: str = '',
-  ema: bool = False,
-  overrides: Mapping[str, Any] | None = None,
+  config: ConfigDict, mode: str = 'train', seconds: float = 10.0
 ) -> dict[str, Any]:
-  """Compiles a network's step for the first device and times many of it.
+  """Compiles a step for the first device and times many of it.
 
   Args:
-    model: a name of `variants.ALL`.
-    batch_size: images of a step.
-    image_size: pixels a side; 0 for the variant's, of training in mode 'train'
-      and of evaluation in the others.
-    precision: 'float32' or 'bfloat16', of the computation.
-    mode: 'train' for the whole step: forward and backward pass, clipping,
-      decay, Nesterov momentum and the update; 'eval' for the logits; 'folded'
-      for those of the network by `weights.fold`.
-    steps: how many at most, and
-    seconds: for how long at most; three chunks at least.
-    config: for 'train', a recipe of the network's family (configs/). Of it the
-      network, the loss and the optimizer are taken; what augments, observes,
-      perturbs or splits the batch is switched off.
-    clip: 'agc' or 'none'; '' for 'agc' where the network is an NFNet.
-    ema: whether the step averages parameters too.
-    overrides: of the network, as `models.create` takes them.
+    config: `programs.plain`'s.
+    mode: of `programs.MODES`.
+    seconds: for how long; three chunks of steps at least.
 
   Returns:
-    What was asked for, and `seconds` {median, low, high (quartiles), fastest},
-    `images_per_second`, `steps`, `chunk` (steps between two looks at the
-    clock), `trace_seconds`, `compile_seconds`, `memory` (the compiler's bytes),
-    `peak_bytes` and `peak_source`, `model_flops` of a step, and with it
-    `utilization` of `peak_flops`, from `peak_flops_source`.
+    What was measured, and `seconds` a step (`clock.spread`),
+    `images_per_second`, `flops_per_second`, its share of the chip's peak as
+    `utilization` (None where that isn't known), `trace_seconds`,
+    `compile_seconds` and `memory` (the compiler's bytes).
 
   Raises:
-    ValueError: for an argument that no network or device can take.
+    ValueError: the network has no such mode.
   """
-  image_size = image_size or default_size(model, mode)
-  clip = clip or default_clip(model, overrides or {})
-  before = _allocated()
-  program = programs.prepare(
-    model,
-    batch_size,
-    image_size,
-    precision,
-    mode,
-    config=config,
-    clip=clip,
-    ema=ema,
-    overrides=overrides,
-  )
-  times, chunk = time_chunks(program.run, steps, seconds)
-  flops = model_flops(model, batch_size, image_size, mode, overrides)
-  peak, peak_source = peak_flops(precision)
-  middle = statistics.median(times)
-  after = _allocated()
-  return {
-    'model': model,
-    'batch_size': batch_size,
-    'image_size': image_size,
-    'precision': precision,
-    'mode': mode,
-    'clip': clip if mode == 'train' else 'none',
-    'ema': ema and mode == 'train',
-    'overrides': dict(overrides or {}),
-    'device': jax.devices()[0].device_kind,
-    'seconds': spread(times),
-    'images_per_second': batch_size / middle,
-    'steps': len(times) * chunk,
-    'chunk': chunk,
-    'trace_seconds': program.trace_seconds,
-    'compile_seconds': program.compile_seconds,
-    'memory': program.memory,
-    # The allocator's peak is of the whole process: ours if it rose.
-    'peak_bytes': after if after > before else program.memory['peak'],
-    'peak_source': 'allocator' if after > before else 'compiler',
-    'model_flops': flops,
-    'peak_flops': peak,
-    'peak_flops_source': peak_source,
-    'utilization': flops / middle / peak,
+  program = programs.prepare(config, mode)
+  times = clock.step_seconds(program.run, seconds, MIN_CHUNKS)
+  return _result(config, mode, program, times)
+
+
+def compare(
+  config: ConfigDict,
+  mode: str,
+  command: Sequence[str],
+  *,
+  compiler: str = 'none',
+  rounds: int = 5,
+  seconds: float = 2.0,
+) -> dict[str, Any]:
+  """Times ours and PyTorch's in turn, every second round the other first.
+
+  Args:
+    config: `programs.plain`'s, with the overrides of `counterpart`.
+    mode: as for `measure`. PyTorch has no folded network: its plain inference
+      stands beside ours.
+    command: starts `nfnets.bench.torch_step`.
+    compiler: torch.compile's mode, or 'none' for eager.
+    rounds: turns of each side.
+    seconds: of each turn.
+
+  Returns:
+    As `measure`, over the rounds' medians, and `theirs`, a spread as well;
+    `ratio`, the spread of ours to theirs in each round, below 1 where ours is
+    faster; `peer` and what the other process says `about` itself.
+
+  Raises:
+    ValueError: there is no such network there, or the process fails.
+  """
+  peer, _ = counterpart(config.model.name)
+  job = {
+    'peer': peer,
+    'depths': list(config.model.depths),
+    'batch_size': config.batch_size,
+    'image_size': config.data.train_image_size,
+    'precision': config.precision,
+    'mode': 'train' if mode == 'train' else 'eval',
+    'clip': config.optimizer.clip,
+    'compile': compiler,
+  }
+  program = programs.prepare(config, mode)
+  with worker(command) as ask:
+    about = ask(job)
+
+    turns = {
+      'ours': lambda: clock.median_step(program.run, seconds),
+      'theirs': lambda: ask({'seconds': seconds})['seconds'],
+    }
+    taken = clock.alternate(turns, rounds, REST)
+  return _result(config, mode, program, taken['ours']) | {
+    'theirs': clock.spread(taken['theirs']),
+    'ratio': clock.ratio(*taken.values()),
+    'peer': peer,
+    'about': about | {'compile': compiler},
   }
 
 
-def default_size(model: str, mode: str) -> int:
-  """The variant's own image size, in pixels a side."""
-  kind = 'train' if mode == 'train' else 'eval'
-  return variants.find(model)[f'{kind}_image_size']
+def counterpart(model: str) -> tuple[str, dict[str, Any]]:
+  """The other side's name of a network, and our overrides that make it."""
+  if model in variants.CIFAR_RESNET:
+    return 'cifar_resnet', {'normalizer': 'batch'}
+  found = {name: p for name, p in timm.PEERS.items() if p.model == model}
+  if not found:
+    raise ValueError(f'{model} has no counterpart in timm')
+  name = min(found, key=lambda name: not name.startswith('dm_'))
+  return name, dict(found[name].overrides)
 
 
-def default_clip(model: str, overrides: Mapping[str, Any]) -> str:
-  """'agc' for NFNets, 'none' for their batch-normalized twins and all others.
+@contextlib.contextmanager
+def worker(
+  command: Sequence[str],
+) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+  """A process that answers lines of JSON: a function from question to answer.
 
-  Whether paper A clips the twins that it times isn't known.
+  Args:
+    command: starts it, with this checkout on its path.
+
+  Raises:
+    OSError: it can't start.
+    ValueError: it fails; with its error or its last word.
   """
-  is_nf = overrides.get('normalizer', 'nf') == 'nf'
-  return 'agc' if model in variants.NFNET and is_nf else 'none'
+  with tempfile.TemporaryFile('w+') as stderr:
+    process = subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=stderr,
+      text=True,
+      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+
+    def ask(question: dict[str, Any]) -> dict[str, Any]:
+      line = ''
+      with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(question) + '\n')
+        process.stdin.flush()
+        line = process.stdout.readline()
+      if line and 'error' not in (answer := json.loads(line)):
+        return answer
+      if not line:
+        process.wait(10)
+        stderr.seek(0)
+        answer = {'error': stderr.read().strip().rpartition('\n')[2]}
+      raise ValueError(f'{" ".join(command)}: {answer["error"]}')
+
+    try:
+      yield ask
+    finally:
+      process.terminate()
+      process.communicate()
 
 
-def time_chunks(
-  run: Callable[[int], None],
-  steps: int,
-  seconds: float,
-  at_least: int = MIN_CHUNKS,
-) -> tuple[list[float], int]:
-  """Seconds a step of each chunk, and a chunk's steps; two warm-ups first."""
-  run(1)
-  start = time.perf_counter()
-  run(1)
-  once = time.perf_counter() - start
-  chunk = max(1, min(round(CHUNK_SECONDS / once), steps // at_least))
-  times: list[float] = []
-  begin = time.perf_counter()
-  while len(times) < at_least or (
-    (len(times) + 1) * chunk <= steps and time.perf_counter() - begin < seconds
-  ):
-    start = time.perf_counter()
-    run(chunk)
-    times.append((time.perf_counter() - start) / chunk)
-  return times, chunk
-
-
-def spread(times: list[float]) -> dict[str, float]:
-  """Median, quartiles and the fastest."""
-  if len(times) < 2:
-    return dict.fromkeys(('low', 'median', 'high', 'fastest'), times[0])
-  low, middle, high = statistics.quantiles(times, n=4, method='inclusive')
-  return {'low': low, 'median': middle, 'high': high, 'fastest': min(times)}
-
-
-def model_flops(
-  model: str,
-  batch_size: int,
-  image_size: int,
+def _result(
+  config: ConfigDict,
   mode: str,
-  overrides: Mapping[str, Any] | None = None,
-) -> int:
-  """Of one step, by the network's multiply-adds alone, nothing recomputed.
-
-  A multiply-add is two operations, and the backward pass twice the forward.
-  """
-  counted = {k: v for k, v in (overrides or {}).items() if k != 'folded'}
-  macs = counts.multiply_adds(model, image_size, **counted)
-  return 2 * macs * batch_size * (3 if mode == 'train' else 1)
-
-
-def peak_flops(precision: str) -> tuple[float, str]:
-  """FLOP/s of the first device, and where the number comes from."""
-  device = jax.devices()[0]
-  chip = chips.find(device.device_kind)
-  if chip is not None:
-    return getattr(chip, precision), chip.source
-  return product_rate(precision), 'a 2048 x 2048 matrix product, measured'
-
-
-@functools.cache
-def product_rate(precision: str, size: int = 2048) -> float:
-  """FLOP/s of the fastest of ten square matrix products."""
-  x = jnp.ones((size, size), step.DTYPES[precision])
-  product = jax.jit(lambda x: x @ x)
-  product(x).block_until_ready()
-  times = []
-  for _ in range(10):
-    start = time.perf_counter()
-    product(x).block_until_ready()
-    times.append(time.perf_counter() - start)
-  return 2 * size**3 / min(times)
-
-
-def _allocated() -> int:
-  """The allocator's peak in bytes; 0 where it keeps none, as on the CPU."""
-  stats = jax.devices()[0].memory_stats() or {}
-  return stats.get('peak_bytes_in_use', 0)
+  program: programs.Program,
+  times: Sequence[float],
+) -> dict[str, Any]:
+  model = config.model.to_dict()
+  name, size = model.pop('name'), config.data.train_image_size
+  macs = counts.multiply_adds(name, size, config.data.num_classes, **model)
+  # A multiply-add is two operations, and the backward pass twice the forward.
+  operations = 2 * macs * config.batch_size * (3 if mode == 'train' else 1)
+  seconds, device = clock.spread(times), jax.devices()[0].device_kind
+  peak = chips.peak_flops(device, config.precision)
+  speed = operations / seconds['median']
+  return {
+    'model': name,
+    'mode': mode,
+    'image_size': size,
+    'batch_size': config.batch_size,
+    'precision': config.precision,
+    'clip': config.optimizer.clip,
+    'ema': config.ema.mode != 'none',
+    'network': model,
+    'device': device,
+    'seconds': seconds,
+    'images_per_second': config.batch_size / seconds['median'],
+    'flops_per_second': speed,
+    'utilization': speed / peak if peak else None,
+    'trace_seconds': program.trace_seconds,
+    'compile_seconds': program.compile_seconds,
+    'memory': program.memory,
+  }
