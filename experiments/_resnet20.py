@@ -82,8 +82,9 @@ def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
 def cost(row: str, config: ConfigDict) -> str:
   """Hours of a run on two CPU cores."""
   del row
-  hours = config.num_steps * config.batch_size * SECONDS / 3600
-  return f'{hours:.1f} hours on two CPU cores'
+  passes = 1 + config.sam.ascent_fraction * (config.sam.rho > 0)
+  images = config.num_steps * config.batch_size
+  return f'{passes * images * SECONDS / 3600:.1f} hours on two CPU cores'
 
 
 # Skip gains are exempt from AGC unless the arm is called 'clipped', which is

@@ -27,11 +27,10 @@ KEPT = (
   'train/step_seconds',
   'agc/clipped_fraction',
 )
-BY_EPOCH = ('train/loss', 'train/top_1', 'train/grad_norm')
 PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
-ROOT = pathlib.Path(__file__).parents[1]
 
 Record = dict[str, Any]
+Config = Mapping[str, Any]
 
 
 def of_run(
@@ -41,26 +40,16 @@ def of_run(
   command: Sequence[str],
   scale: str = FULL,
 ) -> Record:
-  """Gathers a finished or diverged run.
+  """A finished or diverged run; ValueError if it isn't over.
 
-  Args:
-    folder: the run's.
-    experiment, row, scale: what it is a run of.
-    command: that trained it, in words.
-
-  Returns:
-    The record: config, hardware, versions, status, update count, the metrics
-    at each evaluation ('curve'), and those of training by epoch ('epochs').
-
-  Raises:
-    ValueError: the run isn't over.
+  'curve' holds the metrics at each evaluation, 'epochs' those of training by
+  epoch.
   """
   summary, config = folder.read_summary(), folder.read_config()
   if summary is None or summary['status'] not in ('finished', 'diverged'):
     raise ValueError(f'{folder.path}: the run is not over')
   metrics = folder.read_metrics()
-  record = of_measurement(experiment, row, command, scale, config)
-  return record | {
+  return of_measurement(experiment, row, command, scale, config) | {
     'seed': config['seed'],
     'status': summary['status'],
     'updates': summary['step'],
@@ -71,11 +60,7 @@ def of_run(
 
 
 def of_measurement(
-  experiment: str,
-  row: str,
-  command: Sequence[str],
-  scale: str,
-  config: Mapping[str, Any],
+  experiment: str, row: str, command: Sequence[str], scale: str, config: Config
 ) -> Record:
   """What any record says: what was run, from which commit, and on what."""
   return {
@@ -93,11 +78,7 @@ def of_measurement(
 
 
 def path_of(
-  root: pathlib.Path,
-  experiment: str,
-  row: str,
-  seed: int | str,
-  scale: str = FULL,
+  root: pathlib.Path, experiment: str, row: str, seed: int, scale: str = FULL
 ) -> pathlib.Path:
   """Where the record of a run is."""
   name = f'{run_name(row, scale)}_seed{seed}.json'
@@ -125,10 +106,7 @@ def read_all(root: pathlib.Path, experiment: str) -> list[Record]:
 
 
 def twin(
-  root: pathlib.Path,
-  config: Mapping[str, Any],
-  defaults: Mapping[str, Any],
-  experiment: str,
+  root: pathlib.Path, config: Config, defaults: Config, experiment: str
 ) -> Record | None:
   """Another experiment's record of a run with this config and seed, if any.
 
@@ -164,41 +142,32 @@ def twin(
 
 
 def taken_over(
-  record: Record,
-  config: Mapping[str, Any],
-  experiment: str,
-  row: str,
-  scale: str = FULL,
+  record: Record, config: Config, experiment: str, row: str, scale: str = FULL
 ) -> Record:
   """A `twin` as another experiment's record; 'same_as' says whose it is."""
-  name = path_of(pathlib.Path(), record['experiment'], record['row'],
-                 record['seed'], record.get('scale', FULL)).stem  # fmt: skip
+  run = run_name(record['row'], record.get('scale', FULL))
   config = _as_json(config)
-  points = record['curve']
-  if (
-    config['optimizer']['clipping'] != record['config']['optimizer']['clipping']
-  ):  # what was observed is another threshold's
-    points = [
-      {key: value for key, value in point.items() if key[:4] != 'agc/'}
-      for point in points
-    ]
-  return {
-    **record,
+  observed = (c['optimizer']['clipping'] for c in (config, record['config']))
+  hidden = '' if len(set(observed)) == 1 else 'agc/'  # another threshold's
+  return record | {
     'experiment': experiment,
     'row': row,
     'scale': scale,
-    'same_as': f'{record["experiment"]}/{name}',
+    'same_as': f'{record["experiment"]}/{run}_seed{record["seed"]}',
     'config': config,
-    'curve': points,
+    'curve': [
+      {k: v for k, v in p.items() if not (hidden and k.startswith(hidden))}
+      for p in record['curve']
+    ],
   }
 
 
-def _as_json(config: Mapping[str, Any]) -> Record:
+def _as_json(config: Config) -> Record:
   """The config as a record holds it."""
   return json.loads(workdir.dump_json(without_paths(config)))
 
 
-def _used(flat: Mapping[str, Any]) -> Record:
+def _used(flat: Config) -> Record:
   """A config's keys, less a clipping threshold that nothing reads."""
   unused = 'optimizer.clipping' if flat['optimizer.clip'] == 'none' else None
   return {key: value for key, value in flat.items() if key != unused}
@@ -215,18 +184,11 @@ def curve(rows: Sequence[Record]) -> list[dict[str, float]]:
   return points
 
 
-def by_epoch(
-  rows: Sequence[Record], config: Mapping[str, Any]
-) -> list[dict[str, float]]:
-  """Means of each epoch's logged training metrics, as far as they are finite.
+def by_epoch(rows: Sequence[Record], config: Config) -> list[dict[str, float]]:
+  """Means of the logged loss, accuracy and gradient norm that are finite.
 
-  Args:
-    rows: of metrics.jsonl.
-    config: of the run.
-
-  Returns:
-    A point for each epoch in which something was logged: 'epoch' from 1, the
-    'step' that was logged last, and the means.
+  A point for each epoch in which something was logged: 'epoch' from 1, the
+  'step' that was logged last, and the means.
   """
   updates = config['data']['num_train'] / config['batch_size']
   found: dict[int, list[Record]] = {}
@@ -236,40 +198,31 @@ def by_epoch(
       found.setdefault(epoch, []).append(row)
   points = []
   for epoch, logged in found.items():
-    means = {
-      key: statistics.fmean(values)
-      for key in BY_EPOCH
-      if (values := [r[key] for r in logged if _is_finite(r.get(key))])
-    }
-    points.append({'epoch': epoch, 'step': logged[-1]['step'], **means})
+    points.append({'epoch': epoch, 'step': logged[-1]['step']})
+    for key in ('train/loss', 'train/top_1', 'train/grad_norm'):
+      values = [float(row[key]) for row in logged if key in row]
+      if finite := [value for value in values if math.isfinite(value)]:
+        points[-1][key] = statistics.fmean(finite)
   return points
-
-
-def _is_finite(value: Any) -> bool:
-  return isinstance(value, int | float) and math.isfinite(value)
 
 
 def portable(words: Sequence[str]) -> str:
   """A command line, with this machine's paths replaced by DATA or PATH."""
   told = []
   for word in words:
-    name, _, value = word.partition('=')
+    name, equals, value = word.rpartition('=')
     if name.endswith('data_dir'):
       word = f'{name}=DATA'
     elif value.startswith(('/', '~', 'file:')):
-      word = f'{name}=PATH'
-    elif word.startswith(('/', '~', 'file:')):
-      word = 'PATH'
+      word = f'{name}{equals}PATH'
     told.append(shlex.quote(word))
   return ' '.join(told)
 
 
-def without_paths(config: Mapping[str, Any]) -> Record:
+def without_paths(config: Config) -> Record:
   """The config less where this machine keeps its data."""
-  data = (
-    {'data': {**config['data'], 'data_dir': ''}} if 'data' in config else {}
-  )
-  return {**config, **data}
+  data = {'data': config['data'] | {'data_dir': ''}} if 'data' in config else {}
+  return dict(config) | data
 
 
 def hardware() -> Record:
@@ -287,20 +240,19 @@ def hardware() -> Record:
 
 def commit() -> str:
   """The repository's, 40 hex digits; empty where git can't say."""
-  command = ['git', 'rev-parse', 'HEAD']
+  folder = pathlib.Path(__file__).parent
   try:
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-  except OSError:
+    said = subprocess.check_output(
+      ['git', 'rev-parse', 'HEAD'], cwd=folder, stderr=subprocess.DEVNULL
+    )
+  except (OSError, subprocess.CalledProcessError):
     return ''
-  return run.stdout.strip()
+  return said.decode().strip()
 
 
 def processor() -> str:
   """The processor's own name, or what the system calls its kind."""
-  fallback = platform.processor() or platform.machine()
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return fallback
+  path = pathlib.Path('/proc/cpuinfo')
+  lines = path.read_text().splitlines() if path.exists() else []
   names = [line.partition(':')[2] for line in lines if 'model name' in line]
-  return names[0].strip() if names else fallback
+  return names[0].strip() if names else platform.machine()

@@ -1,4 +1,4 @@
-"""The report of an experiment, and of all of them, from committed records."""
+"""The report of an experiment, and of all of them, from records alone."""
 
 import base64
 import importlib
@@ -13,6 +13,7 @@ from typing import Any
 import tabulate
 
 from experiments import records, study
+from experiments.study import FULL, Experiment, Row, Rows
 from nfnets import workdir
 
 TRUST = {
@@ -27,10 +28,7 @@ TRUST = {
 }
 ANSWERS = {True: 'holds', False: "doesn't hold", None: 'undecided'}
 NOT_RUN = 'not run'
-COLORS = 256  # of a committed plot
 LEAD = """# Results
-
-{note}
 
 Every number of ours comes from a record in `NAME/runs/` with its config and
 hardware. A run that diverged counts as diverged and is in no mean. A check on
@@ -38,6 +36,14 @@ trained rows holds, or doesn't, where the difference paired by seed lies outside
 its 95 % interval; otherwise it is undecided. Paper A is arXiv 2102.06171, paper
 B arXiv 2101.08692.
 
+"""
+CSS = """
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  font: 16px/1.5 system-ui, sans-serif; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+td, th { border-bottom: 1px solid #ccc; padding: .2rem .6rem; }
+img { max-width: 100%; }
+pre { overflow-x: auto; background: #f4f4f4; padding: .5rem; }
 """
 
 
@@ -50,14 +56,13 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   figure = experiment.plot(experiment, found) if experiment.plot else None
   if figure:
     save(figure, folder / 'plot.png')
-  note = folder / 'note.md'
   module = importlib.import_module(f'experiments.{name}')
   parts = (
     f'# {experiment.title}\n\n{experiment.claim}',
     checks(experiment, found),
     table(experiment, found),
     f'![{experiment.title}](plot.png)' if figure else '',
-    note.read_text().strip() if note.exists() else '',
+    note(folder),
     module.__doc__.partition('\n')[2].strip(),
     origin(recorded),
     commands(name, experiment, found),
@@ -68,20 +73,24 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   return folder / 'README.md'
 
 
-def checks(
-  experiment: study.Experiment, found: Mapping[str, study.Rows]
-) -> str:
+def note(folder: pathlib.Path) -> str:
+  """What somebody wrote of the results by hand."""
+  path = folder / 'note.md'
+  return path.read_text().strip() if path.exists() else ''
+
+
+def checks(experiment: Experiment, found: Mapping[str, Rows]) -> str:
   """The checks as a list; those that weren't planned apart."""
-  planned = [_line(*check, found, experiment) for check in experiment.checks]
-  explored = [_line(*check, found, experiment) for check in experiment.explored]
-  if explored:
-    explored.insert(0, '\nExploratory, not planned before the runs:\n')
-  return '\n'.join(planned + explored)
+  lines = [_line(*check, experiment, found) for check in experiment.checks]
+  if experiment.explored:
+    lines.append('\nExploratory, not planned before the runs:\n')
+    lines += [_line(*check, experiment, found) for check in experiment.explored]
+  return '\n'.join(lines)
 
 
 def _line(sentence: str, check: study.Check, *where: Any) -> str:
   word, scale, rows = answer(check, *where)
-  told = [scale] if scale and scale != study.FULL else []
+  told = [scale] if scale not in ('', FULL) else []
   if rows is not None and hasattr(check, 'told'):
     told.append(check.told(rows))
   numbers = f' ({"; ".join(told)})' if told else ''
@@ -89,31 +98,26 @@ def _line(sentence: str, check: study.Check, *where: Any) -> str:
 
 
 def answer(
-  check: study.Check,
-  found: Mapping[str, study.Rows],
-  experiment: study.Experiment,
-) -> tuple[str, str, study.Rows | None]:
+  check: study.Check, experiment: Experiment, found: Mapping[str, Rows]
+) -> tuple[str, str, Rows | None]:
   """What a check says at the fullest scale that has its rows, and which."""
   for scale, rows in found.items():
-    if experiment.scales[scale].smoke:
-      continue
-    try:
-      return ANSWERS[check(rows)], scale, rows
-    except study.NotRun:
-      continue
+    if not experiment.scales[scale].smoke:
+      try:
+        return ANSWERS[check(rows)], scale, rows
+      except study.NotRun:
+        continue
   return NOT_RUN, '', None
 
 
-def table(experiment: study.Experiment, found: Mapping[str, study.Rows]) -> str:
+def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
   """A line for each row that has a record or a published number."""
-  of_row = experiment.columns or TRAINED
-  published = experiment.published
+  columns, published = experiment.columns or TRAINED, experiment.published
   header = ['row'] + (['published'] if published else [])
   for scale in found:
-    first, *others = of_row
     smoke = ' (smoke test)' if experiment.scales[scale].smoke else ''
-    prefix = '' if scale == study.FULL else f'{scale}{smoke}: '
-    header += [prefix + first, *others]
+    first, *others = columns
+    header += [first if scale == FULL else f'{scale}{smoke}: {first}', *others]
   lines = []
   for name in dict.fromkeys((*experiment.rows, *published)):
     mine = [rows.get(name) for rows in found.values()]
@@ -123,24 +127,20 @@ def table(experiment: study.Experiment, found: Mapping[str, study.Rows]) -> str:
     line = [f'`{name}` {label}'.strip() if name in experiment.rows else name]
     line += [shown(published.get(name))] if published else []
     for row in mine:
-      line += [cell(row) if row else '–' for cell in of_row.values()]
+      line += [cell(row) if row else '–' for cell in columns.values()]
     lines.append(line)
-  if not lines:
-    return ''
+  tags = sorted({entry[1] for entry in published.values()})
+  legend = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
+  notes = [f'Published: {legend}.'] if legend else []
+  for scale in found:
+    at = experiment.scales[scale]
+    notes += [f'Scale `{scale}`: {at.note}.'] if at.note else []
+    notes += ['It decides nothing.'] if at.smoke else []
   right = ['left'] + ['right'] * (len(header) - 1)
   text = tabulate.tabulate(
     lines, header, 'pipe', disable_numparse=True, colalign=right
   )
-  tags = sorted({entry[1] for entry in published.values()})
-  legend = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
-  notes = [f'Published: {legend}.'] if legend else []
-  notes += [
-    f'Scale `{scale}`: {experiment.scales[scale].note}.'
-    + (' It decides nothing.' if experiment.scales[scale].smoke else '')
-    for scale in found
-    if experiment.scales[scale].note
-  ]
-  return f'{text}\n\n{" ".join(notes)}'.strip()
+  return f'{text}\n\n{" ".join(notes)}'.strip() if lines else ''
 
 
 def shown(entry: tuple | None) -> str:
@@ -148,16 +148,12 @@ def shown(entry: tuple | None) -> str:
   return f'{entry[0]} [{entry[1]}]' if entry else '–'
 
 
-def _runs(row: study.Row) -> str:
+def _runs(row: Row) -> str:
   ends = ', '.join(f'{end:,}' for end in row.diverged)
   return f'{len(row.records)}' + (f', diverged after {ends}' if ends else '')
 
 
-def _loss(row: study.Row) -> str:
-  return '–' if math.isnan(row.loss) else f'{row.loss:.3f}'
-
-
-def _updates(row: study.Row) -> str:
+def _updates(row: Row) -> str:
   if row.config['optimizer']['clip'] != 'agc' or math.isinf(row.growth):
     return f'{row.updates:,}'
   digits = 0 if row.growth > 100 else 1
@@ -167,90 +163,76 @@ def _updates(row: study.Row) -> str:
 TRAINED = {
   'test top-1, %': lambda row: row.text,
   'runs': _runs,
-  'training loss': _loss,
+  'training loss': lambda row: f'{row.loss:.3f}'.replace('nan', '–'),
   f'updates, or gain growth ({study.OPEN:.1f} opens)': _updates,
 }
 
 
 def origin(recorded: Sequence[records.Record]) -> str:
   """How many runs, how long they took, and on what."""
-  own = [r for r in recorded if 'same_as' not in r]
-  seconds = sum(r.get('seconds', 0) + _seconds(r) for r in own)
-  versions = {
-    f'{at["device_count"]} x {at["device"]} ({at["cpu"]}, {at["cores"]} cores),'
-    f' jax {r["versions"]["jax"]}'
-    for r in recorded
-    if (at := r.get('hardware'))
-  }
-  taken = sorted({r['same_as'] for r in recorded if 'same_as' in r})
-  commits = sorted({r['commit'][:7] for r in recorded if r.get('commit')})
-  parts = (
-    f'{len(own)} records' if own else '',
-    f'{seconds / 3600:.1f} hours' if seconds else '',
-    *sorted(versions),
-    f'commit {", ".join(commits)}' if commits else '',
-    f'taken over from equal runs: {", ".join(taken)}' if taken else '',
-  )
-  return f'{"; ".join(filter(None, parts))}.' if recorded else ''
+  seconds, told = 0.0, []
+  for record in recorded:
+    if 'same_as' in record:
+      told.append(f'`{record["row"]}` is {record["same_as"]}')
+    else:
+      seconds += record.get('seconds', 0.0) + _training_seconds(record)
+    if at := record.get('hardware'):
+      device = f'{at["device_count"]} x {at["device"]}'
+      cpu = f'{at["cpu"]}, {at["cores"]} cores'
+      told.append(f'{device} ({cpu}), jax {record["versions"]["jax"]}')
+    if record.get('commit'):
+      told.append(f'commit {record["commit"][:7]}')
+  hours = [f'{seconds / 3600:.1f} hours'] if seconds else []
+  count = f'{len(recorded)} record{"s" if len(recorded) > 1 else ""}'
+  parts = dict.fromkeys([count, *hours, *sorted(told)])
+  return f'{"; ".join(parts)}.' if recorded else ''
 
 
-def _seconds(record: records.Record) -> float:
+def _training_seconds(record: records.Record) -> float:
   """A run's steps at the median of their logged pace: pauses don't count."""
   points = [p for p in record.get('curve', ()) if 'train/step_seconds' in p]
-  if not points:
-    return 0.0
-  pace = statistics.median(p['train/step_seconds'] for p in points)
-  return points[-1]['step'] * pace
+  pace = [p['train/step_seconds'] for p in points]
+  return points[-1]['step'] * statistics.median(pace) if points else 0.0
 
 
-def commands(
-  name: str, experiment: study.Experiment, scales: Iterable[str]
-) -> str:
+def commands(name: str, experiment: Experiment, scales: Iterable[str]) -> str:
   """What makes the records anew, and this report."""
   verb = 'measure' if experiment.measure else 'run'
   data = '' if experiment.measure else ' -- --config.data.data_dir=DATA'
-  lines = list(experiment.before)
-  for scale in scales or [next(iter(experiment.scales))]:
-    at = '' if scale == study.FULL else f' --scale={scale}'
-    lines.append(
-      f'python -m scripts.experiment {verb} --experiment={name}{at}{data}'
-    )
-  lines.append(f'python -m scripts.experiment report --experiment={name}')
-  return '```\n' + '\n'.join(lines) + '\n```'
+  call = 'python -m scripts.experiment'
+  lines = [
+    *experiment.before,
+    *(
+      f'{call} {verb} --experiment={name}'
+      + ('' if scale == FULL else f' --scale={scale}')
+      + data
+      for scale in scales or [next(iter(experiment.scales))]
+    ),
+    f'{call} report --experiment={name}',
+  ]
+  return '\n'.join(['```', *lines, '```'])
 
 
 def not_run(
-  name: str, experiment: study.Experiment, found: Mapping[str, study.Rows]
+  name: str, experiment: Experiment, found: Mapping[str, Rows]
 ) -> str:
   """Rows of the full scale, or of one that was begun, without a record."""
-  first = next(iter(experiment.scales))
-  missing = [
-    records.run_name(row, scale)
-    for scale in experiment.scales
-    for row in experiment.rows_at(scale)
-    if (scale == first or scale in found) and row not in found.get(scale, ())
-  ]
-  if not missing:
+  lines = []
+  for scale in dict.fromkeys([next(iter(experiment.scales)), *found]):
+    for row in experiment.rows_at(scale):
+      if row not in found.get(scale, ()):
+        run = records.run_name(row, scale)
+        config, cost = experiment.get_config(run), experiment.cost
+        lines.append((f'`{run}`', cost(row, config) if cost else '–'))
+  if not lines:
     return ''
-  script = 'experiment measure' if experiment.measure else 'train'
-  lines = [
-    (
-      f'`{run}`',
-      experiment.cost(run.partition('@')[0], experiment.get_config(run))
-      if experiment.cost
-      else '–',
-    )
-    for run in missing
-  ]
+  command = f'train --config=experiments/{name}.py:ROW --workdir=runs/ROW'
   if experiment.measure:
-    command = f'--experiment={name} --only=ROW'
-  else:
-    command = f'--config=experiments/{name}.py:ROW --workdir=runs/ROW'
+    command = f'experiment measure --experiment={name} --only=ROW'
+  text = tabulate.tabulate(lines, ('ROW', 'cost of a seed'), 'github')
   return (
-    f'<details><summary>Not run: {len(missing)}</summary>\n\n'
-    f'`python -m scripts.{script} {command}`\n\n'
-    + tabulate.tabulate(lines, ('ROW', 'cost of a seed'), 'github')
-    + '\n\n</details>'
+    f'<details><summary>Not run: {len(lines)}</summary>\n\n'
+    f'`python -m scripts.{command}`\n\n{text}\n\n</details>'
   )
 
 
@@ -262,7 +244,7 @@ def save(figure: Any, path: pathlib.Path) -> None:
   figure.savefig(file, dpi=110)
   image = Image.open(file).convert('RGB')
   # A median cut would merge the colors of thin lines, which have few pixels.
-  few = image.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=0)
+  few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
   few.save(path, optimize=True)
 
 
@@ -272,63 +254,42 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
   for name in study.names():
     experiment = study.load(name)
     found = experiment.gather(records.read_all(root, name))
-    words = [answer(c, found, experiment)[0] for _, c in experiment.checks]
-    told = [
-      f'{word}: {words.count(word)}'
-      for word in (*ANSWERS.values(), NOT_RUN)
-      if word in words
-    ]
+    words = [answer(c, experiment, found)[0] for _, c in experiment.checks]
+    known = [w for w in (*ANSWERS.values(), NOT_RUN) if w in words]
+    told = ', '.join(f'{word}: {words.count(word)}' for word in known)
     title = f'[{experiment.title}]({name}/README.md)'
-    lines.append((title, experiment.claim, ', '.join(told)))
-  note = root / 'note.md'
-  text = LEAD.format(note=note.read_text().strip() if note.exists() else '')
-  text += tabulate.tabulate(lines, ('experiment', 'claim', 'checks'), 'github')
-  others = sorted(p for p in root.glob('*.md') if p.stem not in OVERVIEW)
-  text += '\n\nMeasured besides:\n\n' * bool(others) + '\n'.join(
-    f'- [{path.read_text().partition(chr(10))[0].lstrip("# ")}]({path.name})'
-    for path in others
+    lines.append((title, experiment.claim, told))
+  text = LEAD + tabulate.tabulate(
+    lines, ('experiment', 'claim', 'checks'), 'github'
   )
+  text += f'\n\n{note(root)}'
   workdir.write_atomically(root / 'README.md', text.strip() + '\n')
   return root / 'README.md'
-
-
-OVERVIEW = ('README', 'note')
-CSS = """
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  font: 16px/1.5 system-ui, sans-serif; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-td, th { border-bottom: 1px solid #ccc; padding: .2rem .6rem; }
-img { max-width: 100%; }
-pre { overflow-x: auto; background: #f4f4f4; padding: .5rem; }
-"""
 
 
 def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
   """Writes the overview and all reports in `root` as one page."""
   from markdown_it import MarkdownIt
 
-  render = MarkdownIt('commonmark').enable('table').render
-  pages = [render((root / 'README.md').read_text())]
-  for name in study.names():
-    readme = root / name / 'README.md'
-    if readme.exists():
-      page = _embedded(render(readme.read_text()), readme.parent)
-      pages.append(f'<section id="{name}">{page}</section>')
-  body = re.sub(r'href="([\w-]+)/README\.md"', r'href="#\1"', '\n'.join(pages))
+  def embedded(source: pathlib.Path) -> str:
+    def data_uri(found: re.Match) -> str:
+      data = base64.b64encode((source.parent / found[1]).read_bytes())
+      return f'src="data:image/png;base64,{data.decode()}"'
+
+    page = MarkdownIt('commonmark').enable('table').render(source.read_text())
+    return re.sub(r'src="([\w-]+\.png)"', data_uri, page)
+
+  sections = [
+    f'<section id="{name}">{embedded(root / name / "README.md")}</section>'
+    for name in study.names()
+  ]
+  overview = embedded(root / 'README.md')
+  overview = re.sub(r'href="([\w-]+)/README\.md"', r'href="#\1"', overview)
   workdir.write_atomically(
     path,
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     '<link rel="icon" href="data:,"><title>Results</title>'
-    f'<style>{CSS}</style></head>\n<body>{body}</body></html>\n',
+    f'<style>{CSS}</style></head>\n<body>{overview}\n{"".join(sections)}'
+    '</body></html>\n',
   )
-
-
-def _embedded(page: str, folder: pathlib.Path) -> str:
-  """The page with its pictures inside."""
-
-  def data_uri(found: re.Match) -> str:
-    data = base64.b64encode((folder / found[1]).read_bytes()).decode()
-    return f'src="data:image/png;base64,{data}"'
-
-  return re.sub(r'src="([\w-]+\.png)"', data_uri, page)

@@ -1,9 +1,9 @@
-"""An experiment as data, and the one report that shows any of them.
+"""An experiment as data; its rows, and what can be said of their differences.
 
 A file of experiments/ holds one `Experiment`, `EXPERIMENT`: a claim, rows that
-are overrides of a recipe, and checks. Rows are trained or measured and reported
-by `scripts.experiment`; what a result means is written by hand, with its date,
-in results/NAME/note.md, and stands under the table.
+are overrides of a recipe, and checks. `scripts.experiment` trains or measures
+rows and reports them; what a result means is written by hand, with its date, in
+results/NAME/note.md.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ FOLDER = pathlib.Path(__file__).parent
 OPEN = 1 + math.log(1000)
 
 Check = Callable[['Rows'], bool | None]
+Checks = Sequence[tuple[str, Check]]
 Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure | None']
 
 
@@ -40,21 +41,13 @@ class NotRun(KeyError):
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """A size at which an experiment's rows are run.
+  """A size at which an experiment's rows are run."""
 
-  Attributes:
-    note: what a caption says of it.
-    overrides: dotted keys of the config, before the row's.
-    rows: those it has, if not all.
-    shrink: changes the config after the row's overrides.
-    smoke: a test that rows train; no check is made on it.
-  """
-
-  note: str
+  note: str  # what a caption says of it
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  rows: Sequence[str] | None = None
-  shrink: Callable[[ConfigDict], None] | None = None
-  smoke: bool = False
+  rows: Sequence[str] | None = None  # those it has, if not all
+  shrink: Callable[[ConfigDict], None] | None = None  # after the overrides
+  smoke: bool = False  # shows that rows train; nothing is checked on it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +55,14 @@ class Experiment:
   """A table or a figure.
 
   Attributes:
-    title, claim: as the report prints them.
     rows: name to dotted overrides of the recipe.
     config: a row's recipe before its overrides.
     checks: sentence and function of one scale's rows: True, False or None for
-      undecided. At most five compare rows (`Above`); they are planned.
+      undecided. At most five compare rows (`Above`): they are planned.
     explored: checks that nobody planned.
     published: row, or anything else, to (number, trust tag, ...).
     scales: the fullest first.
     plot: draws what is found, by scale; None if there is nothing to draw.
-    seeds: of each row; () where nothing is random.
     labels: of rows, in words.
     measure: from a row's config to what is recorded, where nothing is trained.
     columns: header to cell of a row, in the place of accuracies.
@@ -86,8 +77,8 @@ class Experiment:
   claim: str
   rows: Mapping[str, Mapping[str, Any]]
   config: Callable[[str], ConfigDict]
-  checks: Sequence[tuple[str, Check]] = ()
-  explored: Sequence[tuple[str, Check]] = ()
+  checks: Checks = ()
+  explored: Checks = ()
   published: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   scales: Mapping[str, Scale] = dataclasses.field(
     default_factory=lambda: {FULL: Scale('')}
@@ -127,7 +118,6 @@ class Experiment:
     return config
 
   def label(self, row: str) -> str:
-    """A row in words, or its name."""
     return self.labels.get(row, row)
 
   def rows_at(self, scale: str) -> list[str]:
@@ -139,18 +129,16 @@ class Experiment:
     """The rows of each scale that has a record, both in the file's order."""
     by_scale = {}
     for scale in self.scales:
-      rows = {
-        row: [r for r in found if (r['row'], r['scale']) == (row, scale)]
-        for row in self.rows
-      }
-      if any(rows.values()):
-        rows = {row: Row(row, tuple(rs)) for row, rs in rows.items() if rs}
-        by_scale[scale] = Rows(rows, self._pairs(), self.spread)
+      runs = {row: [] for row in self.rows}
+      for record in found:
+        if record['scale'] == scale and record['row'] in runs:
+          runs[record['row']].append(record)
+      rows = {row: Row(row, tuple(rs)) for row, rs in runs.items() if rs}
+      if rows:
+        checks = [check for _, check in (*self.checks, *self.explored)]
+        pairs = [(c.better, c.worse) for c in checks if isinstance(c, Above)]
+        by_scale[scale] = Rows(rows, pairs, self.spread)
     return by_scale
-
-  def _pairs(self) -> list[tuple[str, str]]:
-    checks = [check for _, check in (*self.checks, *self.explored)]
-    return [(c.better, c.worse) for c in checks if isinstance(c, Above)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,17 +180,13 @@ class Row:
     return sorted(ends)
 
   @property
-  def diverged_share(self) -> float:
-    return len(self.diverged) / len(self.records)
+  def config(self) -> records.Config:
+    return self.records[0]['config']
 
   @property
   def chance(self) -> float:
     """What guessing is worth, in %."""
     return 100 / self.config['data']['num_classes']
-
-  @property
-  def config(self) -> Mapping[str, Any]:
-    return self.records[0]['config']
 
   @property
   def updates(self) -> int:
@@ -243,8 +227,7 @@ class Rows(dict[str, Row]):
   Args:
     rows: name to row.
     pairs: whose differences the spread is pooled over.
-    borrowed: standard deviation over seeds and its degrees of freedom, used
-      where no pair has two seeds.
+    borrowed: `Experiment.spread`, used where no pair has two seeds.
   """
 
   def __init__(
@@ -267,12 +250,10 @@ class Rows(dict[str, Row]):
   @functools.cached_property
   def spread(self) -> tuple[float, int]:
     """Of a pair's differences over seeds, and its degrees of freedom."""
-    squares, freedom = 0.0, 0
-    for a, b in self._pairs:
-      found = self.differences(a, b) if {a, b} <= set(self) else []
-      if len(found) > 1:
-        squares += float(np.var(found)) * len(found)
-        freedom += len(found) - 1
+    there = [pair for pair in self._pairs if set(pair) <= set(self)]
+    found = [self.differences(*pair) for pair in there]
+    squares = sum(len(values) * np.var(values) for values in found if values)
+    freedom = sum(len(values) - 1 for values in found if values)
     if freedom:
       return math.sqrt(squares / freedom), freedom
     deviation, freedom = self._borrowed or (math.inf, 0)
@@ -280,23 +261,20 @@ class Rows(dict[str, Row]):
 
   def interval(self, a: str, b: str) -> tuple[float, float, int]:
     """Mean of a - b, half its 95 % interval, and the number of seeds."""
-    found = self.differences(a, b)
+    found, (deviation, freedom) = self.differences(a, b), self.spread
     if not found:
       return math.nan, math.inf, 0
-    deviation, freedom = self.spread
-    if not freedom:
-      return float(np.mean(found)), math.inf, len(found)
-    half = special.stdtrit(freedom, 0.975) * deviation / math.sqrt(len(found))
+    t = special.stdtrit(freedom, 0.975) if freedom else math.inf
+    half = t * deviation / math.sqrt(len(found))
     return float(np.mean(found)), float(half), len(found)
 
   def best(self, names: Sequence[str]) -> list[str]:
-    """The best of these rows, and those that may be: it isn't `Above` them."""
+    """The best of these rows, and those that it isn't clearly `Above`."""
     done = [name for name in names if not self[name].diverged]
     if not done:
       return list(names)
     top = max(done, key=lambda name: self[name].mean)
-    clear = (name for name in names if Above(top, name)(self) is True)
-    return sorted(set(names) - set(clear) | {top}, key=names.index)
+    return [n for n in names if n == top or Above(top, n)(self) is not True]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,21 +294,21 @@ class Above:
     a, b = rows[self.better], rows[self.worse]
     if min(a.growth, b.growth) < OPEN:
       return None
-    if a.diverged_share != b.diverged_share:
-      return a.diverged_share < b.diverged_share
+    shares = [len(row.diverged) / len(row.records) for row in (a, b)]
+    if shares[0] != shares[1]:
+      return shares[0] < shares[1]
     mean, half, _ = rows.interval(self.better, self.worse)
     return mean > self.by if abs(mean - self.by) > half else None
 
   def told(self, rows: Rows) -> str:
-    """The difference with its interval, or what forbids one."""
+    """The difference with its interval, and what forbids one."""
+    told = []
     for row in (rows[self.better], rows[self.worse]):
       if row.growth < OPEN:
         return f'gain growth of {row.name} {row.growth:.1f} of {OPEN:.1f}'
-    told = [
-      f'{row.name} diverged in {len(row.diverged)} of {len(row.records)}'
-      for row in (rows[self.better], rows[self.worse])
-      if row.diverged
-    ]
+      if row.diverged:
+        share = f'{len(row.diverged)} of {len(row.records)}'
+        told.append(f'{row.name} diverged in {share}')
     mean, half, count = rows.interval(self.better, self.worse)
     if count:
       half = f' ± {half:.1f}' if math.isfinite(half) else ''
@@ -347,7 +325,7 @@ class Differs(Above):
     return None if super().__call__(rows) is None else True
 
 
-def gain_growth(config: Mapping[str, Any]) -> float:
+def gain_growth(config: records.Config) -> float:
   """The sum of learning rate x lambda / (1 - momentum) over a run's updates.
 
   AGC can be judged if it is `OPEN` or more, where skip gains start at 0.
@@ -369,11 +347,9 @@ def gain_growth(config: Mapping[str, Any]) -> float:
     or config.get('weights')
   ):
     return math.inf
-  rates = factory.schedule_of(ConfigDict(dict(config)))(
-    np.arange(config['num_steps'])
-  )
+  schedule = factory.schedule_of(ConfigDict(dict(config)))
   share = optimizer['clipping'] / (1 - optimizer['momentum'])
-  return float(np.sum(rates) * share)
+  return float(np.sum(schedule(np.arange(config['num_steps']))) * share)
 
 
 def names() -> list[str]:

@@ -14,7 +14,7 @@ probe of the draw that chooses its penalty.
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20, lazy
-from experiments import _figures
+from experiments import _figures, _resnet20
 from experiments.study import FULL, Above, Experiment, Scale
 
 PRETRAINED = {'weights': 'runs/cifar10_first_runs/nf_agc_seed0'}
@@ -87,6 +87,7 @@ EXPERIMENT = Experiment(
   plot=_figures.curves(
     _figures.TOP_1, level=lambda rows: (rows['probe'].mean, 'linear probe')
   ),
+  cost=_resnet20.cost,
   scripts={'probe': 'scripts.probe'},
   before=[
     'python -m scripts.experiment run --experiment=cifar10_first_runs '
