@@ -82,20 +82,21 @@ def main() -> int:
   from nfnets.bench import input as stages
   from nfnets.bench import pieces, report
 
+  where = report.circumstances()
   timing = {'rounds': ROUNDS.value, 'seconds': SECONDS.value}
   if MODELS.value:
-    title, text = ', '.join(MODELS.value), report.steps(measured_steps())
+    text = report.steps(measured_steps())
   elif PIECES.value:
     found = pieces.measure(recipe(), **timing)
-    title, text = 'What pieces cost', report.pieces(found)
+    text = report.pieces(found)
     keep({'pieces': found})
   elif INPUT.value:
     found = stages.measure(recipe(), **timing, with_step=WITH_STEP.value)
-    title, text = "The input's rates", report.rates(found)
+    text = report.rates(found)
     keep(found)
   else:
     raise ValueError('say what: --model=nfnet_f0, --pieces or --input')
-  print(f'{report.heading(title)}\n{text}')
+  print(f'{where}\n{text}')
   return 0
 
 

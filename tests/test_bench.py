@@ -30,7 +30,6 @@ def timer(monkeypatch):
   now = [0.0]
   monkeypatch.setattr(clock.time, 'perf_counter', lambda: now[0])
   monkeypatch.setattr(clock.time, 'process_time', lambda: now[0] / 2)
-  monkeypatch.setattr(clock, '_wait_for_idle_threads', lambda: None)
   return now
 
 
@@ -144,7 +143,7 @@ def test_a_piece_is_compared_with_the_plain_steps_beside_it(monkeypatch, timer):
   assert set(found['EMA']['ratio'].values()) == {1.0}
   assert found['SAM on the whole batch']['temp'] == 3
   table = report.pieces(found)
-  assert '| AGC ' in table and '2.00 (2.00, 2.00)' in table
+  assert '| AGC ' in table and '| 2 (2, 2) ' in table
 
 
 def test_a_whole_recipe_is_compiled_and_takes_steps():
@@ -182,7 +181,7 @@ def test_both_sides_take_turns_and_the_ratio_is_of_each_round():
   for key, ratio in result['ratio'].items():
     assert ratio == pytest.approx(result['seconds'][key] / 0.04)
   table = report.steps([result])
-  assert '0.0400' not in table and '40.0 (40.0, 40.0)' in table
+  assert '| 40 (40, 40) ' in table
 
 
 def test_what_the_other_side_refuses_is_one_line():
@@ -270,7 +269,7 @@ def test_the_bottleneck_is_the_slower_side(monkeypatch, platform):
 @pytest.mark.parametrize(
   ('value', 'text'),
   [(0.01234, '0.0123'), (4.567, '4.57'), (123.4, '123'), (1234.5, '1,230'),
-   (10, '10.0'), (987654, '988,000')],
+   (10, '10'), (987654, '988,000')],
 )  # fmt: skip
 def test_numbers_have_three_digits(value, text):
   assert report.number(value) == text

@@ -21,7 +21,7 @@ def alternate(
   Args:
     turns: by name.
     rounds: how many.
-    rest: seconds before each turn, for other processes' threads to stop.
+    rest: seconds before each turn, for the others' threads to stop.
 
   Returns:
     What each turn returned, by round.
@@ -86,7 +86,6 @@ def rate(work: Callable[[], int], seconds: float) -> tuple[float, float]:
     work: does some images' work and returns their number; called repeatedly.
     seconds: for how long.
   """
-  _wait_for_idle_threads()
   start = time.perf_counter()
   while time.perf_counter() - start < seconds / 4:
     work()
@@ -95,12 +94,3 @@ def rate(work: Callable[[], int], seconds: float) -> tuple[float, float]:
     images += work()
   wall = time.perf_counter() - start
   return images / wall, images / max(time.process_time() - cpu, 1e-9)
-
-
-def _wait_for_idle_threads(limit: float = 2.0) -> None:
-  start = time.perf_counter()
-  while time.perf_counter() - start < limit:
-    cpu = time.process_time()
-    time.sleep(0.02)
-    if time.process_time() - cpu < 0.002:
-      return

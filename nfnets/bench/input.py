@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from nfnets.data import images, pipeline, sources
 
 COUNT = 128  # examples of a host stage, and a batch of its pipeline
 CHUNK = 16  # examples between two looks at the clock
+REST = 0.5  # seconds between two stages, for pipelines to fill their buffers
 
 Work = Callable[[], int]  # does some images' work and returns their number
 
@@ -45,7 +46,7 @@ def measure(
   factory.check(config, 1, 1)
   source, _ = factory.sources_of(config)
   stages = host_stages(config, source) | host_pipelines(config, source)
-  stages['device: augmentation'] = augmentation(config, source)
+  stages['device: augmentation'] = augmentation(config)
   if with_step:
     run = programs.training(config).run
     stages['device: train step'] = lambda: run(1) or config.batch_size
@@ -55,7 +56,7 @@ def measure(
   }
   rates = {
     name: dict(zip(('per_second', 'per_core'), map(clock.spread, zip(*found))))
-    for name, found in clock.alternate(turns, rounds).items()
+    for name, found in clock.alternate(turns, rounds, REST).items()
   }
   return {'rates': rates, 'bottleneck': bottleneck(config, rates)}
 
@@ -95,42 +96,33 @@ def host_pipelines(
 
   With `data.cache` all is decoded before.
   """
-  if config.data.on_device:
+  data = config.data
+  if data.on_device:
     ids = pipeline.id_batches(len(source), batch_size=COUNT)
     return {'host pipeline: ids': lambda: len(next(ids)['ids'])}
   found = {}
-  for threads in sorted({1, config.data.num_threads}):
-    batches = _batches(config, source, COUNT, threads)
-    if config.data.cache:
-      for _ in range(1 + len(source) // COUNT):
-        next(batches)
+  for threads in sorted({1, data.num_threads}):
+    batches = pipeline.train_batches(
+      source,
+      batch_size=COUNT,
+      image_size=data.train_image_size,
+      crop=data.crop,
+      flip=data.flip,
+      num_threads=threads,
+      cache=data.cache,
+      on_error=data.on_error,
+    )
+    for _ in range(data.cache * (1 + len(source) // COUNT)):
+      next(batches)
     found[f'host pipeline, {threads} thread{"s" * (threads > 1)}'] = (
       lambda batches=batches: len(next(batches)['labels'])
     )
   return found
 
 
-def _batches(
-  config: ConfigDict, source: sources.Source, size: int, threads: int
-) -> Iterator[dict[str, np.ndarray]]:
-  data = config.data
-  return pipeline.train_batches(
-    source,
-    batch_size=size,
-    image_size=data.train_image_size,
-    crop=data.crop,
-    flip=data.flip,
-    num_threads=threads,
-    cache=data.cache,
-    on_error=data.on_error,
-  )
-
-
-def augmentation(config: ConfigDict, source: sources.Source) -> Work:
-  """The recipe's augmentation on the first device."""
-  decodes = 2 if config.augment.pairs == 'fresh' else 1
-  batch = next(_batches(config, source, config.batch_size * decodes, 0))
-  batch = {name: batch[name] for name in ('images', 'labels')}
+def augmentation(config: ConfigDict) -> Work:
+  """The recipe's augmentation of random pixels on the first device."""
+  batch = programs.random_batch(config)
   mapped = jax.jit(
     lambda key, turn, batch: step.augment_batch(
       config, jax.random.fold_in(key, turn), batch

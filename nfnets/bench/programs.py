@@ -112,22 +112,13 @@ def training(config: ConfigDict) -> Program:
   Args:
     config: resolved; `batch_size` is this device's.
   """
-  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
-  shapes = jax.eval_shape(
-    lambda key: step.init_state(config, network, optimizer, key),
-    jax.random.key(0),
-  )
-  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  params = filled(shapes.params)
-  state = state._replace(params=params)
-  if state.ema_params:
-    state = state._replace(ema_params=jax.tree.map(np.copy, params))
+  network, optimizer, state = _parts(config)
   train_step = step.make_train_step(
     config, network, optimizer, factory.schedule_of(config)
   )
   devices = jax.devices()[:1]
   state = parallel.replicate(factory.looped(config, state), devices)
-  batch = parallel.shard(_random_batch(config), devices)
+  batch = parallel.shard(random_batch(config), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   compiled, *costs = _compile(
     parallel.map_step(train_step, devices), state, batch, key
@@ -142,7 +133,15 @@ def training(config: ConfigDict) -> Program:
   return Program(run, *costs)
 
 
-def _random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+def _parts(config: ConfigDict) -> tuple[Any, Any, step.TrainState]:
+  """The network, the optimizer, and a state that no initialization made."""
+  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
+  init = functools.partial(step.init_state, config, network, optimizer)
+  return network, optimizer, filled(jax.eval_shape(init, jax.random.key(0)))
+
+
+def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+  """`images` uint8 `[N, H, W, 3]` and `labels` int32 `[N]` of one device."""
   size, random = config.data.train_image_size, np.random.RandomState(0)
   count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
   return {
@@ -152,22 +151,16 @@ def _random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
 
 
 def _inference(config: ConfigDict, is_folded: bool) -> Program:
-  size = config.data.train_image_size
-  images = jnp.ones((config.batch_size, size, size, 3))
-  images = images.astype(step.DTYPES[config.precision])
-  network = factory.network_of(config)
-  shapes = jax.eval_shape(
-    functools.partial(network.init, is_training=True),
-    jax.random.key(0),
-    images,
-  )
-  params, state = filled(shapes[0]), filled(shapes[1])
+  network, _, (_, params, state, *_) = _parts(config)
   if is_folded:
     model = config.model.to_dict()
     name = model.pop('name')
     params = folding.fold(params, name, **model)
     network = models.create(name, config.data.num_classes, **model, folded=True)
-  device = jax.devices()[0]
+  size, device = config.data.train_image_size, jax.devices()[0]
+  images = jnp.ones(
+    (config.batch_size, size, size, 3), step.DTYPES[config.precision]
+  )
   params, state = jax.device_put((params, state), device)
 
   def logits(params: Any, state: Any, images: jax.Array) -> jax.Array:
@@ -202,19 +195,13 @@ def _compile(function: Any, *arguments: Any) -> tuple[Any, float, float, dict]:
 
 
 def filled(shapes: Any) -> Any:
-  """Plausible float32 values by name; no initialization is compiled.
-
-  Args:
-    shapes: a Haiku tree of `[...]` shapes.
-  """
+  """Plausible values for a tree of shapes `[...]`: noise, and ones."""
   noise = np.random.RandomState(0).randn(1 << 20).astype(np.float32)
 
-  def fill(path: Any, leaf: Any) -> np.ndarray:
-    name = path[-1].key
-    if name == 'w':
-      fan_in = np.prod(leaf.shape[:-1])
-      return np.resize(noise, leaf.shape) / np.float32(np.sqrt(fan_in))
-    ones = name in ('gain', 'scale', 'skip_gain', 'average')
-    return np.full(leaf.shape, float(ones), leaf.dtype)
+  def fill(leaf: Any) -> np.ndarray:
+    if leaf.ndim < 2:  # gains, biases, averages
+      return np.ones(leaf.shape, leaf.dtype)
+    fan_in = np.float32(np.prod(leaf.shape[:-1]))
+    return np.resize(noise, leaf.shape) / np.sqrt(fan_in)
 
-  return jax.tree_util.tree_map_with_path(fill, shapes)
+  return jax.tree.map(fill, shapes)

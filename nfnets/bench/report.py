@@ -1,6 +1,7 @@
 """Where something was measured, and tables of it."""
 
 import os
+import pathlib
 import platform
 import shlex
 import sys
@@ -11,24 +12,21 @@ import jax
 from tabulate import tabulate
 
 
-def heading(title: str) -> str:
-  """Title, command, processor, device, load and version, as Markdown."""
+def circumstances() -> str:
+  """Command, processor, device, load before, and version, as Markdown."""
   words = ['python', '-m', 'scripts.benchmark', *sys.argv[1:]]
   return (
-    f'## {title}\n\n    {shlex.join(words)}\n\n'
-    f'{_processor()}, {os.cpu_count()} cores; device '
-    f'{jax.devices()[0].device_kind}; load average {os.getloadavg()[0]:.1f}; '
-    f'jax {jax.__version__}.\n'
+    f'    {shlex.join(words)}\n\n{_processor()}, {os.cpu_count()} cores; '
+    f'device {jax.devices()[0].device_kind}; load average '
+    f'{os.getloadavg()[0]:.1f} before; jax {jax.__version__}.\n'
   )
 
 
 def _processor() -> str:
-  try:
-    with open('/proc/cpuinfo') as file:
-      names = [line for line in file if line.startswith('model name')]
-  except OSError:
-    names = []
-  return names[0].partition(':')[2].strip() if names else platform.machine()
+  path = pathlib.Path('/proc/cpuinfo')
+  text = path.read_text() if path.exists() else ''
+  name = text.partition('model name\t: ')[2].partition('\n')[0]
+  return name or platform.machine()
 
 
 def steps(results: Sequence[Mapping[str, Any]]) -> str:
@@ -105,7 +103,4 @@ def spread(
 
 def number(value: float) -> str:
   """Three digits, and thousands apart: 0.0123, 4.56, 1,230."""
-  if value >= 1000:
-    digits = len(str(int(value))) - 3
-    return f'{round(value, -digits):,.0f}'
-  return f'{value:#.3g}'.rstrip('.')
+  return f'{float(f"{value:.3g}"):,.10g}'

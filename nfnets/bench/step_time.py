@@ -33,13 +33,9 @@ def measure(
     seconds: for how long; three chunks of steps at least.
 
   Returns:
-    What was measured, and `seconds` a step (`clock.spread`),
-    `images_per_second`, `flops_per_second`, its share of the chip's peak as
-    `utilization` (None where that isn't known), `trace_seconds`,
-    `compile_seconds` and `memory` (the compiler's bytes).
-
-  Raises:
-    ValueError: the network has no such mode.
+    What was measured, `seconds` a step (`clock.spread`), `images_per_second`,
+    `flops_per_second`, its share of the chip's peak as `utilization` (None
+    where that isn't known), and the rest of `programs.Program`.
   """
   program = programs.prepare(config, mode)
   times = clock.step_seconds(program.run, seconds, MIN_CHUNKS)
@@ -75,20 +71,9 @@ def compare(
     ValueError: there is no such network there, or the process fails.
   """
   peer, _ = counterpart(config.model.name)
-  job = {
-    'peer': peer,
-    'depths': list(config.model.depths),
-    'batch_size': config.batch_size,
-    'image_size': config.data.train_image_size,
-    'precision': config.precision,
-    'mode': 'train' if mode == 'train' else 'eval',
-    'clip': config.optimizer.clip,
-    'compile': compiler,
-  }
   program = programs.prepare(config, mode)
   with worker(command) as ask:
-    about = ask(job)
-
+    about = ask(_asked(config, mode) | {'peer': peer, 'compile': compiler})
     turns = {
       'ours': lambda: clock.median_step(program.run, seconds),
       'theirs': lambda: ask({'seconds': seconds})['seconds'],
@@ -157,35 +142,46 @@ def worker(
       process.communicate()
 
 
+def _asked(config: ConfigDict, mode: str) -> dict[str, Any]:
+  return {
+    'model': config.model.name,
+    'mode': mode,
+    'image_size': config.data.train_image_size,
+    'batch_size': config.batch_size,
+    'precision': config.precision,
+    'clip': config.optimizer.clip,
+    'ema': config.ema.mode != 'none',
+    'network': {k: v for k, v in config.model.items() if k != 'name'},
+    'device': jax.devices()[0].device_kind,
+  }
+
+
 def _result(
   config: ConfigDict,
   mode: str,
   program: programs.Program,
   times: Sequence[float],
 ) -> dict[str, Any]:
-  model = config.model.to_dict()
-  name, size = model.pop('name'), config.data.train_image_size
-  macs = counts.multiply_adds(name, size, config.data.num_classes, **model)
+  asked, seconds = _asked(config, mode), clock.spread(times)
+  macs = counts.multiply_adds(
+    asked['model'],
+    asked['image_size'],
+    config.data.num_classes,
+    **asked['network'],
+  )
   # A multiply-add is two operations, and the backward pass twice the forward.
-  operations = 2 * macs * config.batch_size * (3 if mode == 'train' else 1)
-  seconds, device = clock.spread(times), jax.devices()[0].device_kind
-  peak = chips.peak_flops(device, config.precision)
-  speed = operations / seconds['median']
-  return {
-    'model': name,
-    'mode': mode,
-    'image_size': size,
-    'batch_size': config.batch_size,
-    'precision': config.precision,
-    'clip': config.optimizer.clip,
-    'ema': config.ema.mode != 'none',
-    'network': model,
-    'device': device,
-    'seconds': seconds,
-    'images_per_second': config.batch_size / seconds['median'],
-    'flops_per_second': speed,
-    'utilization': speed / peak if peak else None,
-    'trace_seconds': program.trace_seconds,
-    'compile_seconds': program.compile_seconds,
-    'memory': program.memory,
-  }
+  operations = 2 * macs * (3 if mode == 'train' else 1)
+  rate = config.batch_size / seconds['median']
+  peak = chips.peak_flops(asked['device'], config.precision)
+  costs = program._asdict()
+  del costs['run']
+  return (
+    asked
+    | costs
+    | {
+      'seconds': seconds,
+      'images_per_second': rate,
+      'flops_per_second': operations * rate,
+      'utilization': operations * rate / peak if peak else None,
+    }
+  )

@@ -9,7 +9,6 @@ search for the fastest convolutions.
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,19 +23,17 @@ def main() -> None:
   job = json.loads(sys.stdin.readline())
   answer = lambda what: print(json.dumps(what), flush=True)
   try:
-    start = time.perf_counter()
-    run, about = program(job)
+    model, run = program(job)
     run(1)
-    about['seconds_to_first'] = time.perf_counter() - start
-    answer(about)
+    answer(about(model))
     for line in sys.stdin:
       answer({'seconds': clock.median_step(run, **json.loads(line))})
   except Exception as error:  # whatever PyTorch says, in one line
     answer({'error': str(error).strip().partition('\n')[0] or repr(error)})
 
 
-def program(job: dict[str, Any]) -> tuple[Callable[[int], None], dict]:
-  """Returns `run(count)`, which takes so many steps, and what it is."""
+def program(job: dict[str, Any]) -> tuple[nn.Module, Callable[[int], None]]:
+  """Returns the network and `run(count)`, which takes so many steps."""
   torch.manual_seed(0)
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
@@ -44,9 +41,8 @@ def program(job: dict[str, Any]) -> tuple[Callable[[int], None], dict]:
   model, head = network(job)
   model = model.to(device, memory_format=torch.channels_last)
   model.train(job['mode'] == 'train')
-  forward = model
-  if job['compile'] != 'none':
-    forward = torch.compile(model, mode=job['compile'])
+  mode = job['compile']
+  forward = model if mode == 'none' else torch.compile(model, mode=mode)
   size, count = job['image_size'], job['batch_size']
   images = torch.randn(count, 3, size, size, device=device)
   images = images.to(memory_format=torch.channels_last)
@@ -78,11 +74,15 @@ def program(job: dict[str, Any]) -> tuple[Callable[[int], None], dict]:
     if device == 'cuda':
       torch.cuda.synchronize()
 
-  versions = {'torch': torch.__version__}
-  if 'timm' in sys.modules:
-    versions['timm'] = sys.modules['timm'].__version__
-  parameters = sum(p.numel() for p in model.parameters())
-  return run, {'versions': versions, 'parameters': parameters}
+  return model, run
+
+
+def about(model: nn.Module) -> dict[str, Any]:
+  modules = [sys.modules[n] for n in ('torch', 'timm') if n in sys.modules]
+  return {
+    'versions': {module.__name__: module.__version__ for module in modules},
+    'parameters': sum(p.numel() for p in model.parameters()),
+  }
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -96,11 +96,11 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 def network(job: dict[str, Any]) -> tuple[nn.Module, set[str]]:
   """The network, and the names of its head's parameters."""
   if job['peer'] == 'cifar_resnet':
-    return cifar_resnet(job['depths']), {'head.weight', 'head.bias'}
+    return cifar_resnet(job['network']['depths']), {'head.weight', 'head.bias'}
   import timm
 
-  arguments = {} if job['mode'] != 'train' else {'drop_path_rate': 0.25}
-  model = timm.create_model(job['peer'], **arguments)
+  drops = {'drop_path_rate': 0.25} if job['mode'] == 'train' else {}
+  model = timm.create_model(job['peer'], **drops)
   return model, {'head.fc.weight', 'head.fc.bias'}
 
 
