@@ -32,7 +32,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -232,36 +232,28 @@ def measure(more: Sequence[str]) -> int:
   for number, one in enumerate(runs, 1):
     outcome = THERE
     if AGAIN.value or not one.record.exists():
-      config = experiment.get_config(records.run_name(one.row, SCALE.value))
-      if DATA_DIR.value is not None:
-        if 'data' not in config:
-          raise ValueError(f'--data_dir: {EXPERIMENT.value} reads no data')
-        config.data.data_dir = DATA_DIR.value
-      start = time.monotonic()
-      measured = experiment.measure(config)
-      record = records.of_measurement(
-        EXPERIMENT.value,
-        one.row,
-        ['python', '-m', 'scripts.experiment', *words(one.row)],
-        SCALE.value,
-        config.to_dict(),
-      )
-      seconds = round(time.monotonic() - start, 1)
-      record |= {'measured': measured, 'seconds': seconds}
-      records.write(pathlib.Path(RESULTS.value), record)
+      records.write(pathlib.Path(RESULTS.value), measured(experiment, one.row))
       outcome = 'measured'
     print(f'[{number}/{len(runs)}] {one.row}: {outcome}', flush=True)
   return 0
 
 
-def words(row: str) -> Iterator[str]:
-  """What measures one row."""
-  yield from ('measure', f'--experiment={EXPERIMENT.value}')
-  if SCALE.value != study.FULL:
-    yield f'--scale={SCALE.value}'
-  yield f'--only={row}'
+def measured(experiment: study.Experiment, row: str) -> records.Record:
+  """Measures a row; its record, with the seconds that it took."""
+  config = experiment.get_config(records.run_name(row, SCALE.value))
+  words = f'--experiment={EXPERIMENT.value} --scale={SCALE.value} --only={row}'
+  command = ['python', '-m', 'scripts.experiment', 'measure', *words.split()]
   if DATA_DIR.value is not None:
-    yield f'--data_dir={DATA_DIR.value}'
+    if 'data' not in config:
+      raise ValueError(f'--data_dir: {EXPERIMENT.value} reads no data')
+    config.data.data_dir = DATA_DIR.value
+    command.append(f'--data_dir={DATA_DIR.value}')
+  start = time.monotonic()
+  found = experiment.measure(config)
+  seconds = round(time.monotonic() - start, 1)
+  place = (EXPERIMENT.value, row, command, SCALE.value, config.to_dict())
+  record = records.of_measurement(*place)
+  return record | {'measured': found, 'seconds': seconds}
 
 
 def report(more: Sequence[str]) -> int:

@@ -167,7 +167,7 @@ def test_a_measured_row_is_recorded_once(command, tmp_path):
   assert done.code == 0 and '[1/1] f0: measured' in done.stdout
   (one,) = records.read_all(tmp_path / 'results', 'table_family')
   assert one['measured']['params'] == pytest.approx(71.49e6, abs=5e3)
-  assert one['command'].endswith('--experiment=table_family --only=f0')
+  assert one['command'].endswith('=table_family --scale=full --only=f0')
   assert one['seconds'] >= 0 and one['hardware']['device_count']
   assert 'f0: was there' in command('measure', *row)[0].stdout
 
