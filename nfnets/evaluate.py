@@ -1,6 +1,5 @@
 """A whole evaluation: every example counted exactly once."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -8,10 +7,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import checkpoint, factory, models, parallel, step
+from nfnets import factory, models, parallel, step
 from nfnets.data import pipeline, sources
 from nfnets.weights import files, folding
-from nfnets.workdir import RunFolder, plain
 
 
 def evaluate(
@@ -119,58 +117,6 @@ def evaluate_weights(
     }
   )
   return evaluate(eval_step, variables, eval_batches(config, source))
-
-
-def weights_of_run(
-  workdir: str | os.PathLike[str], config: ConfigDict | None = None
-) -> dict[str, files.Weights]:
-  """A run's newest weights: `eval`, and `eval_ema` if it averaged.
-
-  Args:
-    workdir: the run's folder.
-    config: if given, must describe the run's own network.
-
-  Raises:
-    ValueError: there is no run or no checkpoint, or its network is another.
-  """
-  folder = RunFolder(workdir, must_exist=True)
-  run_config = ConfigDict(folder.read_config())
-  if config is not None:
-    mine, there = config.model.to_dict(), run_config.model.to_dict()
-    if plain(mine) != there:
-      raise ValueError(
-        f'{folder.path} holds a run of another network: {there} there, {mine} '
-        'here'
-      )
-  network, optimizer = (
-    factory.network_of(run_config),
-    factory.optimizer_of(run_config),
-  )
-  shapes = jax.eval_shape(
-    lambda key: step.init_state(run_config, network, optimizer, key),
-    jax.random.key(0),
-  )
-  checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
-  state = checkpoints.restore_latest(shapes)
-  checkpoints.close()
-  if state is None:
-    raise ValueError(f'{folder.path} holds no checkpoint yet')
-  keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
-  overrides = run_config.model.to_dict()
-  name = overrides.pop('name')
-  return {
-    prefix: files.Weights(
-      params,
-      net_state,
-      name,
-      run_config.data.num_classes,
-      overrides,
-      {key: run_config.data[key] for key in keys},
-    )
-    for prefix, (params, net_state) in variables_of(
-      state, run_config.ema.mode
-    ).items()
-  }
 
 
 def device_batch_multiple(batch_size: int, process_count: int) -> int:

@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnets import models, optim, stacks, variants
-from nfnets.data import mixing, pipeline, sources
+from nfnets.data import images, mixing, pipeline, sources
 from nfnets.optim import audit, groups
 
 
@@ -40,7 +40,7 @@ def check(config: ConfigDict, device_count: int, process_count: int) -> None:
     ),
     'augment.mix': mixing.MODES,
     'augment.pairs': mixing.PAIRS,
-    'data.eval_preprocessing': ('resize_crop_32', 'crop_resize', 'none'),
+    'data.eval_preprocessing': tuple(images.PREPARATIONS),
     'data.on_error': ('raise', 'skip'),
   }
   for key, allowed in choices.items():

@@ -7,7 +7,6 @@ in the weights, or in the data.
 import functools
 import json
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import pretrained, step, variants
+from nfnets import step, variants
 from nfnets.data import sources
-from nfnets.weights import files, match, pictures
+from nfnets.weights import files, match, pictures, pretrained
 
 # Arguments that change how a network is trained, not what it computes.
 TRAINING_ONLY = (
@@ -146,7 +145,7 @@ def _fitting(
       {
         p: x
         for p, x in match.flatten(tree).items()
-        if is_kept or not is_head(p)
+        if is_kept or not match.is_head(p)
       }
     )
     for tree in (weights.params, wanted.params)
@@ -163,7 +162,7 @@ def _overlaid(
   values = {
     path: leaf
     for path, leaf in match.flatten(found).items()
-    if with_head or not is_head(path)
+    if with_head or not match.is_head(path)
   }
   return match.unflatten(
     {
@@ -181,12 +180,7 @@ def _read(path: str) -> files.Weights:
 @functools.lru_cache(maxsize=1)  # the check and the start read one large file
 def _read_once(path: str, modified: int) -> files.Weights:
   del modified
-  return pretrained.read(path).weights
-
-
-def is_head(path: str) -> bool:
-  """Whether a parameter `module/name` is the classifier's weight or bias."""
-  return re.fullmatch(r'[^/]+/~/linear/[wb]', path) is not None
+  return pretrained.read(path)
 
 
 def _earlier(

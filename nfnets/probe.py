@@ -19,13 +19,11 @@ from ml_collections import ConfigDict
 from nfnets import (
   evaluate,
   factory,
-  finetune,
   losses,
   models,
-  pretrained,
 )
 from nfnets.data import augment, sources
-from nfnets.weights import files, folding, match
+from nfnets.weights import files, folding, match, pretrained
 from nfnets.workdir import RunFolder, dump_line, write_atomically
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -70,7 +68,7 @@ def probe(
   folder.check_same_run(plan)
   if folder.is_finished():
     return folder.read_summary()
-  weights = pretrained.read(config.weights).weights
+  weights = pretrained.read(config.weights)
   files.require_whole(weights, config.weights)
   if folding.can_fold(weights):
     weights = folding.fold_weights(weights)
@@ -247,7 +245,7 @@ def _with_head(
   class_names: list[str],
 ) -> files.Weights:
   leaves = dict(match.flatten(weights.params))
-  for path in [path for path in leaves if finetune.is_head(path)]:
+  for path in [path for path in leaves if match.is_head(path)]:
     leaves[path] = linear.w if path.endswith('/w') else linear.b
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
   return weights._replace(

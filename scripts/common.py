@@ -8,6 +8,7 @@ stderr and exit code 2.
 import ctypes
 import glob
 import inspect
+import io
 import os
 import platform
 import sys
@@ -38,6 +39,9 @@ def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
       `positional`, and nothing otherwise.
     positional: whether there may be such arguments.
   """
+  for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   flags.DEFINE_bool('traceback', False, 'Show where a refusal comes from.')
@@ -61,8 +65,13 @@ def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
 
 def refuse(why: object) -> int:
   """Says why on one line of stderr; returns the exit code."""
-  print(f'error: {" ".join(str(why).split())}', file=sys.stderr)
+  print(f'error: {printable(" ".join(str(why).split()))}', file=sys.stderr)
   return REFUSED
+
+
+def printable(text: str) -> str:
+  """The text without what would move a terminal's cursor or colour it."""
+  return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
 
 
 def config_flag() -> flags.FlagHolder:
@@ -84,6 +93,11 @@ def needed(flag: flags.FlagHolder, example: str) -> Any:
   if flag.value is None or flag.value == '':
     raise ValueError(f'name --{flag.name}, such as --{flag.name}={example}')
   return flag.value
+
+
+def path(flag: flags.FlagHolder) -> str | None:
+  """The value of a flag that names a place, `~` expanded."""
+  return flag.value and os.path.expanduser(flag.value)
 
 
 def process_flags() -> Callable[[], dict[str, Any]]:

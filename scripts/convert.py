@@ -9,13 +9,13 @@ random weights. Exit codes: 0 written, 1 certified to differ, 2 refused.
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 
-REFUSED = 2
+from scripts import common
+
 DIFFERENT = 1
 # Two float32 implementations of one function, relative to the norm.
 TOLERANCE = 1e-4
@@ -30,7 +30,7 @@ FOLD = flags.DEFINE_bool(
   'fold', False, 'Write weights for inference alone, standardized once.'
 )
 RAW = flags.DEFINE_bool(
-  'raw', False, "Of a run, the last weights instead of their average's."
+  'raw', False, 'The last weights, where IN holds their average too.'
 )
 CERTIFY = flags.DEFINE_bool(
   'certify', False, "Compare with timm's network, stage by stage."
@@ -40,81 +40,67 @@ IMAGE_SIZE = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-  logging.set_verbosity(logging.WARNING)
-  paths = [pathlib.Path(argument) for argument in argv[1:]]
-  if len(paths) != 2 and not (CERTIFY.value and not paths and TIMM.value):
-    return refuse('name two files: python -m scripts.convert IN OUT')
-  try:
-    if not paths:
-      return certify(None, TIMM.value)
-    return convert(*paths)
-  except (ValueError, OSError, RuntimeError) as error:
-    return refuse(str(error))
+def main(arguments: Sequence[str]) -> int:
+  if CERTIFY.value and TIMM.value and not arguments:
+    return certify(None, TIMM.value)
+  if len(arguments) != 2:
+    raise ValueError('name two files: python -m scripts.convert IN OUT')
+  return convert(*map(pathlib.Path, arguments))
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> int:
   """Reads, checks, writes, and says what was done."""
-  from nfnets.weights import files, fold_weights
+  from nfnets import weights
 
+  target = target.expanduser()
   if target.suffix not in ('.safetensors', '.npz'):
     raise ValueError(f'{target}: write .safetensors or .npz')
-  weights, timm_name = read(source)
-  files.require_whole(weights, str(source))
-  code = 0
-  if TO.value == 'timm':
-    timm_name = write_timm(target, weights)
-  else:
-    kept = fold_weights(weights) if FOLD.value else weights
-    files.write(target, kept)
-  count = sum(x.size for m in weights.params.values() for x in m.values())
-  print(f'{target}: {weights.model}, {count:,} parameters, from {source}')
-  if CERTIFY.value:
-    code = certify(weights, timm_name or TIMM.value)
-  return code
-
-
-def read(source: pathlib.Path) -> tuple[Any, str | None]:
-  """The weights, and timm's name of the network where timm wrote them."""
-  from nfnets import pretrained
-
-  found = pretrained.read(
-    source, FROM.value, timm_name=TIMM.value, averaged=not RAW.value
+  found = weights.load(
+    source, kind=FROM.value, timm_name=TIMM.value, averaged=not RAW.value
   )
-  if found.kind == 'run' and 'class_names' not in found.weights.data:
-    print('note: the data are not at hand, so classes stay numbers')
-  return found.weights, found.timm_name
+  if found.note:
+    print(f'note: {found.note}')
+  if TO.value == 'timm':
+    write_timm(target, found)
+  else:
+    weights.write(target, weights.fold_weights(found) if FOLD.value else found)
+  count = sum(x.size for m in found.params.values() for x in m.values())
+  print(f'{target}: {found.model}, {count:,} parameters, from {source}')
+  return certify(found, timm_name(found)) if CERTIFY.value else 0
 
 
-def write_timm(target: pathlib.Path, weights: Any) -> str:
+def timm_name(weights: Any) -> str:
+  """timm's network that the weights are for, or the nearest."""
+  from nfnets.weights import timm
+
+  return TIMM.value or timm.name_of(weights.model, weights.overrides)
+
+
+def write_timm(target: pathlib.Path, weights: Any) -> None:
   import safetensors.numpy
 
   from nfnets.weights import timm
 
   if target.suffix != '.safetensors':
     raise ValueError(f'{target}: timm reads .safetensors; name it so')
-  name = TIMM.value or timm.name_of(weights.model)
-  if timm.PEERS[name].model != weights.model:
+  name = timm_name(weights)
+  if timm.peer_of(name).model != weights.model:
     raise ValueError(f"timm's {name} is no {weights.model}")
   for line in timm.differences(name, weights.overrides):
     print(f'note: {line}')
   safetensors.numpy.save_file(timm.to_timm(weights.params, name), target)
-  return name
 
 
-def certify(weights: Any, name: str | None) -> int:
+def certify(weights: Any, name: str) -> int:
   """Prints each stage's difference from timm's network."""
   import numpy as np
 
   from nfnets.weights import certificate, timm
 
-  name = name or timm.name_of(weights.model)
-  if name not in timm.PEERS:
-    raise ValueError(f'no network of timm {name!r}: {", ".join(timm.PEERS)}')
+  peer = timm.peer_of(name)
   weights = weights or certificate.random_weights(name)
   shape = (1, IMAGE_SIZE.value, IMAGE_SIZE.value, 3)
   image = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-  peer = timm.PEERS[name]
   print(f'{peer.model} with {peer.overrides} against timm {name}:')
   rows = certificate.compare(weights, name, image)
   print(certificate.table(rows))
@@ -123,18 +109,5 @@ def certify(weights: Any, name: str | None) -> int:
   return 0 if worst <= TOLERANCE else DIFFERENT
 
 
-def refuse(why: str) -> int:
-  print(f'error: {why}', file=sys.stderr)
-  return REFUSED
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(refuse(str(error)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  common.run(main, positional=True)

@@ -1,74 +1,49 @@
-"""Evaluates a run or a file of weights: top-1 and top-5, raw and averaged.
+"""Evaluates a run or weights: top-1 and top-5, raw and averaged.
 
+  python -m scripts.evaluate --workdir=DIR
   python -m scripts.evaluate --config=FILE (--workdir=DIR | --weights=FILE)
 
-The config names the data and how they are prepared; with --workdir it must
-describe the same network as the run's. A normalizer-free network is folded
+A run is evaluated as it was trained; a config that is given instead names other
+data or another way to prepare them, and must describe the run's network. FILE
+is anything that scripts.convert reads. A normalizer-free network is folded
 first (--nofold keeps it as trained). Exit codes: 0 done, 2 refused. Several
 processes evaluate as one, as in scripts.train; the first one prints.
 """
 
 import json
-import sys
-from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-REFUSED = 2
+from scripts import common
 
-CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'A recipe, such as configs/nfnet_f0.py.', lock_config=True
-)
+CONFIG = common.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, "A run's folder.")
-WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights.')
+WEIGHTS = flags.DEFINE_string(
+  'weights', None, "A file of weights, or a run's folder."
+)
 FOLD = flags.DEFINE_bool('fold', True, 'Fold normalizer-free networks first.')
 JSON = flags.DEFINE_bool('json', False, 'Print JSON.')
-DISTRIBUTED = flags.DEFINE_bool(
-  'distributed',
-  None,
-  'Whether to join other processes; default: if there seem to be any.',
-)
-COORDINATOR = flags.DEFINE_string(
-  'coordinator_address', None, 'HOST:PORT of process 0.'
-)
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Of all together.')
-PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's, from 0.")
+PROCESSES = common.process_flags()
 
 
-def main(argv: Sequence[str]) -> int:
-  logging.set_verbosity(logging.WARNING)
-  if len(argv) > 1:
-    return refuse(f'unexpected argument {argv[1]!r}; flags start with --')
-  if CONFIG.value is None:
-    return refuse('name a recipe: --config=configs/nfnet_f0.py')
+def main() -> int:
   if bool(WORKDIR.value) == bool(WEIGHTS.value):
-    return refuse('name either --workdir=DIR or --weights=FILE')
+    raise ValueError('name either --workdir=DIR or --weights=FILE')
   import jax
 
-  from nfnets import distributed, evaluate, finetune
+  from nfnets import distributed, evaluate
 
+  distributed.initialize(**PROCESSES())
+  config = complete_config()
+  candidates, problem = {}, None
   try:
-    distributed.initialize(
-      DISTRIBUTED.value,
-      COORDINATOR.value,
-      NUM_PROCESSES.value,
-      PROCESS_ID.value,
-    )
-    if WEIGHTS.value and not CONFIG.value.model.name:
-      CONFIG.value.weights = WEIGHTS.value  # tell what the recipe leaves open
-    finetune.complete(CONFIG.value, WORKDIR.value)
-    config = CONFIG.value.copy_and_resolve_references()
-    candidates, problem = {}, None
-    try:
-      candidates = read_weights(config)
-    except (ValueError, OSError) as error:
-      problem = error
-    distributed.agree_on_problem(problem)
-    metrics = evaluate.evaluate_weights(config, candidates, fold=FOLD.value)
+    candidates = read_weights(config)
   except (ValueError, OSError) as error:
-    return refuse(str(error))
+    problem = error
+  distributed.agree_on_problem(problem)
+  metrics = evaluate.evaluate_weights(config, candidates, fold=FOLD.value)
   if jax.process_index() > 0:
     return 0
   if JSON.value:
@@ -79,13 +54,31 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def complete_config() -> ConfigDict:
+  """The given recipe, what it leaves open filled in, or the run's own."""
+  from nfnets import finetune
+  from nfnets.workdir import RunFolder
+
+  if CONFIG.value is None and WORKDIR.value:
+    own = RunFolder(common.path(WORKDIR), must_exist=True).read_config()
+    return ConfigDict(own)
+  config = common.needed(CONFIG, 'configs/nfnet_f0.py')
+  if WEIGHTS.value and not config.model.name:
+    config.weights = WEIGHTS.value  # tell what the recipe leaves open
+  finetune.complete(config, common.path(WORKDIR))
+  return config.copy_and_resolve_references()
+
+
 def read_weights(config: ConfigDict) -> dict[str, Any]:
-  from nfnets import evaluate
+  """{prefix of the metrics: weights}."""
+  from nfnets import weights
   from nfnets.weights import files
 
   if WORKDIR.value:
-    return evaluate.weights_of_run(WORKDIR.value, config)
-  return {'eval': files.load(WEIGHTS.value)}
+    return weights.of_run(common.path(WORKDIR), config)
+  found = weights.load(WEIGHTS.value)
+  files.require_head(found, WEIGHTS.value)
+  return {'eval': found}
 
 
 def line(prefix: str, metrics: dict[str, Any]) -> str:
@@ -97,18 +90,5 @@ def line(prefix: str, metrics: dict[str, Any]) -> str:
   )
 
 
-def refuse(why: str) -> int:
-  print(f'error: {" ".join(why.split())}', file=sys.stderr)
-  return REFUSED
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    sys.exit(refuse(str(e.args[0] if e.args else e)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  common.run(main)

@@ -12,14 +12,15 @@ another process has run it so and its logits are the network's. ONNX takes
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags
 
-REFUSED = 2
+from scripts import common
 
-WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights.')
+WEIGHTS = flags.DEFINE_string(
+  'weights', None, "A file of weights, or a run's folder."
+)
 FORMAT = flags.DEFINE_enum(
   'format', 'stablehlo', ('stablehlo', 'onnx'), 'What OUT shall be.'
 )
@@ -34,36 +35,28 @@ PLATFORMS = flags.DEFINE_list(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-  logging.set_verbosity(logging.WARNING)
-  try:
-    if not WEIGHTS.value:
-      return refuse('name the weights: --weights=FILE')
-    if len(argv) != 2:
-      return refuse('name one file to write: python -m scripts.export … OUT')
-    return export(pathlib.Path(WEIGHTS.value), pathlib.Path(argv[1]))
-  except (ValueError, OSError, ImportError) as error:
-    return refuse(str(error))
-
-
-def export(source: pathlib.Path, target: pathlib.Path) -> int:
-  """Reads, writes, checks, and says what was done."""
-  from nfnets.weights import export, files
-
+def main(arguments: Sequence[str]) -> int:
+  source = common.needed(WEIGHTS, 'F0_haiku.npz')
+  if len(arguments) != 1:
+    raise ValueError('name one file to write: python -m scripts.export … OUT')
+  target = pathlib.Path(arguments[0]).expanduser()
   batch = batch_size(BATCH.value)
   if not target.parent.is_dir():
     raise FileNotFoundError(f'{target.parent}: no such folder')
-  weights = files.load(source)
+  from nfnets import weights
+  from nfnets.weights import export
+
+  found = weights.load(source)
   written = export.write(
     target,
-    weights,
+    found,
     FORMAT.value,
     batch=batch,
     image_size=IMAGE_SIZE.value,
     platforms=PLATFORMS.value,
   )
   print(
-    f'{target}: {weights.model} as {FORMAT.value}, '
+    f'{target}: {found.model} as {FORMAT.value}, '
     f'{written.size / 2**20:.1f} MiB; reloaded, its logits differ by '
     f'{written.error:.1e} of the largest'
   )
@@ -79,18 +72,5 @@ def batch_size(text: str) -> int | None:
   return int(text)
 
 
-def refuse(why: str) -> int:
-  print(f'error: {why}', file=sys.stderr)
-  return REFUSED
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(refuse(str(error)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  common.run(main, positional=True)

@@ -1,56 +1,56 @@
 """Names what pictures show: python -m scripts.predict --weights=FILE IMAGE...
 
-FILE is what scripts.convert writes, or a published file. Each picture gets five
-classes with their probabilities, as text or (--json) as one JSON object. A file
-that is no picture gets one line on stderr, and the others go on. Exit codes:
-0 every picture was read, 1 some were not, 2 refused.
+FILE is what scripts.convert reads or writes: a published file, one of ours,
+timm's, or a run's folder. Each picture gets five classes with their
+probabilities, as text or (--json) as one JSON object. A file that is no picture
+gets one line on stderr, and the others go on. Exit codes: 0 every picture was
+read, 1 some were not, 2 refused.
 """
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-REFUSED = 2
+from scripts import common
+
 UNREADABLE = 1
 BATCH_SIZE = 16
 TOP = 5
 
-WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights.')
+WEIGHTS = flags.DEFINE_string(
+  'weights', None, "A file of weights, or a run's folder."
+)
 JSON = flags.DEFINE_bool('json', False, 'Print JSON.')
 IMAGE_SIZE = flags.DEFINE_integer(
-  'image_size', None, "Side in pixels; default: the network's test size."
+  'image_size',
+  None,
+  "Side in pixels; default: the network's test size.",
+  lower_bound=1,
+  upper_bound=10_000,
 )
 
 
-def main(argv: Sequence[str]) -> int:
-  logging.set_verbosity(logging.WARNING)
-  if not WEIGHTS.value:
-    return refuse('name the weights: --weights=FILE')
-  if len(argv) < 2:
-    return refuse('name at least one picture')
-  from nfnets import weights as nfweights
-  from nfnets.weights import pictures
+def main(paths: Sequence[str]) -> int:
+  source = common.needed(WEIGHTS, 'F0_haiku.npz')
+  if not paths:
+    raise ValueError('name at least one picture')
+  from nfnets import weights
+  from nfnets.weights import files, pictures
 
-  try:
-    weights = nfweights.load(WEIGHTS.value)
-    predict = predictor(weights)
-    names = pictures.class_names(weights)
-    prepare = preparation(weights, IMAGE_SIZE.value)
-  except (ValueError, OSError) as error:
-    return refuse(str(error))
+  found = weights.load(source)
+  files.require_head(found, source)
+  predict, names = predictor(found), pictures.class_names(found)
+  prepare = preparation(found, IMAGE_SIZE.value)
   predictions, errors = [], []
-  for paths, images, failures in read(argv[1:], prepare):
+  for good, images, failures in read(paths, prepare):
     errors += failures
     for failure in failures:
-      print(f'error: {failure["image"]}: {failure["error"]}', file=sys.stderr)
-    if not paths:
-      continue
-    for path, probabilities in zip(paths, predict(images)):
+      common.refuse(f'{failure["image"]}: {failure["error"]}')
+    for path, probabilities in zip(good, predict(images) if good else ()):
       row = {'image': path, 'classes': best(probabilities, names)}
       predictions.append(row)
       if not JSON.value:
@@ -60,21 +60,18 @@ def main(argv: Sequence[str]) -> int:
   return UNREADABLE if errors else 0
 
 
-def predictor(weights: Any) -> Callable[[np.ndarray], np.ndarray]:
+def predictor(found: Any) -> Callable[[np.ndarray], np.ndarray]:
   """Images uint8 `[N, H, W, 3]` to probabilities `[N, K]`, N <= BATCH_SIZE."""
   import jax
 
-  from nfnets import models
-  from nfnets import weights as nfweights
+  from nfnets import models, weights
   from nfnets.data import augment
   from nfnets.weights import pictures
 
-  if nfweights.can_fold(weights):
-    weights = nfweights.fold_weights(weights)
-  network = models.create(
-    weights.model, weights.num_classes, **weights.overrides
-  )
-  statistics = pictures.statistics(weights)
+  if weights.can_fold(found):
+    found = weights.fold_weights(found)
+  network = models.create(found.model, found.num_classes, **found.overrides)
+  statistics = pictures.statistics(found)
 
   @jax.jit
   def probabilities(params: Any, state: Any, images: jax.Array) -> jax.Array:
@@ -82,24 +79,27 @@ def predictor(weights: Any) -> Callable[[np.ndarray], np.ndarray]:
     output, _ = network.apply(params, state, None, inputs, False)
     return jax.nn.softmax(output['logits'])
 
-  params, state = jax.device_put((weights.params, weights.state))
-
-  def predict(images: np.ndarray) -> np.ndarray:
-    return np.asarray(probabilities(params, state, images))[: len(images)]
-
-  return predict
+  params, state = jax.device_put((found.params, found.state))
+  return lambda images: np.asarray(probabilities(params, state, images))
 
 
 def preparation(
-  weights: Any, image_size: int | None
+  found: Any, image_size: int | None
 ) -> Callable[[str], np.ndarray]:
   """A picture's path to uint8 `[size, size, 3]`, as the network was tested."""
   from nfnets.data import images
   from nfnets.weights import pictures
 
-  crop = images.preparation(pictures.crop_name(weights))
-  size = image_size or pictures.image_size(weights)
-  return lambda path: crop(images.decode(pathlib.Path(path).read_bytes()), size)
+  crop = images.preparation(pictures.crop_name(found))
+  size = image_size or pictures.image_size(found)
+
+  def prepare(path: str) -> np.ndarray:
+    file = pathlib.Path(path)
+    if file.exists() and not file.is_file():
+      raise ValueError('no regular file')
+    return crop(images.decode(file.read_bytes()), size)
+
+  return prepare
 
 
 def read(
@@ -112,8 +112,8 @@ def read(
       try:
         images.append(prepare(path))
         good.append(path)
-      except (ValueError, OSError) as error:
-        line = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+      except (ValueError, OSError, MemoryError) as error:
+        line = getattr(error, 'strerror', None) or str(error)
         failures.append({'image': path, 'error': f'not a picture: {line}'})
     yield good, np.array(images), failures
 
@@ -132,24 +132,12 @@ def best(probabilities: np.ndarray, names: Sequence[str]) -> list[dict]:
 
 
 def text(row: dict[str, Any]) -> str:
-  lines = [row['image']]
+  lines = [common.printable(row['image'])]
   for found in row['classes']:
-    lines.append(f'  {100 * found["probability"]:5.1f} %  {found["name"]}')
+    name = common.printable(found['name'])
+    lines.append(f'  {100 * found["probability"]:5.1f} %  {name}')
   return '\n'.join(lines)
 
 
-def refuse(why: str) -> int:
-  print(f'error: {why}', file=sys.stderr)
-  return REFUSED
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(refuse(str(error)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  common.run(main, positional=True)

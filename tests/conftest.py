@@ -23,7 +23,7 @@ os.environ['MALLOC_TOP_PAD_'] = '131072'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from absl import flags, logging  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -93,7 +93,7 @@ def _flags_of_its_own():
   hidden = {
     name: flags.FLAGS[name]
     for name in flags.FLAGS
-    if find(name) != logging.__name__
+    if find(name) not in (app.__name__, logging.__name__)
   }
   for name in hidden:
     delattr(flags.FLAGS, name)

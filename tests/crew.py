@@ -275,9 +275,9 @@ def killed(folder, count, index):
 
 def evaluated(folder, count, index):
   """The weights of a run that the test left there."""
-  from nfnets import evaluate
+  from nfnets import evaluate, weights
 
-  candidates = evaluate.weights_of_run(folder / 'whole')
+  candidates = weights.of_run(folder / 'whole')
   metrics = evaluate.evaluate_weights(config(), candidates, fold=False)
   (folder / f'evaluated{index}.json').write_text(json.dumps(metrics))
 

@@ -10,7 +10,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from test_train import last_state
 
-from nfnets import checkpoint, distributed, evaluate, places, train, workdir
+from nfnets import (
+  checkpoint,
+  distributed,
+  evaluate,
+  places,
+  train,
+  weights,
+  workdir,
+)
 
 
 @pytest.fixture
@@ -104,7 +112,7 @@ def test_processes_train_stop_and_evaluate_as_one_with_as_many_devices(
   assert two['eval/top_1'] == one['eval/top_1']
 
   # The same weights give the same digits.
-  candidates = evaluate.weights_of_run(tmp_path / 'whole')
+  candidates = weights.of_run(tmp_path / 'whole')
   alone = evaluate.evaluate_weights(crew.config(), candidates, fold=False)
   for index in range(count):
     assert (

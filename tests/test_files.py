@@ -1,4 +1,9 @@
-"""Weights on disk come back as they were, and say what network they are."""
+"""Weights of every kind are read by one call, and come back as they were."""
+
+import json
+import pickle
+import struct
+import zipfile
 
 import dill
 import golden_lib
@@ -6,128 +11,257 @@ import haiku as hk
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny
+from filling import fill
 
-from nfnets.weights import files, match, restricted
+from nfnets import checkpoint, weights
+from nfnets.weights import files, match, timm
+from nfnets.workdir import RunFolder
 
-PARAMS = {
-  'NFNet/~/stem_conv0': {
-    'w': np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2),
-    'gain': np.ones(2, np.float32),
-  },
-  'NFNet/~/nf_block': {'skip_gain': np.array(0.5, np.float32)},
-}
-STATE = {'NFNet/~/bn/~/mean_ema': {'counter': np.array(3, np.int32)}}
+SMALL = {'normalizer': 'nf', 'depths': [1, 1, 1]}
 
 
-def _assert_same(found, wanted):
+def small(num_classes=4, **data):
+  """Weights of a whole, small network."""
+  shapes, _ = files.shapes('cifar_resnet_20', num_classes, **SMALL)
+  return weights.Weights(
+    fill(shapes), {}, 'cifar_resnet_20', num_classes, SMALL, data
+  )
+
+
+@pytest.fixture(scope='module')
+def regnet():
+  """NF-RegNet-B0's parameters: the smallest network that timm has too."""
+  peer = timm.PEERS['nf_regnet_b0']
+  return fill(files.shapes(peer.model, 3, **peer.overrides)[0])
+
+
+def assert_same(found, wanted):
   found, wanted = match.flatten(found), match.flatten(wanted)
   assert found.keys() == wanted.keys()
   for path, leaf in wanted.items():
     assert found[path].shape == leaf.shape
-    assert found[path].dtype == leaf.dtype
-    np.testing.assert_array_equal(found[path], leaf)
+    np.testing.assert_allclose(found[path], leaf, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize('ending', ['.npz', '.safetensors'])
-def test_files_of_ours_come_back_whole(ending, tmp_path):
-  overrides = {'activation': 'gelu_erf', 'widths': [8, 8, 8, 8]}
-  data = {'class_names': ['a', 'b'], 'mean': [1.5, 2.5, 3.5]}
-  weights = files.Weights(PARAMS, STATE, 'nfnet_f0', 7, overrides, data)
+def test_files_of_ours_come_back_whole(ending, tmp_path, monkeypatch):
+  wanted = small(class_names=list('abcd'), mean=[1.5, 2.5, 3.5])
+  wanted = wanted._replace(state={'net/~/bn': {'n': np.array(3, np.int32)}})
   path = tmp_path / f'weights{ending}'
-  files.write(path, weights)
-  found = files.read(path)
-  _assert_same(found.params, PARAMS)
-  _assert_same(found.state, STATE)
-  assert found[2:] == ('nfnet_f0', 7, overrides, data)
+  weights.write(path, wanted)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  found = weights.read(f'~/{path.name}')
+  assert_same(found.params, wanted.params)
+  assert_same(found.state, wanted.state)
+  assert found[2:] == wanted[2:]
 
 
 def test_non_contiguous_arrays_are_written_by_value(tmp_path):
   params = {'net': {'w': np.arange(6.0).reshape(2, 3).T}}
   files.write(tmp_path / 'w.safetensors', files.Weights(params, {}))
-  _assert_same(files.read(tmp_path / 'w.safetensors').params, params)
+  assert_same(weights.read(tmp_path / 'w.safetensors').params, params)
+
+
+def test_a_published_pickle_is_read_whatever_wraps_it(tmp_path):
+  regnet = fill(files.shapes('nf_regnet_b0', 3)[0])
+  path = tmp_path / 'F0_haiku.npz'
+  frozen = hk.data_structures.to_immutable_dict(regnet)
+  for content in (regnet, frozen, {'params': regnet}, (regnet, {})):
+    path.write_bytes(dill.dumps(content, protocol=3))
+    assert_same(files.read_published(path).params, regnet)
+  found = weights.read(path)
+  assert (found.model, found.num_classes) == ('nf_regnet_b0', 3)
 
 
 @pytest.mark.parametrize(
-  'content',
-  [
-    PARAMS,
-    hk.data_structures.to_immutable_dict(PARAMS),
-    {'params': PARAMS, 'state': {}},
-    (PARAMS, {}),
-  ],
-)
-def test_pickles_by_dill_are_read_whatever_wraps_them(content, tmp_path):
-  path = tmp_path / 'F0_haiku.npz'
-  path.write_bytes(dill.dumps(content))
-  found = files.read(path)
-  _assert_same(found.params, PARAMS)
-  assert not found.state
-
-
-@pytest.mark.parametrize(
-  'content',
-  [
-    {'a': np.zeros(2)},
-    {'a': {'b': 3}},
-    [PARAMS],
-    {},
-    {1: {'w': np.zeros(2)}},
-    'text',
-  ],
-)
-def test_pickles_of_something_else_are_said_to_be_so(content, tmp_path):
-  path = tmp_path / 'F0_haiku.npz'
-  path.write_bytes(dill.dumps(content))
-  with pytest.raises(ValueError, match=r'F0_haiku\.npz: no (weights|param)'):
-    files.read(path)
-
-
-def test_a_refusal_names_the_file(tmp_path):
-  path = tmp_path / 'F0_haiku.npz'
-  path.write_bytes(dill.dumps(print))
-  with pytest.raises(restricted.Refused, match=r'F0_haiku.npz: .*print'):
-    files.read(path)
-
-
-def test_an_npz_of_objects_is_refused(tmp_path):
-  path = tmp_path / 'w.npz'
-  np.savez(path, **{'net/w': np.array([{}], object)})
-  with pytest.raises(ValueError, match=r'w\.npz: no \.npz of plain arrays'):
-    files.read(path)
-
-
-def test_files_of_others_get_one_line(tmp_path):
-  (tmp_path / 'bad.safetensors').write_bytes(b'not one')
-  with pytest.raises(ValueError, match='no safetensors file'):
-    files.read(tmp_path / 'bad.safetensors')
-  safetensors.numpy.save_file(
-    {'head.fc.weight': np.zeros((2, 2))}, tmp_path / 'timm.safetensors'
-  )
-  with pytest.raises(ValueError, match='--from=timm'):
-    files.read(tmp_path / 'timm.safetensors')
-  with pytest.raises(ValueError, match=r'write \.safetensors or \.npz'):
-    files.write(tmp_path / 'w.pkl', files.Weights(PARAMS, {}))
-
-
-@pytest.mark.parametrize(
-  ('golden', 'model'),
+  'golden, model',
   [
     ('nfnet_f0', 'nfnet_f0'),
     ('nf_resnet50', 'nf_resnet_50'),
-    ('nf_regnet_b0', 'nf_regnet_b0'),
     ('resnet50', 'resnet_50'),
-    ('skipinit_resnet50', 'skipinit_resnet_50'),
     ('fixup_resnet50', 'fixup_resnet_50'),
   ],
 )
 def test_published_trees_say_which_network_they_are(golden, model):
   tree = golden_lib.load(golden)['tree']
-  leaves = {p: np.zeros(s, np.float32) for p, s in tree.items()}
+  leaves = {p: np.broadcast_to(np.float32(0), s) for p, s in tree.items()}
   found = files.identify(files.Weights(match.unflatten(leaves), {}))
   assert (found.model, found.num_classes) == (model, 10)
 
 
 def test_a_tree_of_no_known_network_stays_unnamed():
-  assert files.identify(files.Weights(PARAMS, {})).model is None
-  other = {'Other/~/linear': {'b': np.zeros(3)}}
-  assert files.identify(files.Weights(other, {})).model is None
+  other = files.Weights({'Other/~/linear': {'b': np.zeros(3)}}, {})
+  assert files.identify(other).model is None
+
+
+def write_timm(path, params, **changes):
+  arrays = timm.to_timm(params, 'nf_regnet_b0')
+  arrays = {f'{changes.get("prefix", "")}{k}': x for k, x in arrays.items()}
+  safetensors.numpy.save_file(arrays, path)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'module._orig_mod.'])
+def test_timms_file_is_told_by_its_names(tmp_path, regnet, prefix):
+  path = tmp_path / 'model.safetensors'
+  write_timm(path, regnet, prefix=prefix)
+  found = weights.load(path)
+  assert found.model == 'nf_regnet_b0'
+  assert timm.name_of(found.model, found.overrides) == 'nf_regnet_b0'
+  # The same function from other numbers: its skip gains are in the weights.
+  arrays = timm.to_timm(regnet, 'nf_regnet_b0')
+  assert_same(found.params, timm.from_timm(arrays, 'nf_regnet_b0'))
+  assert found.data == {'eval_image_size': 256}
+
+
+@pytest.mark.parametrize('is_timm', [True, False])
+def test_a_file_without_a_head_is_a_backbone(tmp_path, regnet, is_timm):
+  path = tmp_path / 'model.safetensors'
+  if is_timm:
+    write_timm(path, match.without_head(regnet))
+  else:
+    overrides = timm.PEERS['nf_regnet_b0'].overrides
+    body = match.without_head(regnet)
+    kept = files.Weights(body, {}, 'nf_regnet_b0', 0, overrides)
+    files.write(path, kept)
+  found = weights.load(path)
+  assert found.num_classes == 0
+  assert not any(map(match.is_head, match.flatten(found.params)))
+  with pytest.raises(ValueError, match='a backbone without a head'):
+    files.require_head(found)
+
+
+@pytest.mark.parametrize('averaged', [True, False])
+def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(
+  tmp_path, averaged
+):
+  config = tiny.config(ema__mode='warmup')
+  _, _, state = tiny.network_and_state(config)
+  average = {
+    module: {name: np.float32(leaf + 1) for name, leaf in leaves.items()}
+    for module, leaves in state.params.items()
+  }
+  RunFolder(tmp_path).write_config(config.to_dict())
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(0, state._replace(ema_params=average))
+  checkpoints.wait()
+  checkpoints.close()
+  found = weights.load(tmp_path, averaged=averaged)
+  assert_same(found.params, average if averaged else state.params)
+  assert found.data['class_names'] == [str(i) for i in range(10)]
+  other = config.copy_and_resolve_references()
+  other.model.alpha = 0.3
+  with pytest.raises(ValueError, match='run of another network'):
+    weights.of_run(tmp_path, other)
+
+
+def npy(shape, data=b'', dtype='<f4'):
+  """A .npy that announces what need not be there."""
+  header = {'descr': dtype, 'fortran_order': False, 'shape': shape}
+  text = f'{header}\n'.encode()
+  return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + data
+
+
+def npz(path, name='net/w', method=zipfile.ZIP_STORED, data=b''):
+  with zipfile.ZipFile(path, 'w', method) as file:
+    file.writestr(f'{name}.npy', data)
+
+
+def metadata(path, **changes):
+  told = {'model': 'cifar_resnet_20', 'num_classes': 4, 'overrides': SMALL}
+  text = json.dumps(told | changes)
+  arrays = files.leaves(small())
+  safetensors.numpy.save_file(arrays, path, {'nfnets': text})
+
+
+def pickled(path, value):
+  path.write_bytes(dill.dumps(value))
+
+
+HOSTILE = {
+  'npz announces 4 GiB': lambda p: npz(p, data=npy((2**30,))),
+  'npz of zeros, deflated': lambda p: npz(
+    p, method=zipfile.ZIP_DEFLATED, data=npy((2**20,), bytes(2**22))
+  ),
+  'npz of objects': lambda p: np.savez(p, **{'n/w': np.array([{}], object)}),
+  'npz with a damaged part': lambda p: npz(p, data=b'\x93NUMPY\x01\x00'),
+  'npz of nothing': lambda p: npz(p),
+  'a README': lambda p: p.write_text('# Hello\n' * 99),
+  'an empty file': lambda p: p.write_bytes(b''),
+  'a function': lambda p: pickled(p, print),
+  'a list': lambda p: pickled(p, [1]),
+  'no tree': lambda p: pickled(p, {'a': np.zeros(2)}),
+  'no arrays': lambda p: pickled(p, {'a': {'b': 3}}),
+  'nothing': lambda p: pickled(p, {}),
+  'keys of numbers': lambda p: pickled(p, {1: {'w': np.zeros(2)}}),
+  'a long message': lambda p: pickled(p, np.zeros(10**6)),
+  'depths': lambda p: metadata(p, overrides={'depths': [10**6, 1, 1]}),
+  'override': lambda p: metadata(p, overrides=SMALL | {'alpha': {}}),
+  'unknown override': lambda p: metadata(p, overrides={'speed': 'x' * 10**6}),
+  'model': lambda p: metadata(p, model=['nfnet_f0']),
+  'unknown model': lambda p: metadata(p, model='nfnet_f99'),
+  'classes': lambda p: metadata(p, num_classes=-1),
+  'names': lambda p: metadata(p, data={'class_names': ['a']}),
+  'size': lambda p: metadata(p, data={'eval_image_size': 10**9}),
+  'statistics': lambda p: metadata(p, data={'mean': [0, float('nan'), 0]}),
+  'no object': lambda p: metadata(p, key=3),
+}
+
+
+@pytest.mark.filterwarnings('ignore::PendingDeprecationWarning')
+@pytest.mark.parametrize('name', HOSTILE)
+def test_what_is_damaged_or_hostile_is_one_line_with_its_path(name, tmp_path):
+  path = tmp_path / 'file'
+  HOSTILE[name](path)
+  written = next(tmp_path.iterdir())  # np.savez adds its ending
+  ours = written.read_bytes()[8:9] == b'{'
+  path = written.rename(written.with_suffix('.safetensors' if ours else '.npz'))
+  with pytest.raises(ValueError, match='file') as error:
+    weights.load(path)
+  text = str(error.value)
+  assert str(path) in text and '\n' not in text and len(text) < 1000
+
+
+@pytest.mark.parametrize('ending', ['npz', 'safetensors', 'pth', 'pickle'])
+def test_a_damaged_file_is_one_line_wherever_the_damage_is(ending, tmp_path):
+  path = tmp_path / f'w.{ending}'
+  if ending in ('npz', 'safetensors'):
+    weights.write(path, small())
+  elif ending == 'pth':
+    with zipfile.ZipFile(path, 'w') as file:
+      file.writestr('a/data.pkl', pickle.dumps({'w': {'b': [1, 2.0, None]}}, 2))
+  else:
+    path.write_bytes(pickle.dumps(small().params))
+  whole = path.read_bytes()
+  random = np.random.RandomState(0)
+  for _ in range(60):
+    # Where the structure is: at either end.
+    index = random.choice([1, -1]) * random.randint(1, min(3000, len(whole)))
+    damaged = bytearray(whole)
+    damaged[index] ^= 1 << random.randint(8)
+    path.write_bytes(damaged[: random.choice([len(whole), abs(index)])])
+    try:
+      weights.load(path)
+    except ValueError as error:
+      assert str(path) in str(error) and '\n' not in str(error)
+
+
+def test_a_leaf_that_is_no_finite_number_is_refused_by_name(tmp_path):
+  kept = small()
+  kept.params['CIFAR_ResNet/~/linear']['b'][2] = np.nan
+  weights.write(tmp_path / 'w.npz', kept)
+  with pytest.raises(ValueError, match=r'linear/b holds what is no finite'):
+    weights.load(tmp_path / 'w.npz')
+
+
+def test_what_is_not_there_and_unknown_kinds_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match='nothing: no such file'):
+    weights.read(tmp_path / 'nothing')
+  with pytest.raises(ValueError, match="no kind of weights 'keras'"):
+    weights.read(tmp_path, 'keras')
+  with pytest.raises(ValueError, match='no run'):
+    weights.read(tmp_path)
+  with pytest.raises(ValueError, match='neither a file nor a folder'):
+    weights.read('/dev/zero')
+  with pytest.raises(ValueError, match=r'write \.safetensors or \.npz'):
+    files.write(tmp_path / 'w.pkl', small())

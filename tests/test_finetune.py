@@ -1,14 +1,10 @@
 """Starting from weights: the whole of them, or a report and nothing."""
 
 import importlib
-import sys
-import types
 
 import numpy as np
 import pytest
 import tiny
-from absl import flags
-from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
 from configs import finetune as recipe_file
@@ -194,7 +190,7 @@ def test_published_sizes_and_constants_stand_in_where_a_file_is_silent(
   monkeypatch.setattr(
     finetune.pretrained,
     'read',
-    lambda path: finetune.pretrained.Pretrained(weights, 'ours'),
+    lambda path: weights,
   )
   config = open_recipe('F1_haiku.npz', eval_image_size=400)
   finetune.complete(config)
@@ -321,17 +317,10 @@ def test_a_short_run_still_evaluates_and_saves():
   ],
 )
 def test_a_script_asks_for_the_weights_that_its_recipe_starts_from(
-  script, arguments, capsys, monkeypatch
+  script, arguments, run_script
 ):
-  for name in flags.FLAGS:  # scripts define flags of the same names
-    flags.FLAGS[name].allow_override = True
-  monkeypatch.delitem(sys.modules, f'scripts.{script}', raising=False)
-  module = importlib.import_module(f'scripts.{script}')
-  chosen = types.SimpleNamespace(value=recipe_file.get_config())
-  monkeypatch.setattr(module, 'CONFIG', chosen)
-  with flagsaver.flagsaver():
-    flags.FLAGS([script, *arguments])
-    assert module.main([script]) == 2
-  said = capsys.readouterr().err
+  config = '--config=configs/finetune.py'
+  code, _, said = run_script(f'scripts.{script}', config, *arguments)
+  assert code == 2
   assert "config.weights='': this recipe starts from weights" in said
   assert len(said.splitlines()) == 1

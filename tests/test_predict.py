@@ -1,106 +1,111 @@
 """The prediction command: five classes a picture, and a line for the rest."""
 
 import json
-import subprocess
-import sys
+import os
 
 import cv2
-import golden_lib
 import jax
 import numpy as np
 import pytest
+from test_files import small
 
 from nfnets import models, weights
 from nfnets.data import augment
-from nfnets.weights import files
-from scripts import predict
+from nfnets.weights import pictures
 
-NAMES = [f'thing {letter}' for letter in 'abcdefg']
-
-
-def _weights(**data):
-  overrides = {'normalizer': 'nf', 'depths': [1, 1, 1]}
-  params = golden_lib.fill(files.shapes('cifar_resnet_20', 7, **overrides)[0])
-  data = {'eval_image_size': 24, 'eval_preprocessing': 'none'} | data
-  return weights.Weights(params, {}, 'cifar_resnet_20', 7, overrides, data)
+NAMES = ['ant', 'bee', 'cat\x1b[31m', 'dog', 'eel', 'fox', 'gnu']
+DATA = {'eval_image_size': 24, 'eval_preprocessing': 'none'}
+# Its last name isn't UTF-8.
+MANY = [f'{index}.png' for index in range(17)] + [os.fsdecode(b'\xff.png')]
 
 
 @pytest.fixture
-def picture(tmp_path):
-  image = np.random.RandomState(0).randint(0, 255, (24, 24, 3), np.uint8)
-  cv2.imwrite(str(tmp_path / 'picture.png'), image[..., ::-1])
-  return tmp_path / 'picture.png', image
-
-
-def test_the_command_names_five_classes_and_goes_on_after_a_bad_file(
-  picture, tmp_path
-):
-  path, image = picture
-  kept = _weights(class_names=NAMES)
-  weights.write(tmp_path / 'w.safetensors', kept)
+def folder(tmp_path):
+  """A file of weights, pictures, and what is none."""
+  weights.write(tmp_path / 'w.npz', small(7, class_names=NAMES, **DATA))
+  random = np.random.RandomState(0)
+  for name in MANY:
+    image = random.randint(0, 255, (24, 24, 3), np.uint8)
+    data = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
+    (tmp_path / name).write_bytes(data)
+    np.save(tmp_path / f'{name}.npy', image)
   (tmp_path / 'text.jpg').write_text('no picture')
-  bad = [str(tmp_path / name) for name in ('text.jpg', 'missing.png')]
-  command = [sys.executable, '-m', 'scripts.predict', '--json']
-  command += [f'--weights={tmp_path}/w.safetensors', *bad, str(path)]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert done.returncode == predict.UNREADABLE, done.stderr
-  errors = done.stderr.strip().splitlines()
-  assert len(errors) == 2
-  assert all(line.startswith(f'error: {b}: ') for line, b in zip(errors, bad))
+  (tmp_path / 'album.jpg').mkdir()
+  return tmp_path
+
+
+def test_five_classes_of_each_picture_and_a_line_for_the_others(
+  folder, run_script
+):
+  bad = [folder / name for name in ('text.jpg', 'missing.png', 'album.jpg')]
+  good = [folder / name for name in MANY]
+  flags = '--json', f'--weights={folder}/w.npz'
+  done = run_script('scripts.predict', *flags, *bad, '/dev/zero', *good)
+  assert done.code == 1, done.stderr
+  lines = done.stderr.splitlines()
+  assert len(lines) == 4
+  assert all(line.startswith(f'error: {b}: ') for line, b in zip(lines, bad))
   found = json.loads(done.stdout)
-  assert [error['image'] for error in found['errors']] == bad
-  (row,) = found['predictions']
-  assert row['image'] == str(path)
+  assert [row['image'] for row in found['predictions']] == list(map(str, good))
   # The oracle: the network itself, its weights not folded.
-  network = models.create('cifar_resnet_20', 7, **kept.overrides)
-  inputs = augment.normalize(image[None])
+  kept = weights.load(folder / 'w.npz')
+  network = models.create(kept.model, 7, **kept.overrides)
+  images = np.stack([np.load(f'{path}.npy') for path in good])
+  inputs = augment.normalize(images)
   output, _ = network.apply(kept.params, {}, None, inputs, False)
-  wanted = np.asarray(jax.nn.softmax(output['logits']))[0]
-  order = np.argsort(-wanted)[:5]
-  assert [c['index'] for c in row['classes']] == list(order)
-  assert [c['name'] for c in row['classes']] == [NAMES[i] for i in order]
-  np.testing.assert_allclose(
-    [c['probability'] for c in row['classes']], wanted[order], rtol=1e-4
+  wanted = np.asarray(jax.nn.softmax(output['logits']))
+  for row, probabilities in zip(found['predictions'], wanted, strict=True):
+    order = np.argsort(-probabilities)[:5]
+    assert [c['name'] for c in row['classes']] == [NAMES[i] for i in order]
+    np.testing.assert_allclose(
+      [c['probability'] for c in row['classes']],
+      probabilities[order],
+      rtol=1e-4,
+    )
+
+
+def test_an_ascii_terminal_shows_every_picture_and_nothing_moves_its_cursor(
+  folder, run_script
+):
+  pair = [folder / MANY[-1], folder / 'ü.png']
+  pair[1].write_bytes(pair[0].read_bytes())
+  done = run_script(
+    'scripts.predict',
+    f'--weights={folder}/w.npz',
+    *pair,
+    process=True,
+    env={'PYTHONIOENCODING': 'ascii'},
   )
+  assert done.code == 0, done.stderr
+  assert r'\udcff.png' in done.stdout and r'\xfc.png' in done.stdout
+  assert '\x1b' not in done.stdout and r'cat\x1b[31m' in done.stdout
 
 
-def test_what_is_impossible_is_refused_in_a_line(tmp_path):
-  command = [sys.executable, '-m', 'scripts.predict']
-  done = subprocess.run(
-    [*command, f'--weights={tmp_path}/none.npz', 'a.png'],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == predict.REFUSED
-  assert len(done.stderr.strip().splitlines()) == 1
-  assert 'none.npz' in done.stderr
+@pytest.mark.parametrize(
+  'arguments, says',
+  [
+    (['a.png'], 'name --weights'),
+    (['--weights=none.npz', 'a.png'], 'none.npz: no such file'),
+    (['--weights=none.npz'], 'at least one picture'),
+    (['--weights=w.npz', '--image_size=0', 'a.png'], 'image_size'),
+  ],
+)
+def test_what_is_impossible_is_refused_in_a_line(arguments, says, run_script):
+  code, _, err = run_script('scripts.predict', *arguments)
+  assert code == 2 and err.count('\n') == 1 and says in err
 
 
-def test_text_has_names_and_shares():
-  row = {'image': 'a.png', 'classes': predict.best(np.eye(7)[2], NAMES)}
-  lines = predict.text(row).splitlines()
-  assert lines[0] == 'a.png'
-  assert lines[1] == '  100.0 %  thing c'
-  assert len(lines) == 6
-
-
-def test_pictures_are_prepared_as_the_network_was_tested(picture):
-  path, image = picture
-  np.testing.assert_array_equal(
-    predict.preparation(_weights(), None)(str(path)), image
-  )
-  for model, size in (('nfnet_f1', 320), ('nf_regnet_b0', 224)):
+def test_a_networks_own_way_to_prepare_stands_in_where_a_file_is_silent():
+  for model, name, size in (
+    ('nfnet_f1', 'resize_crop_32', 320),
+    ('nf_regnet_b0', 'crop_resize', 224),
+  ):
     made = weights.Weights({}, {}, model, 1000)
-    assert predict.preparation(made, None)(str(path)).shape == (size, size, 3)
-    assert predict.preparation(made, 48)(str(path)).shape == (48, 48, 3)
-
-
-def test_many_pictures_come_in_batches(picture):
-  path, _ = picture
-  prepare = predict.preparation(_weights(), None)
-  paths = [str(path)] * (predict.BATCH_SIZE + 3) + ['missing.png']
-  batches = list(predict.read(paths, prepare))
-  assert [len(good) for good, _, _ in batches] == [predict.BATCH_SIZE, 3]
-  assert batches[1][1].shape == (3, 24, 24, 3)
-  assert [f['image'] for f in batches[1][2]] == ['missing.png']
+    assert pictures.crop_name(made) == name
+    assert pictures.image_size(made) == size
+    assert len(pictures.class_names(made)) == 1000
+  told = made._replace(data=DATA | {'mean': [1, 2, 3]}, num_classes=2)
+  found = pictures.preparation(told, None)
+  assert found['resize'] == 'none' and found['image_size'] == 24
+  assert found['mean'] == [1, 2, 3]
+  assert pictures.class_names(told) == ['class 0', 'class 1']

@@ -9,7 +9,7 @@ import tiny
 
 from nfnets import factory, probe
 from nfnets.data import augment
-from nfnets.weights import files, match
+from nfnets.weights import files, match, pretrained
 
 
 def clusters(count=120, num_classes=3, seed=0):
@@ -144,7 +144,7 @@ def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
   assert written['eval/top_1'] == summary['eval/top_1']
   (row,) = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
   assert row['eval/top_1'] == summary['eval/top_1']
-  found = files.load(folder / probe.WEIGHTS)
+  found = pretrained.load(folder / probe.WEIGHTS)
   assert found.num_classes == 10 and found.overrides['folded']
   from nfnets import evaluate
 
@@ -171,6 +171,6 @@ def test_a_probe_needs_weights(tmp_path):
 
 def test_the_head_alone_is_new(setting, done):
   _, weights = setting
-  found = match.flatten(files.load(done[0] / probe.WEIGHTS).params)
+  found = match.flatten(pretrained.load(done[0] / probe.WEIGHTS).params)
   assert found['CIFAR_ResNet/~/linear/w'].shape == (32, 10)
   assert weights.params['CIFAR_ResNet/~/linear']['w'].shape == (32, 7)

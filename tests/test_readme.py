@@ -14,7 +14,7 @@ import pytest
 import tiny
 import tiny_tfds
 
-from nfnets.weights import files
+from nfnets.weights import files, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -164,7 +164,7 @@ def test_ten_photographs_of_two_classes_get_a_new_head(workspace):
   said = call(workspace, starting('python -m scripts.probe'))
   assert '2 classes, 8 pictures to train on, 2 to test on' in said
   assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
-  weights = files.load(workspace / 'runs' / 'probe' / 'probe.safetensors')
+  weights = pretrained.load(workspace / 'runs' / 'probe' / 'probe.safetensors')
   assert weights.data['class_names'] == ['cat', 'dog']
 
 

@@ -1,7 +1,9 @@
 """Pickles of weights are read; pickles of anything else never run."""
 
+import argparse
 import builtins
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -276,6 +278,48 @@ def test_an_array_whose_bytes_do_not_fill_its_shape_is_refused(size):
   np.testing.assert_array_equal(_load(b'\x80\x03' + good + b'.'), array)
   with pytest.raises(restricted.Refused, match='shape'):
     _load(b'\x80\x03' + bad + b'.')
+
+
+BOMBS = {
+  'tuples as a key': b'\x80\x02)q\x00'
+  + b''.join(b'h%ch%c\x86q%c' % (i, i, i + 1) for i in range(60))
+  + b'}q\xf0h<h\xf0s.',
+  'a number of digits': b'I' + b'9' * 10**6 + b'\n.',
+  'a length': b'\x80\x04\x8e' + struct.pack('<Q', 2**62) + b'x.',
+  'bytes of a length': b'\x80\x02c__builtin__\nbytes\n'
+  + _number(2**31 - 1)
+  + b'\x85R.',
+  'copies of one array': b'\x80\x04'
+  + b'cnumpy._core.numeric\n_frombuffer\n\x94(B'
+  + struct.pack('<I', 4000)
+  + bytes(4000)
+  + b'cnumpy\ndtype\n\x8c\x02f4\x85RM\xe8\x03\x85\x8c\x01Ct\x940'
+  + b'h\x00h\x01R0' * 30
+  + b'N.',
+}
+
+
+@pytest.mark.parametrize('name', BOMBS)
+def test_what_would_take_more_than_the_file_holds_is_refused(name):
+  with pytest.raises(restricted.Refused) as error:
+    _load(BOMBS[name])
+  assert len(str(error.value)) < 400
+  assert _load(b'\x80\x02]r\xff\xff\xff\x7f.') == []  # a memo of one entry
+
+
+def test_damaged_pickles_are_refused_or_read():
+  whole = dill.dumps(TREE, protocol=3)
+  random = np.random.RandomState(0)
+  for _ in range(300):
+    damaged = bytearray(whole)
+    damaged[random.randint(len(whole))] ^= 1 << random.randint(8)
+    with contextlib.suppress(restricted.Refused):
+      _load(bytes(damaged))
+
+
+def test_a_namespace_is_a_dictionary():
+  told = argparse.Namespace(model='dm_nfnet_f0', lr=0.1, size=(3, 224))
+  assert _load(pickle.dumps({'args': told}, 2)) == {'args': vars(told)}
 
 
 def test_a_pickle_that_refers_to_itself_a_thousandfold_ends():

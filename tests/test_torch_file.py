@@ -1,5 +1,6 @@
 """PyTorch's files are read without PyTorch, and nothing else is."""
 
+import argparse
 import collections
 import io
 import os
@@ -112,17 +113,48 @@ WRITERS = [_write_zip, _write_legacy]
 
 
 @pytest.mark.parametrize('write', WRITERS)
-@pytest.mark.parametrize('key', [None, 'state_dict'])
+@pytest.mark.parametrize('key', [None, 'state_dict', 'model'])
 def test_both_formats_are_read(write, key, fake_torch, tmp_path):
   content = _state_dict() if key is None else {key: _state_dict()}
   storages = {str(i): a for i, a in enumerate(ARRAYS.values())}
   write(tmp_path / 'w.pth', content, storages)
-  found = torch_file.read(tmp_path / 'w.pth')
+  found = torch_file.read(tmp_path / 'w.pth')[0]
   assert list(found) == list(ARRAYS)
   for name, array in ARRAYS.items():
     assert found[name].shape == array.shape
     assert found[name].dtype == array.dtype
     np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize('write', WRITERS)
+@pytest.mark.parametrize('averaged', [True, False])
+def test_a_training_scripts_checkpoint_gives_its_average(
+  write, averaged, fake_torch, tmp_path
+):
+  raw, average = np.float32([1, 2]), np.float32([3, 4])
+  content = {
+    'epoch': 3,
+    'args': argparse.Namespace(model='dm_nfnet_f0', lr=0.1),
+    'state_dict': {'module.w': _Tensor('0', raw)},
+    'state_dict_ema': {'module._orig_mod.w': _Tensor('1', average)},
+  }
+  write(tmp_path / 'w.pth', content, {'0': raw, '1': average})
+  found, key = torch_file.read(tmp_path / 'w.pth', averaged)
+  assert key == ('state_dict_ema' if averaged else 'state_dict')
+  np.testing.assert_array_equal(found['w'], average if averaged else raw)
+
+
+def test_deflated_storages_are_refused(fake_torch, tmp_path):
+  array = np.zeros(2**20, np.float32)
+  _write_zip(tmp_path / 'w.pth', {'w': _Tensor('0', array)}, {'0': array})
+  with (
+    zipfile.ZipFile(tmp_path / 'w.pth') as whole,
+    zipfile.ZipFile(tmp_path / 'd.pth', 'w', zipfile.ZIP_DEFLATED) as deflated,
+  ):
+    for name in whole.namelist():
+      deflated.writestr(name, whole.read(name))
+  with pytest.raises(restricted.Refused, match='compressed'):
+    torch_file.read(tmp_path / 'd.pth')
 
 
 @pytest.mark.parametrize('write', WRITERS)
@@ -133,7 +165,7 @@ def test_views_of_one_storage_are_read(write, fake_torch, tmp_path):
     'tail': _Tensor('0', storage, (2,), (1,), 4),
   }
   write(tmp_path / 'w.pth', content, {'0': storage})
-  found = torch_file.read(tmp_path / 'w.pth')
+  found = torch_file.read(tmp_path / 'w.pth')[0]
   want = storage.reshape(2, 3).T
   np.testing.assert_array_equal(found['transposed'], want)
   np.testing.assert_array_equal(found['tail'], [4, 5])
@@ -212,7 +244,7 @@ def test_files_by_pytorch_itself_are_read(tmp_path):
   subprocess.run([python, '-c', _SAVE, str(tmp_path)], check=True)
   wanted = safetensors.numpy.load_file(tmp_path / 'wanted.safetensors')
   for name in ('zip.pth', 'legacy.pth'):
-    found = torch_file.read(tmp_path / name)
+    found = torch_file.read(tmp_path / name)[0]
     assert found.keys() == wanted.keys()
     for key, array in wanted.items():
       assert found[key].shape == array.shape

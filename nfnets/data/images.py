@@ -204,8 +204,9 @@ def preparation(how: str) -> Callable[[np.ndarray, int], np.ndarray]:
   """An evaluation's preparation, by its name.
 
   Args:
-    how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets), or
-      'none': resized only where the size differs.
+    how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets),
+      'crop_resize_94' (timm's NF-ResNet-50), or 'none': resized only where the
+      size differs.
 
   Returns:
     A function from uint8 [H, W, 3] and a side s in pixels to uint8 [s, s, 3].
@@ -226,6 +227,14 @@ def resize_then_crop(image: np.ndarray, image_size: int) -> np.ndarray:
 def crop_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
   """ResNets' and NF-RegNets' evaluation: padded centre crop, resized."""
   window = centre_window(*image.shape[:2], image_size)
+  return resize_exact(cut(image, window), image_size, image_size)
+
+
+def crop_94_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
+  """The centre square of 0.94 of the short side, resized: timm's crop_pct."""
+  height, width, _ = image.shape
+  side = max(round(0.94 * min(height, width)), 1)
+  window = (height - side + 1) // 2, (width - side + 1) // 2, side, side
   return resize_exact(cut(image, window), image_size, image_size)
 
 
@@ -266,5 +275,6 @@ def _bicubic(old: int, new: int) -> sparse.csr_array:
 PREPARATIONS = {
   'resize_crop_32': resize_then_crop,
   'crop_resize': crop_then_resize,
+  'crop_resize_94': crop_94_then_resize,
   'none': lambda image, size: resize_exact(image, size, size),
 }

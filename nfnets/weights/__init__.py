@@ -1,8 +1,10 @@
 """Weights in and out: published files, files of ours, timm, folding."""
 
-from nfnets.weights.files import Weights, load, read, write
+from nfnets.weights.files import Weights, require_whole, write
 from nfnets.weights.folding import can_fold, fold, fold_weights
 from nfnets.weights.imagenet import imagenet_classes
+from nfnets.weights.pretrained import load, of_run, read
+from nfnets.weights.stacked import stack_like, unstack
 
 __all__ = [
   'Weights',
@@ -11,6 +13,10 @@ __all__ = [
   'fold_weights',
   'imagenet_classes',
   'load',
+  'of_run',
   'read',
+  'require_whole',
+  'stack_like',
+  'unstack',
   'write',
 ]

@@ -20,7 +20,14 @@ from jax import export
 
 from nfnets import models
 from nfnets.models import layers
-from nfnets.weights import exported, files, folding, match, onnx_rules, pictures
+from nfnets.weights import (
+  exported,
+  files,
+  folding,
+  match,
+  onnx_writer,
+  pictures,
+)
 
 FORMATS = ('stablehlo', 'onnx')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -74,10 +81,14 @@ def write(
   path = pathlib.Path(path)
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / 'network'
-    if format == 'stablehlo':
-      _write_stablehlo(made, kept, description, platforms)
-    else:
-      _write_onnx(made, kept, description)
+    try:
+      if format == 'stablehlo':
+        _write_stablehlo(made, kept, description, platforms)
+      else:
+        _write_onnx(made, kept, description)
+    except Exception as error:  # JAX's come with the whole program
+      why = ' '.join(str(error).split())
+      raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
     error = _difference(made, weights, batch, size)
     if not error <= TOLERANCE:
       raise ValueError(
@@ -120,20 +131,15 @@ def inference(weights: files.Weights) -> Callable[..., jax.Array]:
   network = models.create(weights.model, weights.num_classes, **overrides)
 
   def logits(leaves: dict[str, Any], images: jax.Array) -> jax.Array:
-    state = {p: x for p, x in leaves.items() if p.startswith(files.STATE)}
-    params = {p: x for p, x in leaves.items() if p not in state}
-    state = {p.removeprefix(files.STATE): x for p, x in state.items()}
+    is_state = {p: p.startswith(files.STATE) for p in leaves}
+    params = {p: x for p, x in leaves.items() if not is_state[p]}
+    state = {
+      p.removeprefix(files.STATE): x for p, x in leaves.items() if is_state[p]
+    }
     trees = match.unflatten(params), match.unflatten(state)
     return network.apply(*trees, None, images, False)[0]['logits']
 
   return logits
-
-
-def leaves_of(weights: files.Weights) -> dict[str, np.ndarray]:
-  """Parameters and state by path, as `files.write` names them."""
-  state = match.flatten(weights.state).items()
-  named = match.flatten(weights.params) | {files.STATE + p: x for p, x in state}
-  return {path: np.asarray(leaf) for path, leaf in named.items()}
 
 
 def _check(
@@ -144,35 +150,36 @@ def _check(
   platforms: Sequence[str],
 ) -> None:
   files.require_whole(weights)
+  files.require_head(weights)
   if format not in FORMATS:
     raise ValueError(f'no format {format!r}: use {" or ".join(FORMATS)}')
   for name, number in (('batch', batch), ('image_size', image_size)):
     if number is not None and number < 1:
       raise ValueError(f'{name}={number}: give at least 1')
-  unknown = sorted(set(platforms) - set(KNOWN_PLATFORMS))
-  if unknown:
-    raise ValueError(
-      f'no platform {unknown[0]!r}: use some of {", ".join(KNOWN_PLATFORMS)}'
-    )
+  for platform in platforms:
+    if platform not in KNOWN_PLATFORMS:
+      known = ', '.join(KNOWN_PLATFORMS)
+      raise ValueError(f'no platform {platform!r}: use some of {known}')
   if 'cpu' not in platforms:
     raise ValueError('platforms without cpu: the file is checked there')
   if format == 'onnx':
-    missing = [
-      name
-      for name in ('onnx', 'onnxruntime')
-      if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-      raise ImportError(
-        f'ONNX needs {" and ".join(missing)}: '
-        'pip install -r requirements-export.txt'
-      )
-    size = sum(leaf.nbytes for leaf in leaves_of(weights).values())
-    if size > _PROTOBUF:
-      raise ValueError(
-        f'{weights.model}: {size / 2**30:.1f} GiB of weights, where an ONNX '
-        'file holds 2: choose stablehlo'
-      )
+    _check_onnx(weights)
+
+
+def _check_onnx(weights: files.Weights) -> None:
+  packages = ('onnx', 'onnxruntime')
+  missing = [n for n in packages if importlib.util.find_spec(n) is None]
+  if missing:
+    raise ImportError(
+      f'ONNX needs {" and ".join(missing)}: '
+      'pip install -r requirements-export.txt'
+    )
+  size = sum(leaf.nbytes for leaf in files.leaves(weights).values())
+  if size > _PROTOBUF:
+    raise ValueError(
+      f'{weights.model}: {size / 2**30:.1f} GiB of weights, where an ONNX file '
+      'holds 2: choose stablehlo'
+    )
 
 
 def _write_stablehlo(
@@ -181,11 +188,20 @@ def _write_stablehlo(
   description: dict[str, Any],
   platforms: Sequence[str],
 ) -> None:
-  leaves = leaves_of(weights)
   dimensions = ', '.join(map(str, description['input']['shape']))
   images = jax.ShapeDtypeStruct(export.symbolic_shape(dimensions), np.float32)
-  specs = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in leaves.items()}
-  lower = export.export(jax.jit(inference(weights)), platforms=list(platforms))
+  specs = {
+    path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for path, leaf in files.leaves(weights).items()
+  }
+  lower = export.export(
+    jax.jit(inference(weights)),
+    platforms=list(platforms),
+    disabled_checks=[
+      export.DisabledSafetyCheck.custom_call(call)
+      for call in exported.KNOWN_CALLS
+    ],
+  )
   with layers.traced_for('cpu'):  # one of the platforms
     program = lower(specs, images).serialize()
   stored = path.with_name('weights.safetensors')
@@ -204,11 +220,11 @@ def _write_stablehlo(
 def _write_onnx(
   path: pathlib.Path, weights: files.Weights, description: dict[str, Any]
 ) -> None:
-  leaves, run = leaves_of(weights), inference(weights)
+  leaves, run = files.leaves(weights), inference(weights)
   batch, *shape = description['input']['shape']
   is_any = batch == 'batch'
   images = jax.ShapeDtypeStruct((1 if is_any else batch, *shape), np.float32)
-  model = onnx_rules.convert(lambda x: run(leaves, x), images, is_any)
+  model = onnx_writer.convert(lambda x: run(leaves, x), images, is_any)
   for key, value in description.items():
     model.metadata_props.add(key=key, value=json.dumps(value))
   path.write_bytes(model.SerializeToString())
@@ -225,7 +241,7 @@ def _difference(
   }
   found = _run_elsewhere(path, images)
   with jax.default_device(jax.devices('cpu')[0]):
-    run, leaves = jax.jit(inference(weights)), leaves_of(weights)
+    run, leaves = jax.jit(inference(weights)), files.leaves(weights)
     wanted = {key: np.asarray(run(leaves, x)) for key, x in images.items()}
   errors = [
     np.abs(found[key] - wanted[key]).max() / np.abs(wanted[key]).max()

@@ -5,8 +5,11 @@ leaves under `state:module/name`, and how to make the network: no code.
 """
 
 import functools
+import io
 import json
+import math
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,15 +25,17 @@ from nfnets.weights import match, restricted
 Tree = Mapping[str, Mapping[str, Any]]
 STATE = 'state:'
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
+_MOST_DEFLATED = 8  # a .npz's arrays over its size; weights hardly compress
 
 
 class Weights(NamedTuple):
   """A network's numbers and the arguments of `nfnets.models.create`.
 
   `params` and `state` are `{module: {name: array}}`; `overrides` are JSON
-  values; `model` is None where a file doesn't say. `data` says how images were
-  prepared, in a recipe's words, as far as it differs from ImageNet's way:
-  `eval_image_size`, `eval_preprocessing`, `mean`, `std`, `class_names`.
+  values; `model` is None where a file doesn't say, `num_classes` 0 where there
+  is no head. `data` says how images were prepared, in a recipe's words, as far
+  as it differs from ImageNet's way: `eval_image_size`, `eval_preprocessing`,
+  `mean`, `std`, `class_names`. `note` is for the user, and isn't written.
   """
 
   params: Tree
@@ -39,6 +44,7 @@ class Weights(NamedTuple):
   num_classes: int | None = None
   overrides: Mapping[str, Any] = {}
   data: Mapping[str, Any] = {}
+  note: str = ''
 
 
 def read(path: str | pathlib.Path) -> Weights:
@@ -47,42 +53,19 @@ def read(path: str | pathlib.Path) -> Weights:
   Raises:
     ValueError: on a file of another kind, or a pickle that asks for more than
       arrays and dictionaries.
-    FileNotFoundError: where there is none.
   """
   path = pathlib.Path(path)
   if path.suffix == '.safetensors':
-    weights = _read_safetensors(path)
+    with safetensors.safe_open(path, 'numpy') as file:
+      metadata = (file.metadata() or {}).get(_METADATA)
+    weights = _of_ours(read_safetensors(path), metadata)
   elif zipfile.is_zipfile(path):
-    weights = _read_npz(path)
+    arrays = _read_npz(path)
+    metadata = arrays.pop(_METADATA, None)
+    weights = _of_ours(arrays, None if metadata is None else str(metadata))
   else:
     weights = read_published(path)
-  if weights.model is not None:
-    return weights
-  return identify(weights)
-
-
-def load(path: str | pathlib.Path) -> Weights:
-  """Reads a file and checks that it holds a whole network's weights.
-
-  Raises:
-    ValueError: as `read`; where the network isn't known; `match.Mismatch`
-      where leaves are missing, too many, or of another shape.
-  """
-  weights = read(path)
-  require_whole(weights, str(path))
-  return weights
-
-
-def require_whole(weights: Weights, source: str = 'the weights') -> None:
-  """Raises unless the weights are exactly those of the network they name."""
-  if weights.model is None:
-    raise ValueError(
-      f'{source}: of which network? Its modules are '
-      f'{", ".join(sorted(weights.params)[:3])} …'
-    )
-  wanted = shapes(weights.model, weights.num_classes, **weights.overrides)
-  match.require(weights.params, wanted[0], source)
-  match.require(weights.state, wanted[1], source)
+  return identify(weights) if weights.model is None else weights
 
 
 def write(path: str | pathlib.Path, weights: Weights) -> None:
@@ -92,24 +75,59 @@ def write(path: str | pathlib.Path, weights: Weights) -> None:
     ValueError: on any other ending.
   """
   path = pathlib.Path(path)
-  leaves = {p: _array(x) for p, x in match.flatten(weights.params).items()}
-  for name, leaf in match.flatten(weights.state).items():
-    leaves[STATE + name] = _array(leaf)
-  metadata = json.dumps(
-    {
-      'model': weights.model,
-      'num_classes': weights.num_classes,
-      'overrides': dict(weights.overrides),
-      'data': dict(weights.data),
-    },
-    sort_keys=True,
-  )
+  named = leaves(weights)
+  keys = ('model', 'num_classes', 'overrides', 'data')
+  metadata = {key: getattr(weights, key) for key in keys}
+  text = json.dumps(metadata, sort_keys=True, default=dict)
   if path.suffix == '.safetensors':
-    safetensors.numpy.save_file(leaves, path, {_METADATA: metadata})
+    safetensors.numpy.save_file(named, path, {_METADATA: text})
   elif path.suffix == '.npz':
-    np.savez(path, **leaves, **{_METADATA: np.array(metadata)})
+    np.savez(path, **named, **{_METADATA: np.array(text)})
   else:
     raise ValueError(f'{path}: write .safetensors or .npz')
+
+
+def leaves(weights: Weights) -> dict[str, np.ndarray]:
+  """Parameters and state by the paths that a file gives them."""
+  state = match.flatten(weights.state).items()
+  named = match.flatten(weights.params) | {STATE + p: x for p, x in state}
+  return {
+    path: np.ascontiguousarray(leaf).reshape(np.shape(leaf))
+    for path, leaf in named.items()
+  }
+
+
+def require_whole(weights: Weights, source: str = 'the weights') -> None:
+  """Raises unless the weights are exactly those of the network they name.
+
+  Raises:
+    match.Mismatch: leaves are missing, too many, or of another shape.
+    ValueError: the network isn't known, or a leaf isn't finite.
+  """
+  if weights.model is None:
+    raise ValueError(
+      f'{source}: of which network? Its modules are '
+      f'{", ".join(sorted(weights.params)[:3])} …'
+    )
+  params, state = shapes(
+    weights.model, weights.num_classes or 1, **weights.overrides
+  )
+  if not weights.num_classes:
+    params = match.without_head(params)
+  match.require(weights.params, params, source)
+  match.require(weights.state, state, source)
+  for path, leaf in match.flatten(weights.params).items():
+    if not np.isfinite(leaf).all():
+      raise ValueError(f'{source}: {path} holds what is no finite number')
+
+
+def require_head(weights: Weights, source: str = 'the weights') -> None:
+  """Raises unless the weights can classify."""
+  if not weights.num_classes:
+    raise ValueError(
+      f'{source}: a backbone without a head; fine-tune it first '
+      '(--config=configs/finetune.py --config.weights=FILE)'
+    )
 
 
 def read_published(path: str | pathlib.Path) -> Weights:
@@ -119,37 +137,29 @@ def read_published(path: str | pathlib.Path) -> Weights:
     The parameters `{module: {name: array}}`; a pickle of {'params', 'state'}
     or of (params, state) gives both.
   """
-  try:
-    with open(path, 'rb') as file:
-      content = restricted.load(file)
-  except restricted.Refused as error:
-    raise restricted.Refused(f'{path}: {error}') from error
+  with open(path, 'rb') as file:
+    content = restricted.load(file)
   state: Any = {}
   if isinstance(content, tuple) and len(content) == 2:
     content, state = content
   elif isinstance(content, dict) and set(content) <= {'params', 'state'}:
     content, state = content.get('params', {}), content.get('state', {})
-  for tree in (content, state):
-    if not _is_tree(tree):
-      raise ValueError(
-        f'{path}: no weights of a Haiku network inside; those are arrays '
-        'in dictionaries, {module: {name: array}}'
-      )
+  if not (_is_tree(content) and _is_tree(state)):
+    raise ValueError(
+      'no weights of a Haiku network inside; those are arrays in dictionaries, '
+      '{module: {name: array}}'
+    )
   if not content:
-    raise ValueError(f'{path}: no parameters inside')
+    raise ValueError('no parameters inside')
   return Weights(content, state)
 
 
-def read_arrays(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """A `.safetensors` file's arrays by their names, whoever wrote it.
-
-  Raises:
-    ValueError: on a file that isn't one.
-  """
+def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """A `.safetensors` file's arrays by their names, whoever wrote it."""
   try:
     return safetensors.numpy.load_file(path)
   except safetensors.SafetensorError as error:
-    raise ValueError(f'{path}: no safetensors file: {error}') from error
+    raise ValueError(f'no safetensors file: {error}') from error
 
 
 def shapes(model: str, num_classes: int, **overrides: Any) -> tuple[Tree, Tree]:
@@ -164,84 +174,115 @@ def shapes(model: str, num_classes: int, **overrides: Any) -> tuple[Tree, Tree]:
 
 
 def identify(weights: Weights) -> Weights:
-  """Names the network by its root, its number of blocks and its widths."""
-  roots = {path.split('/')[0] for path in weights.params}
-  if len(roots) != 1 or not roots <= _FAMILIES.keys():
-    return weights
-  (root,) = roots
-  leaves = match.flatten(weights.params)
-  blocks = {m for m in weights.params if m.endswith('/~/conv0')}
-  head = leaves.get(f'{root}/~/linear/b')
-  final = leaves.get(f'{root}/~/final_conv/w')
-  for name, row in _FAMILIES[root].items():
+  """Names the network that has as many blocks and most of these leaves."""
+  found = {p: np.shape(x) for p, x in match.flatten(weights.params).items()}
+  blocks = {m[0] for m in map(_BLOCK.match, found) if m}
+  head = next((x for p, x in found.items() if _HEAD_BIAS.fullmatch(p)), (0,))
+  best, most = None, len(found) / 2
+  for name, row in variants.ALL.items():
     if sum(row['depths']) != len(blocks):
       continue
-    if root == 'NFNet' and (
-      final is None or 2 * row['widths'][-1] != final.shape[-1]
-    ):
-      continue
-    num_classes = None if head is None else int(head.shape[0])
-    return weights._replace(model=name, num_classes=num_classes)
-  return weights
+    params, _ = shapes(name, head[0] or 1)
+    wanted = match.flatten(params)
+    common = sum(
+      path in wanted and wanted[path].shape == shape
+      for path, shape in found.items()
+    )
+    if common > most:
+      best, most = name, common
+  return weights._replace(model=best, num_classes=best and head[0])
 
 
-_FAMILIES = {
-  'NFNet': variants.NFNET,
-  'NF_ResNet': variants.NF_RESNET,
-  'NF_RegNet': variants.NF_REGNET,
-  'ResNet': variants.RESNET,
-  'SkipInit_ResNet': variants.SKIPINIT_RESNET,
-  'FixUp_ResNet': variants.FIXUP_RESNET,
-}
+_BLOCK = re.compile(r'.*?[^/]*block[^/]*(?=/)')
+_HEAD_BIAS = re.compile(r'[^/]+/~/linear/b')
 
 
-def _read_safetensors(path: pathlib.Path) -> Weights:
-  arrays = read_arrays(path)
-  with safetensors.safe_open(path, 'numpy') as file:
-    metadata = file.metadata() or {}
-  return _weights(arrays, metadata.get(_METADATA), path)
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with zipfile.ZipFile(path) as archive:
+    size = sum(info.file_size for info in archive.infolist())
+    if size > _MOST_DEFLATED * path.stat().st_size:
+      raise ValueError(f'a .npz of this size that announces {size} bytes')
+    return {
+      info.filename.removesuffix('.npy'): _read_npy(archive.read(info))
+      for info in archive.infolist()
+    }
 
 
-def _read_npz(path: pathlib.Path) -> Weights:
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
-  except ValueError as error:
-    raise ValueError(f'{path}: no .npz of plain arrays: {error}') from error
-  metadata = arrays.pop(_METADATA, None)
-  return _weights(arrays, None if metadata is None else str(metadata), path)
+def _read_npy(data: bytes) -> np.ndarray:
+  # NumPy's own reader would make the array before it knows that it has bytes.
+  file = io.BytesIO(data)
+  version = np.lib.format.read_magic(file)
+  reader = np.lib.format.read_array_header_1_0
+  if version != (1, 0):
+    reader = np.lib.format.read_array_header_2_0
+  shape, is_fortran, dtype = reader(file)
+  size = math.prod(shape) * dtype.itemsize
+  if dtype.hasobject or size != len(data) - file.tell():
+    raise ValueError('no .npz of plain arrays')
+  flat = np.frombuffer(data, dtype, offset=file.tell())
+  return flat.reshape(shape, order='F' if is_fortran else 'C')
 
 
-def _weights(
-  arrays: dict[str, np.ndarray], metadata: str | None, path: pathlib.Path
-) -> Weights:
+def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
   if any('/' not in name for name in arrays):
     raise ValueError(
-      f'{path}: its entries are no paths like NFNet/~/stem_conv0/w; if timm '
-      'wrote it, convert it with --from=timm'
+      'its entries are no paths like NFNet/~/stem_conv0/w; if timm wrote it, '
+      'convert it with --from=timm'
     )
   params = {p: x for p, x in arrays.items() if not p.startswith(STATE)}
   state = {
     p.removeprefix(STATE): x for p, x in arrays.items() if p not in params
   }
-  return Weights(
-    match.unflatten(params),
-    match.unflatten(state),
-    **(json.loads(metadata) if metadata else {}),
-  )
+  weights = Weights(match.unflatten(params), match.unflatten(state))
+  if not metadata:
+    return weights
+  told = json.loads(metadata)
+  _check_metadata(told, len(arrays))
+  return weights._replace(**told)
+
+
+def _check_metadata(told: Any, num_leaves: int) -> None:
+  """Raises ValueError unless the network can be made of it, and is as large."""
+
+  def require(holds: bool, key: str) -> None:
+    if not holds:
+      raise ValueError(f"its metadata's {key} is none of a network's weights")
+
+  keys = {'model', 'num_classes', 'overrides', 'data'}
+  require(isinstance(told, dict) and told.keys() <= keys, 'form')
+  require(isinstance(told.get('model'), str | None), 'model')
+  number = told.get('num_classes')
+  is_number = type(number) is int and 0 <= number < 10**7
+  require(number is None or is_number, 'num_classes')
+  overrides, data = told.get('overrides', {}), told.get('data', {})
+  require(isinstance(overrides, dict), 'overrides')
+  for key, value in overrides.items():
+    values = value if isinstance(value, list) else [value]
+    plain = all(isinstance(x, str | int | float | None) for x in values)
+    require(plain and len(values) < 100, f'override {key[:50]}')
+  depths = overrides.get('depths') or []
+  whole = isinstance(depths, list) and all(type(n) is int for n in depths)
+  few = max(num_leaves, 1000)  # or it would be built for ever
+  require(whole and all(0 < n <= few for n in depths), 'depths')
+  require(isinstance(data, dict), 'data')
+  size = data.get('eval_image_size', 1)
+  require(type(size) is int and 0 < size < 10**4, 'eval_image_size')
+  for key in ('mean', 'std'):
+    value = data.get(key, [1.0] * 3)
+    numbers = isinstance(value, list) and all(
+      isinstance(x, int | float) and math.isfinite(x) for x in value
+    )
+    require(numbers and len(value) == 3, key)
+  names = data.get('class_names') or []
+  texts = isinstance(names, list) and all(isinstance(x, str) for x in names)
+  require(texts and len(names) in (0, number), 'class_names')
 
 
 def _is_tree(tree: Any) -> bool:
   return isinstance(tree, dict) and all(
     isinstance(module, str)
-    and isinstance(leaves, dict)
-    and all(
-      isinstance(name, str) and isinstance(leaf, np.ndarray)
-      for name, leaf in leaves.items()
-    )
-    for module, leaves in tree.items()
+    and isinstance(named, dict)
+    and all(isinstance(n, str) for n in named)
+    and all(isinstance(x, np.ndarray) for x in named.values())
+    for module, named in tree.items()
   )
-
-
-def _array(leaf: Any) -> np.ndarray:
-  return np.ascontiguousarray(leaf).reshape(np.shape(leaf))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import haiku as hk
 import numpy as np
 
 from nfnets import models, variants
@@ -53,8 +54,8 @@ def fold(
   stds = stages.expected_stds(tuple(depths), arguments['alpha'])
   leaves = _standardized(match.flatten(params), arguments['ws_eps'])
   _scale_inputs(leaves, gamma, [std for stage in stds for std in stage])
-  gates_last = model not in variants.NF_REGNET
-  _scale_branches(leaves, arguments['alpha'], gates_last)
+  calls = _calls(model, overrides)
+  _scale_branches(leaves, arguments['alpha'], calls)
   return match.unflatten(leaves)
 
 
@@ -129,32 +130,39 @@ def _scale_inputs(
     leaves[path] *= np.float32(scale)
 
 
-def _scale_branches(
-  leaves: dict[str, np.ndarray], alpha: float, gates_last: bool
-) -> None:
-  """alpha g conv(x, w) = conv(x, alpha g w), in place; squeeze-excite's 2 too.
+def _calls(model: str, overrides: Mapping[str, Any]) -> list[str]:
+  """The paths of a network's modules, in the order in which they are called."""
+  paths = []
 
-  Args:
-    leaves: by path.
-    alpha: of every branch.
-    gates_last: whether squeeze-excite follows the branch's last convolution
-      or the one before it (NF-RegNet).
-  """
+  def record(function, args, kwargs, context):  # noqa: ANN001, ANN202
+    if context.method_name == '__call__':
+      paths.append(context.module.module_name)
+    return function(*args, **kwargs)
+
+  with hk.intercept_methods(record):
+    files.shapes(model, 1, **(dict(overrides) | {'scan': False}))
+  return paths
+
+
+def _scale_branches(
+  leaves: dict[str, np.ndarray], alpha: float, calls: list[str]
+) -> None:
+  """alpha g conv(x, w) = conv(x, alpha g w), in place; the gates' 2 too."""
   for path in [p for p in leaves if p.endswith('/skip_gain')]:
     block = path.removesuffix('/skip_gain')
-    convs = [c for c in _CONVS if f'{block}/~/{c}/w' in leaves]
-    gate = f'{block}/~/squeeze_excite/~/linear/w'
+    gate = f'{block}/~/squeeze_excite'
+    inside = [c for c in calls if c.startswith(f'{block}/~/')]
+    convs = [c for c in dict.fromkeys(inside) if f'{c}/w' in leaves]
+    convs = [c for c in convs if not c.startswith((gate, f'{block}/~/conv_s'))]
     factors = dict.fromkeys(convs, 1.0)
     factors[convs[-1]] = alpha * float(leaves.pop(path))
-    if gate in leaves:
-      gated = convs[-1] if gates_last else convs[-2]
+    if gate in inside:
+      before = inside[: inside.index(gate)]
+      gated = next(c for c in reversed(before) if c in convs)
       factors[gated] *= 2
       # The gate is computed from what it multiplies.
       if abs(factors[gated]) > _NOTHING:
-        leaves[gate] /= np.float32(factors[gated])
+        leaves[f'{gate}/~/linear/w'] /= np.float32(factors[gated])
     for conv, factor in factors.items():
       for name in ('w', 'b'):
-        leaves[f'{block}/~/{conv}/{name}'] *= np.float32(factor)
-
-
-_CONVS = ('conv0', 'conv1', 'conv1b', 'conv2')
+        leaves[f'{conv}/{name}'] *= np.float32(factor)

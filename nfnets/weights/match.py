@@ -1,14 +1,15 @@
-"""Says in one report how a tree of weights differs from a network's own."""
+"""Says in one line how a tree of weights differs from a network's own."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 Tree = Mapping[str, Mapping[str, Any]]
+_SHOWN = 4  # of each kind, in a line that is read
 
 
 class Mismatch(ValueError):
-  """Weights that are not this network's: the message is the whole report."""
+  """Weights that are not this network's: the message says how they differ."""
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -31,6 +32,16 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   return tree
 
 
+def without_head(tree: Tree) -> dict[str, dict[str, Any]]:
+  """The tree without the classifier's weight and bias."""
+  return unflatten({p: x for p, x in flatten(tree).items() if not is_head(p)})
+
+
+def is_head(path: str) -> bool:
+  """Whether a parameter `module/name` is the classifier's weight or bias."""
+  return re.fullmatch(r'[^/]+/~/linear/[wb]', path) is not None
+
+
 def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
   """Raises unless both trees have the same paths with the same shapes.
 
@@ -40,8 +51,8 @@ def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
     source: what was read, for the report.
 
   Raises:
-    Mismatch: with every missing, unexpected and wrongly shaped leaf; leaves
-      that differ by the number of their block share a line.
+    Mismatch: with the missing, unexpected and wrongly shaped leaves; those
+      that differ by the number of their block are one entry.
   """
   have = {path: tuple(leaf.shape) for path, leaf in flatten(found).items()}
   need = {path: tuple(leaf.shape) for path, leaf in flatten(wanted).items()}
@@ -54,17 +65,21 @@ def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
   }
   if not (missing or unexpected or wrong):
     return
-  lines = [
-    f'{source}: not the weights of this network ({len(missing)} missing, '
-    f'{len(unexpected)} unexpected, {len(wrong)} of another shape)'
+  parts = [
+    f'{title} {"; ".join(shown[:_SHOWN])}'
+    + (f' and {len(shown) - _SHOWN} more' if len(shown) > _SHOWN else '')
+    for title, leaves in (
+      ('missing:', missing),
+      ('unexpected:', unexpected),
+      ('shape:', wrong),
+    )
+    if (shown := _grouped(leaves))
   ]
-  for title, leaves in (
-    ('missing', missing),
-    ('unexpected', unexpected),
-    ('shape', wrong),
-  ):
-    lines += [f'  {title}: {line}' for line in _grouped(leaves)]
-  raise Mismatch('\n'.join(lines))
+  raise Mismatch(
+    f'{source}: not the weights of this network ({len(missing)} missing, '
+    f'{len(unexpected)} unexpected, {len(wrong)} of another shape). '
+    + '. '.join(parts)
+  )
 
 
 def _grouped(leaves: Mapping[str, str]) -> list[str]:

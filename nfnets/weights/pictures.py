@@ -19,6 +19,11 @@ RULES = {
     'it to (s, s). Bicubic (a = -0.5), half-pixel centres, no antialias, '
     'rounded to whole grey levels.'
   ),
+  'crop_resize_94': (
+    'Cut out the centre square of 0.94 of the short side; resize it to (s, s). '
+    'Bicubic (a = -0.5), half-pixel centres, no antialias, rounded to whole '
+    'grey levels.'
+  ),
   'none': (
     'Resize to (s, s), unless it is that large. Bicubic (a = -0.5), '
     'half-pixel centres, no antialias, rounded to whole grey levels.'
@@ -54,7 +59,7 @@ def preparation(weights: files.Weights, size: int | None) -> dict[str, Any]:
   return {
     'image_size': size or image_size(weights),
     'resize': name,
-    'resize_rule': RULES[name],
+    'resize_rule': RULES.get(name, name),
     **statistics(weights),
     'formula': 'images = (pixels - mean) / std, pixels RGB from 0 to 255',
   }

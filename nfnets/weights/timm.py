@@ -22,46 +22,52 @@ class Peer(NamedTuple):
 
   `model` and `overrides` are what `nfnets.models.create` takes.
   `scales_weights`: timm puts gamma into each convolution, not behind each
-  activation, and has no skip gain.
+  activation, and has no skip gain. `data` is how timm prepares images for it,
+  where that differs from the model's own way.
   """
 
   model: str
   overrides: dict[str, Any]
   activation: str
-  scales_weights: bool
+  scales_weights: bool = True
+  data: dict[str, Any] = {}
 
 
-# Facts of timm/models/nfnet.py; PAPER_FACTS has the line numbers in section 4.
+# Facts of timm/models/nfnet.py; PAPER_FACTS has the line numbers in section 4,
+# of the test sizes and crops its `default_cfgs`.
 _SCALED = {'ws_eps': 'timm', 'padding': 'symmetric'}
-PEERS = (
-  {
-    f'dm_nfnet_f{n}': Peer(
-      f'nfnet_f{n}',
-      {'activation': 'gelu_erf', 'ws_eps': 'timm'},
-      'gelu_erf',
-      False,
-    )
-    for n in range(7)
-  }
-  | {
-    f'nfnet_f{n}': Peer(
-      f'nfnet_f{n}', _SCALED | {'activation': 'gelu_erf'}, 'gelu_erf', True
-    )
-    for n in range(8)
-  }
-  | {
-    f'nf_resnet{n}': Peer(
-      f'nf_resnet_{n}', _SCALED | {'pool_shortcut': True}, 'relu', True
-    )
-    for n in (50, 101)
-  }
-  | {
-    f'nf_regnet_b{n}': Peer(
-      f'nf_regnet_b{n}', _SCALED | {'channel_divisor': 8}, 'silu', True
-    )
-    for n in range(6)
-  }
-)
+_GELU = {'activation': 'gelu_erf'}
+_CENTER = {'eval_preprocessing': 'crop_resize'}
+_REGNET_SIZES = (256, 288, 272, 320, 384, 456)
+PEERS = {
+  f'dm_nfnet_f{n}': Peer(
+    f'nfnet_f{n}', _GELU | {'ws_eps': 'timm'}, 'gelu_erf', False
+  )
+  for n in range(7)
+}
+PEERS |= {
+  f'nfnet_f{n}': Peer(f'nfnet_f{n}', _SCALED | _GELU, 'gelu_erf', True, _CENTER)
+  for n in range(8)
+}
+PEERS |= {
+  f'nf_resnet{n}': Peer(
+    f'nf_resnet_{n}', _SCALED | {'pool_shortcut': True}, 'relu', True, data
+  )
+  for n, data in (
+    (50, {'eval_image_size': 288, 'eval_preprocessing': 'crop_resize_94'}),
+    (101, {}),
+  )
+}
+PEERS |= {
+  f'nf_regnet_b{n}': Peer(
+    f'nf_regnet_b{n}',
+    _SCALED | {'channel_divisor': 8},
+    'silu',
+    True,
+    {'eval_image_size': size},
+  )
+  for n, size in enumerate(_REGNET_SIZES)
+}
 
 _CONVS = {
   'conv0': 'conv1',
@@ -93,7 +99,7 @@ def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
   Raises:
     ValueError: naming every parameter that timm's network lacks.
   """
-  peer = _peer(name)
+  peer = peer_of(name)
   leaves = {p: np.asarray(x) for p, x in match.flatten(params).items()}
   if peer.scales_weights:
     leaves = _absorb_skip_gains(leaves, peer.model in variants.NFNET)
@@ -117,7 +123,7 @@ def from_timm(
   Raises:
     ValueError: naming every entry that our network lacks.
   """
-  peer = _peer(name)
+  peer = peer_of(name)
   paths = {theirs: ours for ours, theirs in _names(peer).items()}
   unknown = sorted(state_dict.keys() - paths.keys())
   if unknown:
@@ -134,16 +140,21 @@ def from_timm(
   return match.unflatten(leaves)
 
 
-def name_of(model: str) -> str:
+def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
   """timm's network that a network of ours is nearest to.
+
+  Args:
+    model: a name of `variants.ALL`.
+    overrides: of ours; among timm's networks of this model the one with most
+      of them is the nearest.
 
   Raises:
     ValueError: where timm has none.
   """
-  for name, peer in PEERS.items():
-    if peer.model == model:
-      return name
-  raise ValueError(f'timm has no {model}')
+  names = [name for name, peer in PEERS.items() if peer.model == model]
+  if not names:
+    raise ValueError(f'timm has no {model}')
+  return min(names, key=lambda name: len(differences(name, overrides or {})))
 
 
 def differences(name: str, overrides: Mapping[str, Any]) -> list[str]:
@@ -158,7 +169,7 @@ def differences(name: str, overrides: Mapping[str, Any]) -> list[str]:
   """
   return [
     f"timm's {name} is this network with {key}={value!r}"
-    for key, value in _peer(name).overrides.items()
+    for key, value in peer_of(name).overrides.items()
     if overrides.get(key) != value
   ]
 
@@ -196,7 +207,12 @@ def guess(state_dict: Mapping[str, np.ndarray]) -> str:
 _BLOCK = re.compile(r'stages\.\d+\.\d+\.')
 
 
-def _peer(name: str) -> Peer:
+def peer_of(name: str) -> Peer:
+  """How timm's network of this name is made here.
+
+  Raises:
+    ValueError: it isn't known here.
+  """
   if name not in PEERS:
     raise ValueError(
       f'no network of timm {name!r} known here: {", ".join(PEERS)}'

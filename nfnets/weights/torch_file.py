@@ -5,9 +5,10 @@ import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+import jax.numpy as jnp
 import numpy as np
 
 from nfnets.weights import restricted
@@ -16,6 +17,7 @@ _DTYPES = {
   'torch.FloatStorage': '<f4',
   'torch.DoubleStorage': '<f8',
   'torch.HalfStorage': '<f2',
+  'torch.BFloat16Storage': jnp.bfloat16,
   'torch.LongStorage': '<i8',
   'torch.IntStorage': '<i4',
   'torch.ShortStorage': '<i2',
@@ -25,33 +27,67 @@ _DTYPES = {
 }
 # The number that opens PyTorch's files from before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# Where training scripts keep weights, and their moving average.
+_RAW_KEYS = ('state_dict', 'model')
+_AVERAGED_KEYS = ('state_dict_ema', 'model_ema')
+# What wrappers of a module put before its names.
+_PREFIXES = ('module.', '_orig_mod.')
 
 
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads a flat `state_dict`, alone or under the key 'state_dict'.
+def read(
+  path: str | pathlib.Path, averaged: bool = True
+) -> tuple[dict[str, np.ndarray], str | None]:
+  """Reads a `state_dict`, alone or within a training script's checkpoint.
 
   Args:
     path: a file by `torch.save`, of PyTorch 1.6's zip format or the one before.
+    averaged: of a checkpoint that holds a moving average, that.
 
   Returns:
-    Arrays by their dotted names.
+    Arrays by their dotted names, as `plain_names`, and the key that the
+    checkpoint keeps them under, None where the file is the state_dict.
 
   Raises:
     ValueError: on a file that asks for anything but tensors in dictionaries.
   """
   if zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
-      content = _read_zip(archive)
+      content = _read_zip(archive, os.path.getsize(path))
   else:
     with open(path, 'rb') as file:
       content = _read_legacy(file)
-  return _state_dict(content, path)
+  keys = (*_AVERAGED_KEYS, *_RAW_KEYS) if averaged else _RAW_KEYS
+  held = content if isinstance(content, Mapping) else {}
+  key = next((k for k in keys if isinstance(held.get(k), dict)), None)
+  return _state_dict(content if key is None else content[key]), key
 
 
-def _read_zip(archive: zipfile.ZipFile) -> Any:
+def _state_dict(content: Any) -> dict[str, np.ndarray]:
+  if not isinstance(content, dict):
+    raise ValueError('no state_dict inside')
+  arrays = {k: x for k, x in content.items() if isinstance(x, np.ndarray)}
+  if len(arrays) != len(content) or not arrays:
+    raise ValueError(
+      'a state_dict holds tensors by name; this file holds '
+      f'{len(content) - len(arrays)} other entries'
+    )
+  return plain_names(arrays)
+
+
+def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The arrays by their names without what wrappers put before them all."""
+  for prefix in _PREFIXES * 2:  # whatever was wrapped in which
+    if all(str(name).startswith(prefix) for name in arrays):
+      arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
+  return dict(arrays)
+
+
+def _read_zip(archive: zipfile.ZipFile, file_size: int) -> Any:
   pickles = [n for n in archive.namelist() if n.endswith('/data.pkl')]
   if len(pickles) != 1:
     raise restricted.Refused('no data.pkl inside: not a file by torch.save')
+  if sum(info.file_size for info in archive.infolist()) > file_size:
+    raise restricted.Refused('its parts are compressed; torch.save leaves them')
   folder = pickles[0].removesuffix('data.pkl')
   if f'{folder}byteorder' in archive.namelist() and (
     archive.read(f'{folder}byteorder') != b'little'
@@ -68,7 +104,7 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
       storages[key] = np.frombuffer(archive.read(member), dtype)
     return storages[key]
 
-  return _load(io.BytesIO(archive.read(pickles[0])), stored)
+  return _load(io.BytesIO(archive.read(pickles[0])), stored, file_size)
 
 
 def _read_legacy(file: BinaryIO) -> Any:
@@ -81,12 +117,13 @@ def _read_legacy(file: BinaryIO) -> Any:
 
   def stored(pid: Any) -> np.ndarray:
     dtype, key, size = _described(pid)
-    if size * dtype.itemsize > file_size:
+    known = sum(storage.nbytes for storage in storages.values())
+    if key not in storages and known + size * dtype.itemsize > file_size:
       raise restricted.Refused(f'storage {key!r} is larger than the file')
     # Its bytes follow the pickle: the array is filled below.
     return storages.setdefault(key, np.zeros(size, dtype))
 
-  content = _load(file, stored, view=True)
+  content = _load(file, stored, file_size, view=True)
   for key in restricted.load(file):
     (size,) = np.frombuffer(file.read(8), '<i8')
     storage = storages[key]
@@ -102,18 +139,21 @@ def _described(pid: Any) -> tuple[np.dtype, str, int]:
     not isinstance(pid, tuple)
     or len(pid) not in (5, 6)
     or pid[0] != 'storage'
-    or not isinstance(pid[1], _Storage)
+    or getattr(pid[1], 'text', None) not in _DTYPES
     or not isinstance(pid[2], str)
     or type(pid[4]) is not int
     or not 0 <= pid[4] < 2**40
     or (len(pid) == 6 and pid[5] is not None)
   ):
     raise restricted.Refused('a storage is described in an unknown way')
-  return pid[1].dtype, pid[2], pid[4]
+  return np.dtype(_DTYPES[pid[1].text]), pid[2], pid[4]
 
 
 def _load(
-  file: BinaryIO, stored: Callable[[Any], Any], view: bool = False
+  file: BinaryIO,
+  stored: Callable[[Any], Any],
+  file_size: int,
+  view: bool = False,
 ) -> Any:
   def tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
@@ -121,22 +161,12 @@ def _load(
     strided = _strided(storage, offset, shape, strides)
     return strided if view else np.array(strided)
 
-  names = {
+  calls = dict.fromkeys(_DTYPES) | {
     'torch._utils._rebuild_tensor_v2': tensor,
     'torch._utils._rebuild_parameter': lambda data, *_: data,
+    'torch.Size': tuple,
   }
-  inert = {name: restricted.Inert(name, call) for name, call in names.items()}
-  storages = {name: _Storage(dtype) for name, dtype in _DTYPES.items()}
-  return restricted.load(file, inert | storages, stored)
-
-
-class _Storage:
-  """The type of a storage, as the pickle names it."""
-
-  __slots__ = ('dtype',)
-
-  def __init__(self, dtype: str):
-    self.dtype = np.dtype(dtype)
+  return restricted.load(file, calls, stored, file_size)
 
 
 def _strided(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
@@ -158,23 +188,3 @@ def _strided(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
     [stride * storage.itemsize for stride in strides],
     writeable=False,
   )
-
-
-def _state_dict(
-  content: Any, path: str | pathlib.Path
-) -> dict[str, np.ndarray]:
-  if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
-    content = content['state_dict']
-  if not isinstance(content, dict):
-    raise ValueError(f'{path}: no state_dict inside')
-  arrays = {
-    name: value
-    for name, value in content.items()
-    if isinstance(name, str) and isinstance(value, np.ndarray)
-  }
-  if len(arrays) != len(content) or not arrays:
-    raise ValueError(
-      f'{path}: a state_dict holds tensors by name; this file holds '
-      f'{len(content) - len(arrays)} other entries'
-    )
-  return arrays

@@ -1,0 +1,172 @@
+"""Weights to start from, whoever wrote them, by one call."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from nfnets.data import sources
+from nfnets.weights import files, match, stacked, timm, torch_file
+from nfnets.workdir import RunFolder
+
+KINDS = ('auto', 'published', 'ours', 'run', 'timm')
+_TORCH = ('.pth', '.pt', '.bin', '.tar')
+
+
+def load(source: str | pathlib.Path, **options: Any) -> files.Weights:
+  """`read`, where the weights must be a whole network's, and finite."""
+  weights = read(source, **options)
+  with _one_line(source):
+    files.require_whole(weights, str(source))
+  return weights
+
+
+def read(
+  source: str | pathlib.Path,
+  kind: str = 'auto',
+  *,
+  timm_name: str | None = None,
+  averaged: bool = True,
+) -> files.Weights:
+  """Reads a published file, one of ours, timm's, or a run's folder.
+
+  Args:
+    source: F0_haiku.npz and its like; .safetensors or .npz of ours;
+      .safetensors or .pth of timm's; a run's folder, whose newest checkpoint
+      counts.
+    kind: one of `KINDS`; 'auto' tells it by the content.
+    timm_name: of timm's network; None tells it by its parts.
+    averaged: of a run or a checkpoint of PyTorch that averaged its weights,
+      the average.
+
+  Raises:
+    ValueError, FileNotFoundError: with one line that says what is wrong.
+  """
+  source = pathlib.Path(source).expanduser()
+  if kind not in KINDS:
+    raise ValueError(f'no kind of weights {kind!r}: {", ".join(KINDS)}')
+  if not source.exists():
+    raise FileNotFoundError(f'{source}: no such file or folder')
+  if not (source.is_file() or source.is_dir()):
+    raise ValueError(f'{source}: neither a file nor a folder')
+  with _one_line(source):
+    return _read(source, kind, timm_name, averaged)
+
+
+def of_run(
+  workdir: str | pathlib.Path, config: ConfigDict | None = None
+) -> dict[str, files.Weights]:
+  """A run's newest weights: `eval`, and `eval_ema` if it averaged.
+
+  Args:
+    workdir: the run's folder.
+    config: if given, must describe the run's own network.
+
+  Raises:
+    ValueError: there is no run or no checkpoint, or its network is another.
+  """
+  # Orbax takes a second to import, and files don't need it.
+  from nfnets import checkpoint, factory, step
+
+  folder = RunFolder(workdir, must_exist=True)
+  own = ConfigDict(folder.read_config())
+  if config is not None and _network(config) != _network(own):
+    raise ValueError(
+      f'{folder.path} holds a run of another network: {_network(own)} there, '
+      f'{_network(config)} here'
+    )
+  network, optimizer = factory.network_of(own), factory.optimizer_of(own)
+  shapes = jax.eval_shape(
+    lambda key: step.init_state(own, network, optimizer, key),
+    jax.random.key(0),
+  )
+  checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
+  state = checkpoints.restore_latest(shapes)
+  checkpoints.close()
+  if state is None:
+    raise ValueError(f'{folder.path} holds no checkpoint yet')
+  found = {'eval': (state.params, state.state)}
+  if own.ema.mode != 'none':
+    found['eval_ema'] = (state.ema_params, state.ema_state)
+  keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
+  data = {key: own.data[key] for key in keys} | _class_names(own.data)
+  overrides = own.model.to_dict()
+  name = overrides.pop('name')
+  return {
+    prefix: files.Weights(
+      *map(stacked.unstack, trees),
+      name,
+      own.data.num_classes,
+      overrides,
+      data,
+    )
+    for prefix, trees in found.items()
+  }
+
+
+@contextlib.contextmanager
+def _one_line(source: str | pathlib.Path) -> Iterator[None]:
+  """Makes any error one line that names the source."""
+  try:
+    yield
+  except match.Mismatch:
+    raise
+  except Exception as error:  # a damaged file makes its reader raise anything
+    why = ' '.join(str(error).split()) or type(error).__name__
+    named = '' if str(source) in why else f'{source}: '
+    raise ValueError(f'{named}{why:.600}') from error
+
+
+def _read(
+  source: pathlib.Path, kind: str, timm_name: str | None, averaged: bool
+) -> files.Weights:
+  if kind == 'run' or source.is_dir():
+    found = of_run(source)
+    return found.get('eval_ema' if averaged else 'eval', found['eval'])
+  if kind == 'published':
+    return files.identify(files.read_published(source))
+  if kind == 'timm' or source.suffix in _TORCH:
+    return _of_timm(source, timm_name, averaged)
+  if kind == 'auto' and source.suffix == '.safetensors':
+    names = files.read_safetensors(source)
+    if any('/' not in name for name in names):
+      return _of_timm(source, timm_name, averaged)
+  return files.read(source)
+
+
+def _of_timm(
+  source: pathlib.Path, name: str | None, averaged: bool
+) -> files.Weights:
+  if source.suffix == '.safetensors':
+    arrays = torch_file.plain_names(files.read_safetensors(source))
+    key = None
+  else:
+    arrays, key = torch_file.read(source, averaged)
+  name = name or timm.guess(arrays)
+  params, num_classes = timm.from_timm(arrays, name), 0
+  if 'head.fc.bias' in arrays:
+    num_classes = arrays['head.fc.bias'].shape[0]
+  peer = timm.PEERS[name]
+  note = f"weights of the file's {key!r}" if key else ''
+  return files.Weights(
+    params, {}, peer.model, num_classes, peer.overrides, peer.data, note
+  )
+
+
+def _network(config: ConfigDict) -> dict[str, Any]:
+  # Tuples and lists say the same.
+  return {
+    key: list(value) if isinstance(value, tuple | list) else value
+    for key, value in config.model.to_dict().items()
+  }
+
+
+def _class_names(data: ConfigDict) -> dict[str, Any]:
+  try:
+    source = sources.create(data.name, data.eval_split, data_dir=data.data_dir)
+  except (ValueError, OSError):  # the data may have moved
+    return {}
+  return {'class_names': list(source.class_names)}
