@@ -5,7 +5,6 @@ Left out of correlations are cells with a diverged run, at less than twice
 chance, or whose skip gains AGC can't have opened.
 """
 
-import contextlib
 import itertools
 import math
 from collections.abc import Mapping
@@ -193,17 +192,10 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 def plot(*grids: Grid) -> Plot:
   """Heat maps above parallel coordinates, a column for each network."""
 
-  def draw(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
-    whole = []
-    for grid in grids:
-      with contextlib.suppress(NotRun):
-        grid.cells(next(iter(found.values()), Rows({})))
-        whole.append(grid)
-    if not whole:
-      return None
-    made, rows = _figures.figure(experiment, found, 5.2 * len(whole), 8)
-    axes = made.subplots(2, len(whole), squeeze=False)
-    for grid, heat, lines in zip(whole, *axes):
+  def draw(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
+    made, rows = _figures.figure(experiment, found, 5.2 * len(grids), 8)
+    axes = made.subplots(2, len(grids), squeeze=False)
+    for grid, heat, lines in zip(grids, *axes):
       inputs, top_1 = grid.judged(rows)
       _heat_map(heat, grid.cells(rows))
       heat.set_title(grid.name, fontsize=10)

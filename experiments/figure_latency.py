@@ -108,10 +108,8 @@ def measure(config: ConfigDict) -> dict[str, Any]:
   return step_time.measure(plain, seconds=10.0)
 
 
-def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
+def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
   """Times of all rows, and Figure 1 with them in place of the paper's."""
-  if not found:
-    return None
   made, rows = _figures.figure(experiment, found, 11)
   left, right = made.subplots(1, 2)
   blue, orange, *_ = _figures.COLORS

@@ -1,6 +1,7 @@
 """The report of an experiment, and of all of them, from records alone."""
 
 import base64
+import contextlib
 import importlib
 import io
 import math
@@ -53,15 +54,17 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   recorded = records.read_all(root, name)
   found = experiment.gather(recorded)
   folder.mkdir(parents=True, exist_ok=True)
-  figure = experiment.plot(experiment, found) if experiment.plot else None
-  if figure:
-    save(figure, folder / 'plot.png')
+  picture = ''
+  if experiment.plot:
+    with contextlib.suppress(study.NotRun):
+      save(experiment.plot(experiment, found), folder / 'plot.png')
+      picture = f'![{experiment.title}](plot.png)'
   module = importlib.import_module(f'experiments.{name}')
   parts = (
     f'# {experiment.title}\n\n{experiment.claim}',
     checks(experiment, found),
     table(experiment, found),
-    f'![{experiment.title}](plot.png)' if figure else '',
+    picture,
     note(folder),
     module.__doc__.partition('\n')[2].strip(),
     origin(recorded),

@@ -171,10 +171,8 @@ def differences(rows: Rows) -> Iterator[tuple[float, float]]:
         yield off, max(CLOSE, scatter) if number else CLOSE
 
 
-def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
+def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
   """The three measures over all blocks, with the figure's and the expected."""
-  if not found:
-    return None
   made, rows = _figures.figure(experiment, found, 12)
   axes = made.subplots(1, 3)
   for ax, (key, title) in zip(axes, MEASURES.items()):

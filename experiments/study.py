@@ -32,7 +32,7 @@ OPEN = 1 + math.log(1000)
 
 Check = Callable[['Rows'], bool | None]
 Checks = Sequence[tuple[str, Check]]
-Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure | None']
+Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure']
 
 
 class NotRun(KeyError):
@@ -62,7 +62,7 @@ class Experiment:
     explored: checks that nobody planned.
     published: row, or anything else, to (number, trust tag, ...).
     scales: the fullest first.
-    plot: draws what is found, by scale; None if there is nothing to draw.
+    plot: draws what is found, by scale; raises `NotRun` if that is nothing.
     labels: of rows, in words.
     measure: from a row's config to what is recorded, where nothing is trained.
     columns: header to cell of a row, in the place of accuracies.

@@ -103,4 +103,5 @@ def test_cells_that_diverged_or_stayed_shut_are_in_no_correlation():
   del found[name]
   with pytest.raises(study.NotRun):
     GRID.judged(found)
-  assert _grid.plot(GRID)(agc_grid.EXPERIMENT, {'full': found}) is None
+  with pytest.raises(study.NotRun):
+    _grid.plot(GRID)(agc_grid.EXPERIMENT, {'full': found})
