@@ -94,6 +94,7 @@ def write_timm(target: pathlib.Path, weights: Any) -> None:
 def certify(weights: Any, name: str) -> int:
   """Prints each stage's difference from timm's network."""
   import numpy as np
+  from tabulate import tabulate
 
   from nfnets.weights import certificate, timm
 
@@ -103,7 +104,8 @@ def certify(weights: Any, name: str) -> int:
   image = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
   print(f'{peer.model} with {peer.overrides} against timm {name}:')
   rows = certificate.compare(weights, name, image)
-  print(certificate.table(rows))
+  header = ('activation', 'shape', 'norm', 'difference')
+  print(tabulate(rows, header, floatfmt='.2e'))
   worst = max(row.error for row in rows)
   print(f'largest difference {worst:.1e}, allowed {TOLERANCE:.0e}')
   return 0 if worst <= TOLERANCE else DIFFERENT

@@ -37,8 +37,8 @@ def test_it_has_every_difference_and_groups_blocks():
   assert str(error.value) == (
     'file.npz: not the weights of this network (5 missing, 1 unexpected, 1 of '
     'another shape). '
-    'missing: NFNet/~/nf_block_{1,6-7}/~/conv0/w (1, 1, 4, 4); '
-    'NFNet/~/nf_block_{6-7}/skip_gain (). '
+    'missing: NFNet/~/nf_block_*/skip_gain () in 2 blocks; '
+    'NFNet/~/nf_block_*/~/conv0/w (1, 1, 4, 4) in 3 blocks. '
     'unexpected: NFNet/~/extra/w (5,). '
     'shape: NFNet/~/linear/w (4, 3), needs (4, 2)'
   )

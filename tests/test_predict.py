@@ -109,3 +109,12 @@ def test_a_networks_own_way_to_prepare_stands_in_where_a_file_is_silent():
   assert found['resize'] == 'none' and found['image_size'] == 24
   assert found['mean'] == [1, 2, 3]
   assert pictures.class_names(told) == ['class 0', 'class 1']
+
+
+def test_imagenets_classes_are_where_their_labels_say():
+  names = weights.imagenet_classes()
+  assert len(names) == 1000 and all(names)
+  # Labels as torchvision and TensorFlow Datasets number them.
+  assert names[0].startswith('tench') and names[281].startswith('tabby')
+  assert names[285] == 'Egyptian cat' and names[207] == 'golden retriever'
+  assert names[999].startswith('toilet tissue')

@@ -2,7 +2,7 @@
 
 from nfnets.weights.files import Weights, require_whole, write
 from nfnets.weights.folding import can_fold, fold, fold_weights
-from nfnets.weights.imagenet import imagenet_classes
+from nfnets.weights.pictures import imagenet_classes
 from nfnets.weights.pretrained import load, of_run, read
 from nfnets.weights.stacked import stack_like, unstack
 

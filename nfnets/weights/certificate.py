@@ -9,7 +9,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 
 from nfnets import models
-from nfnets.weights import files, timm
+from nfnets.weights import files, match, timm
 
 _VARIABLE = 'NFNETS_TIMM_PYTHON'
 _SCRIPT = """
@@ -75,36 +74,14 @@ def compare(weights: files.Weights, name: str, images: np.ndarray) -> list[Row]:
     Rows for every stage's output and the logits, in order.
 
   Raises:
-    RuntimeError: where timm can't be imported, or doesn't take the weights.
+    ValueError: where timm can't be imported, or doesn't take the weights.
   """
-  python = python_with_timm()
-  if python is None:
-    raise RuntimeError(
-      f'timm cannot be imported; name a Python that can in {_VARIABLE}'
-    )
-  ours = _ours(weights, name, images)
-  theirs = _theirs(python, weights, name, images)
+  ours, theirs = _ours(weights, name, images), _theirs(weights, name, images)
+  norm = np.linalg.norm
   return [
-    Row(
-      key,
-      theirs[key].shape,
-      float(np.linalg.norm(theirs[key])),
-      float(
-        np.linalg.norm(ours[key] - theirs[key]) / np.linalg.norm(theirs[key])
-      ),
-    )
-    for key in ours
+    Row(key, x.shape, float(norm(x)), float(norm(ours[key] - x) / norm(x)))
+    for key, x in theirs.items()
   ]
-
-
-def table(rows: Sequence[Row]) -> str:
-  """The rows as text."""
-  lines = [f'{"activation":12} {"shape":20} {"norm":>12} {"difference":>12}']
-  for row in rows:
-    lines.append(
-      f'{row.name:12} {row.shape!s:20} {row.norm:12.4g} {row.error:12.2e}'
-    )
-  return '\n'.join(lines)
 
 
 def random_weights(
@@ -115,47 +92,50 @@ def random_weights(
   Gains and skip gains are drawn around 1 and 1/2, biases around 0: what a zero
   would hide is seen.
   """
-  peer = timm.PEERS[name]
+  peer = timm.peer_of(name)
   random = np.random.default_rng(seed)
-  shapes = files.shapes(peer.model, num_classes, **peer.overrides)[0]
-  centers = {'gain': (1.0, 0.1), 'skip_gain': (0.5, 0.1)}
-  centers |= {'bias': (0.0, 0.1), 'b': (0.0, 0.1)}
-  params = {}
-  for module, leaves in shapes.items():
-    params[module] = {}
-    for leaf, shape in leaves.items():
-      mean, std = centers.get(leaf, (0.0, 0.05))
-      draw = random.standard_normal(shape.shape, np.float32)
-      params[module][leaf] = np.float32(mean) + np.float32(std) * draw
+  means = {'gain': 1.0, 'skip_gain': 0.5}
+  shapes, _ = files.shapes(peer.model, num_classes, **peer.overrides)
+  leaves = {
+    path: np.float32(0.1) * random.standard_normal(leaf.shape, np.float32)
+    + np.float32(means.get(path.rpartition('/')[2], 0))
+    for path, leaf in match.flatten(shapes).items()
+  }
+  params = match.unflatten(leaves)
   return files.Weights(params, {}, peer.model, num_classes, peer.overrides)
 
 
 def _ours(
   weights: files.Weights, name: str, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-  peer = timm.PEERS[name]
+  overrides = timm.peer_of(name).overrides
   network = models.create(
-    peer.model, weights.num_classes, **peer.overrides, features=True
+    weights.model, weights.num_classes, **overrides, features=True
   )
   apply = jax.jit(network.apply, static_argnums=4)
   output, _ = apply(weights.params, weights.state, None, images, False)
-  stages = [output['features'][stride] for stride in sorted(output['features'])]
+  stages = [x for _, x in sorted(output['features'].items())]
   named = {f'stage {i + 1}': np.asarray(x) for i, x in enumerate(stages)}
   return named | {'logits': np.asarray(output['logits'])}
 
 
 def _theirs(
-  python: str, weights: files.Weights, name: str, images: np.ndarray
+  weights: files.Weights, name: str, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-  with tempfile.TemporaryDirectory() as folder:
-    safetensors.numpy.save_file(
-      timm.to_timm(weights.params, name),
-      pathlib.Path(folder) / 'weights.safetensors',
+  python = python_with_timm()
+  if python is None:
+    raise ValueError(
+      f'timm cannot be imported; name a Python that can in {_VARIABLE}'
     )
-    np.save(pathlib.Path(folder) / 'images.npy', images.astype(np.float32))
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder)
+    safetensors.numpy.save_file(
+      timm.to_timm(weights.params, name), path / 'weights.safetensors'
+    )
+    np.save(path / 'images.npy', images.astype(np.float32))
     command = [python, '-c', _SCRIPT, name, folder, str(weights.num_classes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-      raise RuntimeError(f"timm's {name} fails: {done.stderr[-2000:]}")
-    with np.load(pathlib.Path(folder) / 'activations.npz') as file:
+      raise ValueError(f"timm's {name} fails: {done.stderr[-2000:]}")
+    with np.load(path / 'activations.npz') as file:
       return {key: file[key] for key in file.files}

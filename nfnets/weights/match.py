@@ -83,27 +83,12 @@ def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
 
 
 def _grouped(leaves: Mapping[str, str]) -> list[str]:
-  groups: dict[tuple[str, str], list[int]] = {}
+  """`path text`; paths that differ by the number of their block are one."""
+  groups: dict[str, list[str]] = {}
   for path, text in leaves.items():
-    block = re.search(r'block(?:_(\d+))?(?=/)', path)
-    number = int(block[1] or 0) if block else 0
-    pattern = re.sub(r'block(_\d+)?(?=/)', 'block#', path)
-    groups.setdefault((pattern, text), []).append(number)
+    pattern = re.sub(r'block(_\d+)?(?=/)', 'block_*', path)
+    groups.setdefault(f'{pattern} {text}', []).append(f'{path} {text}')
   return sorted(
-    f'{pattern.replace("#", _suffix(numbers))} {text}'
-    for (pattern, text), numbers in groups.items()
+    found[0] if len(found) == 1 else f'{pattern} in {len(found)} blocks'
+    for pattern, found in groups.items()
   )
-
-
-def _suffix(numbers: list[int]) -> str:
-  """[0, 1, 2, 5] as '_{0-2,5}', [5] as '_5', [0] as nothing."""
-  runs: list[list[int]] = []
-  for number in sorted(numbers):
-    if runs and number == runs[-1][1] + 1:
-      runs[-1][1] = number
-    else:
-      runs.append([number, number])
-  parts = [f'{a}' if a == b else f'{a}-{b}' for a, b in runs]
-  if len(numbers) > 1:
-    return '_{' + ','.join(parts) + '}'
-  return f'_{numbers[0]}' if numbers[0] else ''

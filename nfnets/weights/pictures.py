@@ -1,12 +1,13 @@
 """How a network's pictures are prepared, and what its classes are called."""
 
+import pathlib
 from typing import Any
 
 from nfnets import variants
 from nfnets.data import augment
 from nfnets.weights import files
-from nfnets.weights.imagenet import imagenet_classes
 
+_IMAGENET = pathlib.Path(__file__).with_name('imagenet_classes.txt')
 # What each of `images.preparation` does with an image and a size s.
 RULES = {
   'resize_crop_32': (
@@ -73,3 +74,10 @@ def class_names(weights: files.Weights) -> list[str]:
   if weights.num_classes == 1000:
     return imagenet_classes()
   return [f'class {index}' for index in range(weights.num_classes)]
+
+
+def imagenet_classes() -> list[str]:
+  """Names of ImageNet's 1,000 classes, such as 'tabby, tabby cat', by label."""
+  lines = _IMAGENET.read_text(encoding='utf-8').splitlines()
+  # A line is a WordNet identifier and the names.
+  return [line.split('\t')[1] for line in lines if not line.startswith('#')]

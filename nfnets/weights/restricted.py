@@ -269,20 +269,8 @@ class _DType:
     return self
 
 
-_CODES = (
-  'b1',
-  'i1',
-  'i2',
-  'i4',
-  'i8',
-  'u1',
-  'u2',
-  'u4',
-  'u8',
-  'f2',
-  'f4',
-  'f8',
-)
+_CODES = {f'{kind}{size}' for kind in 'iu' for size in (1, 2, 4, 8)}
+_CODES |= {'b1', 'f2', 'f4', 'f8'}
 
 
 class _Array:
@@ -305,14 +293,11 @@ def _frombuffer(
 ) -> np.ndarray:
   known = isinstance(dtype, _DType) and isinstance(data, bytes | bytearray)
   _require(known, 'an array of unknown dtype or data')
-  shown = f'an array of shape {shape!r:.100}'
-  sizes = isinstance(shape, tuple) and all(
-    type(size) is int and 0 <= size < 2**40 for size in shape
-  )
-  _require(sizes, shown)
-  size = math.prod(shape) * dtype.numpy.itemsize
   _require(
-    len(data) == size, f'{shown} needs {size} bytes, not the {len(data)} there'
+    isinstance(shape, tuple)
+    and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+    and len(data) == math.prod(shape) * dtype.numpy.itemsize,
+    f'an array of shape {shape!r:.100} of {len(data)} bytes',
   )
   flat = np.frombuffer(data, dtype.numpy)
   native = flat.astype(dtype.numpy.newbyteorder('='))
