@@ -5,6 +5,7 @@ Left out of correlations are cells with a diverged run, at less than twice
 chance, or whose skip gains AGC can't have opened.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -16,17 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from experiments import _figures
-from experiments.study import (
-  OPEN,
-  Above,
-  Check,
-  Experiment,
-  NotRun,
-  Plot,
-  Row,
-  Rows,
-)
+from experiments import _figures, study
+from experiments.study import Above, Check, Plot, Row, Rows
 
 LAMBDAS = (0.01, 0.04, 0.16, 0.64)
 
@@ -47,7 +39,7 @@ class Grid(NamedTuple):
     for size, lambda_ in itertools.product(sizes, LAMBDAS):
       rows[self.row(size, lambda_)]
     if len(sizes) < 4:
-      raise NotRun(self.name)
+      raise study.NotRun(self.name)
     return sorted(sizes)
 
   def cells(self, rows: Rows) -> dict[tuple[int, float], Row]:
@@ -59,7 +51,9 @@ class Grid(NamedTuple):
     cells = {
       place: row.mean
       for place, row in self.cells(rows).items()
-      if not row.diverged and row.growth >= OPEN and row.mean >= 2 * row.chance
+      if not row.diverged
+      and row.growth >= study.OPEN
+      and row.mean >= 2 * row.chance
     }
     places = np.array(list(cells)).reshape(-1, 2)
     return np.log2(places), np.array(list(cells.values()))
@@ -67,94 +61,82 @@ class Grid(NamedTuple):
 
 def checks(*grids: Grid) -> list[tuple[str, Check]]:
   """What the report says of each network."""
-  sentences = {
-    'batch size correlates negatively': lambda grid: correlates(grid, 0, -1),
-    'lambda correlates positively': lambda grid: correlates(grid, 1, 1),
-    'batch size matters more': matters_more,
-    'small batches want a bigger lambda': wants_more,
-    'lambda 0.01 is too tight at every batch size': too_tight,
-  }
   return [
-    (f'{grid.name}: {sentence}', make(grid))
+    (f'{grid.name}: {sentence}', functools.partial(check, grid))
     for grid in grids
-    for sentence, make in sentences.items()
+    for sentence, check in (
+      ('batch size correlates negatively', falls_with_batch),
+      ('lambda correlates positively', rises_with_lambda),
+      ('batch size matters more', batch_matters_more),
+      ('small batches want a bigger lambda', small_batches_want_more),
+      ('lambda 0.01 is too tight at every batch size', is_too_tight),
+    )
   ]
 
 
-def correlates(grid: Grid, factor: int, sign: int) -> Check:
-  """Checks the sign of a partial correlation, the other factor removed.
+def falls_with_batch(grid: Grid, rows: Rows) -> bool | None:
+  falls = _rises(*grid.judged(rows), factor=0)
+  return None if falls is None else not falls
+
+
+def rises_with_lambda(grid: Grid, rows: Rows) -> bool | None:
+  return _rises(*grid.judged(rows), factor=1)
+
+
+def _rises(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> bool | None:
+  """The sign of a partial correlation, the other factor removed.
 
   Undecided within its 95 % interval by Fisher's transformation.
   """
-
-  def check(rows: Rows) -> bool | None:
-    inputs, top_1 = grid.judged(rows)
-    if len(top_1) < 5:
-      return None
-    found = partial(inputs, top_1, factor)
-    clear = math.tanh(1.96 / math.sqrt(len(top_1) - 4))
-    return sign * found > 0 if abs(found) > clear else None
-
-  return check
+  if len(top_1) < 5:
+    return None
+  found = partial(inputs, top_1, factor)
+  clear = math.tanh(1.96 / math.sqrt(len(top_1) - 4))
+  return found > 0 if abs(found) > clear else None
 
 
-def matters_more(grid: Grid) -> Check:
-  """Checks that accuracy correlates more with batch size than with lambda.
-
-  By Williams' t test of two correlations that share a variable.
-  """
-
-  def check(rows: Rows) -> bool | None:
-    inputs, top_1 = grid.judged(rows)
-    n = len(top_1)
-    if n < 5:
-      return None
-    a, b = (correlation(x, top_1) for x in inputs.T)
-    both = correlation(*inputs.T) * (1 if a * b >= 0 else -1)
-    a, b = abs(a), abs(b)
-    rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
-    spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
-    t = (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
-    return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
-
-  return check
+def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:
+  """Williams' t test of two correlations that share a variable."""
+  inputs, top_1 = grid.judged(rows)
+  n = len(top_1)
+  if n < 5:
+    return None
+  a, b = (correlation(x, top_1) for x in inputs.T)
+  both = correlation(*inputs.T) * (1 if a * b >= 0 else -1)
+  a, b = abs(a), abs(b)
+  rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
+  spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
+  t = (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
+  return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
 
 
-def wants_more(grid: Grid) -> Check:
-  """Checks that the smaller the batch, the larger its best lambda.
+def small_batches_want_more(grid: Grid, rows: Rows) -> bool | None:
+  """Whether the best lambda falls with the batch size, by rank.
 
   Undecided where it depends on which of several is the best, or where the best
   lies at the same end of those tried for every batch.
   """
-
-  def check(rows: Rows) -> bool | None:
-    sizes, found = grid.sizes(rows), set()
-    names = [{grid.row(size, v): v for v in LAMBDAS} for size in sizes]
-    best = [[at[name] for name in rows.best(list(at))] for at in names]
-    for choice in itertools.product(*best):
-      if set(choice) in ({LAMBDAS[0]}, {LAMBDAS[-1]}):
-        return None
-      equal = len(set(choice)) == 1
-      rank = 0 if equal else stats.spearmanr(sizes, choice)[0]
-      found.add(bool(rank < -0.5))
-    return found.pop() if len(found) == 1 else None
-
-  return check
+  sizes, found = grid.sizes(rows), set()
+  names = [{grid.row(size, v): v for v in LAMBDAS} for size in sizes]
+  best = [[at[name] for name in rows.best(list(at))] for at in names]
+  for choice in itertools.product(*best):
+    if set(choice) in ({LAMBDAS[0]}, {LAMBDAS[-1]}):
+      return None
+    equal = len(set(choice)) == 1
+    rank = 0 if equal else stats.spearmanr(sizes, choice)[0]
+    found.add(bool(rank < -0.5))
+  return found.pop() if len(found) == 1 else None
 
 
-def too_tight(grid: Grid) -> Check:
-  """Checks that at every batch size some lambda beats the smallest."""
-
-  def check(rows: Rows) -> bool | None:
-    least, *others = LAMBDAS
-    found = set()
-    for size in grid.sizes(rows):
-      tight = grid.row(size, least)
-      better = {Above(grid.row(size, v), tight)(rows) for v in others}
-      found.add(True if True in better else None if None in better else False)
-    return None if None in found else found == {True}
-
-  return check
+def is_too_tight(grid: Grid, rows: Rows) -> bool | None:
+  """Whether at every batch size some lambda beats the smallest."""
+  least, *others = LAMBDAS
+  found = set()
+  for size in grid.sizes(rows):
+    tight = grid.row(size, least)
+    better = {Above(grid.row(size, v), tight)(rows) for v in others}
+    found.add(True if True in better else None if None in better else False)
+  return None if None in found else found == {True}
 
 
 def partial(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> float:
@@ -192,7 +174,7 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 def plot(*grids: Grid) -> Plot:
   """Heat maps above parallel coordinates, a column for each network."""
 
-  def draw(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
+  def draw(experiment: study.Experiment, found: Mapping[str, Rows]) -> Figure:
     made, rows = _figures.figure(experiment, found, 5.2 * len(grids), 8)
     axes = made.subplots(2, len(grids), squeeze=False)
     for grid, heat, lines in zip(grids, *axes):

@@ -46,22 +46,24 @@ def test_a_partial_correlation_is_that_of_the_textbook_s_formula():
 
 def test_a_sign_is_told_where_its_interval_leaves_out_zero():
   falls = rows(noisy(-3, 0))
-  assert _grid.correlates(GRID, 0, -1)(falls) is True
-  assert _grid.correlates(GRID, 0, 1)(falls) is False
-  assert _grid.correlates(GRID, 1, 1)(rows(noisy(-3, 0, 8))) is None
+  assert _grid.falls_with_batch(GRID, falls) is True
+  rises = rows(noisy(3, 0))
+  assert _grid.falls_with_batch(GRID, rises) is False
+  assert _grid.rises_with_lambda(GRID, rows(noisy(-3, 0, 8))) is None
+  assert _grid.rises_with_lambda(GRID, rows(noisy(0, 3))) is True
 
 
 def test_what_matters_more_must_do_so_by_more_than_chance():
-  assert _grid.matters_more(GRID)(rows(noisy(-4, 0.2))) is True
-  assert _grid.matters_more(GRID)(rows(noisy(0.2, 4))) is False
-  assert _grid.matters_more(GRID)(rows(noisy(-2, 2, 6))) is None
+  assert _grid.batch_matters_more(GRID, rows(noisy(-4, 0.2))) is True
+  assert _grid.batch_matters_more(GRID, rows(noisy(0.2, 4))) is False
+  assert _grid.batch_matters_more(GRID, rows(noisy(-2, 2, 6))) is None
 
 
 def test_factors_that_matter_alike_are_told_apart_in_few_cases_only():
   random, found = np.random.RandomState(1), []
   for _ in range(300):  # lambda has twice the batch size's range
     top_1 = lambda x, y: 60 - 2 * x + y + 4 * random.randn()  # noqa: B023
-    found.append(_grid.matters_more(GRID)(rows(top_1)))
+    found.append(_grid.batch_matters_more(GRID, rows(top_1)))
   assert 0.02 < 1 - found.count(None) / len(found) < 0.09
 
 
@@ -77,7 +79,7 @@ def test_interaction_is_what_two_main_effects_leave_over():
 
 def test_the_best_lambda_must_fall_with_the_batch_and_lie_inside():
   peak = lambda at: rows(lambda x, y: 60 - 5 * (y - at(x)) ** 2)
-  wants = _grid.wants_more(GRID)
+  wants = lambda rows: _grid.small_batches_want_more(GRID, rows)
   falls = {4: np.log2(0.64), 5: np.log2(0.16), 6: np.log2(0.04), 7: -6.6}
   assert wants(peak(lambda x: falls[round(x)])) is True
   assert wants(peak(lambda x: falls[11 - round(x)])) is False
@@ -86,7 +88,7 @@ def test_the_best_lambda_must_fall_with_the_batch_and_lie_inside():
 
 
 def test_the_smallest_lambda_is_too_tight_if_each_batch_has_a_better_one():
-  tight = _grid.too_tight(GRID)
+  tight = lambda rows: _grid.is_too_tight(GRID, rows)
   assert tight(rows(lambda x, y: 60 + 10 * (y > -6))) is True
   assert tight(rows(lambda x, y: 60 - 10 * (y > -6))) is False
   assert tight(rows(lambda x, y: 60)) is None
