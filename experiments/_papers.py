@@ -6,13 +6,16 @@ network on 10,000 CIFAR-10 images: a smoke test, which decides nothing.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20
-from experiments import _resnet20
-from experiments.study import FULL, Check, Rows, Scale
+from experiments import _figures, _resnet20
+from experiments.study import FULL, Check, Experiment, Plot, Rows, Scale
 
 # Paper A, Table 3: ImageNet top-1, ms a training step on TPUv3 (32 images a
 # core, bfloat16) and on one V100 (float16), and multiply-adds, those of NFNets
@@ -112,6 +115,66 @@ def every(*checks: Check) -> Check:
   return check
 
 
+def beside(
+  x: str, series: Mapping[str, Mapping[Any, str]], smoke: bool = True
+) -> Plot:
+  """Plots published top-1 with ours at full size, and a smoke test apart.
+
+  Args:
+    x: what varies.
+    series: label to {its value, a number or a word: a row, or another name
+      that has a published number}.
+    smoke: whether scale 'cifar' has a panel.
+  """
+
+  def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
+    published = {
+      name: math.nan if isinstance(number, str) else number
+      for name, (number, *_) in experiment.published.items()
+    }
+    ours, small = (
+      {name: row.mean for name, row in found.get(scale, {}).items()}
+      for scale in (FULL, 'cifar')
+    )
+    panels = {'ImageNet: published; stars: here': published}
+    if smoke and small:
+      panels['a smoke test, at scale cifar'] = small
+    made = Figure(figsize=(1.5 + 5.5 * len(panels), 4.6), layout='constrained')
+    axes = made.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (title, values) in zip(axes, panels.items()):
+      if values is published:
+        draw(ax, series, ours, '*')
+      draw(ax, series, values, 'o-')
+      _figures.finish(ax, x, 'top-1 (%)', f'{title}; x: collapsed')
+    _figures.legend(made, axes[0])
+    return made
+
+  return plot
+
+
+def draw(
+  ax: Axes,
+  series: Mapping[str, Mapping[Any, str]],
+  values: Mapping[str, float],
+  line: str,
+) -> None:
+  """Draws names' values; one that isn't a number is a cross at the foot."""
+  ticks = list(dict.fromkeys(at for places in series.values() for at in places))
+  ax.plot(ticks, [math.nan] * len(ticks))  # words in their order
+  for color, (label, places) in zip(_figures.COLORS, series.items()):
+    there = {at: values[name] for at, name in places.items() if name in values}
+    ax.plot(list(there), list(there.values()), line, color=color, label=label)
+    low = [at for at, value in there.items() if math.isnan(value)]
+    _figures.draw_at_foot(ax, low, 'x', color=color, ms=9, mew=2)
+  if isinstance(ticks[0], str):
+    ax.tick_params(axis='x', rotation=20)
+  else:
+    ax.set_xscale('log')
+    if isinstance(ticks[0], int):
+      ax.set_xticks(ticks, [f'{tick:,}' for tick in ticks])
+    ax.minorticks_off()
+
+
 # What scale 'cifar' takes from the recipe of CIFAR-10, and what else it sets.
 CIFAR10 = (
   'name', 'num_classes', 'train_image_size', 'eval_image_size', 'crop', 'flip',
@@ -172,12 +235,13 @@ def scales(
     config.log_every = config.num_steps // 40 + 1
     config.observe_every = config.num_steps // 20 + 1
 
-  blocks = 'a block a stage' if depth == 99 else f'depths / {depth}'
   note = (
     f'the first 10,000 images of CIFAR-10 at 32 pixels, {epochs:g} epochs, 5 % '
-    f'of them warm-up, {blocks}, widths / {width}, batch sizes / {batch}, '
-    f'learning rates / {math.sqrt(batch):g}, lambda x {clipping}, no '
-    'RandAugment'
+    f'of them warm-up, widths / {width}, '
+    + ('a block a stage' if depth == 99 else f'depths / {depth}')
+    + (f', batch sizes / {batch}, rates / {math.sqrt(batch):g}' * (batch > 1))
+    + f', lambda x {clipping}' * (clipping > 1)
+    + ', no RandAugment'
   )
   return {
     FULL: Scale('ImageNet, as published'),

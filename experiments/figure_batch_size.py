@@ -7,13 +7,9 @@ The paper shows the mean of the best 4 of 5 runs, this table that of all. Its
 figure is read to ± 0.05 points; some markers lie hidden behind others.
 """
 
-from collections.abc import Mapping
-
-from matplotlib.figure import Figure
-
 from configs import nf_resnet_50, nf_resnet_50_agc, resnet_50
-from experiments import _figures, _papers
-from experiments.study import Above, Experiment, Rows
+from experiments import _papers
+from experiments.study import Above, Experiment
 
 BATCHES = (256, 512, 1024, 2048, 4096)
 ARMS = {'bn': 'BN', 'nf': 'NF', 'nf_agc': 'NF + AGC'}
@@ -59,7 +55,7 @@ EXPERIMENT = Experiment(
     ),
   ],
   published={
-    f'{network}_bs{batch}': (number, 'D', 'Figure 2a')
+    f'{network}_bs{batch}': (number, 'D')
     for network, numbers in FIGURE.items()
     for batch, number in zip(BATCHES, numbers)
   },
@@ -72,7 +68,16 @@ EXPERIMENT = Experiment(
   cost=_papers.cost(
     lambda row: _papers.hours_of_macs(_papers.GMACS[row.split('_')[-2]], 90)
   ),
-  plot=lambda experiment, found: plot(found),
+  plot=_papers.beside(
+    'batch size at full size',
+    {
+      f'{label}, {depth} layers': {
+        batch: f'{arm}_{depth}_bs{batch}' for batch in BATCHES
+      }
+      for depth in (50, 200)
+      for arm, label in ARMS.items()
+    },
+  ),
 )
 get_config = EXPERIMENT.get_config
 RECIPES = {
@@ -80,35 +85,3 @@ RECIPES = {
   'nf': nf_resnet_50.get_config,
   'nf_agc': nf_resnet_50_agc.get_config,
 }
-
-
-def plot(found: Mapping[str, Rows]) -> Figure:
-  """The figure's numbers, and ours of the fullest scale beside them."""
-  made = Figure(figsize=(10, 4.6), layout='constrained')
-  left, right = made.subplots(1, 2)
-  for color, (arm, label) in zip(_figures.COLORS, ARMS.items()):
-    for depth, line, aside in ((50, '--', 0.93), (200, '-', 1.07)):
-      points = dict(zip(BATCHES, FIGURE[f'{arm}_{depth}']))
-      low = [aside * b for b, top_1 in points.items() if top_1 == 'below 70']
-      high = [(b, top_1) for b, top_1 in points.items() if top_1 != 'below 70']
-      style = {'color': color, 'mfc': 'white' if depth == 50 else color}
-      label_of = f'{label}, {depth} layers'
-      left.plot(*zip(*high), line, marker='o', label=label_of, **style)
-      _figures.draw_at_foot(left, low, 'v', ms=9, **style)
-  left.plot([], [], 'v', color='0.4', ms=9, label='below 70')
-  _figures.finish(left, 'batch size', 'top-1 (%)', 'ImageNet, published [D]')
-  left.set_xscale('log')
-  left.set_xticks(BATCHES, [f'{batch:,}' for batch in BATCHES])
-  left.minorticks_off()
-  left.legend(loc='center left', fontsize=8)
-  for scale, rows in list(found.items())[:1]:
-    divisor = 4096 // EXPERIMENT.get_config(f'bn_50_bs4096@{scale}').batch_size
-    series = {
-      label: {b // divisor: f'{arm}_50_bs{b}' for b in BATCHES}
-      for arm, label in ARMS.items()
-    }
-    _figures.draw_lines(right, rows, series)
-    smoke = 'a smoke test at ' if EXPERIMENT.scales[scale].smoke else ''
-    title = f'50 layers here, {smoke}scale {scale} (x: diverged)'
-    _figures.finish(right, 'batch size', 'test top-1 (%)', title)
-  return made

@@ -147,8 +147,11 @@ def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
 
 
 def shown(entry: tuple | None) -> str:
-  """A published number as printed, with its tag."""
-  return f'{entry[0]} [{entry[1]}]' if entry else '–'
+  """A published number as printed, with its tag and what else there is."""
+  if not entry:
+    return '–'
+  number, tag, *others = entry
+  return '; '.join([f'{number} [{tag}]', *filter(None, others)])
 
 
 def _runs(row: Row) -> str:

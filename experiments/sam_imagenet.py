@@ -65,12 +65,12 @@ EXPERIMENT = Experiment(
     ),
   ],
   published={
-    f'resnet_{depth}_{epochs}{suffix}': (round(100 - error, 1), 'R', 'Table 2')
+    f'resnet_{depth}_{epochs}{suffix}': (round(100 - error, 1), 'R')
     for depth, table in ERRORS.items()
     for epochs, errors in zip(EPOCHS, table)
     for suffix, error in zip(('', '_sam'), errors)
   }
-  | {'f5': (86.0, 'P', 'Table 3'), 'f5_sam': (86.3, 'P', 'Table 3')},
+  | {'f5': (86.0, 'P'), 'f5_sam': (86.3, 'P')},
   scales=_papers.scales(('resnet_50_100', 'resnet_50_100_sam')),
   seeds=(0, 1, 2),
   config=lambda row: (

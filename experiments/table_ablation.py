@@ -7,12 +7,8 @@ standardization. 360 epochs at batch 4,096, learning rate 1.6, lambda 0.01, in
 every row; the accuracy is the averaged parameters'.
 """
 
-from collections.abc import Mapping
-
-from matplotlib.figure import Figure
-
 from configs import nfnet_f0
-from experiments import _figures, _papers
+from experiments import _papers
 from experiments.study import Above, Experiment, Rows
 
 MODELS = ('f0', 'f1', 'f2', 'f3')
@@ -67,7 +63,7 @@ EXPERIMENT = Experiment(
     ),
   ],
   published={
-    f'{model}_{piece}': (number, 'P', 'Table 2, Table 6')
+    f'{model}_{piece}': (number, 'P')
     for piece, numbers in TABLE.items()
     for model, number in zip(MODELS, numbers)
   },
@@ -85,7 +81,13 @@ EXPERIMENT = Experiment(
       row if row in _papers.STEP_MS else row[:2]
     )
   ),
-  plot=lambda experiment, found: plot(found),
+  plot=_papers.beside(
+    'rows add up to cutmix, which is NFNet',
+    {
+      model.upper(): {piece: f'{model}_{piece}' for piece in PIECES}
+      for model in MODELS
+    },
+  ),
 )
 get_config = EXPERIMENT.get_config
 
@@ -94,29 +96,3 @@ def climbs(rows: Rows, model: str) -> bool:
   """Whether every piece adds accuracy, but for a tenth of a point."""
   means = [rows[f'{model}_{piece}'].mean for piece in LADDER]
   return all(after > before - 0.1 for before, after in zip(means, means[1:]))
-
-
-def plot(found: Mapping[str, Rows]) -> Figure:
-  """Published beside full-size rows, and F0's rows scaled down."""
-  made = Figure(figsize=(12, 4.4), layout='constrained')
-  left, right = made.subplots(1, 2)
-  full, small = (found.get(scale, {}) for scale in EXPERIMENT.scales)
-  for color, model in zip(_figures.COLORS, MODELS):
-    label, places = model.upper(), [f'{model}_{piece}' for piece in PIECES]
-    numbers = [EXPERIMENT.published[place][0] for place in places]
-    left.plot(numbers, 'o--', color=color, label=f'{label}, published [P]')
-    ours = [(x, full[p].mean) for x, p in enumerate(places) if p in full]
-    if ours:
-      left.plot(*zip(*ours), 's', color=color, label=f'{label}, here')
-  left.legend(loc='lower right', fontsize=8)
-  for x, piece in enumerate(PIECES):
-    if row := small.get(f'f0_{piece}'):
-      right.plot(x, row.mean, 's', color='C0')
-      if row.diverged:
-        _figures.draw_at_foot(right, [x], 'x', color='C0', ms=9, mew=2)
-  _figures.finish(left, '', 'ImageNet top-1 (%)', '360 epochs of ImageNet')
-  title = 'F0 at scale cifar, a smoke test (x: diverged)'
-  _figures.finish(right, '', 'CIFAR-10 test top-1 (%)', title)
-  for ax in (left, right):
-    ax.set_xticks(range(len(PIECES)), list(PIECES), rotation=30)
-  return made

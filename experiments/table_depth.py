@@ -65,12 +65,12 @@ EXPERIMENT = Experiment(
     ),
   ],
   published={
-    f'{arm}_{depth}{suffix}': (number, 'M', 'Table 1')
+    f'{arm}_{depth}{suffix}': (number, 'M')
     for arm, table in TABLE.items()
     for depth, numbers in zip(DEPTHS, table)
     for suffix, number in zip(RATES, numbers)
   }
-  | {'nf_288_reg': (79.5, 'S', 'Table 1')},
+  | {'nf_288_reg': (79.5, 'S')},
   scales=_papers.scales(
     [f'{arm}_50{suffix}' for suffix in RATES for arm in ARMS], batch=16
   ),

@@ -9,18 +9,20 @@ measured by figure_latency. Other code bases' networks, EfficientNet to DeiT,
 are not trained here.
 """
 
-from collections.abc import Mapping
-
-from matplotlib.figure import Figure
-
 from configs import nfnet_f0
-from experiments import _figures, _papers
+from experiments import _papers
 from experiments._papers import TABLE_3
-from experiments.study import FULL, Experiment, Rows
+from experiments.study import Experiment
 
 SAM = {'sam.rho': 0.05, 'sam.ascent_fraction': 0.2}  # A.5, A.4
 ROWS = {f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(6)} | {
   f'f{k}_sam': {'model.name': f'nfnet_f{k}', **SAM} for k in (5, 6)
+}
+FAMILIES = {
+  'NFNet': 'f',
+  'EfficientNet': 'EffNet',
+  'LambdaNet': 'LambdaNet',
+  'BoTNet': 'BoTNet',
 }
 TIMM = (83.468, 84.700, 85.184, 85.676, 85.838, 86.102, 86.364)
 EXPERIMENT = Experiment(
@@ -38,7 +40,7 @@ EXPERIMENT = Experiment(
     for row in ROWS
   ],
   published={
-    name: (f'{top_1}; {_papers.times(name)}; {work}'.rstrip('; '), 'P')
+    name: (top_1, 'P', _papers.times(name), work)
     for name, (top_1, _, _, work) in TABLE_3.items()
   }
   | {f'F{k}, published weights': (top_1, 'T') for k, top_1 in enumerate(TIMM)},
@@ -46,35 +48,17 @@ EXPERIMENT = Experiment(
   seeds=(0, 1, 2),
   config=lambda row: nfnet_f0.get_config(),
   cost=_papers.cost(_papers.hours_of_steps),
-  plot=lambda experiment, found: plot(found),
+  plot=_papers.beside(
+    'ms a training step on TPUv3, 32 images a core (published)',
+    {
+      label: {
+        ms: name
+        for name, ms in _papers.STEP_MS.items()
+        if name.startswith(prefix) and name in TABLE_3
+      }
+      for label, prefix in FAMILIES.items()
+    },
+    smoke=False,
+  ),
 )
 get_config = EXPERIMENT.get_config
-
-
-def plot(found: Mapping[str, Rows]) -> Figure:
-  """Figure 1: published top-1 against the time of a step, and ours."""
-  made = Figure(figsize=(8, 4.4), layout='constrained')
-  ax = made.subplots()
-  families = (
-    ('NFNet', 'f', 'o-'),
-    ('EfficientNet', 'EffNet', 's--'),
-    ('LambdaNet', 'LambdaNet', 'v--'),
-    ('BoTNet', 'BoTNet', '^--'),
-  )
-  for color, (label, prefix, line) in zip(_figures.COLORS, families):
-    family = [c for name, c in TABLE_3.items() if name.startswith(prefix)]
-    points = [(ms, top_1) for top_1, ms, *_ in family if ms]
-    label = f'{label}, published [P]'
-    ax.plot(*zip(*points), line, color=color, label=label)
-  for row in ROWS:
-    top_1, ms, *_ = TABLE_3[row]
-    style = {'textcoords': 'offset points', 'fontsize': 8, 'ha': 'center'}
-    ax.annotate(row.upper().replace('_', '+'), (ms, top_1), (0, -13), **style)
-  rows = found.get(FULL, {})
-  if ours := [(TABLE_3[name][1], row.mean) for name, row in rows.items()]:
-    ax.plot(*zip(*ours), 'k*', ms=12, label='NFNet, here')
-  ax.set_xscale('log')
-  x = 'ms a training step, TPUv3, 32 images a core (published)'
-  _figures.finish(ax, x, 'ImageNet top-1 (%)')
-  ax.legend(loc='lower right', fontsize=8)
-  return made

@@ -8,15 +8,16 @@ without mixing from memory; EfficientNets with AutoAugment, B5 with RandAugment,
 as google-research/sam quotes them, which are not trained here.
 """
 
-from collections.abc import Mapping
-
-from matplotlib.figure import Figure
-
 from configs import nf_regnet_b0
-from experiments import _figures, _papers
-from experiments.study import Above, Experiment, Rows
+from experiments import _papers
+from experiments.study import Above, Experiment
 from nfnets import variants
 
+LABELS = {
+  'NF-RegNet': '{}',
+  'without mixing': '{}_plain',
+  'EfficientNet': 'EfficientNet-{}',
+}
 SIZES = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5')
 MIXED = (77.0, 78.7, 80.0, 81.2, 82.5, 83.0)
 PLAIN = (76.8, 78.6, 79.6, 80.6, 81.7, 82.0)
@@ -49,19 +50,26 @@ EXPERIMENT = Experiment(
     ),
   ],
   published={
-    size: (f'{top_1}; {gmacs} G', 'D')
+    size: (top_1, 'D', f'{gmacs} G')
     for size, top_1, gmacs in zip(SIZES, MIXED, GMACS)
   }
   | {f'{size}_plain': (top_1, 'M') for size, top_1 in zip(SIZES, PLAIN)}
   | {
-    f'EfficientNet-{size.upper()}': (top_1, 'R')
+    f'EfficientNet-{size}': (top_1, 'R')
     for size, top_1 in zip(SIZES, EFFICIENTNET)
   },
   scales=_papers.scales(('b0', 'b0_plain'), batch=16),
   seeds=(0, 1, 2),
   config=lambda row: nf_regnet_b0.get_config(),
   cost=_papers.cost(lambda row: hours(row)),
-  plot=lambda experiment, found: plot(found),
+  plot=_papers.beside(
+    'size',
+    {
+      label: {size.upper(): name.format(size) for size in SIZES}
+      for label, name in LABELS.items()
+    },
+    smoke=False,
+  ),
 )
 get_config = EXPERIMENT.get_config
 
@@ -72,25 +80,3 @@ def hours(row: str) -> float:
   network = variants.find(f'nf_regnet_{size}')
   area = (network['train_image_size'] / network['eval_image_size']) ** 2
   return _papers.hours_of_macs(GMACS[SIZES.index(size)] * area, 360)
-
-
-def plot(found: Mapping[str, Rows]) -> Figure:
-  """Published top-1 by size, and ours."""
-  made = Figure(figsize=(7, 4.2), layout='constrained')
-  ax = made.subplots()
-  ax.plot(EFFICIENTNET, 's--', label='EfficientNet, published [R]')
-  ax.plot(MIXED, 'o-', label='NF-RegNet, published [D]')
-  ax.plot(PLAIN, 'o:', label='NF-RegNet without mixing, from memory [M]')
-  rows = found.get('full', {})
-  for suffix, marker in (('', 'k*'), ('_plain', 'kx')):
-    ours = [
-      (x, rows[f'{size}{suffix}'].mean)
-      for x, size in enumerate(SIZES)
-      if f'{size}{suffix}' in rows
-    ]
-    if ours:
-      ax.plot(*zip(*ours), marker, ms=10, label=f'NF-RegNet{suffix}, here')
-  ax.set_xticks(range(len(SIZES)), [size.upper() for size in SIZES])
-  _figures.finish(ax, 'size', 'ImageNet top-1 (%)')
-  ax.legend(loc='lower right', fontsize=8)
-  return made

@@ -32,8 +32,8 @@ EXPERIMENT = Experiment(
     ),
   ],
   published={
-    'nf_bs4': (69.9, 'S', 'Table 2'),
-    'bn_bs4': (55.7, 'S', 'Table 2'),
+    'nf_bs4': (69.9, 'S'),
+    'bn_bs4': (55.7, 'S'),
   },
   scales=_papers.scales(ROWS, batch=1, epochs=2.0),
   seeds=(0, 1, 2, 3, 4),

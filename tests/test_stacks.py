@@ -23,7 +23,6 @@ from nfnets import (
   variants,
 )
 from nfnets import run as running
-from nfnets.analysis import cost
 from nfnets.optim import chain, groups
 
 DEPTHS = (4, 1, 3)
@@ -240,13 +239,6 @@ def test_a_loop_names_the_stacks_that_are_not_its_own(params):
   images = jnp.zeros((1, 8, 8, 3))
   with pytest.raises(ValueError, match='no parameters of .*_1 .*nf_block_1:3'):
     network.apply(stacked(params, params), {}, jax.random.key(0), images, True)
-
-
-def test_what_recipes_cost_is_measured_on_stacks():
-  config = tiny.config(**LOOPED)
-  _, (state, _, _) = cost.make_step(config)
-  assert stacks.any_in(state)
-  assert factory.looped(config, state) is state
 
 
 WAYS = {
