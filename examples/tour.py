@@ -86,7 +86,7 @@ class Block(hk.Module):
 
 
 class Stage(hk.Module):
-  """A stem and eight blocks; `blocks` and `numbers` are what `signal` reads."""
+  """A stem and eight blocks, which `signal` knows by their `branch`."""
 
   def __init__(self, conv, activation):
     super().__init__('Stage')

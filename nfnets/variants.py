@@ -121,6 +121,7 @@ CIFAR_RESNET = _table(
     'cifar_resnet_110': ((18, 18, 18),),
   },
   widths=(16, 32, 64),
+  num_classes=10,
   train_image_size=32,
   eval_image_size=32,
   drop_rate=0.0,

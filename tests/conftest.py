@@ -23,7 +23,7 @@ os.environ['MALLOC_TOP_PAD_'] = '131072'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from absl import app, flags, logging  # noqa: E402
+from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -72,6 +72,7 @@ def run_script(monkeypatch, capfd):
       warnings.catch_warnings(),
     ):
       patch.setattr(sys, 'argv', [module, *arguments])
+      patch.delitem(sys.modules, module, raising=False)  # a test's import
       for key, value in (env or {}).items():
         patch.setenv(key, value)
       # ml_collections reads config files so.
@@ -88,20 +89,27 @@ def run_script(monkeypatch, capfd):
 
 @contextlib.contextmanager
 def _flags_of_its_own():
-  """Hides the flags of scripts that tests imported, then brings them back."""
-  find = flags.FLAGS.find_module_defining_flag
-  hidden = {
-    name: flags.FLAGS[name]
-    for name in flags.FLAGS
-    if find(name) not in (app.__name__, logging.__name__)
-  }
+  """Hides the flags of scripts that tests imported, then brings them back.
+
+  Those of libraries stay: each is defined once, when it is imported.
+  """
+
+  def scripts_flags():
+    find = flags.FLAGS.find_module_defining_flag
+    place = lambda name: getattr(sys.modules.get(find(name)), '__file__', '')
+    return {
+      name: flags.FLAGS[name]
+      for name in flags.FLAGS
+      if 'site-packages' not in place(name)
+    }
+
+  hidden = scripts_flags()
   for name in hidden:
     delattr(flags.FLAGS, name)
-  before = set(flags.FLAGS)
   try:
     yield
   finally:
-    for name in set(flags.FLAGS) - before:
+    for name in scripts_flags():
       delattr(flags.FLAGS, name)
     for name, flag in hidden.items():
       flags.FLAGS[name] = flag

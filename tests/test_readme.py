@@ -125,7 +125,7 @@ CASES = [
   ('python -m scripts.launch --on=slurm', ''),
   ('python -m scripts.launch --on=hosts', ''),
   ('python -m scripts.probe', ''),
-  ('python -m scripts.show_batch', ''),
+  ('python -m scripts.inspect', ''),
   ('python -m scripts.evaluate', ''),
   ('python -m scripts.convert', ''),
   ('python -m scripts.predict', ''),
@@ -139,7 +139,7 @@ CASES = [
   ('python -m examples.agc_any_optimizer', ''),
 ]  # fmt: skip
 FAST = (
-  'python -m scripts.show',
+  'python -m scripts.inspect',
   'python -m scripts.summary',
   'python -m scripts.prepare',
   'python -m scripts.experiment measure',

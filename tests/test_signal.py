@@ -1,11 +1,13 @@
 """The signal of networks at initialization, and the contract's alarm."""
 
 import golden_lib
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nfnets import models
 from nfnets.analysis import signal
 from nfnets.models import cifar_resnet, layers, resnet
 
@@ -30,6 +32,8 @@ def measure(build):
 
 def test_variance_before_block_j_is_one_plus_alpha_squared_j():
   rows = measure(Small)
+  places = [(row.stage, row.position) for row in rows]
+  assert places == [(1, 0), (1, 1), (1, 2), (2, 0), (3, 0)]
   expected = [row.expected_variance for row in rows]
   np.testing.assert_allclose(expected, [1.04, 1.08, 1.12, 1.04, 1.04])
   for row in rows:
@@ -67,8 +71,7 @@ def without_gamma(block):
 def test_a_broken_block_is_named(fork):
   with pytest.raises(ValueError, match='branch has variance') as error:
     signal.check_contract(lambda: Small(fork), KEY)
-  path = 'CIFAR_ResNet/~/nf_block_1 (stage 1, block 1)'
-  assert str(error.value).startswith(path)
+  assert str(error.value).startswith('CIFAR_ResNet/~/nf_block_1: ')
 
 
 class Shrinks(cifar_resnet.NFBasicBlock):
@@ -76,17 +79,6 @@ class Shrinks(cifar_resnet.NFBasicBlock):
 
   def __call__(self, x, *args, **kwargs):
     return super().__call__(x, *args, **kwargs) - 0.5 * x
-
-
-def test_a_changed_shortcut_is_named():
-  def build():
-    net = Small()
-    block = net.blocks[0][1]
-    block.__class__ = Shrinks
-    return net
-
-  with pytest.raises(ValueError, match='nf_block_1 .*unchanged input'):
-    signal.check_contract(build, KEY)
 
 
 class Gated(cifar_resnet.NFBasicBlock):
@@ -100,25 +92,40 @@ class Gated(cifar_resnet.NFBasicBlock):
     return x + self.alpha * branch * self.gate(branch)
 
 
-def test_a_gate_counts_as_part_of_the_branch():
-  def build():
-    net = Small()
-    net.blocks[0][1].__class__ = Gated
-    return net
-
-  assert measure(build)[1].branch_variance == pytest.approx(9, rel=0.25)
-  with pytest.raises(ValueError, match='nf_block_1 .*branch has variance'):
-    signal.check_contract(build, KEY)
+def with_second_block(kind):
+  net = Small()
+  net.blocks[0][1].__class__ = kind
+  return net
 
 
-@pytest.mark.slow
-def test_a_model_goes_by_its_name():
-  images = jax.random.normal(KEY, (2, 32, 32, 3))
-  rows = signal.measure('cifar_resnet_20', KEY, images, normalizer='nf')
-  assert [(row.stage, row.position) for row in rows] == [
-    (stage, position) for stage in (1, 2, 3) for position in range(3)
-  ]
+@pytest.mark.parametrize(
+  ('kind', 'says'),
+  [
+    (Shrinks, 'nf_block_1: .*unchanged input'),
+    (Gated, 'nf_block_1: .*branch has variance (8|9)'),
+  ],
+)
+def test_shortcuts_and_gates_are_looked_at_too(kind, says):
+  with pytest.raises(ValueError, match=says):
+    signal.check_contract(lambda: with_second_block(kind), KEY)
+
+
+def test_a_named_network_has_its_skip_gains_opened():
+  images = jax.random.normal(KEY, (2, 16, 16, 3))
+  net = {'normalizer': 'nf', 'depths': (2, 1, 1)}
+  rows = signal.measure('cifar_resnet_20', KEY, images, **net)
   assert rows[0].block == 'CIFAR_ResNet/~/nf_block'
+  assert rows[1].variance > 1.02 * rows[0].variance
+  shut = signal.measure('cifar_resnet_20', KEY, images, skipinit_gain=0, **net)
+  assert shut[1].variance == pytest.approx(shut[0].variance, rel=1e-5)
+  # What create returns is taken too.
+  same = models.create('cifar_resnet_20', **net)
+  assert signal.measure(same, KEY, images) == rows
+
+
+def test_a_network_without_blocks_is_refused():
+  with pytest.raises(ValueError, match='no blocks'):
+    signal.measure(lambda: lambda x, _: hk.Linear(2)(x), KEY, jnp.ones([1] * 4))
 
 
 @pytest.mark.slow

@@ -1,10 +1,9 @@
 """Parameters and multiply-adds of a network, without allocating a weight."""
 
 import dataclasses
-import functools
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -23,7 +22,7 @@ class Part:
   Attributes:
     name: 'stem', 'stage 1', ..., 'head'.
     blocks: how many residual blocks it has.
-    output: `(H, W, C)` of its last convolution; `(K,)` of the head.
+    output: `(H, W, C)` of its last block or convolution; `(K,)` of the head.
     params: number of parameters.
     macs: multiply-adds of its convolutions and linear layers, per image: what
       both papers call FLOPs.
@@ -51,52 +50,46 @@ def parts(
   Args:
     name: a key of `variants.ALL`.
     image_size: pixels a side; None for the variant's evaluation size.
-    num_classes: K; None for 10 of CIFAR's families and 1,000 of others.
-    **overrides: arguments of the family's network.
+    num_classes: K; None for the variant's own.
+    **overrides: as `models.create` takes them.
 
   Raises:
     ValueError: as `models.create` does.
   """
   row = variants.find(name)
-  if num_classes is None:
-    num_classes = 10 if name in variants.CIFAR_RESNET else 1000
-  models.create(name, num_classes, **overrides)
-  row = row | models.shape_overrides(models.network_class(name), overrides)
-  # All blocks of a stage but the first are equal: the second stands for them.
-  short = tuple(min(depth, 2) for depth in row['depths'])
   image_size = image_size or row['eval_image_size']
-  network = models.network_class(name)
+  depths = tuple(overrides.get('depths') or row['depths'])
+  # All blocks of a stage but the first are equal: the second stands for them.
+  short = {'depths': tuple(min(depth, 2) for depth in depths)}
+  classes = num_classes or row.get('num_classes', 1000)
+  trace = _trace(models.create(name, classes, **overrides | short), image_size)
+  times = [t for d in depths for t in ([1, d - 1] if d > 1 else [1])]
+  stages = [s for s, d in enumerate(short['depths']) for _ in range(d)]
+  return _parts(trace, stages, times)
 
-  def forward(images: jax.Array) -> dict:
-    net = network(num_classes, {**row, 'depths': short}, **quiet)
-    return net(images, True)
 
-  # Neither draws nor activations count; without them the trace is short.
-  quiet = {**overrides, 'drop_rate': 0.0, 'stochdepth_rate': 0.0}
-  if overrides.get('activation') != 'glu':
-    quiet['activation'] = 'identity'
-  params, calls = _trace(forward, image_size)
-  blocks = [
-    (stage, depth - 1 if position else 1)
-    for stage, depth in enumerate(row['depths'])
-    for position in range(min(depth, 2))
-  ]
-  totals = _totals(params, calls, blocks, len(short))
-  names = ['stem', *(f'stage {s + 1}' for s in range(len(short))), 'head']
-  depths = [0, *row['depths'], 0]
-  return [
-    Part(name=part, blocks=depth, **total)
-    for part, depth, total in zip(names, depths, totals, strict=True)
-  ]
+def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
+  """Counts any network of our layers; a stage begins where the shape changes.
+
+  Args:
+    network: as `models.create` returns it. Its blocks are modules with a method
+      `branch`; what runs before them is the stem, and what after, the head.
+    image_size: pixels a side.
+  """
+  trace = _trace(network, image_size)
+  stages, shape = [], None
+  for block in trace.blocks:
+    stages.append((stages or [-1])[-1] + (block.shape != shape))
+    shape = block.shape
+  return _parts(trace, stages, [1] * len(stages))
 
 
 def parameters(
   name: str, num_classes: int | None = None, **overrides: object
 ) -> int:
   """A network's number of parameters."""
-  return sum(
-    part.params for part in parts(name, None, num_classes, **overrides)
-  )
+  counted = parts(name, None, num_classes, **overrides)
+  return sum(part.params for part in counted)
 
 
 def multiply_adds(
@@ -111,63 +104,113 @@ def multiply_adds(
 
 
 def traced_depths(name: str, **overrides: object) -> list[int]:
-  """Residual blocks of each stage, counted in an NFNet's own parameters.
+  """Residual blocks of each stage, counted in the network itself."""
+  return [part.blocks for part in count(models.create(name, **overrides))[1:-1]]
 
-  Its stages begin where a block's shortcut is a convolution.
 
-  Args:
-    name, **overrides: as for `parts`.
+class _Call(NamedTuple):
+  """One call of a module: its path, `[N, ...]` output and multiply-adds."""
+
+  path: str
+  shape: tuple[int, ...]
+  macs: int = 0
+
+
+class _Trace(NamedTuple):
+  """A network's calls, in order, and the number of parameters by path.
+
+  Attributes:
+    before: paths called ahead of the first block.
+    layers: calls of what multiplies.
+    blocks: calls of blocks.
+    params: by module path.
+    image_size: pixels a side.
   """
-  network = models.create(name, **overrides)
-  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  params, _ = jax.eval_shape(
-    lambda key, images: network.init(key, images, True),
-    jax.eval_shape(lambda: jax.random.key(0)),
-    images,
-  )
-  places = [path.split('/~/')[1:] for path in params]
-  blocks = {place[0] for place in places if place[0].startswith('nf_block')}
-  begin = {place[0] for place in places if place[-1] == 'conv_shortcut'}
-  number = lambda block: int((re.search(r'\d+$', block) or '0')[0])
-  found: list[int] = []
-  for block in sorted(blocks, key=number):
-    if block in begin:
-      found.append(0)
-    found[-1] += 1
-  return found
+
+  before: set[str]
+  layers: list[_Call]
+  blocks: list[_Call]
+  params: dict[str, int]
+  image_size: int
 
 
-def _trace(forward: functools.partial, image_size: int) -> tuple[dict, list]:
-  """Returns shapes of parameters, and (module, output, macs) of each layer."""
-  calls = []
+def _trace(network: hk.TransformedWithState, image_size: int) -> _Trace:
+  trace = _Trace(set(), [], [], {}, image_size)
+  entered = []
 
-  def record(call, args, kwargs, context):  # noqa: ANN001, ANN202
+  def record(
+    call: Any, args: tuple, kwargs: dict, context: hk.MethodContext
+  ) -> Any:
+    if context.method_name != '__call__':
+      return call(*args, **kwargs)
+    module, path = context.module, context.module.module_name
+    # A subclass's call may call its parent's.
+    is_block = hasattr(module, 'branch') and len(entered) == len(trace.blocks)
+    if is_block:
+      entered.append(path)
     out = call(*args, **kwargs)
-    module = context.module
-    if isinstance(module, _COUNTED) and context.method_name == '__call__':
-      macs = _macs(module, args, out)
-      exact = macs * _fraction(out.shape[1:], image_size)
-      calls.append((module.module_name, out.shape[1:], macs, exact))
+    if not entered:
+      trace.before.add(path)
+    if is_block:
+      trace.blocks.append(_Call(path, out.shape))
+    if isinstance(module, _COUNTED):
+      trace.layers.append(_Call(path, out.shape, _macs(module, args[0], out)))
     return out
 
-  def init(images: jax.Array) -> dict:
-    zeros = lambda create, shape, dtype, init, context: create(
-      shape, dtype, jnp.zeros
-    )
-    with hk.custom_creator(zeros), hk.intercept_methods(record):
-      return forward(images)
-
   images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-  net = hk.transform_with_state(init)
-  params, _ = jax.eval_shape(functools.partial(net.init, None), images)
-  return params, calls
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  with hk.intercept_methods(record):
+    params, _ = jax.eval_shape(
+      lambda key, images: network.init(key, images, True), key, images
+    )
+  for path, leaves in params.items():
+    trace.params[path] = sum(leaf.size for leaf in leaves.values())
+  return trace
 
 
-def _macs(module: hk.Module, args: tuple, out: jax.Array) -> int:
-  if isinstance(module, layers.Linear):
-    return args[0].shape[-1] * out.shape[-1]
-  fan_in = module.kernel**2 * args[0].shape[-1] // module.groups
+def _macs(module: hk.Module, x: jax.Array, out: jax.Array) -> int:
+  fan_in = x.shape[-1]
+  if not isinstance(module, layers.Linear):
+    fan_in = module.kernel**2 * fan_in // module.groups
   return fan_in * out.size
+
+
+def _parts(
+  trace: _Trace, stages: Sequence[int], times: Sequence[int]
+) -> list[Part]:
+  """Sums what was traced; each block has a stage and stands for so many."""
+  of_block = {block.path: index for index, block in enumerate(trace.blocks)}
+  head = max(stages, default=-1) + 2
+
+  def place(path: str) -> tuple[int, int]:
+    """The part that a module belongs to, and how often it counts."""
+    for end in [*_ends(path), len(path)]:
+      if (index := of_block.get(path[:end])) is not None:
+        return stages[index] + 1, times[index]
+    return (0 if path in trace.before else head), 1
+
+  sums = [
+    {'blocks': 0, 'output': (), 'params': 0, 'macs': 0, 'published_macs': 0.0}
+    for _ in range(head + 1)
+  ]
+  for path, size in trace.params.items():
+    part, count = place(path)
+    sums[part]['params'] += count * size
+  for path, shape, macs in trace.layers:
+    part, count = place(path)
+    sums[part]['macs'] += count * macs
+    published = macs * _fraction(shape[1:], trace.image_size)
+    sums[part]['published_macs'] += count * published
+    sums[part]['output'] = shape[1:]
+  for block, stage, count in zip(trace.blocks, stages, times, strict=True):
+    sums[stage + 1]['blocks'] += count
+    sums[stage + 1]['output'] = block.shape[1:]
+  names = ['stem', *(f'stage {n}' for n in range(1, head)), 'head']
+  return [Part(name, **total) for name, total in zip(names, sums, strict=True)]
+
+
+def _ends(path: str) -> list[int]:
+  return [index for index, letter in enumerate(path) if letter == '/']
 
 
 def _fraction(shape: tuple[int, ...], image_size: int) -> float:
@@ -176,35 +219,3 @@ def _fraction(shape: tuple[int, ...], image_size: int) -> float:
     return 1.0
   stride = 2 ** round(math.log2(image_size / shape[0]))
   return (image_size / stride) ** 2 / (shape[0] * shape[1])
-
-
-def _totals(
-  params: dict, calls: Iterable, blocks: list, num_stages: int
-) -> list[dict]:
-  totals = [
-    {'params': 0, 'macs': 0, 'published_macs': 0.0, 'output': ()}
-    for _ in range(num_stages + 2)
-  ]
-  for module, leaves in params.items():
-    index, times = _place(module, blocks, num_stages)
-    size = sum(leaf.size for leaf in leaves.values())
-    totals[index]['params'] += times * size
-  for module, shape, macs, published_macs in calls:
-    index, times = _place(module, blocks, num_stages)
-    totals[index]['macs'] += times * macs
-    totals[index]['published_macs'] += times * published_macs
-    if 'squeeze_excite' not in module:
-      totals[index]['output'] = shape
-  return totals
-
-
-def _place(module: str, blocks: list, num_stages: int) -> tuple[int, int]:
-  """A module's part, and how many equal ones it stands for."""
-  component = module.split('/~/')[1] if '/~/' in module else ''
-  if 'block' in component:
-    number = re.search(r'_(\d+)$', component)
-    stage, times = blocks[int(number[1]) if number else 0]
-    return stage + 1, times
-  if component.startswith(('stem', 'initial')):
-    return 0, 1
-  return num_stages + 1, 1

@@ -1,6 +1,5 @@
 """What bfloat16 does to a network, and where a NaN or infinity begins."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,13 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnets.data import augment
-
 Tree = Any
 
 
 class Output(NamedTuple):
-  """What one call of one module took and gave, on the host."""
+  """The output of one call of one module, on the host."""
 
   module: str
   value: np.ndarray
@@ -36,6 +33,53 @@ class Drift(NamedTuple):
   forward: float
   gradient: float
   finite: tuple[bool, bool]
+
+
+def drift(
+  network: hk.TransformedWithState,
+  params: Tree,
+  state: Tree,
+  key: jax.Array,
+  images: jax.Array,
+  soft_labels: jax.Array,
+) -> tuple[list[Drift], dict[str, list[Output]]]:
+  """One batch in float32 and in bfloat16, from the same parameters.
+
+  Args:
+    network: without rematerialization.
+    params: float32.
+    state: its state.
+    key: of dropout and stochastic depth, the same in both.
+    images: `[N, H, W, 3]` float32, as the network takes them.
+    soft_labels: `[N, K]`.
+
+  Returns:
+    One row per module in the order of the forward pass, and all outputs by
+    the type's name.
+  """
+  found, grads = {}, {}
+
+  @jax.jit
+  @jax.grad
+  def gradient(params: Tree, images: jax.Array) -> jax.Array:
+    logits = network.apply(params, state, key, images, True)[0]['logits']
+    return -jnp.mean(jnp.sum(soft_labels * jax.nn.log_softmax(logits), -1))
+
+  for name in ('float32', 'bfloat16'):
+    cast = images.astype(name)
+    found[name] = outputs(network, params, state, key, cast)
+    grads[name] = jax.device_get(gradient(params, cast))
+  rows = []
+  for both in zip(*found.values(), strict=True):
+    values = [[output.value] for output in both]
+    slopes = [_below(tree, both[0].module) for tree in grads.values()]
+    finite = [
+      all(np.isfinite(x).all() for x in value + slope)
+      for value, slope in zip(values, slopes)
+    ]
+    row = both[0].module, _difference(*values), _difference(*slopes)
+    rows.append(Drift(*row, tuple(finite)))
+  return rows, found
 
 
 def outputs(
@@ -91,108 +135,29 @@ def first_nonfinite(found: Sequence[Output]) -> str | None:
   """
   for output in found:
     if not output.inputs_finite:
-      return f'{_caller(output.module)}, before {output.module}'
+      caller = output.module.rpartition('/')[0].removesuffix('/~')
+      return f'{caller}, before {output.module}'
     if not np.isfinite(output.value).all():
       return output.module
   return None
 
 
-def drift(
-  network: hk.TransformedWithState,
-  params: Tree,
-  state: Tree,
-  key: jax.Array,
-  images: jax.Array,
-  soft_labels: jax.Array,
-) -> tuple[list[Drift], dict[str, list[Output]]]:
-  """One batch in float32 and in bfloat16, from the same parameters.
-
-  Args:
-    network: without rematerialization.
-    params: float32.
-    state: its state.
-    key: of dropout and stochastic depth, the same in both.
-    images: `[N, H, W, 3]` float32, as the network takes them.
-    soft_labels: `[N, K]`.
-
-  Returns:
-    One row per module in the order of the forward pass, and all outputs by
-    the type's name.
-  """
-  types = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-  found, grads = {}, {}
-
-  @jax.jit
-  @jax.grad
-  def gradient(params: Tree, images: jax.Array) -> jax.Array:
-    logits = network.apply(params, state, key, images, True)[0]['logits']
-    return -jnp.mean(jnp.sum(soft_labels * jax.nn.log_softmax(logits), -1))
-
-  for name, dtype in types.items():
-    cast = images.astype(dtype)
-    found[name] = outputs(network, params, state, key, cast)
-    grads[name] = jax.device_get(gradient(params, cast))
-  rows = []
-  for exact, rough in zip(*found.values(), strict=True):
-    ours = [_below(tree, exact.module) for tree in grads.values()]
-    rows.append(
-      Drift(
-        exact.module,
-        relative_difference([rough.value], [exact.value]),
-        relative_difference(ours[1], ours[0]),
-        tuple(
-          all(np.isfinite(x).all() for x in [output.value, *leaves])
-          for output, leaves in zip((exact, rough), ours)
-        ),
-      )
-    )
-  return rows, found
-
-
 def blocks(rows: Sequence[Drift]) -> list[Drift]:
   """The rows of the network's own layers and blocks, and of the whole."""
-  return [row for row in rows if len(_parts(row.module)) <= 2]
+  depth = lambda row: len(row.module.replace('/~', '').split('/'))
+  return [row for row in rows if depth(row) <= 2]
 
 
-def relative_difference(
-  values: Sequence[np.ndarray], exact: Sequence[np.ndarray]
+def _difference(
+  exact: Sequence[np.ndarray], values: Sequence[np.ndarray]
 ) -> float:
   """||values - exact|| / ||exact|| over all arrays; NaN if exact is 0."""
-  squares = lambda arrays: sum(
-    float(np.sum(np.square(x, dtype=np.float64))) for x in arrays
+  norm = lambda arrays: np.sqrt(
+    sum(np.sum(np.square(x, dtype=np.float64)) for x in arrays)
   )
   with np.errstate(invalid='ignore'):
-    below = squares(exact)
-    above = squares([a - b for a, b in zip(values, exact, strict=True)])
-    return math.sqrt(above / below) if below > 0 else math.nan
-
-
-def format_drift(rows: Sequence[Drift]) -> str:
-  """A table of rows, percentages of the float32 values."""
-  width = max([len('module'), *(len(row.module) for row in rows)])
-  lines = [f'{"module":{width}}  {"output":>9}  {"gradient":>9}  not finite']
-  for row in rows:
-    bad = [
-      name
-      for name, finite in zip(('float32', 'bfloat16'), row.finite)
-      if not finite
-    ]
-    lines.append(
-      f'{row.module:{width}}  {_percent(row.forward)}  '
-      f'{_percent(row.gradient)}  {", ".join(bad)}'.rstrip()
-    )
-  return '\n'.join(lines)
-
-
-def noise_batch(
-  key: jax.Array, count: int, image_size: int, num_classes: int
-) -> tuple[jax.Array, jax.Array]:
-  """Noise for pictures `[N, H, W, 3]`, and labels `[N, K]` in turn."""
-  grey = jax.random.uniform(
-    key, (count, image_size, image_size, 3), maxval=255.0
-  )
-  labels = jnp.arange(count) % num_classes
-  return augment.normalize(grey), jax.nn.one_hot(labels, num_classes)
+    change = norm([b - a for a, b in zip(exact, values, strict=True)])
+  return float(change / norm(exact)) if norm(exact) > 0 else np.nan
 
 
 def _all_finite(tree: Tree) -> jax.Array:
@@ -212,15 +177,3 @@ def _below(grads: Mapping[str, Mapping], module: str) -> list[np.ndarray]:
     if path == module or path.startswith(f'{module}/')
     for leaf in leaves.values()
   ]
-
-
-def _parts(module: str) -> list[str]:
-  return [part for part in module.split('/') if part != '~']
-
-
-def _caller(module: str) -> str:
-  return module.rpartition('/~/')[0] or module.rpartition('/')[0]
-
-
-def _percent(share: float) -> str:
-  return f'{"-":>9}' if math.isnan(share) else f'{100 * share:>7.3f} %'

@@ -2,18 +2,22 @@
 
 Paper B, section 3: at initialization a branch of a normalizer-free network has
 variance 1, so the variance before block j of a stage is 1 + alpha^2 j.
+
+A block is a module with a method `branch`, and perhaps a method `gate` whose
+result multiplies the branch it is given.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets import models, variants
+from nfnets import models
 
-Build = Callable[[], hk.Module]
+Network = str | hk.TransformedWithState | Callable[[], hk.Module]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Signal:
 
   Attributes:
     block: the block's module path.
-    stage: from 1.
+    stage: from 1; a stage begins where the signal's shape changes.
     position: of the block in its stage, from 0.
     squared_mean: mean over channels of the output's squared channel mean.
     variance: mean over channels of the output's channel variance.
@@ -46,44 +50,60 @@ class Signal:
 
 
 def measure(
-  network: str | Build, key: jax.Array, images: jax.Array, **overrides: object
+  network: Network, key: jax.Array, images: jax.Array, **overrides: object
 ) -> list[Signal]:
   """Sends images through a freshly initialized network, in training mode.
 
-  Skip gains start at 1 (or the signal would see no branch), and nothing is
-  dropped, unless overridden.
+  Skip gains are 1 (or the signal would see no branch), and nothing is dropped,
+  unless overridden.
 
   Args:
-    network: a key of `variants.ALL`, or a function that builds a module whose
-      `blocks` are lists of modules with a method `branch`, and perhaps a method
-      `gate`, whose result multiplies the branch it is given.
+    network: a name that `models.create` takes; what it returns; or a function
+      that builds a module to call with images and `is_training`.
     key: of the initialization.
     images: `[N, H, W, 3]`, such as a unit normal's.
-    **overrides: arguments of the named family's network.
+    **overrides: of the named network.
 
   Returns:
     One `Signal` per block.
+
+  Raises:
+    ValueError: the network has no blocks.
   """
-  build = _builder(network, overrides)
-
-  def record(rows, call, args, kwargs, context):  # noqa: ANN001, ANN202
-    out = call(*args, **kwargs)
-    if context.method_name in _BRANCH:
-      branch = _branch_so_far(rows, out, args, context)
-      rows[-1]['branch_variance'] = _moments(branch)[1]
-    elif _is_block(context):
-      rows[-1]['squared_mean'], rows[-1]['variance'] = _moments(out)
-    return out
-
-  rows, places = _run(build, key, images, record)
-  return [
-    Signal(**place, **jax.tree.map(float, row))
-    for row, place in zip(rows, places, strict=True)
-  ]
+  signals = []
+  stage, position, shape = 0, 0, None
+  for row in _run(network, overrides, key, images, _moments):
+    is_next = row['shape'] == shape
+    stage, position = (stage, position + 1) if is_next else (stage + 1, 0)
+    shape = row['shape']
+    expected = None
+    if row['expected_std'] is not None:
+      # A projection of the normalized input starts again from 1.
+      before = 1.0 if position == 0 else row['expected_std'] ** 2
+      expected = before + row['alpha'] ** 2
+    squared_mean, variance = map(float, row['output'])
+    signals.append(
+      Signal(
+        block=row['block'],
+        stage=stage,
+        position=position,
+        squared_mean=squared_mean,
+        variance=variance,
+        branch_variance=float(row['branch'][1]),
+        expected_variance=expected,
+        is_projected=row['is_projected'],
+        alpha=row['alpha'],
+      )
+    )
+  return signals
 
 
 def measure_noise(
-  name: str, seed: int, batch_size: int, image_size: int, **overrides: object
+  name: Network,
+  seed: int,
+  batch_size: int,
+  image_size: int,
+  **overrides: object,
 ) -> list[Signal]:
   """`measure` on a unit normal's images of `image_size` pixels a side."""
   image_key, init_key = jax.random.split(jax.random.key(seed))
@@ -93,7 +113,7 @@ def measure_noise(
 
 
 def check_contract(
-  network: str | Build,
+  network: Network,
   key: jax.Array,
   tolerance: float = 0.25,
   **overrides: object,
@@ -109,135 +129,119 @@ def check_contract(
     network: as in `measure`, normalizer-free.
     key: of the initialization and the blocks' inputs.
     tolerance: of a branch's variance.
-    **overrides: arguments of the named family's network.
+    **overrides: of the named network.
 
   Raises:
-    ValueError: naming the first block that breaks the contract, with numbers.
+    ValueError: names the first block that breaks the contract, with numbers; or
+      the network has no blocks.
   """
-  build = _builder(network, overrides)
 
-  def replace(rows, call, args, kwargs, context):  # noqa: ANN001, ANN202
-    if context.method_name in _BRANCH:
-      out = call(*args, **kwargs)
-      branch = _branch_so_far(rows, out, args, context)
-      rows[-1]['branch'] = _moments(_inside(branch))[1]
-      return out
-    if not _is_block(context):
-      return call(*args, **kwargs)
-    shape = (2, 16, 16, args[0].shape[-1])
-    x = jax.random.normal(jax.random.fold_in(key, len(rows)), shape)
-    x = x * kwargs.get('expected_std', 1.0)
-    out = call(x, *args[1:], **kwargs)
-    rows[-1]['input'] = _moments(_inside(x))[1]
-    rows[-1]['output'] = _moments(_inside(out))[1]
-    return out
+  def fresh(x: jax.Array, index: int, std: float | None) -> jax.Array:
+    shape = (2, 16, 16, x.shape[-1])
+    x = jax.random.normal(jax.random.fold_in(key, index), shape)
+    return x * (std or 1.0)
 
+  inside = lambda x: _moments(x[:, 2:-2, 2:-2] if min(x.shape[1:3]) > 6 else x)
   images = jnp.zeros((1, 32, 32, 3))
-  rows, places = _run(build, key, images, replace)
-  for row, place in zip(jax.tree.map(float, rows), places, strict=True):
-    _check_block(row, place, tolerance)
-
-
-def _check_block(row: dict, place: dict, tolerance: float) -> None:
-  where = (
-    f'{place["block"]} (stage {place["stage"]}, block {place["position"]})'
-  )
-  if not abs(row['branch'] - 1) <= tolerance:
-    raise ValueError(
-      f'{where}: its branch has variance {row["branch"]:.3g} on an input of '
-      f'variance {row["input"]:.3g}, not 1 within {tolerance:g}; scaled weight '
-      'standardization and gamma-scaled activations keep it there.'
+  for row in _run(network, overrides, key, images, inside, fresh):
+    before, branch, after = (
+      float(row[name][1]) for name in ('input', 'branch', 'output')
     )
-  if place['is_projected'] or place['alpha'] is None:
-    return
-  want = row['input'] + place['alpha'] ** 2 * row['branch']
-  if not abs(row['output'] - want) <= 0.05 * want:
-    raise ValueError(
-      f'{where}: its output has variance {row["output"]:.3g} where its input '
-      f'and alpha = {place["alpha"]:g} make {want:.3g}; add alpha times the '
-      'branch to the unchanged input.'
-    )
-
-
-def _builder(network: str | Build, overrides: dict) -> Build:
-  if callable(network):
-    return network
-  cls, row = models.network_class(network), variants.find(network)
-  overrides = {'stochdepth_rate': 0.0, 'drop_rate': 0.0, **overrides}
-  if network in variants.NFNET | variants.NF_RESNET | variants.NF_REGNET:
-    overrides = {'skipinit_gain': 1.0, **overrides}
-  if network in variants.SKIPINIT_RESNET or overrides.get('normalizer') == 'nf':
-    overrides = {'skipinit_gain': 1.0, **overrides}
-  models.create(network, 2, **overrides)
-  return lambda: cls(2, row, **overrides)
+    if not abs(branch - 1) <= tolerance:
+      raise ValueError(
+        f'{row["block"]}: its branch has variance {branch:.3g} on an input of '
+        f'variance {before:.3g}, not 1 within {tolerance:g}; scaled weight '
+        'standardization and gamma-scaled activations keep it there.'
+      )
+    if row['is_projected'] or row['alpha'] is None:
+      continue
+    want = before + row['alpha'] ** 2 * branch
+    if not abs(after - want) <= 0.05 * want:
+      raise ValueError(
+        f'{row["block"]}: its output has variance {after:.3g} where its input '
+        f'and alpha = {row["alpha"]:g} make {want:.3g}; add alpha times the '
+        'branch to the unchanged input.'
+      )
 
 
 def _run(
-  build: Build, key: jax.Array, images: jax.Array, interceptor: Callable
-) -> tuple[list[dict], list[dict]]:
-  """Returns what the interceptor noted of each block, and their places."""
-  rows, places = [], []
+  network: Network,
+  overrides: dict[str, Any],
+  key: jax.Array,
+  images: jax.Array,
+  statistics: Callable[[jax.Array], Any],
+  replace: Callable[[jax.Array, int, float | None], jax.Array] | None = None,
+) -> list[dict[str, Any]]:
+  """One row per block: what it is, and statistics of what goes through it.
 
-  def forward(images: jax.Array) -> None:
-    net = build()
-    places.extend(_places(net))
-    note = lambda *args: interceptor(rows, *args)
-    with hk.intercept_methods(note):
-      net(images, True)
+  Args:
+    network, overrides, key, images: as in `measure`.
+    statistics: of `[N, H, W, C]`: the rows' 'input', 'branch' and 'output'.
+    replace: from a block's input, its index and its expected std to another.
+  """
+  network = _transformed(network, overrides)
+  rows = []
 
+  def note(
+    call: Callable, args: tuple, kwargs: dict, context: hk.MethodContext
+  ) -> Any:
+    block, method = context.module, context.method_name
+    if method in ('branch', 'gate'):
+      out = call(*args, **kwargs)
+      branch = args[0] * out if method == 'gate' else out
+      rows[-1]['branch'] = statistics(branch)
+      return out
+    is_inside = bool(rows) and 'output' not in rows[-1]
+    if method != '__call__' or not hasattr(block, 'branch') or is_inside:
+      return call(*args, **kwargs)
+    x, std = args[0], kwargs.get('expected_std')
+    if replace is not None:
+      x = replace(x, len(rows), std)
+    row = {
+      'block': block.module_name,
+      'expected_std': std,
+      'is_projected': getattr(block, 'conv_shortcut', None) is not None,
+      'alpha': getattr(block, 'alpha', None),
+      'input': statistics(x),
+    }
+    rows.append(row)
+    out = call(x, *args[1:], **kwargs)
+    row |= {'output': statistics(out), 'shape': out.shape[1:]}
+    return out
+
+  params, state = network.init(key, images[:1, :32, :32], True)
+  if 'skipinit_gain' not in overrides:
+    params = hk.data_structures.map(
+      lambda module, name, leaf: (
+        jnp.ones_like(leaf) if name == 'skip_gain' else leaf
+      ),
+      params,
+    )
   # Not compiled as a whole: a stage's equal blocks share what each operation
   # compiles to, and 200 blocks in one program take minutes.
-  hk.transform_with_state(forward).init(key, images)
-  return rows, places
+  with hk.intercept_methods(note):
+    network.apply(params, state, key, images, True)
+  if not rows:
+    raise ValueError("no module with a method 'branch' was called: no blocks")
+  return rows
 
 
-def _places(net: hk.Module) -> list[dict]:
-  places = []
-  for stage, (blocks, rows) in enumerate(zip(net.blocks, net.numbers), start=1):
-    for position, (block, row) in enumerate(zip(blocks, rows, strict=True)):
-      alpha = getattr(block, 'alpha', None)
-      expected = None
-      if 'expected_std' in row:
-        # A projection of the normalized input starts again from 1.
-        before = 1.0 if position == 0 else row['expected_std'] ** 2
-        expected = before + alpha**2
-      places.append(
-        {
-          'block': block.module_name,
-          'stage': stage,
-          'position': position,
-          'expected_variance': expected,
-          'is_projected': getattr(block, 'conv_shortcut', None) is not None,
-          'alpha': alpha,
-        }
-      )
-  return places
-
-
-_BRANCH = ('branch', 'gate')  # in the order of their calls
-
-
-def _branch_so_far(
-  rows: list[dict], out: jax.Array, args: tuple, context: hk.MethodContext
-) -> jax.Array:
-  """The branch so far, of one of its methods; the first begins a row."""
-  if context.method_name == 'gate':
-    return args[0] * out
-  rows.append({})
-  return out
-
-
-def _is_block(context: hk.MethodContext) -> bool:
-  return context.method_name == '__call__' and hasattr(context.module, 'branch')
+def _transformed(
+  network: Network, overrides: dict[str, Any]
+) -> hk.TransformedWithState:
+  if isinstance(network, str):
+    quiet = {'stochdepth_rate': 0.0, 'drop_rate': 0.0}
+    return models.create(network, **quiet | overrides)
+  if callable(network):
+    build = network
+    return hk.transform_with_state(
+      lambda x, is_training: build()(x, is_training)
+    )
+  return network
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Over channels, the mean squared mean and the mean variance."""
   x = x.astype(jnp.float32)
   mean = jnp.mean(x, axis=(0, 1, 2))
   return jnp.mean(mean**2), jnp.mean(jnp.var(x, axis=(0, 1, 2)))
-
-
-def _inside(x: jax.Array) -> jax.Array:
-  """Without the two outer rows and columns, where there are enough."""
-  cut = 2 if min(x.shape[1:3]) > 6 else 0
-  return x[:, cut : x.shape[1] - cut, cut : x.shape[2] - cut]

@@ -1,0 +1,322 @@
+r"""Looks into a recipe's batch or a network, without training.
+
+  python -m scripts.inspect batch --config=FILE [--step=N]
+  python -m scripts.inspect signal --model=NAME [--image_size=128]
+  python -m scripts.inspect numerics --config=FILE [--workdir=RUN] [--noise]
+
+batch     draws a training batch: each example as the host hands it over and as
+          the network sees it, with its label, or its labels and their shares
+          where mixing blended two.
+signal    sends unit-normal images through a network at initialization and
+          prints mean and variance after each block beside the expected variance
+          (paper B, section 3). Of a normalizer-free network it checks that
+          every block keeps the variance.
+numerics  runs one batch in float32 and in bfloat16 from the same parameters and
+          prints how far each block's output and gradient move, and where a NaN
+          or an infinity begins. --workdir takes the newest checkpoint of a run,
+          --noise takes noise where the data aren't at hand.
+
+`batch` and `signal` write a picture, --out. Exit codes: 0 done, 1 a block
+changes the variance, 2 refused.
+"""
+
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from scripts import common
+
+if TYPE_CHECKING:
+  from nfnets.analysis.signal import Signal
+
+CONFIG = common.config_flag()
+MODEL = flags.DEFINE_string('model', None, 'signal: such as nfnet_f0.')
+IMAGE_SIZE = flags.DEFINE_integer('image_size', 128, 'signal: pixels a side.')
+WORKDIR = flags.DEFINE_string('workdir', None, "numerics: a run's folder.")
+NOISE = flags.DEFINE_bool('noise', False, 'numerics: noise for images.')
+ALL = flags.DEFINE_bool('all', False, 'numerics: modules inside blocks too.')
+EXAMPLES = flags.DEFINE_integer(
+  'examples', None, 'How many; 16 of batch, 4 of signal, 8 of numerics.'
+)
+STEP = flags.DEFINE_integer('step', 0, 'batch: which one.', lower_bound=0)
+OUT = flags.DEFINE_string('out', None, 'Default: batch.png or signal.png.')
+
+COLUMNS = 4  # pairs of before and after
+
+Captioned = list[tuple[np.ndarray, str]]
+
+
+def main(arguments: Sequence[str]) -> int:
+  commands = {
+    'batch': inspect_batch,
+    'signal': inspect_signal,
+    'numerics': inspect_numerics,
+  }
+  if len(arguments) != 1 or arguments[0] not in commands:
+    raise ValueError(f'name one of {", ".join(commands)}')
+  if EXAMPLES.value is not None and EXAMPLES.value < 1:
+    raise ValueError(f'--examples={EXAMPLES.value}: must be above 0')
+  return commands[arguments[0]]()
+
+
+def inspect_batch() -> int:
+  config = _config()
+  before, after = captioned(config, EXAMPLES.value or 16, STEP.value)
+  path = pathlib.Path(OUT.value or 'batch.png')
+  draw_batch(before, after, path)
+  print(f'{path}: {len(after)} examples of {config.data.name}')
+  return 0
+
+
+def captioned(
+  config: ConfigDict, count: int, step: int
+) -> tuple[Captioned, Captioned]:
+  """Returns uint8 `[H, W, 3]` images with captions, before and after.
+
+  The draws are of training's kind; training's own also depend on the device.
+  """
+  batch, images, targets, names = _training_batch(config, count, step)
+  images = images * np.float32(config.data.std) + np.float32(config.data.mean)
+  images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+  before = [
+    (image, names[label])
+    for image, label in zip(batch['images'], batch['labels'])
+  ]
+  after = [(x, caption(t, names)) for x, t in zip(images, targets)]
+  return before[:count], after
+
+
+def caption(target: np.ndarray, names: Sequence[str]) -> str:
+  """Says a soft label `[K]` in words: `cat 0.62 + dog 0.38`, or `cat`."""
+  shares = [(float(target[i]), names[i]) for i in np.flatnonzero(target > 5e-3)]
+  if len(shares) == 1:
+    return shares[0][1]
+  return ' + '.join(f'{name} {s:.2f}' for s, name in sorted(shares)[::-1])
+
+
+def draw_batch(before: Captioned, after: Captioned, path: pathlib.Path) -> None:
+  pyplot = _pyplot()
+  rows = math.ceil(len(after) / COLUMNS)
+  figure, axes = pyplot.subplots(
+    rows, 2 * COLUMNS, figsize=(3.2 * COLUMNS, 1.9 * rows), squeeze=False
+  )
+  for axis in axes.flat:
+    axis.axis('off')
+  for column, examples, color in ((0, before, 'grey'), (1, after, 'black')):
+    for axis, (image, text) in zip(axes[:, column::2].flat, examples):
+      axis.imshow(image)
+      axis.set_title(text.replace(' + ', '\n'), fontsize=7, color=color)
+  _save(figure, path)
+
+
+def inspect_signal() -> int:
+  import jax
+  from tabulate import tabulate
+
+  from nfnets.analysis import signal
+
+  name = common.needed(MODEL, 'nfnet_f0')
+  size = EXAMPLES.value or 4, IMAGE_SIZE.value
+  signals = signal.measure_noise(name, 0, *size)
+  header = 'block', 'squared mean', 'variance', 'expected', 'branch variance'
+  rows = [
+    (
+      row.block,
+      row.squared_mean,
+      row.variance,
+      row.expected_variance,
+      row.branch_variance,
+    )
+    for row in signals
+  ]
+  print(tabulate(rows, header, floatfmt='.4g'))
+  path = pathlib.Path(OUT.value or 'signal.png')
+  draw_signal(name, signals, path)
+  print(f'drawn in {path}')
+  if signals[0].expected_variance is None:
+    print('not normalizer-free: no block says which variance it expects')
+    return 0
+  try:
+    signal.check_contract(name, jax.random.key(0))
+  except ValueError as error:
+    print(error)
+    return 1
+  print('every block keeps the variance')
+  return 0
+
+
+def draw_signal(
+  name: str, signals: Sequence['Signal'], path: pathlib.Path
+) -> None:
+  """Mean and variances after each block, as paper B's Figure 1."""
+  figure, axes = _pyplot().subplots(1, 3, figsize=(10, 3))
+  panels = {
+    'squared mean': 'squared_mean',
+    'variance': 'variance',
+    'variance of the branch': 'branch_variance',
+  }
+  for axis, (title, field) in zip(axes, panels.items()):
+    axis.plot([getattr(row, field) for row in signals], label=name)
+    axis.set(title=title, xlabel='block')
+  if signals[0].expected_variance is not None:
+    expected = [row.expected_variance for row in signals]
+    axes[1].plot(expected, '--', color='grey', label='expected')
+  axes[1].legend()
+  _save(figure, path)
+
+
+def inspect_numerics() -> int:
+  import jax
+  from tabulate import tabulate
+
+  from nfnets import factory
+  from nfnets.analysis import numerics
+
+  config, count = _config(WORKDIR.value), EXAMPLES.value or 8
+  with config.unlocked():
+    config.model.remat = False  # recomputed blocks can't be looked into
+    config.precision = 'float32'
+    config.batch_size = count
+  network = factory.network_of(config)
+  images, labels = network_inputs(config, count, NOISE.value)
+  params, state, source = network_variables(config, network, WORKDIR.value)
+  rows, found = numerics.drift(
+    network, params, state, jax.random.key(1), images, labels
+  )
+  print(f'{config.model.name}, {count} examples, {source}')
+  shown = rows if ALL.value else numerics.blocks(rows)
+  header = 'module', 'output, %', 'gradient, %', 'not finite'
+  table = [
+    (
+      row.module,
+      100 * row.forward,
+      100 * row.gradient,
+      ', '.join(n for n, finite in zip(found, row.finite) if not finite),
+    )
+    for row in shown
+  ]
+  print(tabulate(table, header, floatfmt='.3f'))
+  print('\n'.join(_first_nonfinite(rows, found)))
+  return 0
+
+
+def network_inputs(
+  config: ConfigDict, count: int, is_noise: bool
+) -> tuple[Any, Any]:
+  """Images `[N, H, W, 3]` as the network takes them, and labels `[N, K]`."""
+  import jax
+  import jax.numpy as jnp
+
+  if not is_noise:
+    return _training_batch(config, count, 0)[1:3]
+  size, classes = config.data.train_image_size, config.data.num_classes
+  images = jax.random.normal(jax.random.key(0), (count, size, size, 3))
+  return images, jax.nn.one_hot(jnp.arange(count) % classes, classes)
+
+
+def network_variables(
+  config: ConfigDict, network: Any, workdir: str | None
+) -> tuple[Any, Any, str]:
+  """Parameters, network state, and where they come from, in words."""
+  import jax
+
+  from nfnets import checkpoint, factory, step
+
+  optimizer = factory.optimizer_of(config)
+
+  def init(key: jax.Array) -> step.TrainState:
+    return step.init_state(config, network, optimizer, key)
+
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  if workdir is None:
+    state = jax.jit(init)(key)
+    return state.params, state.state, 'fresh parameters'
+  state = None
+  if (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    checkpoints = checkpoint.Checkpoints(workdir)
+    state = checkpoints.restore_latest(jax.eval_shape(init, key))
+    checkpoints.close()
+  if state is None:
+    raise ValueError(f'{workdir} holds no checkpoint')
+  return state.params, state.state, f'step {int(state.step)} of {workdir}'
+
+
+def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:
+  from nfnets.analysis import numerics
+
+  first = 'the first NaN or infinity is in the'
+  lines = [
+    f'{name}: {first} output of {module}'
+    for name, outputs in found.items()
+    if (module := numerics.first_nonfinite(outputs))
+  ]
+  if lines:
+    return lines
+  for index, name in enumerate(found):
+    if bad := [row.module for row in rows if not row.finite[index]]:
+      lines.append(f'{name}: {first} gradient of {bad[-1]}')
+  return lines or ['every output and gradient is finite']
+
+
+def _config(workdir: str | None = None) -> ConfigDict:
+  from nfnets import finetune
+
+  config = common.needed(CONFIG, 'configs/nfnet_f0.py')
+  finetune.complete(config, workdir)
+  return config.copy_and_resolve_references()
+
+
+def _training_batch(
+  config: ConfigDict, count: int, number: int
+) -> tuple[dict, np.ndarray, np.ndarray, Sequence[str]]:
+  """A batch of the host's, images and targets made of it, class names."""
+  import jax
+
+  from nfnets import factory, step
+  from nfnets.data import pipeline
+
+  source, _ = factory.sources_of(config)
+  batch = next(
+    pipeline.train_batches(
+      source,
+      batch_size=count * (2 if config.augment.pairs == 'fresh' else 1),
+      image_size=config.data.train_image_size,
+      crop=config.data.crop,
+      flip=config.data.flip,
+      seed=config.seed,
+      start_step=number,
+      num_threads=0,
+      on_error=config.data.on_error,
+    )
+  )
+  key = jax.random.fold_in(jax.random.key(config.seed), number)
+  augmented = jax.jit(lambda k, b: step.augment_batch(config, k, b))(
+    key, {name: batch[name] for name in ('images', 'labels')}
+  )
+  images = np.asarray(augmented['images'], np.float32)
+  return batch, images, np.asarray(augmented['targets']), source.class_names
+
+
+def _pyplot() -> Any:
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  return pyplot
+
+
+def _save(figure: Any, path: pathlib.Path) -> None:
+  figure.tight_layout()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=150)
+  _pyplot().close(figure)
+
+
+if __name__ == '__main__':
+  common.run(main, positional=True)

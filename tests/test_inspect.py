@@ -1,0 +1,75 @@
+"""scripts.inspect: captions, pictures, tables of signal and numerics."""
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from nfnets.data import sources
+from scripts import inspect
+
+TINY = [
+  '--config=configs/quickstart.py',
+  '--config.model.depths=1,1,1',
+  '--config.model.widths=8,8,8',
+]
+
+
+def test_captions_order_labels_by_share():
+  assert inspect.caption(np.array([0.25, 0, 0.75]), 'abc') == 'c 0.75 + a 0.25'
+  assert inspect.caption(np.array([0, 1.0, 0]), 'abc') == 'b'
+
+
+def test_without_augmentation_before_and_after_are_the_same_images():
+  config = tiny.config(data__crop='none', data__flip=False)
+  before, after = inspect.captioned(config, 6, 3)
+  assert [text for _, text in before] == [text for _, text in after]
+  for (image, _), (other, _) in zip(before, after):
+    np.testing.assert_array_equal(image, other)
+
+
+@pytest.mark.parametrize('pairs', ['batch', 'fresh'])
+def test_mixed_examples_name_their_labels_and_are_as_many_as_asked(pairs):
+  config = tiny.config(augment__mix='cutmix', augment__pairs=pairs)
+  before, after = inspect.captioned(config, 5, 0)
+  assert len(before) == len(after) == 5
+  names = sources.create('digits', 'test').class_names
+  assert all(text in names for _, text in before)
+  assert any(' + ' in text for _, text in after)
+
+
+def test_a_batch_is_drawn(run_script, tmp_path):
+  path = tmp_path / 'new' / 'batch.png'
+  done = run_script(
+    'scripts.inspect', 'batch', *TINY, '--examples=5', f'--out={path}'
+  )
+  assert done.code == 0, done.stderr
+  with Image.open(path) as sheet:
+    assert min(sheet.size) > 300
+    assert np.asarray(sheet).std() > 10
+
+
+def test_numerics_show_each_block_and_a_runs_parameters(run_script, tmp_path):
+  flags = ['numerics', *TINY, '--noise', '--examples=2']
+  done = run_script('scripts.inspect', *flags)
+  assert done.code == 0, done.stderr
+  assert 'CIFAR_ResNet/~/nf_block_2 ' in done.stdout
+  assert done.stdout.endswith('every output and gradient is finite\n')
+  done = run_script('scripts.inspect', *flags, f'--workdir={tmp_path}')
+  assert done.code == 2 and 'holds no checkpoint' in done.stderr
+
+
+def test_a_signal_is_printed_drawn_and_judged(run_script, tmp_path):
+  flags = ['--model=cifar_resnet_20', '--image_size=8']
+  path = tmp_path / 'signal.png'
+  done = run_script('scripts.inspect', 'signal', *flags, f'--out={path}')
+  assert done.code == 0, done.stderr
+  assert done.stdout.count('CIFAR_ResNet/~/block') == 9
+  assert 'not normalizer-free' in done.stdout and path.exists()
+
+
+def test_what_is_to_be_looked_into_must_be_named(run_script):
+  done = run_script('scripts.inspect')
+  assert (done.code, done.stderr) == (
+    2, 'error: name one of batch, signal, numerics\n',
+  )  # fmt: skip
