@@ -23,7 +23,6 @@ def imagenet(model_name: str) -> ConfigDict:
   config.weights = ''  # a file or a run to start from
   config.batch_size = 1024  # over all devices
   config.micro_batches = 1
-  config.steps_per_dispatch = 1  # above it: data.on_device, small networks
   config.num_epochs = 90.0
   config.precision = 'float32'
   config.loss = 'softmax'

@@ -1,23 +1,27 @@
 """Save and restore a run's state: the only file that knows orbax.
 
 A checkpoint holds whole arrays, no layout: any number of devices and processes
-reads it. Each of several processes writes its share of every array, and one of
-them declares the whole complete. Of stacked states process 0 writes all.
+reads it. Process 0 writes it, with a checksum of every array.
 """
 
 import contextlib
 import logging
 import pathlib
+import shutil
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
-from nfnets import parallel, stacks, watch
+from nfnets import parallel
 
 Tree = Any
+# It warns whenever a run is read, and prints the traceback of what it raises.
+logging.getLogger('absl').addFilter(lambda line: 'orbax' not in line.pathname)
 
 
 class Checkpoints:
@@ -33,87 +37,67 @@ class Checkpoints:
     self, workdir: pathlib.Path, keep: int = 2, read_only: bool = False
   ):
     self._path = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._read_only = read_only
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
       create=not read_only,
       read_only=read_only,
     )
-    self._manager = ocp.CheckpointManager(self._path, options=options)
-    self._damaged: list[int] = []
+    self._manager = ocp.CheckpointManager(
+      self._path, options=options, item_handlers=ocp.StandardCheckpointHandler()
+    )
 
   def save(self, step: int, state: Tree) -> None:
     """Copies the state to the host, then writes in the background.
 
-    Newer checkpoints that `restore_latest` couldn't read make room: orbax saves
-    nothing before them.
-
     Args:
       step: the state's.
-      state: replicated; all processes call with equal ones. Stacks of equal
-        blocks are taken apart.
+      state: replicated; all processes call with equal ones.
 
     Raises:
       OSError: this or the last checkpoint could not be written.
     """
     with self._naming_failures():
-      while self._damaged:
-        self._manager.delete(self._damaged.pop())
       if step in self._manager.all_steps():
         return
-      if stacks.any_in(state):
-        # Host arrays, which process 0 writes alone: slices would take as much
-        # memory of the device again.
-        whole = stacks.unstack(parallel.to_host(state))
-      elif jax.process_count() > 1:
-        whole = parallel.across_processes(state)
-      else:
-        whole = parallel.to_host(state)
-      self._manager.save(step, args=ocp.args.StandardSave(whole))
+      host = parallel.to_host(state)
+      sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
+      args = ocp.args.StandardSave(host)
+      saved = self._manager.save(
+        step, args=args, custom_metadata={'checksums': sums}
+      )
+      if not saved:
+        raise OSError(f'step {step} does not follow {self.latest_step()}')
 
   def restore_latest(self, like: Tree) -> Tree | None:
     """The newest whole checkpoint as NumPy arrays; None where none is.
 
+    Newer ones that can't be read are moved aside, to STEP.damaged.
+
     Args:
-      like: a tree of arrays or shapes that the checkpoint must equal.
+      like: a tree of arrays or shapes, of the parts of a state that are wanted.
 
     Raises:
       ValueError: there are checkpoints and none can be read.
     """
-    steps = sorted(self._manager.all_steps(), reverse=True)
-    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-    failures = []
-    for step in steps:
+    failures = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        state = self._read(step, target)
-        self._damaged = steps[: steps.index(step)]
-        return state
+        state = _fill(like, self._read(step))
       except Exception as error:  # orbax raises many kinds
-        failures.append(f'{self._path / str(step)}: {_first_line(error)}')
-        logging.warning('checkpoint skipped: %s', failures[-1])
+        failures[step] = f'{self._path / str(step)}: {_first_line(error)}'
+        continue
+      for why in failures.values():
+        logging.warning('checkpoint skipped: %s', why)
+      self._move_aside(list(failures))
+      return state
     if failures:
       raise ValueError(
-        'no readable checkpoint; remove them or choose another workdir: '
-        + '; '.join(failures)
+        'no readable checkpoint; choose another --workdir, or start from its '
+        f'weights with --config.weights={self._path.parent}: '
+        + '; '.join(failures.values())
       )
     return None
-
-  def _read(self, step: int, target: Tree) -> Tree:
-    def read(target: Tree) -> Tree:
-      args = ocp.args.StandardRestore(target)
-      state = self._manager.restore(step, args=args)
-      jax.tree.map_with_path(_check_shape, target, state)
-      return state
-
-    try:
-      return read(target)
-    except Exception:
-      if getattr(target, 'ema_params', None) == {}:
-        # Earlier versions kept averages with `ema.mode='none'` too.
-        with contextlib.suppress(Exception):
-          kept = {'ema_params': target.params, 'ema_state': target.state}
-          state = read(target._replace(**kept))
-          return state._replace(ema_params={}, ema_state={})
-      raise
 
   def latest_step(self) -> int | None:
     """The newest checkpoint's step."""
@@ -127,37 +111,78 @@ class Checkpoints:
   def close(self) -> None:
     self._manager.close()
 
+  def _read(self, step: int) -> dict[str, np.ndarray]:
+    """Every array by its path, as it was written."""
+    shapes = self._manager.item_metadata(step)
+    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes.tree)
+    args = ocp.args.StandardRestore(target)
+    found = _by_path(self._manager.restore(step, args=args))
+    sums = (self._manager.metadata(step).custom_metadata or {}).get('checksums')
+    for path, leaf in found.items():
+      if sums and sums[path] != _checksum(leaf):
+        raise ValueError(f'{path} is damaged')
+    if 'step' in found and int(found['step']) != step:
+      raise ValueError(f'it holds step {int(found["step"])}')
+    return found
+
+  def _move_aside(self, steps: list[int]) -> None:
+    if not steps or self._read_only:
+      return
+    if jax.process_index() == 0:
+      for step in steps:
+        aside = self._path / f'{step}.damaged'
+        shutil.rmtree(aside, ignore_errors=True)
+        (self._path / str(step)).rename(aside)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('damaged checkpoints are moved')
+    self._manager.reload()
+
   @contextlib.contextmanager
   def _naming_failures(self) -> Iterator[None]:
     try:
       yield
     except Exception as error:  # orbax raises many kinds
-      if jax.process_count() > 1 and watch.is_collective(error):
-        raise  # no fault of the disk
       with contextlib.suppress(Exception):  # an earlier one may come whole
         self._manager.wait_until_finished()
-      whole = max(self._whole_steps(), default=None)
+      # Of the folder itself; the manager counts what it is still writing.
+      names = [path.name for path in self._path.glob('*')]
+      whole = max((int(n) for n in names if n.isdecimal()), default=None)
       left = f'the newest whole one is {whole}' if whole else 'there is none'
       raise OSError(
         f'a checkpoint could not be written to {self._path}: '
         f'{_first_line(error)}; {left}'
       ) from error
 
-  def _whole_steps(self) -> list[int]:
-    """Of the folder itself; the manager counts what it is still writing."""
-    return (
-      [int(p.name) for p in self._path.glob('*') if p.name.isdigit()]
-      if self._path.exists()
-      else []
-    )
+
+def _by_path(tree: Tree) -> dict[str, Any]:
+  """A tree's leaves by their paths, equal for tuples and dictionaries."""
+  leaves, _ = jax.tree.flatten_with_path(tree)
+  return {
+    '/'.join(
+      str(getattr(k, 'name', getattr(k, 'key', getattr(k, 'idx', k))))
+      for k in path
+    ): leaf
+    for path, leaf in leaves
+  }
 
 
-def _check_shape(path: tuple, wanted: np.ndarray, found: np.ndarray) -> None:
-  if np.shape(found) != wanted.shape:  # orbax takes any
-    raise ValueError(
-      f'{jax.tree_util.keystr(path)} is {np.shape(found)} there and '
-      f'{wanted.shape} here'
-    )
+def _fill(like: Tree, found: dict[str, np.ndarray]) -> Tree:
+  """The tree with the arrays that were found at its paths."""
+  wanted = _by_path(like)
+  for path, leaf in wanted.items():
+    if path not in found:
+      raise ValueError(f'{path} is not there')
+    if found[path].shape != leaf.shape:
+      raise ValueError(
+        f'{path} is {found[path].shape} there and {leaf.shape} here'
+      )
+  return jax.tree.unflatten(
+    jax.tree.structure(like), [found[path] for path in wanted]
+  )
+
+
+def _checksum(leaf: np.ndarray) -> str:
+  return f'{zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data):08x}'
 
 
 def _first_line(error: Exception) -> str:

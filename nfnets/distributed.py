@@ -1,24 +1,26 @@
-"""Several processes as one run: joining each other, and agreeing.
+"""Several processes as one run: JAX's coordination, and stopping in time.
 
-Each process runs the same program on its own devices; `jax.distributed` makes
-them one machine. The order of examples is a function of the step alone, so a
-run may go on with another number of processes.
+Each process runs the same program on its own devices. Where one dies, JAX ends
+the others within the heartbeat's timeout; the launcher or the scheduler starts
+all again, on any number of processes.
 """
 
+import contextlib
+import glob
+import importlib.util
 import json
 import os
-import socket
-from collections.abc import Mapping
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from nfnets import places, watch
-
-MISSING_AFTER = 60.0  # seconds of silence
-GRACE = 60  # more until JAX's own heartbeat ends a process, less politely
+HEARTBEAT = 60  # seconds
 
 
 def initialize(
@@ -26,58 +28,71 @@ def initialize(
   coordinator_address: str | None = None,
   num_processes: int | None = None,
   process_id: int | None = None,
-  missing_after: float = MISSING_AFTER,
-  environment: Mapping[str, str] = os.environ,
+  heartbeat_timeout_seconds: int = HEARTBEAT,
 ) -> bool:
-  """Finds this process's place and joins the others (`places.find`, `join`).
+  """Joins the other processes, before anything asks JAX for a device.
+
+  Args:
+    distributed: None joins where the arguments or the surroundings tell of
+      others; True insists; False is alone.
+    coordinator_address: 'host:port' of process 0; None where JAX finds it, on
+      a TPU pod, under SLURM or Open MPI.
+    num_processes: of the whole run; likewise.
+    process_id: 0 to num_processes - 1; likewise.
+    heartbeat_timeout_seconds: after so much silence of a process the others
+      end.
 
   Returns:
     Whether it joined.
+
+  Raises:
+    ValueError: some of the three are missing or impossible.
   """
-  place = places.find(
-    distributed, coordinator_address, num_processes, process_id, environment
-  )
-  if place is None:
+  place = {
+    'coordinator_address': coordinator_address,
+    'num_processes': num_processes,
+    'process_id': process_id,
+  }
+  place = {
+    key: os.environ.get(f'JAX_{key.upper()}') if value is None else value
+    for key, value in place.items()
+  }
+  given = {key: value for key, value in place.items() if value is not None}
+  if distributed is False or not (distributed or given or seem_several()):
     return False
-  check_joined(join(place, missing_after))
+  if given:
+    if missing := sorted(place.keys() - given.keys()):
+      raise ValueError(
+        'several processes need all of --coordinator_address, --num_processes '
+        f'and --process_id; missing: {", ".join(missing)}'
+      )
+    given = {
+      k: int(v) if k != 'coordinator_address' else v for k, v in given.items()
+    }
+    given['cluster_detection_method'] = 'deactivate'
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(
+    **given,
+    heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+    # Who ends by an error doesn't wait for those who wait for it.
+    shutdown_timeout_seconds=heartbeat_timeout_seconds,
+  )
   return True
 
 
-def join(
-  place: places.Place, missing_after: float = MISSING_AFTER
-) -> places.Place:
-  """Joins the other processes, before anything asks JAX for a device.
-
-  Those that don't all come within five minutes are aborted by JAX.
-
-  Args:
-    place: this process's.
-    missing_after: seconds of silence that make a process missing.
-
-  Returns:
-    The place; where only JAX could tell it, it has told it by now.
-  """
-  # JAX's preemption service would swallow SIGTERM; ours saves (metrics.py).
-  jax.config.update('jax_enable_preemption_service', False)
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  given = {}
-  if place.coordinator_address is not None:
-    given = place._asdict() | {'cluster_detection_method': 'deactivate'}
-  jax.distributed.initialize(
-    **given, heartbeat_timeout_seconds=int(missing_after) + GRACE
+def seem_several(environment: Mapping[str, str] = os.environ) -> bool:
+  """Whether SLURM or Open MPI started several processes, or TPUs are here."""
+  for sign, count in (
+    ('SLURM_STEP_NODELIST', 'SLURM_NTASKS'),
+    ('OMPI_MCA_orte_hnp_uri', 'OMPI_COMM_WORLD_SIZE'),
+  ):
+    if sign in environment and int(environment.get(count, 1)) > 1:
+      return True
+  return (
+    environment.get('JAX_PLATFORMS', 'tpu').startswith('tpu')
+    and importlib.util.find_spec('libtpu') is not None
+    and bool(glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*'))
   )
-  if place.process_id is None:
-    return places.Place(None, jax.process_count(), jax.process_index())
-  return place
-
-
-def check_joined(place: places.Place) -> None:
-  """Raises `watch.Agreed` where JAX sees more or fewer processes."""
-  if jax.process_count() != place.num_processes:
-    raise watch.Agreed(
-      f'--num_processes={place.num_processes}, but JAX sees '
-      f'{jax.process_count()} processes'
-    )
 
 
 def exchange(value: Any) -> list[Any]:
@@ -93,26 +108,118 @@ def exchange(value: Any) -> list[Any]:
   return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes)]
 
 
-def agree_on_problem(problem: Exception | None) -> None:
-  """Raises `watch.Agreed` on all if one of them met something; all must call.
+@contextlib.contextmanager
+def agreement() -> Iterator[dict[str, Any]]:
+  """Within the block, what one process refuses all refuse; all must come.
 
-  Alone, what it met is raised as it is.
+  Yields:
+    A dictionary to fill with what must be equal on all.
+
+  Raises:
+    ValueError: on every process, if one raised an `OSError`, `TypeError` or
+      `ValueError`, or if the dictionaries differ: names the process, the key
+      and both values. Alone, what the block raises comes as it is.
   """
+  facts: dict[str, Any] = {}
+  problem = None
+  try:
+    yield facts
+  except (ValueError, TypeError, OSError) as error:
+    if jax.process_count() == 1:
+      raise
+    problem = str(error)
   if jax.process_count() == 1:
-    if problem is not None:
-      raise problem
     return
-  said = exchange(str(problem) if problem is not None else None)
-  for index, text in enumerate(said):
-    if text is not None:
-      count = sum(other is not None for other in said)
-      whose = 'all processes' if count == len(said) else who(index)
-      raise watch.Agreed(f'{whose}: {text}')
+  everybody = exchange({'problem': problem, 'facts': facts})
+  for index, other in enumerate(everybody):
+    if other['problem'] is not None:
+      raise ValueError(f'process {index}: {other["problem"]}')
+  first = everybody[0]['facts']
+  for index, other in enumerate(everybody):
+    found = other['facts']
+    for key in sorted(first.keys() | found.keys()):
+      if first.get(key) != found.get(key):
+        raise ValueError(
+          f'processes differ in {key}: {first.get(key)!r} in process 0, '
+          f'{found.get(key)!r} in process {index}; start all alike'
+        )
 
 
-def who(index: int) -> str:
-  return f'process {index} of {jax.process_count()}'
+class Interrupts:
+  """Within the block, Ctrl-C, SIGTERM and SIGHUP only ask for a stop.
 
+  Of several processes each may be asked; all stop at the same point. Another
+  Ctrl-C insists: KeyboardInterrupt.
+  """
 
-def host_name() -> str:
-  return socket.gethostname()
+  def __enter__(self) -> 'Interrupts':
+    self._asked = False
+    self._calls = 0
+    self._old = {}
+    signals = [signal.SIGINT, signal.SIGHUP]
+    if jax.process_count() == 1:  # else JAX's preemption notice takes it
+      signals.append(signal.SIGTERM)
+    with contextlib.suppress(ValueError):  # not in the main thread
+      for number in signals:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+          self._old[number] = signal.signal(number, self._ask)
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+  def asked_alone(self) -> bool:
+    """Whether a stop was asked of this process, and there is no other."""
+    return self._asked and jax.process_count() == 1
+
+  def reached(self) -> bool:
+    """Whether to stop here; all processes must call as often as each other."""
+    self._calls += 1
+    if jax.process_count() == 1:
+      return self._asked
+    return multihost_utils.reached_preemption_sync_point(self._calls)
+
+  def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls it in a thread: Python sees no signal while it is inside XLA.
+
+    Returns:
+      Its result; None if this process alone is asked to stop meanwhile: what
+      was begun goes on, for nobody.
+    """
+    results: queue.Queue = queue.Queue()
+
+    def work() -> None:
+      try:
+        results.put((function(*args), None))
+      except BaseException as error:
+        results.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    while not self.asked_alone():
+      with contextlib.suppress(queue.Empty):
+        result, error = results.get(timeout=0.1)
+        if error is not None:
+          raise error
+        return result
+    return None
+
+  def first_in_thread(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; its first call, which compiles, as by `call`."""
+    is_first = True
+
+    def called(*args: Any) -> Any:
+      nonlocal is_first
+      if is_first:
+        is_first = False
+        return self.call(function, *args)
+      return function(*args)
+
+    return called
+
+  def _ask(self, number: int, _: object) -> None:
+    if self._asked and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self._asked = True
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)

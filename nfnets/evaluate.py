@@ -1,7 +1,7 @@
 """A whole evaluation: every example counted exactly once."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 
 from nfnets import factory, models, parallel, step
 from nfnets.data import pipeline, sources
-from nfnets.weights import files, folding
+
+if TYPE_CHECKING:
+  from nfnets.weights import files
 
 
 def evaluate(
@@ -25,10 +27,11 @@ def evaluate(
     variables: {prefix: (params, state)}, replicated.
     batches: this process's, as `data.pipeline.eval_batches` yields them; every
       process must yield the same number.
+    asked_to_stop: asked before each batch; says the same on all processes.
 
   Returns:
     `{prefix}/loss`, `{prefix}/top_1`, `{prefix}/top_5` (shares of 1) and
-    `{prefix}/count` (examples).
+    `{prefix}/count` (examples); None if it was stopped.
 
   Raises:
     ValueError: there was no example.
@@ -36,14 +39,17 @@ def evaluate(
   sums: dict[str, dict[str, float]] = {}
   pending = None
   for batch in batches:
-    inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
-    if asked_to_stop is not None:
-      inputs |= parallel.vote(asked_to_stop())
-    dispatched = eval_step(variables, parallel.shard(inputs))
-    if _add(sums, pending):
+    if asked_to_stop is not None and asked_to_stop():
       return None
+    inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
+    dispatched = eval_step(variables, parallel.shard(inputs))
+    if dispatched is None:
+      return None
+    _add(sums, pending)
     pending = dispatched
-  _add(sums, pending)  # complete: a late wish to stop changes nothing
+  _add(sums, pending)
+  if asked_to_stop is not None and asked_to_stop():  # batches end at a stop
+    return None
   if not sums or not all(s['count'] for s in sums.values()):
     raise ValueError('nothing to evaluate: the evaluation split is empty')
   return {
@@ -82,7 +88,7 @@ def eval_batches(
 
 
 def evaluate_weights(
-  config: ConfigDict, candidates: Mapping[str, files.Weights], fold: bool
+  config: ConfigDict, candidates: Mapping[str, 'files.Weights'], fold: bool
 ) -> dict[str, float]:
   """Evaluates networks that differ in nothing but their numbers.
 
@@ -94,6 +100,8 @@ def evaluate_weights(
   Raises:
     ValueError: the classes of weights and data differ in number.
   """
+  from nfnets.weights import folding
+
   if fold:
     candidates = {
       prefix: folding.fold_weights(weights)
@@ -126,18 +134,9 @@ def device_batch_multiple(batch_size: int, process_count: int) -> int:
   return per_device * devices
 
 
-def _add(sums: dict[str, dict[str, float]], pending: Any) -> bool:
-  """Waits for a step's sums while the next one runs, and adds them.
-
-  Returns:
-    Whether a process asked to stop.
-  """
-  if pending is None:
-    return False
-  found = parallel.to_host(pending)
-  stop = found.pop('stop', 0)
-  for prefix, values in found.items():
+def _add(sums: dict[str, dict[str, float]], pending: Any) -> None:
+  """Waits for a step's sums while the next one runs, and adds them."""
+  for prefix, values in parallel.to_host(pending or {}).items():
     mine = sums.setdefault(prefix, dict.fromkeys(values, 0.0))
     for name, value in values.items():
       mine[name] += float(value)
-  return bool(stop > 0)

@@ -4,108 +4,151 @@ Every function raises `ValueError` with one line that names the culprit.
 """
 
 import functools
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import haiku as hk
+import jax
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import models, optim, stacks, variants
+from nfnets import loggers, models, optim, stacks, step, variants
 from nfnets.data import images, mixing, pipeline, sources
-from nfnets.optim import audit, groups
+from nfnets.optim import audit, groups, sam
+from nfnets.workdir import flat
+
+CHOICES = {
+  'precision': ('float32', 'bfloat16'),
+  'loss': ('softmax', 'sigmoid'),
+  'optimizer.clip': ('agc', 'norm', 'layer', 'none'),
+  'optimizer.decayed': ('weights', 'all'),
+  'ema.mode': ('warmup', 'constant', 'none'),
+  'schedule.name': (
+    'warmup_cosine',
+    'warmup_exponential',
+    'piecewise',
+    'constant',
+  ),
+  'augment.mix': mixing.MODES,
+  'augment.pairs': mixing.PAIRS,
+  'data.eval_preprocessing': tuple(images.PREPARATIONS),
+  'data.on_error': ('raise', 'skip'),
+}
+# Numbers: words, condition, keys.
+BOUNDS = (
+  ('from 0 to 4294967295', lambda x: 0 <= x < 2**32, 'seed'),
+  (
+    'above 0',
+    lambda x: x > 0,
+    'batch_size eval_batch_size micro_batches num_steps num_epochs log_every '
+    'eval_every checkpoint_every keep_checkpoints stop_after_nonfinite '
+    'data.num_classes data.num_train data.train_image_size '
+    'data.eval_image_size optimizer.clipping optimizer.eps augment.mixup_alpha',
+  ),
+  (
+    '0 or more',
+    lambda x: x >= 0,
+    'learning_rate schedule.start schedule.end optimizer.weight_decay sam.rho '
+    'sam.m augment.pad augment.randaugment_layers '
+    'augment.randaugment_magnitude data.num_threads observe_every',
+  ),
+  (
+    'in [0, 1)',
+    lambda x: 0 <= x < 1,
+    'model.drop_rate model.stochdepth_rate optimizer.momentum label_smoothing '
+    'ema.decay',
+  ),
+  ('in (0, 1]', lambda x: 0 < x <= 1, 'sam.ascent_fraction'),
+)
 
 
-def check(config: ConfigDict, device_count: int, process_count: int) -> None:
+class Parts(NamedTuple):
+  """What a run is made of; nothing is compiled yet.
+
+  Attributes:
+    schedule: the learning rate as a function of the step.
+    shapes: of the state, abstract.
+  """
+
+  network: hk.TransformedWithState
+  schedule: optax.Schedule
+  optimizer: optax.GradientTransformation
+  train_source: sources.Source
+  eval_source: sources.Source
+  shapes: step.TrainState
+
+
+def build(config: ConfigDict) -> Parts:
+  """Everything that can be made and checked without compiling.
+
+  Args:
+    config: a recipe, resolved.
+
+  Raises:
+    ValueError: names the key, its value and the remedy.
+  """
+  check(config, jax.device_count())
+  network, optimizer = network_of(config), optimizer_of(config)
+  if config.wandb:
+    loggers.need_wandb()
+  # Networks check their arguments when they are traced.
+  shapes = jax.eval_shape(
+    lambda: step.init_state(config, network, optimizer, jax.random.key(0))
+  )
+  # Who is named and isn't there, or is a part of a loop, is refused here.
+  params = looped(config, shapes).params
+  jax.eval_shape(optimizer.init, params)
+  if config.sam.rho:
+    sam.mask_of(params, config.sam.perturbed or None)
+  schedule, data = schedule_of(config), sources_of(config)
+  return Parts(network, schedule, optimizer, *data, shapes)
+
+
+def check(config: ConfigDict, device_count: int) -> None:
   """Refuses what can't be trained, before anything is compiled.
 
   Args:
     config: a recipe, resolved.
     device_count: of all processes together.
-    process_count: of the run.
 
   Raises:
     ValueError: names the key, its value and the remedy.
   """
-  choices = {
-    'precision': ('float32', 'bfloat16'),
-    'loss': ('softmax', 'sigmoid'),
-    'optimizer.clip': ('agc', 'norm', 'layer', 'none'),
-    'optimizer.decayed': ('weights', 'all'),
-    'ema.mode': ('warmup', 'constant', 'none'),
-    'schedule.name': (
-      'warmup_cosine',
-      'warmup_exponential',
-      'piecewise',
-      'constant',
-    ),
-    'augment.mix': mixing.MODES,
-    'augment.pairs': mixing.PAIRS,
-    'data.eval_preprocessing': tuple(images.PREPARATIONS),
-    'data.on_error': ('raise', 'skip'),
-  }
-  for key, allowed in choices.items():
-    if _get(config, key) not in allowed:
+  values = flat(config.to_dict())
+  for key, value in values.items():
+    if isinstance(value, int | float) and not abs(value) < 2**63:  # or NaN
+      raise ValueError(f'config.{key}={value}: out of all bounds')
+  for key, allowed in CHOICES.items():
+    if values[key] not in allowed:
       raise ValueError(
-        f'config.{key}={_get(config, key)!r}: choose one of '
-        + ', '.join(allowed)
+        f'config.{key}={values[key]!r}: choose one of ' + ', '.join(allowed)
       )
-  positive = (
-    'batch_size eval_batch_size micro_batches num_steps num_epochs log_every '
-    'eval_every checkpoint_every keep_checkpoints stop_after_nonfinite '
-    'steps_per_dispatch '
-    'data.num_classes data.num_train data.train_image_size '
-    'data.eval_image_size optimizer.clipping optimizer.eps augment.mixup_alpha'
-  )
-  for key in positive.split():
-    if not _get(config, key) > 0:
-      raise ValueError(f'config.{key}={_get(config, key)}: must be above 0')
-  not_negative = (
-    'learning_rate schedule.start schedule.end optimizer.weight_decay sam.rho '
-    'augment.pad augment.randaugment_layers augment.randaugment_magnitude '
-    'data.num_threads observe_every'
-  )
-  for key in not_negative.split():
-    if not 0 <= _get(config, key) < float('inf'):
-      raise ValueError(f'config.{key}={_get(config, key)}: must be 0 or more')
-  rates = ['model.drop_rate', 'model.stochdepth_rate']
-  shares = ['optimizer.momentum', 'label_smoothing', 'ema.decay']
-  for key in shares + [k for k in rates if k.split('.')[1] in config.model]:
-    if not 0 <= _get(config, key) < 1:
-      raise ValueError(f'config.{key}={_get(config, key)}: must be in [0, 1)')
+  for words, holds, keys in BOUNDS:
+    for key in keys.split():
+      if key in values and not holds(values[key]):
+        raise ValueError(f'config.{key}={values[key]}: must be {words}')
   if not 0 <= config.schedule.warmup_steps <= config.num_steps:
     raise ValueError(
       f'config.schedule.warmup_steps={config.schedule.warmup_steps}: must be '
       f'from 0 to config.num_steps={config.num_steps}'
     )
-  if config.sam.m < 0 or config.batch_size % (config.sam.m or 1):
+  if config.batch_size % (config.sam.m or 1):
     raise ValueError(
       f'config.sam.m={config.sam.m}: must be 0 or divide config.batch_size='
       f'{config.batch_size}'
     )
-  if not 0 < config.sam.ascent_fraction <= 1:
-    raise ValueError(
-      f'config.sam.ascent_fraction={config.sam.ascent_fraction}: must be in '
-      '(0, 1]'
-    )
   if config.augment.pairs == 'fresh' and config.augment.mix == 'none':
     raise ValueError("config.augment.pairs='fresh' needs config.augment.mix")
-  pipeline.host_augmentation(
-    config.data.crop, config.data.flip, config.data.train_image_size, 0
-  )
-  _check_batch(config, device_count, process_count)
-  _check_dispatch(config)
-  if config.data.on_device:
+  _check_batch(config, device_count)
+  data = config.data
+  pipeline.host_augmentation(data.crop, data.flip, data.train_image_size, 0)
+  if data.on_device:
     pipeline.check_held(
-      config.data.num_train,
-      config.data.train_image_size,
-      config.data.crop,
-      config.data.flip,
+      data.num_train, data.train_image_size, data.crop, data.flip
     )
 
 
-def _check_batch(
-  config: ConfigDict, device_count: int, process_count: int
-) -> None:
+def _check_batch(config: ConfigDict, device_count: int) -> None:
   parts = device_count * config.micro_batches
   if config.batch_size % parts:
     below = config.batch_size // parts * parts
@@ -115,23 +158,6 @@ def _check_batch(
       f'{device_count} devices x {config.micro_batches} micro-batches: '
       f'take {near}'
     )
-
-
-def _check_dispatch(config: ConfigDict) -> None:
-  count = config.steps_per_dispatch
-  if count == 1:
-    return
-  if not config.data.on_device:
-    raise ValueError(
-      f'config.steps_per_dispatch={count} needs config.data.on_device=True: '
-      'the host has no turn between the steps'
-    )
-  for key in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
-    if config[key] % count:
-      raise ValueError(
-        f'config.steps_per_dispatch={count} does not divide config.{key}='
-        f'{config[key]}'
-      )
 
 
 def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
@@ -156,6 +182,46 @@ def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
       f'examples: pass --config.data.num_train={len(train)}'
     )
   return train, evaluation
+
+
+def train_batches(
+  config: ConfigDict,
+  source: sources.Source,
+  start_step: int,
+  skipped: dict[str, str] | None = None,
+) -> Iterator[dict[str, Any]]:
+  """This process's batches from a step on, endless: the same for any start.
+
+  Args:
+    config: a recipe; `data.on_device` asks for ids alone.
+    source: the training examples.
+    start_step: steps already done.
+    skipped: takes the unreadable examples: where, and why.
+  """
+  data = config.data
+  fresh = 2 if config.augment.pairs == 'fresh' else 1
+  place = {
+    'batch_size': config.batch_size * fresh,
+    'seed': config.seed,
+    'start_step': start_step,
+    'process_index': jax.process_index(),
+    'process_count': jax.process_count(),
+  }
+  if data.on_device:
+    yield from pipeline.id_batches(len(source), **place)
+  batches = pipeline.train_batches(
+    source,
+    **place,
+    image_size=data.train_image_size,
+    crop=data.crop,
+    flip=data.flip,
+    num_threads=data.num_threads,
+    cache=data.cache,
+    on_error=data.on_error,
+    skipped=skipped,
+  )
+  for batch in batches:
+    yield {name: batch[name] for name in ('images', 'labels')}
 
 
 def network_of(config: ConfigDict) -> hk.TransformedWithState:
@@ -260,9 +326,3 @@ def audit_of(config: ConfigDict, params: Any) -> str:
     learning_rate_scales=spec.learning_rate_scales,
   )
   return audit.table(rows)
-
-
-def _get(config: ConfigDict, key: str) -> Any:
-  for part in key.split('.'):
-    config = config[part]
-  return config

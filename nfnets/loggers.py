@@ -1,5 +1,6 @@
 """Where a run's metrics go: console, JSON lines, TensorBoard, W&B if asked."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 
 from nfnets import workdir
 
-FLUSH_SECONDS = 30
+# What the console leaves to the files: ends of names.
+SILENT = ('_seconds', '_per_device', '_bytes', '_utilization', '/count')
 
 Metrics = Mapping[str, float]
 
@@ -73,7 +75,6 @@ class TensorBoard:
     # What a broken run wrote beyond is dropped.
     started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(last_step + 1, session_log=started)
-    self._flushed = time.monotonic()
 
   def log(self, step: int, metrics: Metrics) -> None:
     from tensorboardX import summary
@@ -81,9 +82,7 @@ class TensorBoard:
     with workdir.naming(self._path):
       for name, value in metrics.items():
         self._write(step, summary=summary.scalar(name, value))
-      if time.monotonic() - self._flushed > FLUSH_SECONDS:
-        self._writer.flush()
-        self._flushed = time.monotonic()
+      self._writer.flush()
 
   def close(self) -> None:
     with workdir.naming(self._path):
@@ -135,7 +134,6 @@ class Console:
 
   Args:
     num_steps: of the whole run.
-    start_step: where this process begins.
     stream: where to print.
     quiet: print nothing; another process does.
   """
@@ -143,7 +141,6 @@ class Console:
   def __init__(
     self,
     num_steps: int,
-    start_step: int,
     stream: Any = None,
     quiet: bool = False,
   ):
@@ -152,7 +149,7 @@ class Console:
     self._quiet = quiet
     self._bar = None
     if not quiet and self._stream.isatty():
-      self._bar, self._task = _progress_bar(num_steps, start_step)
+      self._bar, self._task = _progress_bar(num_steps)
 
   def advance(self, step: int) -> None:
     if self._bar is not None:
@@ -170,10 +167,14 @@ class Console:
   def print(self, text: str) -> None:
     if self._quiet:
       return
-    if self._bar is not None:
-      self._bar.console.print(text, highlight=False, markup=False)
-    else:
-      print(text, file=self._stream, flush=True)
+    try:
+      if self._bar is not None:
+        self._bar.console.print(text, highlight=False, markup=False)
+      else:
+        print(text, file=self._stream, flush=True)
+    except OSError:  # the terminal or the pipe is gone; the run goes on
+      self._quiet, self._bar = True, None
+      silence(self._stream)
 
   def close(self) -> None:
     if self._bar is not None:
@@ -181,24 +182,30 @@ class Console:
 
 
 def format_metrics(metrics: Metrics) -> str:
-  """The few figures that a person follows, in one line."""
+  """What the step or the evaluation returned, in one line, and the speed."""
   shown = []
   for name, value in metrics.items():
     short = name.removeprefix('train/')
-    if short in ('loss', 'learning_rate', 'grad_norm') or short.endswith(
-      '/loss'
-    ):
-      shown.append(f'{short} {value:.4g}')
-    elif short.endswith(('top_1', 'top_5')):
-      shown.append(f'{short} {100 * value:.2f} %')
-    elif short == 'images_per_second':
+    if short == 'images_per_second':
       shown.append(f'{value:.4g} images/s')
     elif short == 'seconds_left':
       shown.append(f'{_clock(value)} left')
+    elif short.endswith(('top_1', 'top_5')):
+      shown.append(f'{short} {100 * value:.2f} %')
+    elif name.endswith(SILENT) or (short == 'nonfinite' and not value):
+      continue
+    elif name.startswith(('train/', 'eval')):
+      shown.append(f'{short} {value:.4g}')
   return '  '.join(shown)
 
 
-def _progress_bar(num_steps: int, start_step: int) -> tuple[Any, Any]:
+def silence(stream: Any) -> None:
+  """Lets nothing that is printed there fail any more."""
+  with contextlib.suppress(OSError, ValueError):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _progress_bar(num_steps: int) -> tuple[Any, Any]:
   from rich import progress
 
   bar = progress.Progress(
@@ -208,7 +215,7 @@ def _progress_bar(num_steps: int, start_step: int) -> tuple[Any, Any]:
     progress.TimeElapsedColumn(),
   )
   bar.start()
-  task = bar.add_task('', total=num_steps, completed=start_step, metrics='')
+  task = bar.add_task('', total=num_steps, metrics='')
   return bar, task
 
 

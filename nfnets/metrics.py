@@ -1,39 +1,20 @@
-"""What the loop watches: steps' metrics, speed, a profile, requests to stop."""
+"""What a run measures of itself: its steps' metrics, speed, memory, a trace."""
 
 import functools
+import math
 import pathlib
 import resource
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from nfnets import chips, guard, parallel
+from nfnets import chips, parallel
 
-
-class Work(NamedTuple):
-  """What a step computes, and on what.
-
-  Attributes:
-    flops: of the model in one step over all devices: twice the multiply-adds
-      of forward and backward passes, recomputation left out; 0 if unknown.
-    devices: how many.
-    peak: FLOP/s of one of them; None if unknown.
-  """
-
-  flops: float = 0.0
-  devices: int = 1
-  peak: float | None = None
-
-
-def work_of(flops: float, precision: str) -> Work:
-  """On all devices there are."""
-  kind = jax.devices()[0].device_kind
-  return Work(flops, jax.device_count(), chips.peak_flops(kind, precision))
+FIRST = ('loss', 'top_1')  # in the log's order; then the step's own
 
 
 class Meter:
@@ -43,7 +24,7 @@ class Meter:
     config: of the run.
     first_step: where this process begins.
     observed: names of the entries of the step's `observed` vector, in order.
-    work: of a step.
+    flops: of the model in one step over all devices; 0 if unknown.
   """
 
   def __init__(
@@ -51,11 +32,11 @@ class Meter:
     config: ConfigDict,
     first_step: int,
     observed: Sequence[str] = (),
-    work: Work = Work(),  # noqa: B008
+    flops: float = 0.0,
   ):
     self._config = config
     self._observed = observed
-    self._work = work
+    self._flops = flops
     self._sums: dict[str, float] = {}
     self._count = 0
     self._rows: list[tuple[int, dict[str, float]]] = []
@@ -65,7 +46,6 @@ class Meter:
     self.last_step = first_step
     self.nonfinite_in_a_row = 0
     self.diverged_at: int | None = None  # the step that ends the run
-    self.stop_asked = False  # by any process
     self.restart_clock()
 
   def restart_clock(self) -> None:
@@ -73,31 +53,19 @@ class Meter:
     self._since, self._since_step = time.perf_counter(), self.last_step
 
   def next_of(self, batches: Iterator[Any]) -> Any:
-    """The next batch, and counts how long it kept the loop waiting."""
+    """The next batch, or None; counts how long it kept the loop waiting."""
     start = time.perf_counter()
-    batch = next(batches)
+    batch = next(batches, None)
     self._waited += time.perf_counter() - start
     return batch
 
   def add(self, step_done: int, metrics: Any) -> None:
-    """Takes the metrics of the dispatch that made the count `step_done`.
+    """Takes what the step returned that made the count `step_done`.
 
-    Of several steps they are `[steps, ...]`.
+    Every scalar in it is averaged from log to log, whatever its name.
     """
     observed = metrics.pop('observed', None)
-    values = parallel.to_host(metrics)
-    self.stop_asked = self.stop_asked or values.pop('stop', 0) > 0
-    count = self._config.steps_per_dispatch
-    for index in range(count):
-      done = step_done - count + 1 + index
-      one = {k: float(v.reshape(-1)[index]) for k, v in values.items()}
-      self._add(done, one, observed, index)
-    if step_done == self._first_step + count:  # it was compiled meanwhile
-      self.restart_clock()
-
-  def _add(
-    self, step_done: int, values: dict[str, float], observed: Any, index: int
-  ) -> None:
+    values = {k: float(v) for k, v in parallel.to_host(metrics).items()}
     self.last_step = step_done
     skipped = values['nonfinite'] > 0
     self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if skipped else 0
@@ -106,22 +74,23 @@ class Meter:
     self._count += 1
     for name, value in values.items():
       self._sums[name] = self._sums.get(name, 0.0) + value
-    if (
-      step_done % self._config.log_every == 0
-      or step_done == self._config.num_steps
-    ):
+    is_last = step_done == self._config.num_steps
+    if step_done % self._config.log_every == 0 or is_last:
       self._rows.append((step_done, self._row(values)))
     if observed is not None and step_done % self._config.observe_every == 0:
-      numbers = parallel.to_host(observed).reshape(-1, len(self._observed))
-      row = zip(self._observed, map(float, numbers[index]))
-      self._rows.append((step_done, dict(row)))
+      numbers = map(float, parallel.to_host(observed))
+      self._rows.append((step_done, dict(zip(self._observed, numbers))))
+    if step_done == self._first_step + 1:  # it was compiled meanwhile
+      self.restart_clock()
 
   def due(self) -> Iterator[tuple[int, dict[str, float]]]:
+    """The rows to log since the last call: (step, values by name)."""
     while self._rows:
       yield self._rows.pop(0)
 
   def _row(self, newest: dict[str, float]) -> dict[str, float]:
-    row = {f'train/{k}': v / self._count for k, v in self._sums.items()}
+    names = sorted(self._sums, key=lambda name: name not in FIRST)
+    row = {f'train/{k}': self._sums[k] / self._count for k in names}
     row['train/learning_rate'] = newest['learning_rate']
     row['train/nonfinite'] = self._sums['nonfinite']
     row['train/input_wait_seconds'] = self._waited / self._count
@@ -141,18 +110,61 @@ class Meter:
     return row
 
   def _speed(self, steps_per_second: float) -> dict[str, float]:
-    flops, devices, peak = self._work
+    devices = jax.device_count()
     images = self._config.batch_size * steps_per_second
     speed = {
       'train/images_per_second': images,
       'train/images_per_second_per_device': images / devices,
     }
-    if flops:
-      rate = flops * steps_per_second / devices
+    if self._flops:
+      rate = self._flops * steps_per_second / devices
       speed['train/teraflops_per_device'] = rate / 1e12
-      if peak:
+      kind = jax.devices()[0].device_kind
+      if peak := chips.peak_flops(kind, self._config.precision):
         speed['train/model_flops_utilization'] = rate / peak
     return speed
+
+
+def step_flops(config: ConfigDict, forward: Callable, *args: Any) -> float:
+  """Of the model in one step: a backward pass costs two forward ones.
+
+  SAM's ascent adds its share of the batch (paper A, section 5.1);
+  recomputation isn't counted.
+
+  Args:
+    config: of the run.
+    forward: the network's pass over images.
+    args: its arguments, arrays or shapes; the last are images `[N, H, W, 3]`.
+  """
+  macs = multiply_adds(jax.make_jaxpr(forward)(*args).jaxpr)
+  passes = 1 + (config.sam.ascent_fraction if config.sam.rho else 0)
+  return 2.0 * 3 * passes * macs * config.batch_size / args[-1].shape[0]
+
+
+def multiply_adds(jaxpr: Any) -> int:
+  """Of the convolutions and matrix products in a jaxpr, loops unrolled."""
+  total = 0
+  for equation in jaxpr.eqns:
+    params, count = equation.params, 1
+    if equation.primitive.name == 'conv_general_dilated':
+      kernel = equation.invars[1].aval.shape
+      outputs = kernel[params['dimension_numbers'].rhs_spec[0]]
+      count = math.prod(kernel) // outputs
+    elif equation.primitive.name == 'dot_general':
+      (contracted, _), _ = params['dimension_numbers']
+      left = equation.invars[0].aval.shape
+      count = math.prod(left[axis] for axis in contracted)
+    else:
+      inner = jax.tree.leaves(
+        list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
+      )
+      turns = params['length'] if equation.primitive.name == 'scan' else 1
+      total += turns * sum(
+        multiply_adds(x) for x in inner if hasattr(x, 'eqns')
+      )
+      continue
+    total += count * math.prod(equation.outvars[0].aval.shape)
+  return total
 
 
 def memory() -> dict[str, float]:
@@ -197,70 +209,27 @@ class Profile:
   """
 
   def __init__(self, steps: tuple[int, int] | None, folder: pathlib.Path):
-    self._steps, self._folder = steps, folder
+    self._first, self._end = steps or (0, 0)
+    self._folder = folder
     self._running = False
 
   def __enter__(self) -> 'Profile':
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._end()
+    if self._running:
+      jax.profiler.stop_trace()
 
   def before(self, done: int, newest: Any) -> None:
     """Begins or ends; `newest` are the metrics of the last step, to wait for.
 
     Waiting here costs nothing: steps that are traced are slow anyway.
     """
-    if self._steps is None:
+    if self._running == (self._first <= done < self._end):
       return
-    first, end = self._steps
-    if not self._running and first <= done < end:
-      jax.block_until_ready(newest)
-      jax.profiler.start_trace(str(self._folder))
-      self._running = True
-    elif self._running and done >= end:
-      jax.block_until_ready(newest)
-      self._end()
-
-  def _end(self) -> None:
+    jax.block_until_ready(newest)
     if self._running:
       jax.profiler.stop_trace()
-    self._running = False
-
-
-class Interrupts:
-  """Within the block, Ctrl-C, SIGTERM and SIGHUP only ask for a stop.
-
-  Another Ctrl-C insists: KeyboardInterrupt. But not within a second: where a
-  signal is sent to a whole job, as srun does, it comes once more by the parent
-  (guard.py).
-  """
-
-  SIGNALS = guard.SIGNALS
-  PATIENCE = 1.0  # seconds
-
-  def __enter__(self) -> 'Interrupts':
-    self._asked = False
-    self._since = 0.0
-    self._old = {}
-    try:
-      for number in self.SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
-          self._old[number] = signal.signal(number, self._ask)
-    except ValueError:  # not in the main thread: the caller handles signals
-      pass
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    for number, handler in self._old.items():
-      signal.signal(number, handler)
-
-  def __bool__(self) -> bool:
-    return self._asked
-
-  def _ask(self, number: int, _: object) -> None:
-    now = time.monotonic()
-    if not self._asked:
-      self._asked, self._since = True, now
-    elif number == signal.SIGINT and now - self._since >= self.PATIENCE:
-      raise KeyboardInterrupt
+    else:
+      jax.profiler.start_trace(str(self._folder))
+    self._running = not self._running

@@ -48,37 +48,6 @@ def map_eval(
   )
 
 
-def voting(step: Callable[..., Any]) -> Callable[..., Any]:
-  """Lets every process learn, with a step's numbers, if any asked to stop.
-
-  Args:
-    step: a train or eval step for `map_step` or `map_eval`.
-
-  Returns:
-    The same step; where the batch holds `vote`'s `stop`, so do the metrics or
-    sums: above 0 if a device's was.
-  """
-
-  def voting_step(first: Any, batch: Any, *rest: Any) -> Any:
-    batch = dict(batch)
-    votes = batch.pop('stop', None)
-    outputs = step(first, batch, *rest)
-    if votes is None:
-      return outputs
-    asked = {'stop': jax.lax.pmax(jnp.max(votes), AXIS)}
-    if isinstance(outputs, dict):
-      return outputs | asked
-    state, metrics = outputs
-    return state, metrics | asked
-
-  return voting_step
-
-
-def vote(stop: bool) -> dict[str, np.ndarray]:
-  """This process's vote, to be sharded with a batch."""
-  return {'stop': np.full(jax.local_device_count(), stop, np.float32)}
-
-
 def mean(tree: Any) -> Any:
   """The mean over devices of every leaf, of its own type.
 
@@ -128,21 +97,6 @@ def shard(batch: Any, devices: Sequence[jax.Device] | None = None) -> Any:
   return jax.device_put(
     jax.tree.map(split, batch), NamedSharding(mesh, PartitionSpec(AXIS))
   )
-
-
-def across_processes(tree: Any) -> Any:
-  """One array, replicated over all processes, of each one's equal copies.
-
-  Nothing is copied: `map_step`'s outputs know this process's devices alone.
-  """
-  mesh = Mesh(np.array(jax.devices()), (AXIS,))
-  sharding = NamedSharding(mesh, PartitionSpec())
-
-  def join(x: jax.Array) -> jax.Array:
-    pieces = [piece.data for piece in x.addressable_shards]
-    return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
-
-  return jax.tree.map(join, tree)
 
 
 def to_host(tree: Any) -> Any:

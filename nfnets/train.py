@@ -2,27 +2,81 @@
 
 import contextlib
 import os
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import factory, instruments, parallel, watch
-from nfnets import run as running
-from nfnets.metrics import Interrupts
+from nfnets import (
+  checkpoint,
+  distributed,
+  evaluate,
+  factory,
+  loggers,
+  metrics,
+  parallel,
+  plots,
+  stacks,
+  step,
+)
+from nfnets.data import pipeline
+from nfnets.optim import observe
+from nfnets.workdir import RunFolder, flat, plain
+
+OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')  # a host's own
+
+
+class Run(NamedTuple):
+  """What the loop works with.
+
+  Attributes:
+    sinks: all loggers, the console too.
+    skipped: unreadable examples: where, and why.
+  """
+
+  config: ConfigDict
+  folder: RunFolder
+  parts: factory.Parts
+  interrupts: distributed.Interrupts
+  checkpoints: checkpoint.Checkpoints
+  console: loggers.Console
+  sinks: list[Any]
+  profile: metrics.Profile
+  skipped: dict[str, str]
+
+
+class End(NamedTuple):
+  """How the loop ended: 'finished', 'interrupted' or 'diverged', at a step.
+
+  Attributes:
+    state: None if what is on disk is all there is.
+    evaluation: the last one's metrics.
+  """
+
+  status: str
+  state: step.TrainState | None
+  done: int
+  evaluation: dict[str, float]
 
 
 def train_and_evaluate(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
-  options: running.Options = running.Options(),  # noqa: B008
+  *,
+  processes: Mapping[str, Any] | None = None,
+  profile_steps: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
   """Trains to `config.num_steps`, from the newest checkpoint in `workdir`.
 
   Args:
-    config: a recipe (configs/), resolved.
+    config: a recipe (configs/); what it leaves open is found in its weights
+      and data (finetune.py).
     workdir: the run's folder; of several processes, one folder for all.
-    options: what changes how the run goes, and no number.
+    processes: how to join others: arguments of `distributed.initialize`; None
+      if that was called before, or this is alone.
+    profile_steps: (A, B): steps A to B - 1 are traced.
 
   Returns:
     The summary, as in summary.json: `status` ('finished', 'interrupted' or
@@ -31,88 +85,350 @@ def train_and_evaluate(
   Raises:
     ValueError: the config or the workdir is refused, before any compilation.
     OSError: a checkpoint could not be written.
+    MemoryError: a step doesn't fit the device.
   """
-  with instruments.watch_others(workdir, options) as others:
-    return train(running.set_up(config, workdir, options), others)
-
-
-def train(
-  run: running.Run, others: watch.Watch | None = None
-) -> dict[str, Any]:
-  """The loop: dispatch step t, then read the metrics of step t - 1.
-
-  Args:
-    run: a checked one.
-    others: the watch over the other processes; None if there are none.
-  """
-  config = run.config
-  if run.folder.is_finished():
-    return run.folder.read_summary()
+  if processes is not None:
+    distributed.initialize(**processes)
   with contextlib.ExitStack() as stack:
-    interrupts = stack.enter_context(Interrupts())
-    profile = stack.enter_context(instruments.profile(run))
-    checkpoints = stack.enter_context(running.open_checkpoints(run))
-    state, done = running.initial_state(run, checkpoints)
-    evaluation = running.evaluation_at(run, done)
-    console, sinks = instruments.open_loggers(run, done, stack)
-    console.print(factory.audit_of(config, run.shapes.params))
-    train_step, key = running.train_step_of(run)
-    eval_step = running.eval_step_of(run)
-    meter = instruments.open_meter(run, state, done)
-    batches = running.train_batches(run, done)
-    due = running.is_evaluated(run, done) and not evaluation
-    status, metrics = 'finished', None
-    while True:
-      if due:
-        found = running.evaluate(run, eval_step, state, interrupts)
-        if found is None:  # the next start makes up for it
-          status = 'interrupted'
-          break
-        evaluation = found
-        instruments.log(sinks, done, evaluation)
-        meter.restart_clock()
-      if done == config.num_steps:
-        break
-      profile.before(done, metrics)
-      batch = meter.next_of(batches) | parallel.vote(bool(interrupts))
-      state, new_metrics = train_step(state, parallel.shard(batch), key)
-      if metrics is not None:
-        meter.add(done, metrics)
-      metrics, done = new_metrics, done + config.steps_per_dispatch
-      if others:
-        others.step = done
-      console.advance(done)
-      due = running.is_evaluated(run, done)
-      saves = done % config.checkpoint_every == 0
-      alone = jax.process_count() == 1
-      # An evaluation and a save wait for the state anyway.
-      if due or saves or meter.stop_asked or (interrupts and alone):
-        meter.add(done, metrics)
-        metrics = None
-      for logged_step, row in meter.due():
-        instruments.log(sinks, logged_step, row)
-        instruments.warn_of_clipping(config, console, row)
-      if meter.diverged_at:
-        status = 'diverged'
-        break
-      if meter.stop_asked:
-        status = 'interrupted'
-        break
-      if saves:
-        checkpoints.save(done, state)
-    if status != 'diverged':
-      checkpoints.save(done, state)
-    checkpoints.wait()
-    summary = {'status': status, 'step': done, **evaluation}
-    if status == 'diverged':
-      summary['step'] = meter.diverged_at
-      console.print(instruments.divergence(meter, checkpoints))
-    if status == 'interrupted':
-      console.print(
-        f'interrupted: step {done} is saved; run the same command to go on'
-      )
-    summary |= instruments.skipped_everywhere(run, console)
+    config, folder, parts = _agree(config, workdir, stack)
+    if folder.is_finished():
+      summary = folder.read_summary()
+      if jax.process_index() == 0:
+        _tell(folder, summary, print)
+      return summary
+    run = _open(config, folder, parts, profile_steps, stack)
+    try:
+      state, done = _first_state(run)
+      if state is None:
+        return _finish(run, End('interrupted', None, 0, {}))
+      _open_loggers(run, done, stack)
+      return _finish(run, _loop(run, state, done))
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      raise MemoryError(
+        'a step does not fit the memory of a device: lower config.batch_size='
+        f'{config.batch_size}, raise config.micro_batches='
+        f'{config.micro_batches}, or set config.model.remat=True '
+        f'({" ".join(str(error).split())[:200]})'
+      ) from error
+
+
+def _agree(
+  config: ConfigDict,
+  workdir: str | os.PathLike[str],
+  stack: contextlib.ExitStack,
+) -> tuple[ConfigDict, RunFolder, factory.Parts]:
+  """The parts, checked; what one process refuses, all refuse."""
+  with distributed.agreement() as facts:
+    config = complete(config, workdir)
+    parts = factory.build(config)
+    folder = RunFolder(workdir)
     if jax.process_index() == 0:
-      run.folder.write_summary(summary)
-      instruments.plot(run, summary)
+      stack.enter_context(folder.lock())
+    folder.check_same_run(config.to_dict())
+    begun = folder.saved_steps() or folder.is_finished()
+    if config.weights and not begun:  # who goes on needs them no more
+      from nfnets import finetune
+
+      finetune.check(config, parts.shapes, parts.train_source.class_names)
+    facts |= {
+      f'config.{key}': value
+      for key, value in flat(plain(config.to_dict())).items()
+      if key not in OWN_KEYS
+    }
+    facts['numbers of examples'] = [
+      len(parts.train_source),
+      len(parts.eval_source),
+    ]
+    facts['number of devices'] = jax.local_device_count()
+    facts['version of jax'] = jax.__version__
+  if jax.process_index() == 0:
+    folder.write_config(config.to_dict())
+  return config, folder, parts
+
+
+def complete(
+  config: ConfigDict, workdir: str | os.PathLike[str] | None = None
+) -> ConfigDict:
+  """The config, resolved; what it leaves open is found (finetune.py)."""
+  data = config.data
+  if not (config.model.name and data.num_classes and data.num_train):
+    from nfnets import finetune
+
+    for line in finetune.complete(config, workdir):
+      print(line)
+  return config.copy_and_resolve_references()
+
+
+def _open(
+  config: ConfigDict,
+  folder: RunFolder,
+  parts: factory.Parts,
+  profile_steps: tuple[int, int] | None,
+  stack: contextlib.ExitStack,
+) -> Run:
+  interrupts = stack.enter_context(distributed.Interrupts())
+  checkpoints = checkpoint.Checkpoints(folder.path, config.keep_checkpoints)
+  stack.callback(checkpoints.close)
+  console = loggers.Console(config.num_steps, quiet=jax.process_index() > 0)
+  stack.callback(console.close)
+  board = folder.path / 'tensorboard'
+  profile = stack.enter_context(metrics.Profile(profile_steps, board))
+  return Run(
+    config, folder, parts, interrupts, checkpoints, console, [], profile, {}
+  )
+
+
+def _first_state(run: Run) -> tuple[step.TrainState | None, int]:
+  """The newest checkpoint's state, or a new one; None if asked to stop."""
+  config, parts = run.config, run.parts
+  run.console.print(
+    f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
+    f'{config.batch_size} images on {jax.device_count()} devices'
+  )
+  if run.checkpoints.latest_step() is not None:
+    run.console.print('restoring the newest checkpoint')
+  state = run.checkpoints.restore_latest(parts.shapes)
+  if state is None:
+    init = jax.jit(
+      lambda key: step.init_state(config, parts.network, parts.optimizer, key)
+    )
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    state = run.interrupts.call(lambda: parallel.to_host(init(key)))
+    if state is not None and config.weights:
+      from nfnets import finetune
+
+      names = parts.train_source.class_names
+      state = finetune.start(config, state, names)
+  if state is None:
+    return None, 0
+  done = int(state.step)
+  with distributed.agreement() as facts:
+    facts['step of the newest checkpoint'] = done
+    facts['--workdir, held by'] = run.folder.holder()
+  # Copies: the step donates every leaf, and two leaves may share a buffer.
+  state = factory.looped(config, jax.tree.map(np.array, state))
+  return parallel.replicate(state), done
+
+
+def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
+  """Only process 0 writes; rows past step `done` are dropped."""
+  if jax.process_index() == 0:
+    path = run.folder.path
+    run.sinks.append(loggers.JsonLines(path / 'metrics.jsonl', done))
+    run.sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
+    if run.config.wandb:
+      config = run.config.to_dict()
+      run.sinks.append(loggers.WeightsAndBiases(path, config))
+  for sink in run.sinks:
+    stack.callback(sink.close)
+  run.sinks.append(run.console)
+
+
+def _loop(run: Run, state: step.TrainState, done: int) -> End:
+  """Dispatches step t, then reads the metrics of step t - 1."""
+  config, interrupts = run.config, run.interrupts
+  run.console.print(factory.audit_of(config, run.parts.shapes.params))
+  run.console.print('compiling the first step')
+  eval_step = interrupts.first_in_thread(
+    parallel.map_eval(step.make_eval_step(config, run.parts.network))
+  )
+  train_step, key = train_step_of(config, run.parts, run.skipped)
+  train_step = interrupts.first_in_thread(train_step)
+  meter = _meter(run, state, done)
+  batches = factory.train_batches(
+    config, run.parts.train_source, done, run.skipped
+  )
+  if not config.data.on_device:
+    batches = pipeline.interruptible(batches, interrupts.asked_alone)
+  evaluation = _evaluation_at(run, done)
+  due = _is_evaluated(config, done) and not evaluation
+  status, newest = '', None
+  while not status:
+    if due:
+      found = _evaluate(run, eval_step, state)
+      if found is None:  # the next start makes up for it
+        return End('interrupted', state, done, evaluation)
+      evaluation = found
+      _log(run, done, evaluation)
+      meter.restart_clock()
+    if done == config.num_steps:
+      return End('finished', state, done, evaluation)
+    run.profile.before(done, newest)
+    batch = meter.next_of(batches)
+    if batch is None:
+      return End('interrupted', state, done, evaluation)
+    outputs = train_step(state, parallel.shard(batch), key)
+    if outputs is None:  # what is on disk is all that was done
+      return End('interrupted', None, done, evaluation)
+    if newest is not None:
+      meter.add(done, newest)
+    (state, newest), done = outputs, done + 1
+    run.console.advance(done)
+    due, saves = (
+      _is_evaluated(config, done),
+      done % config.checkpoint_every == 0,
+    )
+    stops = interrupts.reached()
+    if due or saves or stops:  # these wait for the state anyway
+      meter.add(done, newest)
+      newest = None
+    for logged_step, row in meter.due():
+      _log(run, logged_step, row)
+    if meter.diverged_at:
+      status = 'diverged'
+    elif stops:
+      status = 'interrupted'
+    elif saves:
+      run.checkpoints.save(done, _whole(state))
+  if status == 'diverged':
+    run.console.print(_divergence(meter, run.checkpoints))
+    done = meter.diverged_at
+  return End(status, state, done, evaluation)
+
+
+def _finish(run: Run, end: End) -> dict[str, Any]:
+  """Saves, tells and draws how the run ended."""
+  config, folder = run.config, run.folder
+  if end.status != 'diverged' and end.state is not None:
+    run.checkpoints.save(end.done, _whole(end.state))
+  run.checkpoints.wait()
+  summary = {'status': end.status, 'step': end.done, **end.evaluation}
+  skipped: dict[str, str] = {}
+  if end.state is not None:
+    for others in distributed.exchange(run.skipped):
+      skipped |= others
+  if skipped:
+    summary['skipped'] = dict(sorted(skipped.items()))
+    run.console.print(f'{len(skipped)} unreadable examples: see summary.json')
+  if end.status == 'interrupted':
+    saved = run.checkpoints.latest_step() or 0
+    run.console.print(
+      f'interrupted: step {saved} is saved; run the same command to go on'
+    )
+  if jax.process_index() == 0:
+    path, rows = folder.path, folder.read_metrics()
+    title = (
+      f'{config.model.name} on {config.data.name}: {end.status} at step '
+      f'{end.done}'
+    )
+    plots.plot(rows, path / 'curves.png', title)
+    plots.heat_map(rows, path / 'clipping.png', title)
+    folder.write_summary(summary)
+  _tell(folder, summary, run.console.print)
   return summary
+
+
+def _tell(
+  folder: RunFolder, summary: Mapping[str, Any], say: Callable[[str], Any]
+) -> None:
+  if 'eval/top_1' in summary:
+    say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
+  path = folder.path.absolute()
+  say(f'curves {path / "curves.png"}')
+  say(f'run folder {path}')
+
+
+def train_step_of(
+  config: ConfigDict, parts: factory.Parts, skipped: dict[str, str]
+) -> tuple[Any, Any]:
+  """The mapped train step, and the key (with a set on the device) it takes."""
+  train_step = step.make_train_step(
+    config, parts.network, parts.optimizer, parts.schedule
+  )
+  key: Any = jax.random.key(config.seed)
+  if config.data.on_device:
+    data = config.data
+    train_step = step.gathering(train_step)
+    whole = pipeline.load_all(
+      parts.train_source, data.train_image_size, data.on_error, skipped
+    )
+    key = key, whole
+  return parallel.map_step(train_step), parallel.replicate(key)
+
+
+def _evaluate(
+  run: Run, eval_step: Any, state: step.TrainState
+) -> dict[str, float] | None:
+  """The metrics; None if any process is asked to stop meanwhile."""
+  batches = evaluate.eval_batches(
+    run.config, run.parts.eval_source, run.skipped
+  )
+  batches = pipeline.interruptible(iter(batches), run.interrupts.asked_alone)
+  variables = evaluate.variables_of(state, run.config.ema.mode)
+  return evaluate.evaluate(
+    eval_step, variables, batches, run.interrupts.reached
+  )
+
+
+def _is_evaluated(config: ConfigDict, done: int) -> bool:
+  if done == config.num_steps:
+    return True
+  return done > 0 and done % config.eval_every == 0
+
+
+def _evaluation_at(run: Run, done: int) -> dict[str, float]:
+  """What an earlier process logged of its evaluation at this step."""
+  return {
+    key: value
+    for row in run.folder.read_metrics()
+    for key, value in row.items()
+    if row['step'] == done and key.startswith(('eval/', 'eval_ema/'))
+  }
+
+
+def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
+  config, parts = run.config, run.parts
+  size = config.data.train_image_size
+  images = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
+
+  def forward(params: Any, net_state: Any, images: jax.Array) -> Any:
+    key = jax.random.key(0)
+    return parts.network.apply(params, net_state, key, images, True)
+
+  shapes = parts.shapes
+  flops = metrics.step_flops(
+    config, forward, shapes.params, shapes.state, images
+  )
+  names = _observed_names(config, state.params) if config.observe_every else []
+  return metrics.Meter(config, done, names, flops)
+
+
+def _observed_names(config: ConfigDict, params: Any) -> list[str]:
+  def values(tree: Any) -> Any:
+    norms = observe.unit_norms(tree)
+    return step.observe(config, stacks.shapes(tree), norms, norms)
+
+  return sorted(jax.eval_shape(values, params))
+
+
+def _log(run: Run, done: int, row: dict[str, float]) -> None:
+  for sink in run.sinks:
+    sink.log(done, row)
+  spec = run.config.optimizer
+  clips = spec.clip == 'agc' and 'agc/clipped_fraction' in row
+  if clips and (warning := observe.warning(row, spec.clipping)):
+    run.console.print(warning)
+
+
+def _whole(state: step.TrainState) -> Any:
+  """The state as it is saved: on the host, every block by its own path."""
+  return stacks.unstack(parallel.to_host(state))
+
+
+def _divergence(
+  meter: metrics.Meter, checkpoints: checkpoint.Checkpoints
+) -> str:
+  saved = checkpoints.latest_step()
+  left = (
+    f'the last good state is the checkpoint of step {saved}'
+    if saved
+    else 'there is no checkpoint'
+  )
+  more = meter.nonfinite_in_a_row - 1
+  others = f', like the {more} before' if more else ''
+  return (
+    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite'
+    f'{others}; {left}'
+  )

@@ -1,13 +1,15 @@
-"""One run's folder: config.json, metrics.jsonl, summary.json.
+"""One run's folder: config.json, metrics.jsonl, summary.json, checkpoints.
 
 All that later reads a run (reports, plots, another process) reads these files.
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
 import pathlib
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,7 +23,7 @@ FREE_KEYS = (
   'keep_checkpoints',
   'observe_every',
   'stop_after_nonfinite',
-  'steps_per_dispatch',
+  'steps_per_dispatch',  # of earlier versions' runs
   'wandb',
   'data.data_dir',
   'data.num_threads',
@@ -38,48 +40,86 @@ class RunFolder:
     must_exist: don't make it; a run must live there.
 
   Raises:
-    OSError: the folder can't be written.
+    OSError: the folder can't be made.
     ValueError: no run lives there, and `must_exist`.
   """
 
   def __init__(self, workdir: str | os.PathLike[str], must_exist: bool = False):
-    self.path = pathlib.Path(workdir)
+    self.path = pathlib.Path(workdir).expanduser()
     if must_exist and not (self.path / 'config.json').exists():
       raise ValueError(f"{workdir} is no run's folder: it has no config.json")
     self.path.mkdir(parents=True, exist_ok=True)
+
+  @contextlib.contextmanager
+  def lock(self) -> Iterator[None]:
+    """Holds the folder for this process, as long as the block or its life.
+
+    Raises:
+      ValueError: another run holds it.
+      OSError: nothing can be written there.
+    """
+    path = self.path / 'lock'
+    with contextlib.ExitStack() as stack:
+      try:
+        with tempfile.TemporaryFile(dir=self.path) as file:
+          file.write(b'x')
+        held = stack.enter_context(path.open('a+'))
+      except OSError as error:
+        raise OSError(f'{self.path} is not writable: {error}') from error
+      try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        raise ValueError(
+          f'{self.path} is in use by {self.holder()}: choose another '
+          '--workdir, or wait until that run is over'
+        ) from None
+      except OSError:  # a file system without locks
+        pass
+      held.truncate(0)
+      held.write(f'{socket.gethostname()}, process {os.getpid()}\n')
+      held.flush()
+      yield
+
+  def holder(self) -> str:
+    """Host and process that took the folder last."""
+    path = self.path / 'lock'
+    return path.read_text().strip() if path.exists() else ''
 
   def read_config(self) -> dict[str, Any] | None:
     """The config of the run that lives here, or None."""
     return read_json(self.path / 'config.json')
 
-  def check_writable(self) -> None:
-    """Raises OSError, naming the folder, if nothing can be written there."""
-    try:
-      with tempfile.NamedTemporaryFile(dir=self.path, prefix='.probe.') as file:
-        file.write(b'x')
-        file.flush()
-    except OSError as error:
-      raise OSError(f'{self.path} is not writable: {error}') from error
+  def saved_steps(self) -> list[int]:
+    """Steps of the checkpoints, whole or damaged."""
+    names = [path.name for path in (self.path / 'checkpoints').glob('*')]
+    return sorted(int(name) for name in names if name.isdecimal())
 
   def check_same_run(self, config: Mapping[str, Any]) -> None:
-    """Raises ValueError if another config's run lives here.
+    """Raises ValueError if another config's run lives here, or a part of one.
 
-    A key that an older version's run lacks doesn't count while it is off.
+    A folder without a checkpoint is free. A key that an older version's run
+    lacks doesn't count while it is off.
     """
-    old, new = self.read_config(), flat(plain(config))
-    if old is None:
+    saved, summary = self.saved_steps(), self.read_summary() or {}
+    finished = summary.get('status') == 'finished'
+    there = self.read_config()
+    if saved and there is None:
+      self._refuse('checkpoints, but no config.json that says whose')
+    if not saved and not finished:
+      kept = (self.path / 'checkpoints').exists()
+      if (
+        self.read_metrics()
+        and not kept
+        or summary.get('status') == 'interrupted'
+        and summary['step']
+      ):
+        self._refuse('a run whose checkpoints are gone')
       return
-    old = flat(old)
-    differ = sorted(
-      key
-      for key in old.keys() | new.keys()
-      if key not in FREE_KEYS
-      and old.get(key) != new.get(key)
-      and not (key not in old and _is_off(new[key]))
-    )
+    differ = differences(there or {}, plain(config))
     if differ:
       shown = ', '.join(
-        f'{k} ({old.get(k)!r} there, {new.get(k)!r} here)' for k in differ[:4]
+        f'{key} ({old!r} there, {new!r} here)'
+        for key, (old, new) in list(differ.items())[:4]
       )
       more = f' and {len(differ) - 4} more' if len(differ) > 4 else ''
       raise ValueError(
@@ -94,37 +134,68 @@ class RunFolder:
     write_atomically(self.path / 'summary.json', dump_json(summary))
 
   def read_summary(self) -> dict[str, Any] | None:
-    return read_json(self.path / 'summary.json')
+    """The last end's; None if there is none, or only a damaged one."""
+    try:
+      found = read_json(self.path / 'summary.json')
+    except ValueError:  # the next end writes it again
+      return None
+    return found if found and 'status' in found else None
 
   def is_finished(self) -> bool:
     """Whether the run that lives here reached its last step."""
-    summary = self.read_summary()
-    return summary is not None and summary['status'] == 'finished'
+    return (self.read_summary() or {}).get('status') == 'finished'
 
   def read_metrics(self) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl, in order; a torn last line is left out."""
     return read_json_lines(self.path / 'metrics.jsonl')
+
+  def _refuse(self, what: str) -> None:
+    raise ValueError(
+      f'{self.path} holds {what}: put back what is missing, or choose another '
+      '--workdir'
+    )
+
+
+def differences(
+  old: Mapping[str, Any], new: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+  """What two configs' runs differ in: {key: (old, new)}."""
+  old, new = flat(old), flat(new)
+  return {
+    key: (old.get(key), new.get(key))
+    for key in sorted(old.keys() | new.keys())
+    if key not in FREE_KEYS
+    and old.get(key) != new.get(key)
+    and not (key not in old and _is_off(new[key]))
+  }
 
 
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   """Whole lines of a JSON-lines file; a kill may tear the last one."""
   if not path.exists():
     return []
-  lines = path.read_text().split('\n')
-  return [_parse(line, path) for line in lines[:-1] if line]
+  lines = path.read_bytes().split(b'\n')
+  return [
+    _parse(line, f'line {number} of {path}')
+    for number, line in enumerate(lines[:-1], 1)
+    if line
+  ]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
   """What the file holds, or None if there is none."""
-  return _parse(path.read_text(), path) if path.exists() else None
+  return _parse(path.read_bytes(), str(path)) if path.exists() else None
 
 
-def _parse(text: str, path: pathlib.Path) -> dict[str, Any]:
+def _parse(text: bytes, where: str) -> dict[str, Any]:
   try:
-    return json.loads(text)
+    found = json.loads(text)
+    if not isinstance(found, dict):
+      raise ValueError('no JSON object')
+    return found
   except ValueError as error:
     raise ValueError(
-      f'{path} is damaged ({error}); restore it, or choose another --workdir'
+      f'{where} is damaged ({error}); restore it, or choose another --workdir'
     ) from error
 
 
@@ -163,10 +234,6 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return found
 
 
-def _is_off(value: Any) -> bool:
-  return value in (None, False, 0, '', 'none') or value == []
-
-
 def plain(value: Any) -> Any:
   """What JSON can hold: lists for tuples, strings for NaN and infinity."""
   if isinstance(value, Mapping):
@@ -177,3 +244,7 @@ def plain(value: Any) -> Any:
     return value
   number = float(value)
   return number if math.isfinite(number) else str(number)
+
+
+def _is_off(value: Any) -> bool:
+  return value in (None, False, 0, '', 'none', 'sgd') or value == []

@@ -5,6 +5,7 @@ A script defines its flags, a `main`, and ends in `common.run(main)`. What
 stderr and exit code 2.
 """
 
+import contextlib
 import ctypes
 import glob
 import inspect
@@ -21,7 +22,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 REFUSED = 2
-REFUSALS = (ValueError, TypeError, OSError, ImportError)
+REFUSALS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 # What a config file and its overrides raise besides.
 _PARSING = (*REFUSALS, flags.Error, AttributeError, KeyError)
 ACCELERATORS = ('/dev/nvidia[0-9]*', '/dev/kfd', '/dev/accel*', '/dev/vfio/*')
@@ -56,6 +57,8 @@ def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
     )
   try:
     sys.exit(main(arguments) if positional else main())
+  except KeyboardInterrupt:
+    leave(refuse('stopped by Ctrl-C'))
   except REFUSALS as error:
     _exit_refused(error, flags.FLAGS.traceback)
   except Exception:
@@ -72,6 +75,14 @@ def refuse(why: object) -> int:
 def printable(text: str) -> str:
   """The text without what would move a terminal's cursor or colour it."""
   return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+
+
+def leave(code: int) -> NoReturn:
+  """Exits at once, whatever threads still wait for: a compiler, a picture."""
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):
+      stream.flush()
+  os._exit(code)
 
 
 def config_flag() -> flags.FlagHolder:
@@ -115,6 +126,12 @@ def process_flags() -> Callable[[], dict[str, Any]]:
     flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.'),
     flags.DEFINE_integer('num_processes', None, 'Of all together.'),
     flags.DEFINE_integer('process_id', None, "This process's, from 0."),
+    flags.DEFINE_integer(
+      'heartbeat_timeout_seconds',
+      60,
+      'Silence of a process after which the others end.',
+      lower_bound=1,
+    ),
   )
   return lambda: {holder.name: holder.value for holder in holders}
 

@@ -7,7 +7,6 @@ import time
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from nfnets import checkpoint, parallel
 
@@ -34,9 +33,10 @@ def save(path, *steps):
   checkpoints.close()
 
 
-def restore(path):
+def restore(path, like=None):
   checkpoints = checkpoint.Checkpoints(path)
-  state = checkpoints.restore_latest(jax.eval_shape(lambda: tree(0)))
+  like = like or tree(0)
+  state = checkpoints.restore_latest(jax.eval_shape(lambda: like))
   checkpoints.close()
   return state
 
@@ -46,32 +46,23 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(3))
 
 
-@pytest.mark.parametrize('normalizer', ['nf', 'batch'])
-def test_averages_that_an_earlier_version_kept_are_left_out(
-  tmp_path, normalizer
-):
-  config = tiny.config(normalizer, ema__mode='none')
-  _, _, like = tiny.network_and_state(config)
-  earlier = like._replace(ema_params=like.params, ema_state=like.state)
-  checkpoints = checkpoint.Checkpoints(tmp_path)
-  checkpoints.save(1, parallel.replicate(earlier))
-  checkpoints.wait()
-  found = checkpoints.restore_latest(like)
-  checkpoints.close()
-  assert type(found) is type(like)
-  jax.tree.map(np.testing.assert_array_equal, found, like)
+def test_a_state_of_another_shape_is_refused_naming_what_differs(tmp_path):
+  save(tmp_path, 1)
+  other = tree(1)
+  other['params']['net/~/conv']['w'] = np.zeros((3, 3), np.float32)
+  other['opt_state'] += (np.float32(0),)
+  with pytest.raises(ValueError, match=r'opt_state/2 is not there'):
+    restore(tmp_path, other)
+  with pytest.raises(ValueError, match=r'w is \(4, 3\) there and \(3, 3\)'):
+    restore(tmp_path, {'params': other['params']})
 
 
-def test_a_state_of_another_shape_is_still_refused(tmp_path):
-  _, _, state = tiny.network_and_state(tiny.config(ema__mode='none'))
-  other = tiny.config(ema__mode='none', data__num_classes=3)
-  _, _, like = tiny.network_and_state(other)
-  checkpoints = checkpoint.Checkpoints(tmp_path)
-  checkpoints.save(1, parallel.replicate(state))
-  checkpoints.wait()
-  with pytest.raises(ValueError, match=r'linear.* is \(10,\) there and \(3,\)'):
-    checkpoints.restore_latest(like)
-  checkpoints.close()
+def test_a_part_of_a_state_is_restored_alone(tmp_path):
+  save(tmp_path, 1)
+  found = restore(tmp_path, {'params': tree(0)['params']})
+  jax.tree.map(
+    np.testing.assert_array_equal, found, {'params': tree(1)['params']}
+  )
 
 
 def test_as_many_stay_as_asked(tmp_path):
@@ -90,21 +81,56 @@ def damage(path, keep_bytes):
     file.write_bytes(file.read_bytes()[:keep_bytes])
 
 
-def test_a_half_written_checkpoint_gives_way_to_the_one_before(tmp_path):
-  save(tmp_path, 1, 2)
-  damage(tmp_path / 'checkpoints' / '2', 7)
-  jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
-
-
 def test_a_damaged_checkpoint_makes_room_for_the_steps_taken_again(tmp_path):
   save(tmp_path, 1, 3)
   damage(tmp_path / 'checkpoints' / '3', 7)
   checkpoints = checkpoint.Checkpoints(tmp_path)
-  checkpoints.restore_latest(tree(0))
+  found = checkpoints.restore_latest(tree(0))
+  jax.tree.map(np.testing.assert_array_equal, found, tree(1))
   checkpoints.save(2, tree(2))
   checkpoints.save(3, tree(3))
   checkpoints.close()
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(3))
+  assert (tmp_path / 'checkpoints' / '3.damaged').exists()
+
+
+def test_an_empty_newest_folder_gives_way_to_the_one_before(tmp_path):
+  save(tmp_path, 1, 2)
+  (tmp_path / 'checkpoints' / '7').mkdir()
+  jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(2))
+
+
+def test_a_renamed_checkpoint_is_not_of_its_folders_step(tmp_path):
+  save(tmp_path, 1, 2)
+  (tmp_path / 'checkpoints' / '2').rename(tmp_path / 'checkpoints' / '9')
+  jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
+
+
+def test_a_save_that_does_not_happen_is_an_error(tmp_path):
+  save(tmp_path, 5)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  with pytest.raises(OSError, match='step 3 does not follow 5'):
+    checkpoints.save(3, tree(3))
+  checkpoints.close()
+
+
+def test_one_bit_flipped_anywhere_in_the_data_is_seen(tmp_path):
+  save(tmp_path, 1, 2)
+  newest = tmp_path / 'checkpoints' / '2'
+  files = [p for p in newest.rglob('d/*') if p.is_file()]
+  random = np.random.RandomState(0)
+  for turn in range(8):
+    file = files[turn % len(files)]
+    whole = file.read_bytes()
+    bits = bytearray(whole)
+    bits[random.randint(len(bits))] ^= 1 << random.randint(8)
+    file.write_bytes(bits)
+    checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
+    found = checkpoints.restore_latest(tree(0))
+    checkpoints.close()
+    expected = tree(int(found['step']))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    file.write_bytes(whole)
 
 
 def test_when_all_are_damaged_the_error_names_them(tmp_path):
@@ -124,8 +150,11 @@ def test_whichever_file_is_cut_short_a_whole_checkpoint_is_used(tmp_path):
     whole = file.read_bytes()
     for size in {0, len(whole) // 2}:
       file.write_bytes(whole[:size])
-      step = int(restore(tmp_path)['step'])
-      jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(step))
+      checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
+      found = checkpoints.restore_latest(tree(0))
+      checkpoints.close()
+      step = int(found['step'])
+      jax.tree.map(np.testing.assert_array_equal, found, tree(step))
       given_way += step == 1
     file.write_bytes(whole)
   assert given_way > 0

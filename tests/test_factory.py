@@ -31,7 +31,9 @@ from nfnets import factory
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x 1 micro-batches: '
      'take 4'),
-    ('steps_per_dispatch', 2, 'needs config.data.on_device=True'),
+    ('seed', -1, 'config.seed=-1: must be from 0 to 4294967295'),
+    ('seed', 2**32, 'seed=4294967296: must be from 0 to 4294967295'),
+    ('log_every', 2**70, 'config.log_every=.*: out of all bounds'),
     ('micro_batches', 3, '4 devices x 3 micro-batches: take 12 or 24'),
   ],
 )  # fmt: skip
@@ -40,12 +42,12 @@ def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
 ):
   config = tiny.config(**{key: value})
   with pytest.raises(ValueError, match=message) as error:
-    factory.check(config, device_count=4, process_count=1)
+    factory.check(config, device_count=4)
   assert '\n' not in str(error.value)
 
 
 def test_a_good_config_passes():
-  factory.check(tiny.config(), device_count=4, process_count=1)
+  factory.check(tiny.config(), device_count=4)
 
 
 def test_wrong_class_and_example_counts_name_the_right_ones():

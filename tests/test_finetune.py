@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import finetune as recipe_file
 from configs import finetune_caltech101
-from nfnets import checkpoint, finetune, workdir
-from nfnets import run as running
+from nfnets import checkpoint, finetune, train, workdir
 from nfnets.weights import files, folding, match
 
 HEAD = 'CIFAR_ResNet/~/linear'
@@ -119,7 +118,7 @@ def test_a_mismatch_is_found_before_anything_is_compiled(tmp_path):
   path = write(tmp_path, given()._replace(params={}))
   config = tiny.config(weights=path)
   with pytest.raises(match.Mismatch, match='missing'):
-    running.set_up(config, tmp_path / 'run')
+    train.train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
@@ -232,17 +231,20 @@ def test_a_run_that_began_needs_its_file_no_more(tmp_path):
     finetune.complete(open_recipe(path), tmp_path / 'other')
 
 
-def test_a_checkpoint_comes_before_the_weights(tmp_path):
+def test_a_checkpoint_comes_before_the_weights(tmp_path, monkeypatch):
   path = write(tmp_path, given())
   config = tiny.config(weights=path)
-  run = running.set_up(config, tmp_path / 'run')
+  folder = workdir.RunFolder(tmp_path / 'run')
+  folder.write_config(config.to_dict())
   _, _, state = tiny.network_and_state(config)
   checkpoints = checkpoint.Checkpoints(tmp_path / 'run')
   checkpoints.save(3, state._replace(step=np.int32(3)))
   checkpoints.wait()
   (tmp_path / 'weights.safetensors').unlink()
-  restored, first_step = running.initial_state(run, checkpoints)
   checkpoints.close()
+  monkeypatch.setattr(train, '_loop', lambda run, state, done: (state, done))
+  monkeypatch.setattr(train, '_finish', lambda run, end: end)
+  restored, first_step = train.train_and_evaluate(config, folder.path)
   assert first_step == 3
   assert_equal(restored.params, state.params, match.flatten(state.params))
 

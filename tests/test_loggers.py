@@ -53,7 +53,6 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = pathlib.Path(sys.argv[1])
 made = {'TensorBoard': path / 'board', 'JsonLines': path / 'lines.jsonl'}
 log = getattr(loggers, sys.argv[2])(made[sys.argv[2]], 0)
-loggers.FLUSH_SECONDS = 0
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
   for step in range(1000):
@@ -81,13 +80,33 @@ def test_where_no_more_can_be_written_the_run_ends_and_names_the_place(
   assert said in done.stderr and 'File too large' in done.stderr
 
 
-def test_off_a_terminal_each_log_is_one_plain_line():
+def test_off_a_terminal_each_log_is_one_line_of_whatever_the_step_returned():
   stream = io.StringIO()
-  console = loggers.Console(100, 0, stream)
-  console.log(7, {'train/loss': 0.5, 'train/top_1': 0.25, 'agc/x': 1.0})
+  console = loggers.Console(100, stream)
+  row = {'train/loss': 0.5, 'train/top_1': 0.25, 'train/distillation': 3.0}
+  console.log(7, row | {'agc/x': 1.0, 'train/step_seconds': 2.0})
   console.log(8, {'agc/x': 1.0})
   console.close()
-  assert stream.getvalue() == 'step 7/100  loss 0.5  top_1 25.00 %\n'
+  shown = 'step 7/100  loss 0.5  top_1 25.00 %  distillation 3\n'
+  assert stream.getvalue() == shown
+
+
+def test_a_lost_console_only_silences_the_console():
+  script = """
+import sys
+from nfnets import loggers
+console = loggers.Console(9)
+for step in range(9):
+  console.log(step, {'train/loss': 1.0})
+print('still here')
+sys.exit(3)
+"""
+  pipe = subprocess.PIPE
+  command = [sys.executable, '-c', script]
+  process = subprocess.Popen(command, stdout=pipe, stderr=pipe)
+  process.stdout.close()
+  _, said = process.communicate()
+  assert process.returncode == 3 and not said, said
 
 
 def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
@@ -95,7 +114,7 @@ def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
     def isatty(self):
       return True
 
-  console = loggers.Console(100, 0, Terminal())
+  console = loggers.Console(100, Terminal())
   console.log(
     50,
     {

@@ -9,7 +9,6 @@ from test_pipeline import Ramp
 from test_train import assert_bit_equal, last_state, run_config
 
 from nfnets import factory, train
-from nfnets import run as running
 from nfnets.data import pipeline, sources
 
 
@@ -66,7 +65,7 @@ def test_unreadable_example_is_replaced_as_in_the_pipeline():
 def test_training_from_the_device_equals_training_from_the_host_bit_for_bit(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(running, 'evaluate', lambda *_: {})  # compiles for long
+  monkeypatch.setattr(train, '_evaluate', lambda *_: {})  # compiles for long
   for held in (False, True):
     values = {'num_steps': 3, 'observe_every': 0, 'data__on_device': held}
     train.train_and_evaluate(run_config(**values), tmp_path / str(held))
@@ -92,5 +91,5 @@ def test_training_from_the_device_equals_training_from_the_host_bit_for_bit(
 def test_what_cannot_be_held_is_refused_in_one_line(values, message):
   config = tiny.config(data__on_device=True, **values)
   with pytest.raises(ValueError, match=message) as error:
-    factory.check(config, device_count=4, process_count=1)
+    factory.check(config, device_count=4)
   assert '\n' not in str(error.value)

@@ -22,7 +22,6 @@ from nfnets import (
   train,
   variants,
 )
-from nfnets import run as running
 from nfnets.optim import chain, groups
 
 DEPTHS = (4, 1, 3)
@@ -225,12 +224,9 @@ def test_who_tells_blocks_of_one_loop_apart_is_refused(params, ask):
     ({'normalizer': 'batch'}, 'batch normalization.*scan=False'),
   ],
 )
-def test_a_run_that_cannot_loop_is_refused_before_it_compiles(
-  tmp_path, values, message
-):
+def test_a_run_that_cannot_loop_is_refused_before_it_compiles(values, message):
   with pytest.raises(ValueError, match=message):
-    running.set_up(run_config(**LOOPED, **values), tmp_path)
-  assert not (tmp_path / 'config.json').exists()
+    factory.build(run_config(**LOOPED, **values))
 
 
 def test_a_loop_names_the_stacks_that_are_not_its_own(params):

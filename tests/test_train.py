@@ -15,8 +15,15 @@ import numpy as np
 import pytest
 import tiny
 
-from nfnets import checkpoint, factory, step, train, workdir
-from nfnets import run as running
+from nfnets import (
+  checkpoint,
+  factory,
+  metrics,
+  parallel,
+  step,
+  train,
+  workdir,
+)
 from nfnets.data import pipeline
 
 
@@ -69,7 +76,7 @@ def guard_the_loop(monkeypatch):
 @pytest.mark.usefixtures('guard_the_loop')
 def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(tmp_path):
   config = run_config()
-  summary = train.train(running.set_up(config, tmp_path))
+  summary = train.train_and_evaluate(config, tmp_path)
   jax.config.update('jax_transfer_guard', 'allow')
   assert summary['status'] == 'finished' and summary['step'] == 6
   assert summary['eval/count'] == summary['eval_ema/count'] == 359
@@ -92,17 +99,16 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
 ):
   config = run_config(model__drop_rate=0.1)
   train.train_and_evaluate(config, tmp_path / 'whole')
-  batches = pipeline.train_batches
+  log = train._log
 
-  def terminated(*args, **kwargs):
-    for number, batch in enumerate(batches(*args, **kwargs)):
-      if number == 3:
-        os.kill(os.getpid(), signal.SIGTERM)
-      yield batch
+  def terminated(run, done, row):
+    log(run, done, row)
+    if 'train/loss' in row:  # of step 2, while the third runs
+      os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(pipeline, 'train_batches', terminated)
+  monkeypatch.setattr(train, '_log', terminated)
   summary = train.train_and_evaluate(config, tmp_path / 'parts')
-  assert summary['status'] == 'interrupted' and summary['step'] == 4
+  assert summary['status'] == 'interrupted' and summary['step'] in (3, 4)
   monkeypatch.undo()
   summary = train.train_and_evaluate(config, tmp_path / 'parts')
   assert summary['status'] == 'finished' and summary['step'] == 6
@@ -176,22 +182,21 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
 
 
 def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
-  workdir.RunFolder(tmp_path).write_config(run_config().to_dict())
-  running.set_up(run_config(log_every=1), tmp_path)
+  folder = workdir.RunFolder(tmp_path)
+  folder.write_config(run_config().to_dict())
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   with pytest.raises(ValueError, match='learning_rate .0.1 there, 0.3 here'):
-    running.set_up(run_config(learning_rate=0.3), tmp_path)
+    train.train_and_evaluate(run_config(learning_rate=0.3), tmp_path)
 
 
-def no_work(run):
-  """A step of no work, in the place of `run.train_step_of`."""
-  del run
+def no_work(*_):
+  """A step of no work, in the place of `train.train_step_of`."""
 
   def step_of_no_work(state, batch, key):
-    del key
-    one = jnp.float32(1) + 0 * batch['stop'].max()
+    del batch, key
     names = 'loss', 'top_1', 'grad_norm', 'learning_rate'
-    metrics = dict.fromkeys(names, one)
-    metrics |= {'nonfinite': 0 * one, 'stop': batch['stop'].max()}
+    metrics = dict.fromkeys(names, jnp.float32(1))
+    metrics['nonfinite'] = jnp.float32(0)
     return state._replace(step=state.step + 1), metrics
 
   return jax.jit(step_of_no_work, donate_argnums=0), jax.random.key(0)
@@ -205,24 +210,25 @@ def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
   )
   calls = []
 
-  def evaluate(run, eval_step, state, interrupts):
+  def evaluate(run, eval_step, state):
     calls.append(int(state.step))
     if len(calls) == 1:
       os.kill(os.getpid(), signal.SIGTERM)
-    return None if interrupts else {'eval/loss': float(len(calls))}
+    stops = run.interrupts.reached()
+    return None if stops else {'eval/loss': float(len(calls))}
 
-  monkeypatch.setattr(running, 'train_step_of', no_work)
-  monkeypatch.setattr(running, 'evaluate', evaluate)
-  first = train.train(running.set_up(config, tmp_path))
+  monkeypatch.setattr(train, 'train_step_of', no_work)
+  monkeypatch.setattr(train, '_evaluate', evaluate)
+  first = train.train_and_evaluate(config, tmp_path)
   assert first == {'status': 'interrupted', 'step': 2}
-  second = train.train(running.set_up(config, tmp_path))
+  second = train.train_and_evaluate(config, tmp_path)
   assert second == {'status': 'finished', 'step': 4, 'eval/loss': 3.0}
   assert calls == [2, 2, 4]
   rows = workdir.RunFolder(tmp_path).read_metrics()
   found = [(r['step'], r['eval/loss']) for r in rows if 'eval/loss' in r]
   assert found == [(2, 2.0), (4, 3.0)]
   (tmp_path / 'summary.json').unlink()  # as a kill before it would leave it
-  assert train.train(running.set_up(config, tmp_path)) == second
+  assert train.train_and_evaluate(config, tmp_path) == second
   assert len(calls) == 3
 
 
@@ -237,10 +243,10 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_naming_the_last(
       raise OSError(errno.ENOSPC, 'No space left on device')
     return save(manager, step, **kwargs)
 
-  monkeypatch.setattr(running, 'train_step_of', no_work)
+  monkeypatch.setattr(train, 'train_step_of', no_work)
   monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', fill_up)
   with pytest.raises(OSError, match='No space left.*newest whole one is 2'):
-    train.train(running.set_up(config, tmp_path))
+    train.train_and_evaluate(config, tmp_path)
   assert int(last_state(config, tmp_path).step) == 2
 
 
@@ -267,15 +273,15 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
   )
   found = {}
 
-  def batches(run, start):
+  def batches(config, source, start, skipped):
     for done in range(start, num_steps):
       if done % 20_000 == 2_500:  # between two checkpoints
         found[done] = memory_and_files()
       yield {}
 
-  monkeypatch.setattr(running, 'train_batches', batches)
-  monkeypatch.setattr(running, 'train_step_of', no_work)
-  summary = train.train(running.set_up(config, tmp_path))
+  monkeypatch.setattr(factory, 'train_batches', batches)
+  monkeypatch.setattr(train, 'train_step_of', no_work)
+  summary = train.train_and_evaluate(config, tmp_path)
   assert summary['status'] == 'finished'
   assert len(workdir.RunFolder(tmp_path).read_metrics()) == 1001
   (_, _), (bytes_before, files_before), *_, (bytes_after, files_after) = (
@@ -285,23 +291,93 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
   assert files_after <= files_before
 
 
-def test_steps_dispatched_together_are_those_dispatched_singly(
+def test_a_stop_while_the_step_compiles_ends_the_run_at_once(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(running, 'evaluate', lambda *_: {})  # compiles for long
-  rows = {}
-  for count in (1, 3):
-    config = run_config(
-      steps_per_dispatch=count, log_every=3, checkpoint_every=6,
-      data__on_device=True, augment__pad=1,
-    )  # fmt: skip
-    train.train(running.set_up(config, tmp_path / str(count)))
-    folder = workdir.RunFolder(tmp_path / str(count))
-    rows[count] = [
-      {k: v for k, v in row.items() if 'seconds' not in k and '/loss' in k
-       or 'top_1' in k or 'agc' in k}
-      for row in folder.read_metrics()
-    ]  # fmt: skip
-  assert rows[3] == rows[1]
-  one, three = (last_state(config, tmp_path / str(c)) for c in (1, 3))
-  assert_bit_equal(one, three)
+  def compiling(*_):
+    def compiles(*_):
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(60)
+
+    return compiles, jax.random.key(0)
+
+  monkeypatch.setattr(train, 'train_step_of', compiling)
+  start = time.monotonic()
+  summary = train.train_and_evaluate(run_config(), tmp_path)
+  assert summary == {'status': 'interrupted', 'step': 0}
+  assert time.monotonic() - start < 40
+  monkeypatch.undo()
+  other = run_config(learning_rate=0.3, num_steps=1)  # nothing was lost
+  summary = train.train_and_evaluate(other, tmp_path)
+  assert summary['status'] == 'finished'
+
+
+def test_a_step_too_large_for_the_device_is_one_line_with_the_keys(
+  tmp_path, monkeypatch
+):
+  def too_large(*_):
+    def step_of_too_much(*_):
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 99 GiB\nmore')
+
+    return step_of_too_much, jax.random.key(0)
+
+  monkeypatch.setattr(train, 'train_step_of', too_large)
+  with pytest.raises(
+    MemoryError, match='config.batch_size=16.*99 GiB'
+  ) as error:
+    train.train_and_evaluate(run_config(), tmp_path)
+  assert '\n' not in str(error.value)
+
+
+def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
+  tmp_path, monkeypatch
+):
+  """And waits for the device nowhere else: no transfer, no blocking."""
+  config = run_config(num_steps=5, eval_every=4, checkpoint_every=100,
+                      observe_every=0, data__on_device=True)  # fmt: skip
+  events = []
+  inside = []
+  step_of, add, to_host = (
+    train.train_step_of, metrics.Meter.add, parallel.to_host
+  )  # fmt: skip
+
+  def logged_step_of(*args):
+    step, key = step_of(*args)
+
+    def logged(state, batch, key):
+      events.append('dispatch')
+      jax.config.update('jax_transfer_guard', 'disallow')
+      return step(state, batch, key)
+
+    return logged, key
+
+  def logged_add(meter, step_done, metrics):
+    events.append(f'read {step_done}')
+    inside.append(step_done)
+    add(meter, step_done, metrics)
+    inside.pop()
+
+  def blocks(name, function):
+    def logged(*args, **kwargs):
+      if not inside:
+        events.append(name)
+      return function(*args, **kwargs)
+
+    return logged
+
+  # An evaluation compiles for long.
+  monkeypatch.setattr(train, '_evaluate', lambda *_: {'eval/loss': 0.0})
+  monkeypatch.setattr(train, 'train_step_of', logged_step_of)
+  monkeypatch.setattr(metrics.Meter, 'add', logged_add)
+  monkeypatch.setattr(parallel, 'to_host', blocks('to_host', to_host))
+  for name in ('device_get', 'block_until_ready'):
+    monkeypatch.setattr(jax, name, blocks(name, getattr(jax, name)))
+  try:
+    train.train_and_evaluate(config, tmp_path)
+  finally:
+    jax.config.update('jax_transfer_guard', 'allow')
+  first, last = events.index('dispatch'), events.index('read 4')
+  assert events[first : last + 1] == [
+    'dispatch', 'dispatch', 'read 1', 'dispatch', 'read 2', 'dispatch',
+    'read 3', 'read 4',  # an evaluation follows
+  ]  # fmt: skip

@@ -3,11 +3,13 @@
 import errno
 import json
 import math
+import os
+import socket
 import tempfile
 
 import pytest
 
-from nfnets import plots, workdir
+from nfnets import workdir
 
 
 def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
@@ -18,16 +20,9 @@ def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
   assert strict == {'loss': 'nan', 'norm': '-inf', 'top_1': 0.5}
 
 
-def test_writing_is_atomic_and_leaves_no_other_file(tmp_path):
-  workdir.write_atomically(tmp_path / 'a', 'one')
-  workdir.write_atomically(tmp_path / 'a', 'two')
-  assert [p.name for p in tmp_path.iterdir()] == ['a']
-  assert (tmp_path / 'a').read_text() == 'two'
-
-
 def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
   folder = workdir.RunFolder(tmp_path)
-  folder.check_same_run({'model': {'name': 'a'}})
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   folder.write_config({'model': {'name': 'a'}, 'log_every': 1, 'x': (1, 2)})
   folder.check_same_run({'model': {'name': 'a'}, 'log_every': 2, 'x': [1, 2]})
   with pytest.raises(ValueError, match="model.name .'a' there, 'b' here"):
@@ -36,6 +31,7 @@ def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
 
 def test_a_key_that_an_older_run_lacks_counts_only_where_it_is_on(tmp_path):
   folder = workdir.RunFolder(tmp_path)
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   folder.write_config({'seed': 0})
   off = {'new': False, 'mode': 'none', 'rate': 0.0, 'names': ()}
   folder.check_same_run({'seed': 0, 'model': off})
@@ -50,23 +46,68 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   folder = workdir.RunFolder(tmp_path)
-  monkeypatch.setattr(tempfile, 'NamedTemporaryFile', full)
+  monkeypatch.setattr(tempfile, 'TemporaryFile', full)
   with pytest.raises(OSError, match=f'{tmp_path} is not writable.*No space'):
-    folder.check_writable()
+    folder.lock().__enter__()
 
 
-@pytest.mark.parametrize('name', ['config', 'summary', 'metrics'])
-def test_a_damaged_file_is_named(name, tmp_path):
-  path = tmp_path / ('metrics.jsonl' if name == 'metrics' else f'{name}.json')
-  path.write_text('{"step": 1, "tra\n{"step": 2}\n')
-  with pytest.raises(ValueError, match=f'{path} is damaged'):
-    getattr(workdir.RunFolder(tmp_path), f'read_{name}')()
+def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
+  folder = workdir.RunFolder(tmp_path)
+  with folder.lock():
+    holder = f'{socket.gethostname()}, process {os.getpid()}'
+    with pytest.raises(ValueError, match=f'in use by {holder}'):
+      workdir.RunFolder(tmp_path).lock().__enter__()
+  with workdir.RunFolder(tmp_path).lock():  # free again
+    assert folder.holder() == holder
 
 
-def test_curves_are_drawn_from_metrics_lines(tmp_path):
-  rows = [
-    {'step': 1, 'train/loss': 2.0, 'train/top_1': 0.1},
-    {'step': 2, 'train/loss': 'nan', 'eval/top_1': 0.2},
-  ]
-  plots.plot(rows, tmp_path / 'curves.png', 'title')
-  assert (tmp_path / 'curves.png').stat().st_size > 5000
+@pytest.mark.parametrize(
+  ('parts', 'other', 'why'),
+  [
+    ((), True, None),
+    (('config',), True, None),  # refused before its first step
+    (('config', 'checkpoints'), True, None),
+    (('config', 'checkpoints', 'metrics'), False, None),  # killed early
+    (('config', 'checkpoints', 'metrics', 'saved'), False, None),
+    (('config', 'checkpoints', 'saved'), True, "another config's run"),
+    (('checkpoints', 'saved'), False, 'no config.json'),
+    (('config', 'metrics'), False, 'checkpoints are gone'),
+    (('config', 'checkpoints', 'interrupted'), False, 'checkpoints are gone'),
+    (('config', 'metrics', 'finished'), False, None),
+    (('config', 'finished'), True, "another config's run"),
+  ],
+)
+def test_a_folder_is_free_or_whole_or_refused(tmp_path, parts, other, why):
+  folder = workdir.RunFolder(tmp_path)
+  if 'config' in parts:
+    folder.write_config({'seed': 1})
+  if 'checkpoints' in parts:
+    (tmp_path / 'checkpoints').mkdir()
+  if 'saved' in parts:
+    (tmp_path / 'checkpoints' / '5').mkdir()
+  if 'metrics' in parts:
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n')
+  for status in ('interrupted', 'finished'):
+    if status in parts:
+      folder.write_summary({'status': status, 'step': 7})
+  config = {'seed': 2 if other else 1}
+  if why is None:
+    folder.check_same_run(config)
+  else:
+    with pytest.raises(ValueError, match=why):
+      folder.check_same_run(config)
+
+
+def test_a_damaged_file_is_named_with_its_line_and_a_summary_made_anew(
+  tmp_path,
+):
+  folder = workdir.RunFolder(tmp_path)
+  for text in ('{"a": ', '[]', '\xff'):
+    (tmp_path / 'config.json').write_bytes(text.encode('latin1'))
+    with pytest.raises(ValueError, match=r'config.json is damaged'):
+      folder.read_config()
+    (tmp_path / 'summary.json').write_bytes(text.encode('latin1'))
+    assert folder.read_summary() is None
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"s\n{"step": 2}\n')
+  with pytest.raises(ValueError, match=r'line 2 of .*metrics.jsonl is damaged'):
+    folder.read_metrics()

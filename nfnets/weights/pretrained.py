@@ -69,7 +69,7 @@ def of_run(
     ValueError: there is no run or no checkpoint, or its network is another.
   """
   # Orbax takes a second to import, and files don't need it.
-  from nfnets import checkpoint, factory, step
+  from nfnets import checkpoint, factory
 
   folder = RunFolder(workdir, must_exist=True)
   own = ConfigDict(folder.read_config())
@@ -78,19 +78,24 @@ def of_run(
       f'{folder.path} holds a run of another network: {_network(own)} there, '
       f'{_network(config)} here'
     )
-  network, optimizer = factory.network_of(own), factory.optimizer_of(own)
-  shapes = jax.eval_shape(
-    lambda key: step.init_state(own, network, optimizer, key),
+  network, size = factory.network_of(own), own.data.train_image_size
+  images = jax.ShapeDtypeStruct((2, size, size, 3), 'float32')
+  params, state = jax.eval_shape(
+    lambda key, images: network.init(key, images, True),
     jax.random.key(0),
+    images,
   )
-  checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
-  state = checkpoints.restore_latest(shapes)
-  checkpoints.close()
-  if state is None:
-    raise ValueError(f'{folder.path} holds no checkpoint yet')
-  found = {'eval': (state.params, state.state)}
+  like = {'params': params, 'state': state}
   if own.ema.mode != 'none':
-    found['eval_ema'] = (state.ema_params, state.ema_state)
+    like |= {'ema_params': params, 'ema_state': state}
+  checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
+  restored = checkpoints.restore_latest(like)  # whatever its optimizer was
+  checkpoints.close()
+  if restored is None:
+    raise ValueError(f'{folder.path} holds no checkpoint yet')
+  found = {'eval': (restored['params'], restored['state'])}
+  if own.ema.mode != 'none':
+    found['eval_ema'] = (restored['ema_params'], restored['ema_state'])
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
   data = {key: own.data[key] for key in keys} | _class_names(own.data)
   overrides = own.model.to_dict()
