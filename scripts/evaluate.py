@@ -36,13 +36,9 @@ def main() -> int:
   from nfnets import distributed, evaluate
 
   distributed.initialize(**PROCESSES())
-  config = complete_config()
-  candidates, problem = {}, None
-  try:
+  with distributed.agreement():
+    config = complete_config()
     candidates = read_weights(config)
-  except (ValueError, OSError) as error:
-    problem = error
-  distributed.agree_on_problem(problem)
   metrics = evaluate.evaluate_weights(config, candidates, fold=FOLD.value)
   if jax.process_index() > 0:
     return 0
