@@ -82,7 +82,7 @@ def test_a_recipe_is_locked_passes_the_check_and_prints_as_json(name):
   with pytest.raises(AttributeError):
     config.schedule.warm_up_steps = 1
   resolved = config.copy_and_resolve_references()
-  factory.check(resolved, device_count=32, process_count=4)
+  factory.check(resolved, device_count=32)
   factory.network_of(resolved)
   factory.optimizer_of(resolved)
   printed = json.loads(workdir.dump_json(resolved.to_dict()))

@@ -19,8 +19,7 @@ ORDER = (
 OUTER = ('weights', 'analysis', 'bench', 'plan')
 MAY_READ_WEIGHTS = ('finetune', 'evaluate', 'linear_probe', '')
 # Those that leave, until they do.
-LEAVING = 'instruments'
-LEAVING += ' probe'
+LEAVING = 'probe'
 FILES = sorted(
   path
   for path in (ROOT / 'nfnets').rglob('*.py')

@@ -28,7 +28,7 @@ def test_every_row_of_every_scale_resolves(name):
       config = config.copy_and_resolve_references()
       if not experiment.measure:
         assert config.is_locked
-        factory.check(config, 1, 1)
+        factory.check(config, 1)
         factory.network_of(config)
 
 

@@ -43,7 +43,7 @@ def measure(
   Raises:
     ValueError, OSError: the config or its data is refused.
   """
-  factory.check(config, 1, 1)
+  factory.check(config, 1)
   source, _ = factory.sources_of(config)
   stages = host_stages(config, source) | host_pipelines(config, source)
   stages['device: augmentation'] = augmentation(config)

@@ -93,7 +93,7 @@ def plain(
     config.optimizer.clip = clip if mode == 'train' else 'none'
     config.ema.mode = 'warmup' if ema and mode == 'train' else 'none'
     config.model.update(overrides)
-  factory.check(config, 1, 1)
+  factory.check(config, 1)
   return config
 
 

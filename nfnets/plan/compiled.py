@@ -83,7 +83,7 @@ def check(config: ConfigDict, pod: pods.Pod) -> None:
   Raises:
     ValueError: names the key, its value and the remedy.
   """
-  factory.check(config, pod.num_devices, pod.num_hosts)
+  factory.check(config, pod.num_devices)
   if not config.data.eval_split:
     raise ValueError(
       "config.data.eval_split='': the evaluation set would be dropped; name a "
