@@ -1,11 +1,14 @@
 """Names and layouts of timm's networks, both ways."""
 
+import json
+import subprocess
+
 import golden_lib
 import numpy as np
 import pytest
 
 from nfnets.models import activations
-from nfnets.weights import match, timm
+from nfnets.weights import certificate, files, match, pictures, timm
 
 # Entries of timm 1.0.31's state_dict, counted there.
 SIZES = {'dm_nfnet_f0': 233, 'nf_resnet50': 161, 'nf_regnet_b0': 228}
@@ -135,8 +138,35 @@ def test_differing_functions_are_said_argument_by_argument():
     "timm's dm_nfnet_f0 is this network with activation='gelu_erf'",
     "timm's dm_nfnet_f0 is this network with ws_eps='timm'",
   ]
-  overrides = timm.PEERS['dm_nfnet_f0'].overrides
-  assert not timm.differences('dm_nfnet_f0', overrides)
+  for name in ('dm_nfnet_f3', 'nfnet_f3', 'nf_regnet_b1'):
+    peer = timm.PEERS[name]
+    assert not timm.differences(name, peer.overrides)
+    assert timm.name_of(peer.model, peer.overrides) == name
   assert timm.name_of('nfnet_f3') == 'dm_nfnet_f3'
-  with pytest.raises(ValueError, match='timm has no nfnet_f0_plus'):
-    timm.name_of('nfnet_f0_plus')
+  with pytest.raises(ValueError, match='timm has no cifar_resnet_20'):
+    timm.name_of('cifar_resnet_20')
+
+
+_CONFIGS = """
+import json, timm
+from timm.models import nfnet
+names = timm.list_models(module='nfnet')
+print(json.dumps({n: nfnet.default_cfgs[n].default.to_dict() for n in names}))
+"""
+
+
+@pytest.mark.slow
+def test_preparations_are_timms_own():
+  python = certificate.python_with_timm()
+  if python is None:
+    pytest.skip('timm is not importable; NFNETS_TIMM_PYTHON names a Python')
+  command = [python, '-c', _CONFIGS]
+  configs = json.loads(subprocess.check_output(command))
+  for name, peer in timm.PEERS.items():
+    theirs = configs[name]
+    made = files.Weights({}, {}, peer.model, 1000, peer.overrides, peer.data)
+    if name.startswith(('dm_', 'nf_resnet50', 'nf_regnet')):
+      size = theirs.get('test_input_size', theirs['input_size'])[1]
+      assert pictures.image_size(made) == size, name
+    squashes = theirs['crop_mode'] == 'squash'
+    assert (pictures.crop_name(made) == 'resize_crop_32') == squashes, name

@@ -145,8 +145,8 @@ def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
 
   Args:
     model: a name of `variants.ALL`.
-    overrides: of ours; among timm's networks of this model the one with most
-      of them is the nearest.
+    overrides: of ours; the nearest of timm's networks of this model is the one
+      that differs in the fewest.
 
   Raises:
     ValueError: where timm has none.
@@ -154,7 +154,13 @@ def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
   names = [name for name, peer in PEERS.items() if peer.model == model]
   if not names:
     raise ValueError(f'timm has no {model}')
-  return min(names, key=lambda name: len(differences(name, overrides or {})))
+  ours = overrides or {}
+
+  def distance(name: str) -> int:
+    theirs = PEERS[name].overrides
+    return sum(ours.get(k) != theirs.get(k) for k in {*ours, *theirs})
+
+  return min(names, key=distance)
 
 
 def differences(name: str, overrides: Mapping[str, Any]) -> list[str]:
