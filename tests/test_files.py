@@ -131,10 +131,9 @@ def test_a_file_without_a_head_is_a_backbone(tmp_path, regnet, is_timm):
     files.require_head(found)
 
 
-@pytest.mark.parametrize('averaged', [True, False])
-def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(
-  tmp_path, averaged
-):
+@pytest.fixture
+def run(tmp_path):
+  """A run's folder, its raw parameters and their average."""
   config = tiny.config(ema__mode='warmup')
   _, _, state = tiny.network_and_state(config)
   average = {
@@ -146,13 +145,30 @@ def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(
   checkpoints.save(0, state._replace(ema_params=average))
   checkpoints.wait()
   checkpoints.close()
-  found = weights.load(tmp_path, averaged=averaged)
-  assert_same(found.params, average if averaged else state.params)
+  return tmp_path, state.params, average
+
+
+def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(run):
+  path, raw, average = run
+  assert_same(weights.load(path).params, average)
+  found = weights.load(path, averaged=False)
+  assert_same(found.params, raw)
   assert found.data['class_names'] == [str(i) for i in range(10)]
-  other = config.copy_and_resolve_references()
-  other.model.alpha = 0.3
   with pytest.raises(ValueError, match='run of another network'):
-    weights.of_run(tmp_path, other)
+    weights.of_run(path, tiny.config(model__alpha=0.3))
+
+
+def test_a_run_is_evaluated_as_it_was_trained(run, run_script):
+  done = run_script('scripts.evaluate', f'--workdir={run[0]}', '--json')
+  assert done.code == 0, done.stderr
+  found = json.loads(done.stdout)
+  assert found['eval/count'] == found['eval_ema/count'] == 359
+  assert 0 < found['eval/loss'] != found['eval_ema/loss']
+  weights.write(run[0] / 'w.npz', weights.load(run[0], averaged=False))
+  flags = f'--weights={run[0]}/w.npz', f'--workdir={run[0]}'
+  assert run_script('scripts.evaluate', *flags).code == 2
+  done = run_script('scripts.evaluate', flags[0])
+  assert done.code == 2 and 'name --config' in done.stderr
 
 
 def npy(shape, data=b'', dtype='<f4'):

@@ -47,7 +47,7 @@ def fold(
   arguments = _arguments(model, overrides)
   if arguments.get('folded'):
     raise ValueError(f'{model}: these weights are folded already')
-  if arguments.get('normalizer', 'nf') != 'nf' or 'ws_eps' not in arguments:
+  if not _is_normalizer_free(arguments):
     raise ValueError(f'{model} is not normalizer-free: nothing to fold')
   gamma = activations.GAMMAS[arguments['activation']]
   depths = arguments.get('depths', variants.find(model)['depths'])
@@ -69,11 +69,11 @@ def fold_weights(weights: files.Weights) -> files.Weights:
 def can_fold(weights: files.Weights) -> bool:
   """Whether `fold_weights` takes these weights."""
   arguments = _arguments(weights.model, weights.overrides)
-  return (
-    'folded' in arguments
-    and not arguments['folded']
-    and arguments.get('normalizer', 'nf') == 'nf'
-  )
+  return _is_normalizer_free(arguments) and not arguments['folded']
+
+
+def _is_normalizer_free(arguments: Mapping[str, Any]) -> bool:
+  return arguments.get('normalizer', 'nf') == 'nf' and 'ws_eps' in arguments
 
 
 def _arguments(model: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
