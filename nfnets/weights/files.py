@@ -162,8 +162,15 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(f'no safetensors file: {error}') from error
 
 
-def shapes(model: str, num_classes: int, **overrides: Any) -> tuple[Tree, Tree]:
-  """The trees of `models.create(model, …)`, shapes at their leaves."""
+def shapes(
+  model: str, num_classes: int, *, as_trained: bool = False, **overrides: Any
+) -> tuple[Tree, Tree]:
+  """The trees of `models.create(model, …)`, shapes at their leaves.
+
+  Public paths, unless `as_trained`: then stacks, if `scan` is overridden.
+  """
+  if not as_trained:
+    overrides.pop('scan', None)
   network = models.create(model, num_classes, **overrides)
   size = variants.find(model)['train_image_size']
   images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)

@@ -140,7 +140,7 @@ def _calls(model: str, overrides: Mapping[str, Any]) -> list[str]:
     return function(*args, **kwargs)
 
   with hk.intercept_methods(record):
-    files.shapes(model, 1, **(dict(overrides) | {'scan': False}))
+    files.shapes(model, 1, **overrides)
   return paths
 
 

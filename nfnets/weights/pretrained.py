@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from nfnets.data import sources
@@ -68,8 +67,8 @@ def of_run(
   Raises:
     ValueError: there is no run or no checkpoint, or its network is another.
   """
-  # Orbax takes a second to import, and files don't need it.
-  from nfnets import checkpoint, factory
+  # It takes a second to import, and files don't need it.
+  from nfnets import checkpoint
 
   folder = RunFolder(workdir, must_exist=True)
   own = ConfigDict(folder.read_config())
@@ -78,19 +77,13 @@ def of_run(
       f'{folder.path} holds a run of another network: {_network(own)} there, '
       f'{_network(config)} here'
     )
-  network, size = factory.network_of(own), own.data.train_image_size
-  images = jax.ShapeDtypeStruct((2, size, size, 3), 'float32')
-  params, state = jax.eval_shape(
-    lambda key, images: network.init(key, images, True),
-    jax.random.key(0),
-    images,
-  )
-  like = {'params': params, 'state': state}
-  if own.ema.mode != 'none':
-    like |= {'ema_params': params, 'ema_state': state}
+  overrides = own.model.to_dict()
+  name, num_classes = overrides.pop('name'), own.data.num_classes
   checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
-  restored = checkpoints.restore_latest(like)  # whatever its optimizer was
-  checkpoints.close()
+  try:
+    restored = _restored(checkpoints, own)
+  finally:
+    checkpoints.close()
   if restored is None:
     raise ValueError(f'{folder.path} holds no checkpoint yet')
   found = {'eval': (restored['params'], restored['state'])}
@@ -98,18 +91,36 @@ def of_run(
     found['eval_ema'] = (restored['ema_params'], restored['ema_state'])
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
   data = {key: own.data[key] for key in keys} | _class_names(own.data)
-  overrides = own.model.to_dict()
-  name = overrides.pop('name')
   return {
     prefix: files.Weights(
-      *map(stacked.unstack, trees),
-      name,
-      own.data.num_classes,
-      overrides,
-      data,
+      *map(stacked.unstack, trees), name, num_classes, overrides, data
     )
     for prefix, trees in found.items()
   }
+
+
+def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
+  """The newest weights, at public paths or, of a scanned network, in stacks."""
+
+  def restore(as_trained: bool) -> dict[str, Any] | None:
+    overrides = config.model.to_dict()
+    params, state = files.shapes(
+      overrides.pop('name'),
+      config.data.num_classes,
+      as_trained=as_trained,
+      **overrides,
+    )
+    wanted = {'params': params, 'state': state}
+    if config.ema.mode != 'none':
+      wanted |= {'ema_params': params, 'ema_state': state}
+    return checkpoints.restore_latest(wanted)  # whatever its optimizer was
+
+  try:
+    return restore(as_trained=True)
+  except ValueError:
+    if not config.model.get('scan'):
+      raise
+    return restore(as_trained=False)  # written before stacks stayed stacked
 
 
 @contextlib.contextmanager
