@@ -1,8 +1,7 @@
 """Measures batch normalization's costs on networks that nobody trained.
 
-Each function takes the recipes of a batch-normalized and of a normalizer-free
-network, {'batch': ..., 'nf': ...}, and returns numbers of each. Images are
-those that the recipes evaluate on.
+Images are those that a recipe evaluates on. Logits have their mean over images
+taken off, for an untrained head prefers one class.
 """
 
 import functools
@@ -26,7 +25,14 @@ def measure(config: ConfigDict) -> dict[str, dict[str, Any]]:
     configs[name] = config.copy_and_resolve_references()
     with configs[name].unlocked():
       configs[name].model.normalizer = name
-  return DRAWBACKS[config.drawback](configs)
+  if config.drawback == 'step_cost':
+    return step_cost(configs)
+  of_one = {
+    'batch_mates': batch_mates,
+    'train_eval_gap': train_eval_gap,
+    'device_count': device_count,
+  }[config.drawback]
+  return {name: of_one(each) for name, each in configs.items()}
 
 
 def step_cost(configs: Mapping[str, ConfigDict], rounds: int = 21) -> dict:
@@ -59,94 +65,79 @@ def step_cost(configs: Mapping[str, ConfigDict], rounds: int = 21) -> dict:
 
 
 def batch_mates(
-  configs: Mapping[str, ConfigDict], batch_size: int = 16, draws: int = 8
-) -> dict:
+  config: ConfigDict, batch_size: int = 16, draws: int = 8
+) -> dict[str, float]:
   """How far one image's prediction depends on the others of its batch.
 
   Returns:
-    For each: `changed`, the share of images whose top-1 class is another with
-    some mates, and `logits`, the root mean square change of the logits with
-    the mates, relative to the logits.
+    `changed`, the share of images whose top-1 class is another with some mates,
+    and `logits`, the root mean square change of the logits with the mates,
+    relative to the logits.
   """
-  images, _ = images_of(configs['batch'])
+  images, _ = images_of(config)
   probes, others = images[:32], images[32:]
-  random = np.random.RandomState(0)
+  random, forward = np.random.RandomState(0), forward_of(config, True)
   pick = lambda: random.choice(len(others), batch_size - 1, replace=False)
   mates = [pick() for _ in range(draws)]
-  found = {}
-  for name, config in configs.items():
-    forward = forward_of(config, is_training=True)
-    logits = np.array(
-      [
-        [forward(np.stack([probe, *others[draw]]))[0][0] for draw in mates]
-        for probe in probes
-      ]
-    )  # [probes, draws, K]
-    logits -= logits.mean((0, 1))  # an untrained head prefers one class
-    classes = logits.argmax(-1)
-    change = logits - logits.mean(1, keepdims=True)
-    found[name] = {
-      'changed': float(np.mean(np.any(classes != classes[:, :1], axis=1))),
-      'logits': size(change) / size(logits),
-    }
-  return found
+  of_probe = lambda probe, draw: forward([probe, *others[draw]])[0][0]
+  logits = np.array([[of_probe(p, draw) for draw in mates] for p in probes])
+  logits -= logits.mean((0, 1))  # [probes, draws, K]
+  classes = logits.argmax(-1)
+  change = logits - logits.mean(1, keepdims=True)
+  return {
+    'changed': float(np.mean(np.any(classes != classes[:, :1], axis=1))),
+    'logits': size(change) / size(logits),
+  }
 
 
 def train_eval_gap(
-  configs: Mapping[str, ConfigDict],
+  config: ConfigDict,
   batches: int = 50,
   batch_sizes: tuple[int, ...] = (4, 16, 64),
-) -> dict:
+) -> dict[str, dict[str, float]]:
   """How far training and inference are apart, for equal weights and images.
 
   Running averages see that many batches of the same images first.
 
   Returns:
-    For each, by batch size: `changed`, the share of images whose top-1 class
-    differs, and `logits`, the difference relative to those of inference.
+    By batch size: `changed`, the share of images whose top-1 class differs, and
+    `logits`, the difference relative to those of inference.
   """
-  images, _ = images_of(configs['batch'])
-  found = {name: {'changed': {}, 'logits': {}} for name in configs}
-  for name, config in configs.items():
-    train, infer = (forward_of(config, mode) for mode in (True, False))
-    for count in batch_sizes:
-      state, random = None, np.random.RandomState(0)
-      for _ in range(batches):
-        _, state = train(images[random.choice(len(images), count)], state)
-      parts = np.split(
-        images[: len(images) // count * count], len(images) // count
-      )
-      together = np.concatenate([train(part, state)[0] for part in parts])
-      alone = np.concatenate([infer(part, state)[0] for part in parts])
-      together, alone = together - alone.mean(0), alone - alone.mean(0)
-      differs = together.argmax(-1) != alone.argmax(-1)
-      found[name]['changed'][str(count)] = float(differs.mean())
-      found[name]['logits'][str(count)] = size(together - alone) / size(alone)
+  images, _ = images_of(config)
+  train, infer = (forward_of(config, mode) for mode in (True, False))
+  found = {'changed': {}, 'logits': {}}
+  for count in batch_sizes:
+    state, random = None, np.random.RandomState(0)
+    for _ in range(batches):
+      _, state = train(images[random.choice(len(images), count)], state)
+    parts = len(images) // count
+    parts = np.split(images[: parts * count], parts)
+    together = np.concatenate([train(part, state)[0] for part in parts])
+    alone = np.concatenate([infer(part, state)[0] for part in parts])
+    together, alone = together - alone.mean(0), alone - alone.mean(0)
+    differs = together.argmax(-1) != alone.argmax(-1)
+    found['changed'][str(count)] = float(differs.mean())
+    found['logits'][str(count)] = size(together - alone) / size(alone)
   return found
 
 
 def device_count(
-  configs: Mapping[str, ConfigDict],
+  config: ConfigDict,
   batch_size: int = 64,
   counts: tuple[int, ...] = (1, 2, 8, 32),
-) -> dict:
+) -> dict[str, dict[str, float]]:
   """How far the gradient depends on how many devices share the batch.
 
   Returns:
-    For each, by device count: `gradient`, the difference from one device's
-    gradient relative to that one.
+    `gradient`: by device count, the difference from one device's gradient
+    relative to that one.
   """
-  images, labels = (values[:batch_size] for values in images_of(configs['nf']))
-  found = {}
-  for name, config in configs.items():
-    split = {
-      count: split_gradient(config, images, labels, count) for count in counts
-    }
-    off = {
-      str(c): size(g - split[1]) / size(split[1]) for c, g in split.items()
-    }
-    found[name] = {'gradient': off}
-  return found
+  images, labels = (values[:batch_size] for values in images_of(config))
+  one, *others = (
+    split_gradient(config, images, labels, count) for count in counts
+  )
+  off = [size(grads - one) / size(one) for grads in (one, *others)]
+  return {'gradient': dict(zip(map(str, counts), off))}
 
 
 def split_gradient(
@@ -207,7 +198,7 @@ def forward_of(config: ConfigDict, is_training: bool) -> Callable:
   apply = jax.jit(functools.partial(network.apply, is_training=is_training))
 
   def forward(images: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
-    outputs, state = apply(params, state or first, None, images)
+    outputs, state = apply(params, state or first, None, np.asarray(images))
     return np.asarray(outputs['logits']), state
 
   return forward
@@ -224,11 +215,3 @@ def initialized(config: ConfigDict) -> tuple[Any, Any, Any]:
 def size(values: np.ndarray) -> float:
   """The root mean square."""
   return float(np.sqrt(np.mean(np.square(values))))
-
-
-DRAWBACKS = {
-  'step_cost': step_cost,
-  'batch_mates': batch_mates,
-  'train_eval_gap': train_eval_gap,
-  'device_count': device_count,
-}

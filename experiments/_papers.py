@@ -5,6 +5,7 @@ recipe for ImageNet, ready to launch. At scale 'cifar' it trains a shrunken
 network on 10,000 CIFAR-10 images: a smoke test, which decides nothing.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -213,28 +214,6 @@ def scales(
       momentum) of itself an update.
     epochs: of 10,000 images.
   """
-
-  def shrink(config: ConfigDict) -> None:
-    rate, batch_size = config.learning_rate, config.batch_size
-    model = config.model
-    model.widths = tuple(each // width for each in model.widths)
-    model.depths = tuple(math.ceil(each / depth) for each in model.depths)
-    if 'exact_width' in model:
-      model.exact_width = True
-    cifar10 = cifar_resnet20.get_config().data
-    config.data.update({key: cifar10[key] for key in CIFAR10})
-    config.update_from_flattened_dict(SHRUNKEN)
-    config.num_epochs = epochs
-    config.batch_size = max(1, batch_size // batch)
-    config.learning_rate = rate / math.sqrt(batch)
-    if config.optimizer.clip == 'agc':
-      config.optimizer.clipping *= clipping
-    config.schedule.warmup_steps = config.num_steps // 20
-    config.eval_every = config.num_steps // 4 + 1
-    config.checkpoint_every = config.num_steps // 4 + 1
-    config.log_every = config.num_steps // 40 + 1
-    config.observe_every = config.num_steps // 20 + 1
-
   note = (
     f'the first 10,000 images of CIFAR-10 at 32 pixels, {epochs:g} epochs, 5 % '
     f'of them warm-up, widths / {width}, '
@@ -243,7 +222,45 @@ def scales(
     + f', lambda x {clipping}' * (clipping > 1)
     + ', no RandAugment'
   )
+  change = functools.partial(
+    shrink,
+    batch=batch,
+    width=width,
+    depth=depth,
+    clipping=clipping,
+    epochs=epochs,
+  )
   return {
     FULL: Scale('ImageNet, as published'),
-    'cifar': Scale(note, rows=list(rows), shrink=shrink, smoke=True),
+    'cifar': Scale(note, rows=list(rows), shrink=change, smoke=True),
   }
+
+
+def shrink(
+  config: ConfigDict,
+  batch: int,
+  width: int,
+  depth: int,
+  clipping: int,
+  epochs: float,
+) -> None:
+  """Turns a recipe of ImageNet into one of CIFAR-10, see `scales`."""
+  rate, batch_size = config.learning_rate, config.batch_size
+  model = config.model
+  model.widths = tuple(each // width for each in model.widths)
+  model.depths = tuple(math.ceil(each / depth) for each in model.depths)
+  if 'exact_width' in model:
+    model.exact_width = True
+  cifar10 = cifar_resnet20.get_config().data
+  config.data.update({key: cifar10[key] for key in CIFAR10})
+  config.update_from_flattened_dict(SHRUNKEN)
+  config.num_epochs = epochs
+  config.batch_size = max(1, batch_size // batch)
+  config.learning_rate = rate / math.sqrt(batch)
+  if config.optimizer.clip == 'agc':
+    config.optimizer.clipping *= clipping
+  config.schedule.warmup_steps = config.num_steps // 20
+  config.eval_every = config.num_steps // 4 + 1
+  config.checkpoint_every = config.num_steps // 4 + 1
+  config.log_every = config.num_steps // 40 + 1
+  config.observe_every = config.num_steps // 20 + 1

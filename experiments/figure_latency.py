@@ -1,11 +1,11 @@
 """A training step's time: NFNets, their BN twins, ResNets (paper A, Table 3).
 
 The median and quartiles of many whole training steps on one device, data
-already there. Published: TPUv3 at 32 images a core in bfloat16, and one V100 in
-float16. The paper's F5 and F6 with SAM have no row here. Whether paper A clips
-the twins that it times, and whether its steps average, is not known. Which of
-two twins is faster depends on the network, the image size and the device:
-batchnorm_costs has ResNet-20 at batch 128.
+already there; none averages parameters. Published: TPUv3 at 32 images a core in
+bfloat16, and one V100 in float16. The paper's F5 and F6 with SAM have no row
+here. Whether paper A clips the twins that it times, and whether its steps
+average, is not known. Which of two twins is faster depends on the network, the
+image size and the device: batchnorm_costs has ResNet-20 at batch 128.
 """
 
 from collections.abc import Mapping
@@ -71,7 +71,6 @@ EXPERIMENT = Experiment(
       *milliseconds(row)
     ),
     'clips': lambda row: {'agc': 'AGC'}.get(row.measured['clip'], '–'),
-    'averages': lambda row: 'yes' if row.measured['ema'] else '–',
   },
   config=lambda row: ConfigDict(
     {'batch_size': 32, 'precision': 'bfloat16', 'shrink': 1, 'model': {}}

@@ -28,26 +28,30 @@ def small(normalizer):
 CONFIGS = {name: small(name) for name in ('batch', 'nf')}
 
 
+def of_each(measure, *arguments):
+  return [measure(config, *arguments) for config in CONFIGS.values()]
+
+
 def test_batch_mates_change_a_batch_normalized_prediction_alone():
-  found = _batchnorm.batch_mates(CONFIGS, batch_size=4, draws=3)
-  assert found['batch']['logits'] > 0.05 and found['batch']['changed'] > 0
-  assert found['nf']['logits'] < 1e-5 and found['nf']['changed'] == 0
+  batch, nf = of_each(_batchnorm.batch_mates, 4, 3)
+  assert batch['logits'] > 0.05 and batch['changed'] > 0
+  assert nf['logits'] < 1e-5 and nf['changed'] == 0
 
 
 @pytest.mark.slow
 def test_training_and_inference_differ_with_batch_normalization_alone():
-  found = _batchnorm.train_eval_gap(CONFIGS, 5, (4, 64))
-  gaps = found['batch']['logits']
+  batch, nf = of_each(_batchnorm.train_eval_gap, 5, (4, 64))
+  gaps = batch['logits']
   assert gaps['4'] > gaps['64'] > 0.01  # the smaller the batch, the wider
-  assert max(found['nf']['logits'].values()) < 1e-5
+  assert max(nf['logits'].values()) < 1e-5
 
 
 @pytest.mark.slow
 def test_the_gradient_depends_on_the_device_count_with_batch_norm_alone():
-  found = _batchnorm.device_count(CONFIGS, 32, (1, 2, 8))
-  gaps = found['batch']['gradient']
+  batch, nf = of_each(_batchnorm.device_count, 32, (1, 2, 8))
+  gaps = batch['gradient']
   assert gaps['1'] == 0 and gaps['8'] > gaps['2'] > 0.01
-  assert max(found['nf']['gradient'].values()) < 1e-5
+  assert max(nf['gradient'].values()) < 1e-5
 
 
 def test_images_are_the_evaluated_ones_normalized_with_their_labels(tmp_path):
@@ -99,8 +103,7 @@ def test_step_cost_compares_times_in_pairs_and_memory():
 
 
 def test_a_row_is_measured_with_both_normalizers(monkeypatch):
-  monkeypatch.setitem(_batchnorm.DRAWBACKS, 'batch_mates', dict)
-  config = batchnorm_costs.get_config('batch_mates')
-  found = _batchnorm.measure(config)
-  assert [c.model.normalizer for c in found.values()] == ['batch', 'nf']
-  assert {c.model.skipinit_gain for c in found.values()} == {1.0}
+  monkeypatch.setattr(_batchnorm, 'batch_mates', lambda config: config.model)
+  found = _batchnorm.measure(batchnorm_costs.get_config('batch_mates'))
+  assert [model.normalizer for model in found.values()] == ['batch', 'nf']
+  assert {model.skipinit_gain for model in found.values()} == {1.0}
