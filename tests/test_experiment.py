@@ -215,3 +215,12 @@ def test_a_row_is_trained_recorded_and_reported(run_script, tmp_path):
   assert call('report', *places).code == 0
   assert '`nf_agc`' in (page / 'README.md').read_text()
   assert (page / 'plot.png').exists()
+
+
+def test_the_study_s_driver_begins_with_the_pilot_and_ends_with_he_s(
+  run_script,
+):
+  lines = run_script('scripts.study', '--list').stdout.splitlines()
+  assert lines[0].endswith('pilot/batch_x1_seed0')
+  assert lines[-2].endswith('he_resnet20/batch_seed0')
+  assert 'hours left' in lines[-1]
