@@ -164,6 +164,8 @@ def draw_lines(
     for label, places in series.items()
   }
   found = {label: there for label, there in found.items() if there}
+  if not found:
+    return
   ticks = sorted({x for there in found.values() for x in there})
   width, crosses = ticks[-1] / ticks[0], False
   for index, (color, (label, there)) in enumerate(zip(COLORS, found.items())):
