@@ -133,6 +133,7 @@ def _schedule(config: ConfigDict) -> ConfigDict:
 
 def _optimizer() -> ConfigDict:
   optimizer = ConfigDict()
+  optimizer.name = 'sgd'  # or adamw, lamb, muon
   optimizer.momentum = 0.9
   optimizer.nesterov = True
   optimizer.weight_decay = 1e-4

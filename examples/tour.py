@@ -40,14 +40,15 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 from sklearn.datasets import load_digits
 
-from nfnets import losses, models, optim, plots, weights
+from nfnets import models, optim, plots, weights
 from nfnets.analysis import signal
 from nfnets.data import augment
 from nfnets.data.images import decode
 from nfnets.models import activations, layers
-from nfnets.optim import observe
+from nfnets.optim import agc_stats
 from nfnets.weights import export, exported, pictures
 
 plt.rcParams.update({'figure.dpi': 60, 'figure.figsize': (6, 3)})
@@ -218,14 +219,14 @@ def fit(clipping, num_steps=60, batch_size=128):
   def loss_fn(params, images, labels):
     output, _ = network.apply(params, state, None, images, True)
     labels = jax.nn.one_hot(labels, 10)
-    return losses.cross_entropy(output['logits'], labels).mean()
+    return optax.softmax_cross_entropy(output['logits'], labels).mean()
 
   @jax.jit
   def step(params, opt_state, images, labels):
     loss, grads = jax.value_and_grad(loss_fn)(params, images, labels)
     row = {'loss': loss}
     if clipping is not None:
-      row |= observe.observe(params, grads, clipping)
+      row |= agc_stats.observe(params, grads, clipping)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return jax.tree.map(jnp.add, params, updates), opt_state, row
 
@@ -260,9 +261,10 @@ plt.show()
 # %% [markdown]
 # ## 5. Look into the clipping
 #
-# `optim.observe` tells the share of clipped units, by layer. If nearly all are,
-# the gradient only gives the direction; if none is, AGC does nothing. Training
-# by `scripts.train` with `--config.observe_every=10` draws this by itself.
+# `agc_stats.observe` tells the share of clipped units, by layer. If nearly all
+# are, the gradient only gives the direction; if none is, AGC does nothing.
+# Training by `scripts.train` with `--config.observe_every=10` draws this by
+# itself.
 
 # %%
 params, rows = runs['with AGC, 0.04']
@@ -271,7 +273,7 @@ plt.figure(figsize=(10, 4))
 plt.imshow(plt.imread(workdir / 'clipping.png'))
 plt.axis('off')
 plt.show()
-print(observe.warning(rows[-1], 0.04) or 'neither all nor none is clipped')
+print(agc_stats.warning(rows[-1], 0.04) or 'neither all nor none is clipped')
 
 # %% [markdown]
 # ## 6. Fold

@@ -14,14 +14,15 @@ from ml_collections import ConfigDict
 
 from nfnets import loggers, models, optim, stacks, step, variants
 from nfnets.data import images, mixing, pipeline, sources
-from nfnets.optim import audit, groups, sam
+from nfnets.optim import optimizer, sam
 from nfnets.workdir import flat
 
 CHOICES = {
   'precision': ('float32', 'bfloat16'),
   'loss': ('softmax', 'sigmoid'),
-  'optimizer.clip': ('agc', 'norm', 'layer', 'none'),
-  'optimizer.decayed': ('weights', 'all'),
+  'optimizer.name': optimizer.OPTIMIZERS,
+  'optimizer.clip': optimizer.CLIPPERS,
+  'optimizer.decayed': optimizer.DECAYED,
   'ema.mode': ('warmup', 'constant', 'none'),
   'schedule.name': (
     'warmup_cosine',
@@ -261,21 +262,8 @@ def schedule_of(config: ConfigDict) -> optax.Schedule:
 
 
 def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
-  """Clipping, weight decay, momentum and the schedule, in that order."""
-  spec = config.optimizer
-  return optim.sgd(
-    schedule_of(config),
-    momentum=spec.momentum,
-    nesterov=spec.nesterov,
-    weight_decay=spec.weight_decay,
-    decayed=spec.decayed,
-    clip=spec.clip,
-    clipping=spec.clipping,
-    eps=spec.eps,
-    unclipped=spec.unclipped,
-    frozen=spec.frozen,
-    learning_rate_scales=spec.learning_rate_scales,
-  )
+  """What `config.optimizer` names behind its clipper, and the schedule."""
+  return optim.create(schedule_of(config), optim.Settings(**config.optimizer))
 
 
 def looped(config: ConfigDict, state: Any) -> Any:
@@ -295,7 +283,7 @@ def looped(config: ConfigDict, state: Any) -> Any:
   if not config.model.scan or stacks.any_in(state.params):
     return state
   row = variants.find(config.model.name) | config.model.to_dict()
-  blocks = groups.equal_blocks(state.params, row['depths'])
+  blocks = stacks.equal_blocks(state.params, row['depths'])
   whole = stacks.stack(state, blocks)
   if stacks.any_in(whole.state):
     raise ValueError(
@@ -312,17 +300,5 @@ def audit_of(config: ConfigDict, params: Any) -> str:
     config: a recipe.
     params: the network's parameters, or their shapes.
   """
-  spec = config.optimizer
-  rows = audit.rows(
-    params,
-    learning_rate=config.learning_rate,
-    weight_decay=spec.weight_decay,
-    decayed=spec.decayed,
-    clipping=spec.clipping,
-    eps=spec.eps,
-    unclipped=spec.unclipped,
-    clip=spec.clip,
-    frozen=spec.frozen,
-    learning_rate_scales=spec.learning_rate_scales,
-  )
-  return audit.table(rows)
+  settings = optim.Settings(**config.optimizer)
+  return optim.table(params, config.learning_rate, settings)

@@ -19,10 +19,10 @@ from ml_collections import ConfigDict
 from nfnets import (
   evaluate,
   factory,
-  losses,
   models,
 )
 from nfnets.data import augment, sources
+from nfnets.step import top_k_correct
 from nfnets.weights import files, folding, match, pretrained
 from nfnets.workdir import RunFolder, dump_line, write_atomically
 
@@ -187,10 +187,10 @@ def score(
   targets = jax.nn.one_hot(labels, logits.shape[-1])
   labels = jnp.asarray(labels)
   hits = {
-    f'top_{k}': losses.top_k_correct(logits, labels, min(k, logits.shape[-1]))
+    f'top_{k}': top_k_correct(logits, labels, min(k, logits.shape[-1]))
     for k in (1, 5)
   }
-  values = {'loss': losses.cross_entropy(logits, targets), **hits}
+  values = {'loss': optax.softmax_cross_entropy(logits, targets), **hits}
   return {name: float(jnp.mean(value)) for name, value in values.items()}
 
 
@@ -200,7 +200,7 @@ def _minimize(
 ) -> tuple[Linear, jax.Array]:
   def objective(linear: Linear) -> jax.Array:
     logits = features @ linear.w + linear.b[None]
-    value = jnp.mean(losses.cross_entropy(logits, targets))
+    value = jnp.mean(optax.softmax_cross_entropy(logits, targets))
     return value + l2 / 2 * jnp.sum(linear.w**2)
 
   solver = optax.lbfgs()

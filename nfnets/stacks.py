@@ -6,6 +6,7 @@ stacked from its start on (`recipe.looped`), where `config.model.scan` asks for
 loops; its checkpoints hold the blocks' own paths.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -249,3 +250,37 @@ def _split(leaf: Any, count: int) -> list[Any]:
   if isinstance(leaf, jax.ShapeDtypeStruct):
     return [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)] * count
   return [leaf[i] for i in range(count)]
+
+
+def equal_blocks(params: Tree, depths: Sequence[int]) -> list[list[str]]:
+  """The paths of the blocks that `config.model.scan` runs as one loop.
+
+  Args:
+    params: a network's of ours, not stacked, or their shapes.
+    depths: blocks per stage.
+
+  Returns:
+    One list for each stage that has such blocks.
+
+  Raises:
+    ValueError: the network doesn't have so many blocks.
+  """
+  root = next(iter(params)).partition('/')[0]
+  names = {_top_module(path) for path in params}
+  names = sorted((n for n in names if 'block' in n), key=_block_order)
+  if len(names) != sum(depths):
+    raise ValueError(f'{root} has {len(names)} blocks, not {tuple(depths)}')
+  rest = iter(f'{root}/~/{name}' for name in names)
+  stages = [equal(list(itertools.islice(rest, depth))) for depth in depths]
+  return [blocks for blocks in stages if blocks]
+
+
+def _block_order(block: str) -> tuple[str, int]:
+  # Haiku numbers the second of a name _1; a version (block_v2) isn't a number.
+  base, index = re.fullmatch(r'(.*?block(?:_v\d+)?)(?:_(\d+))?', block).groups()
+  return base, int(index or 0)
+
+
+def _top_module(name: str) -> str:
+  parts = [part for part in name.split('/') if part != '~']
+  return parts[1] if len(parts) > 1 else ''

@@ -1,5 +1,6 @@
 """`TrainState`, and the train and eval steps: pure, per-device code."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,14 +10,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import loops, losses, parallel, stacks
+from nfnets import parallel
 from nfnets.data import augment
-from nfnets.optim import agc, ema, groups, sam
-from nfnets.optim import observe as observing
+from nfnets.optim import agc, agc_stats, sam
+from nfnets.optim.optimizer import freeze, moving_average
 
-LOSSES = {
-  'softmax': losses.cross_entropy,
-  'sigmoid': losses.sigmoid_cross_entropy,
+LOSSES = {  # of logits and soft targets, `[N, K]` both: `[N]`, in nats
+  'softmax': optax.softmax_cross_entropy,
+  'sigmoid': lambda logits, targets: jnp.sum(
+    optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1
+  ),
 }
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -39,23 +42,25 @@ def make_train_step(
   config: ConfigDict,
   network: hk.TransformedWithState,
   optimizer: optax.GradientTransformation,
-  learning_rate: Callable[[jax.Array], jax.Array],
+  learning_rate: optax.Schedule,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict]]:
   """Makes `train_step(state, batch, key)` for `parallel.map_step`.
 
   Args:
     config: a recipe (configs/).
     network: `nfnets.models.create`'s.
-    optimizer: the chain; its updates are added to the parameters.
+    optimizer: `optim.create`'s; its updates are added to the parameters.
     learning_rate: the schedule, for the log.
 
   Returns:
     A function of the state, this device's batch (`images` uint8
     `[N, H, W, 3]`, `labels` int32 `[N]`) and the run's key, which returns the
-    next state and the metrics (`[]` each, equal on all devices). A step whose
-    loss or gradient isn't finite leaves all but the counter as it was, unless
-    the first such step ends the run (`config.stop_after_nonfinite` of 1, which
-    saves one reading of the gradients).
+    next state and the metrics: all that the loss function returns, and more
+    (`[]` each, equal on all devices); `observed`, where `observe_every` asks
+    for it, is a vector, see `observed_names`. A step whose loss or gradient
+    isn't finite leaves all but the counter as it was, unless the first such
+    step ends the run (`config.stop_after_nonfinite` of 1, which saves one
+    reading of the gradients).
   """
   gradient = make_gradient(config, network)
 
@@ -65,15 +70,14 @@ def make_train_step(
     key = parallel.device_key(jax.random.fold_in(key, state.step))
     data_key, model_key = jax.random.split(key)
     inputs = augment_batch(config, data_key, batch)
-    grads, (metrics, net_state) = gradient(
-      state.params, state.state, model_key, inputs
+    grads, (metrics, net_state) = parallel.mean(
+      gradient(state.params, state.state, model_key, inputs)
     )
-    grads, net_state, metrics = parallel.mean((grads, net_state, metrics))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averages = state.ema_params, state.ema_state
     if config.ema.mode != 'none':
-      averages = ema.update(
+      averages = moving_average(
         averages, (params, net_state), state.step, **config.ema
       )
     new = TrainState(state.step, params, net_state, opt_state, *averages)
@@ -119,34 +123,41 @@ def gathering(
   return gathering_step
 
 
-def observe(config: ConfigDict, shapes: Tree, *norms: Tree) -> dict:
-  """The AGC observatory's scalars by name (see `optim.observe.summarize`)."""
-  spec = config.optimizer
-  unclipped = (*spec.unclipped, *spec.frozen)
-  return observing.summarize(*norms, shapes, spec.clipping, spec.eps, unclipped)
+def observed_names(config: ConfigDict, params: Tree) -> list[str]:
+  """The names of the vector `observed`, in order; none where it isn't made."""
+  if not config.observe_every:
+    return []
+  norms = jax.eval_shape(agc_stats.unit_norms, params)
+  summary = functools.partial(_agc_summary, config)
+  return sorted(jax.eval_shape(summary, params, norms, norms))
 
 
 def _observed(
   config: ConfigDict, step: jax.Array, params: Tree, grads: Tree
 ) -> jax.Array:
-  """`observe`'s values in the order of their names, each k-th step; else 0."""
-  # AGC and the gradients' global norm take these norms anyway. What a branch is
-  # given is kept for it: parameters couldn't be updated where they are.
-  clips, norms_of = config.optimizer.clip == 'agc', observing.unit_norms
-  given = norms_of(params) if clips else params, norms_of(grads)
+  """What AGC clips, each k-th step; zeros else."""
+  # AGC and the gradients' global norm take these norms anyway; a parameter
+  # that the branch were given couldn't be updated in place.
+  norms = agc_stats.unit_norms(params), agc_stats.unit_norms(grads)
+  shapes = jax.eval_shape(lambda: params)
 
-  def values(given: Tree, grad_norms: Tree) -> jax.Array:
-    norms = given if clips else norms_of(given)
-    found = observe(config, stacks.shapes(params), norms, grad_norms)
+  def values(*norms: Tree) -> jax.Array:
+    found = _agc_summary(config, shapes, *norms)
     return jnp.stack([found[name] for name in sorted(found)])
 
-  zeros = jax.eval_shape(values, *given)
+  zeros = jax.eval_shape(values, *norms)
   return jax.lax.cond(
     step % config.observe_every == 0,
     values,
     lambda *_: jnp.zeros(zeros.shape, zeros.dtype),
-    *given,
+    *norms,
   )
+
+
+def _agc_summary(config: ConfigDict, params: Tree, *norms: Tree) -> dict:
+  spec = config.optimizer
+  spared = (*spec.unclipped, *spec.frozen)
+  return agc_stats.summarize(params, *norms, spec.clipping, spec.eps, spared)
 
 
 def make_gradient(
@@ -164,19 +175,18 @@ def make_gradient(
   def loss(
     params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
   ) -> tuple[jax.Array, tuple[dict, Tree]]:
-    params = groups.freeze(params, config.optimizer.frozen)
+    params = freeze(params, config.optimizer.frozen)
     outputs, net_state = network.apply(
       params, net_state, key, inputs['images'], True
     )
     logits = outputs['logits'].astype(jnp.float32)
-    targets = losses.smooth(inputs['targets'], config.label_smoothing)
+    targets = optax.smooth_labels(inputs['targets'], config.label_smoothing)
     value = jnp.mean(LOSSES[config.loss](logits, targets))
-    hits = losses.top_k_correct(logits, inputs['targets'].argmax(-1), 1)
+    hits = top_k_correct(logits, inputs['targets'].argmax(-1), 1)
     return value, ({'loss': value, 'top_1': jnp.mean(hits)}, net_state)
 
   gradient = jax.grad(loss, has_aux=True)
-  if config.micro_batches > 1:
-    gradient = accumulate(gradient, config.micro_batches)
+  gradient = sam.accumulate(gradient, config.micro_batches)
   if config.sam.rho:
     gradient = sam.sharpness_aware(
       gradient,
@@ -190,43 +200,6 @@ def make_gradient(
       multiple_of=config.micro_batches,
     )
   return gradient
-
-
-def accumulate(
-  gradient: Callable[..., Any], micro_batches: int
-) -> Callable[..., Any]:
-  """Averages `gradient` over equal parts of the batch, one at a time.
-
-  The network's state goes from part to part; each part draws its own noise.
-  """
-
-  def averaged(
-    params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
-  ) -> tuple[Tree, tuple[dict, Tree]]:
-    parts = jax.tree.map(
-      lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), inputs
-    )
-
-    def add(carry: Tree, part: tuple) -> tuple[Tree, None]:
-      sums, net_state = carry
-      index, inputs = part
-      grads, (metrics, net_state) = gradient(
-        params, net_state, jax.random.fold_in(key, index), inputs
-      )
-      return (jax.tree.map(jnp.add, sums, (grads, metrics)), net_state), None
-
-    first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(gradient, params, net_state, key, first)
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][0])
-    )
-    (sums, net_state), _ = loops.scan(
-      add, (zeros, net_state), (jnp.arange(micro_batches), parts)
-    )
-    grads, metrics = jax.tree.map(lambda x: x / micro_batches, sums)
-    return grads, (metrics, net_state)
-
-  return averaged
 
 
 def augment_batch(config: ConfigDict, key: jax.Array, batch: Batch) -> dict:
@@ -273,8 +246,8 @@ def make_eval_step(
       values = {
         'count': jnp.ones_like(batch['mask']),
         'loss': LOSSES[config.loss](logits, targets),
-        'top_1': losses.top_k_correct(logits, labels, 1),
-        'top_5': losses.top_k_correct(logits, labels, min(5, logits.shape[-1])),
+        'top_1': top_k_correct(logits, labels, 1),
+        'top_5': top_k_correct(logits, labels, min(5, logits.shape[-1])),
       }
       sums[prefix] = {
         name: jnp.sum(jnp.where(batch['mask'] > 0, value, 0.0))
@@ -283,6 +256,27 @@ def make_eval_step(
     return parallel.total(sums)
 
   return eval_step
+
+
+def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+  """Whether each label is among its example's k largest logits.
+
+  Among equal logits the lower class index comes first; a NaN counts as larger
+  than everything, and a label whose own logit is NaN as missed.
+
+  Args:
+    logits: `[N, K]`.
+    labels: `[N]` integers in [0, K).
+    k: how many guesses; with k >= K every finite label is found.
+
+  Returns:
+    `[N]` booleans.
+  """
+  index = labels[:, None].astype(jnp.int32)
+  own = jnp.take_along_axis(logits, index, axis=-1)
+  classes = jnp.arange(logits.shape[-1])[None, :]
+  ahead = ~(logits <= own) | ((logits == own) & (classes < index))
+  return (jnp.sum(ahead, axis=-1) < k) & ~jnp.isnan(own[:, 0])
 
 
 def init_state(

@@ -22,7 +22,7 @@ from nfnets import (
   step,
 )
 from nfnets.data import pipeline
-from nfnets.optim import observe
+from nfnets.optim import agc_stats
 from nfnets.workdir import RunFolder, flat, plain
 
 OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')  # a host's own
@@ -391,16 +391,8 @@ def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
   flops = metrics.step_flops(
     config, forward, shapes.params, shapes.state, images
   )
-  names = _observed_names(config, state.params) if config.observe_every else []
+  names = step.observed_names(config, state.params)
   return metrics.Meter(config, done, names, flops)
-
-
-def _observed_names(config: ConfigDict, params: Any) -> list[str]:
-  def values(tree: Any) -> Any:
-    norms = observe.unit_norms(tree)
-    return step.observe(config, stacks.shapes(tree), norms, norms)
-
-  return sorted(jax.eval_shape(values, params))
 
 
 def _log(run: Run, done: int, row: dict[str, float]) -> None:
@@ -408,7 +400,7 @@ def _log(run: Run, done: int, row: dict[str, float]) -> None:
     sink.log(done, row)
   spec = run.config.optimizer
   clips = spec.clip == 'agc' and 'agc/clipped_fraction' in row
-  if clips and (warning := observe.warning(row, spec.clipping)):
+  if clips and (warning := agc_stats.warning(row, spec.clipping)):
     run.console.print(warning)
 
 

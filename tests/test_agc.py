@@ -1,5 +1,11 @@
 """Adaptive gradient clipping: the equation, the units, and the edges."""
 
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +13,8 @@ import optax
 import pytest
 
 from nfnets.optim import agc
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def noise(seed, shape, scale=1.0):
@@ -44,7 +52,7 @@ def test_every_output_of_a_convolution_is_clipped_by_its_own_norm():
     ((5, 7), (1, 7)),
     ((2, 5, 7), (1, 5, 7)),
     ((3, 3, 5, 7), (1, 1, 1, 7)),
-    ((3, 3, 1, 7), (1, 1, 1, 7)),
+    ((2, 3, 3, 5, 7), (1, 1, 1, 1, 7)),
   ],
 )
 def test_units_follow_the_published_ranks(shape, norm_shape):
@@ -62,23 +70,12 @@ def test_bounds_are_never_passed_and_directions_are_kept():
   np.testing.assert_allclose(cosine, 1, rtol=1e-5)
 
 
-def test_clipping_forgets_the_scale_of_a_gradient_once_every_unit_clips():
-  param, grad = noise(0, (8, 5)), noise(1, (8, 5), 100)
-  np.testing.assert_allclose(
-    clip(4 * grad, param), clip(grad, param), rtol=1e-5
-  )
-
-
 def test_zero_initialized_parameters_move_by_the_floor():
   for shape in ((), (4,), (3, 4)):
     moved = agc.unitwise_norm(
       clip(np.ones(shape, np.float32), jnp.zeros(shape))
     )
     np.testing.assert_allclose(moved, 0.01 * 1e-3, rtol=1e-5)
-
-
-def test_a_zero_gradient_stays_zero():
-  assert not np.any(clip(jnp.zeros((3, 4)), jnp.zeros((3, 4))))
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
@@ -98,14 +95,32 @@ def test_bfloat16_gradients_keep_their_type_and_float32_norms():
 
 
 def test_an_unknown_rank_is_an_error_that_names_the_parameter():
-  shape = (3, 3, 3, 4, 8)
-  with pytest.raises(ValueError, match='net/conv3d.*axes'):
-    clip(jnp.ones(shape), jnp.ones(shape), name='conv3d')
+  shape = (2, 3, 3, 3, 4, 8)
+  with pytest.raises(ValueError, match='net/conv4d.*axes'):
+    clip(jnp.ones(shape), jnp.ones(shape), name='conv4d')
+
+
+def test_a_3d_convolution_is_clipped_as_by_optax():
+  param, grad = noise(0, (2, 3, 3, 4, 8)), noise(1, (2, 3, 3, 4, 8))
+  theirs = optax.adaptive_grad_clip(0.01)
+  expected, _ = theirs.update(grad, theirs.init(param), param)
+  np.testing.assert_allclose(clip(grad, param), expected, rtol=1e-5)
+
+
+def test_complex_parameters_are_clipped_by_their_modulus():
+  param, grad = noise(0, (5, 4)), noise(1, (5, 4))
+  turned = clip(1j * grad, 1j * param)
+  np.testing.assert_allclose(turned, 1j * clip(grad, param), rtol=1e-5)
+  mixed = noise(2, (5, 4)) + 1j * grad
+  ratio = np.linalg.norm(clip(mixed, param), axis=0)
+  np.testing.assert_allclose(
+    ratio, 0.01 * np.linalg.norm(param, axis=0), rtol=1e-5
+  )
 
 
 def test_given_axes_make_units_of_a_new_kind_of_layer():
-  param, grad = noise(0, (3, 3, 3, 4, 8)), noise(1, (3, 3, 3, 4, 8))
-  got = clip(grad, param, name='conv3d', axes={'conv3d$': (0, 1, 2, 3)})
+  param, grad = noise(0, (3, 2, 3, 3, 4, 8)), noise(1, (3, 2, 3, 3, 4, 8))
+  got = clip(grad, param, name='conv4d', axes={'conv4d$': (0, 1, 2, 3, 4)})
   flat = clip(grad.reshape(-1, 8), param.reshape(-1, 8))
   np.testing.assert_allclose(got, flat.reshape(got.shape), rtol=1e-5)
 
@@ -122,6 +137,11 @@ def test_patterns_leave_parameters_alone_and_typing_errors_are_caught():
     clip(grad, param, unclipped=('stemm',))
   with pytest.raises(ValueError, match='attention'):
     clip(grad, param, axes={'attention': (0,)})
+  with pytest.raises(ValueError, match='an empty pattern'):
+    clip(grad, param, unclipped='')
+  np.testing.assert_array_equal(
+    clip(grad, param, unclipped=()), clip(grad, param)
+  )
 
 
 @pytest.mark.parametrize('kwargs', [{'clipping': 0.0}, {'eps': -1.0}])
@@ -137,14 +157,8 @@ def test_update_without_params_says_what_is_missing():
 
 @pytest.mark.parametrize(
   'optimizer',
-  [
-    optax.sgd(0.1),
-    optax.adam(1e-3),
-    optax.adamw(1e-3),
-    optax.lion(1e-3),
-    optax.rmsprop(1e-3),
-  ],
-  ids=['sgd', 'adam', 'adamw', 'lion', 'rmsprop'],
+  [optax.adamw(1e-3), optax.lion(1e-3)],
+  ids=['adamw', 'lion'],
 )
 def test_works_before_any_optimizer(optimizer):
   params = {'net': {'w': noise(0, (5, 4)), 'b': np.zeros(4, np.float32)}}
@@ -159,13 +173,31 @@ def test_works_before_any_optimizer(optimizer):
 
 
 def test_the_global_norm_is_that_of_optax_whatever_the_ranks():
-  shapes = (), (5,), (3, 4), (2, 2, 3, 4), (2, 3, 2, 3, 2)
+  shapes = (), (5,), (3, 4), (2, 2, 3, 4), (2, 3, 2, 3, 2, 2)
   tree = {
     'net': {f'w{i}': noise(i, shape) for i, shape in enumerate(shapes)},
-    'net/~/block_1:2': {'w': noise(9, (2, 3, 3, 4, 5)).astype(jnp.bfloat16)},
+    'net/stack_1_2/block': {
+      'w': noise(9, (2, 3, 3, 4, 5)).astype(jnp.bfloat16)
+    },
   }
   want = optax.tree.norm(jax.tree.map(lambda x: x.astype(np.float32), tree))
   assert float(agc.global_norm(tree)) == pytest.approx(float(want), rel=1e-6)
   assert agc.global_norm(tree).dtype == jnp.float32
   tree['net']['w1'][2] = np.nan
   assert np.isnan(agc.global_norm(tree))
+
+
+def test_the_example_prints_a_falling_loss():
+  run = subprocess.run(
+    [sys.executable, 'examples/agc_any_optimizer.py'],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert run.returncode == 0, run.stderr
+  losses = [float(x) for x in re.findall(r'loss (\d+\.\d+)', run.stdout)]
+  assert len(losses) == 6
+  assert losses == sorted(losses, reverse=True)
+  assert losses[-1] < losses[0] / 4

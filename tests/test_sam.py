@@ -204,10 +204,6 @@ def test_m_examples_share_a_perturbation_whatever_the_devices(m):
   assert metrics['loss'].shape == ()
 
 
-def test_no_radius_is_no_wrapper():
-  assert sam.sharpness_aware(grad_fn, 0.0) is grad_fn
-
-
 @pytest.mark.parametrize(
   ('kwargs', 'message'),
   [
@@ -222,3 +218,49 @@ def test_no_radius_is_no_wrapper():
 def test_impossible_arguments_are_refused(kwargs, message):
   with pytest.raises(ValueError, match=message):
     gradient(**kwargs)
+
+
+def test_accumulated_parts_average_and_hand_on_their_state():
+  grads, (metrics, state) = jax.jit(sam.accumulate(grad_fn, 4))(
+    PARAMS, start(), jax.random.key(0), BATCH
+  )
+  assert_close(grads, GRAD(PARAMS, BATCH))
+  np.testing.assert_allclose(metrics['loss'], loss_fn(PARAMS, BATCH), rtol=1e-5)
+  assert state == {'passes': 4}
+
+
+def test_each_accumulated_part_draws_its_own_numbers():
+  def draws(params, state, key, batch):
+    number = jax.random.uniform(key)
+    return {'w': number}, ({'square': number**2}, state)
+
+  grads, (metrics, _) = sam.accumulate(draws, 4)(
+    PARAMS, start(), jax.random.key(0), BATCH
+  )
+  assert metrics['square'] > grads['w'] ** 2 + 1e-3  # a variance
+
+
+@pytest.mark.parametrize(
+  ('platform', 'whiles'), [('cpu', 0), ('cuda', 1), ('tpu', 1)]
+)
+def test_only_a_cpu_s_program_is_unrolled(platform, whiles):
+  accumulated = jax.jit(sam.accumulate(grad_fn, 4))
+  traced = accumulated.trace(PARAMS, start(), None, BATCH)
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert text.count('stablehlo.while') == whiles
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'m': 8}])
+def test_gradients_are_differentiable_forward(kwargs):
+  """A Hessian-vector product of SAM's own objective; also accumulated."""
+
+  def gradient(params):
+    sharp = sam.sharpness_aware(sam.accumulate(grad_fn, 2), 0.1, **kwargs)
+    return sharp(params, start(), None, BATCH)[0]
+
+  along = jax.tree.map(jnp.ones_like, PARAMS)
+  _, product = jax.jvp(gradient, (PARAMS,), (along,))
+  step = lambda s: gradient(jax.tree.map(lambda p: p + s * 3e-3, PARAMS))
+  secant = jax.tree.map(lambda a, b: (a - b) / 6e-3, step(1), step(-1))
+  apart = optax.tree.norm(jax.tree.map(jnp.subtract, product, secant))
+  assert apart < 1e-3 * optax.tree.norm(product)

@@ -20,8 +20,16 @@ def test_warmup_cosine_starts_peaks_halves_and_ends_as_stated():
   )
 
 
-def test_warmup_cosine_without_warm_up_starts_at_its_peak():
+def test_warm_ups_may_be_none_or_all():
   assert values(schedules.warmup_cosine(0.5, 10, 0), [0]) == [0.5]
+  assert values(schedules.warmup_cosine(0.5, 10, 10), [5, 10]) == [0.25, 0.5]
+
+
+def test_the_first_rates_of_a_long_warm_up_are_exact():
+  schedule = schedules.warmup_cosine(1.6, 450_000, 60_000)
+  np.testing.assert_allclose(
+    values(schedule, [1, 2]), [1.6 / 60_000, 3.2 / 60_000], rtol=1e-6
+  )
 
 
 def test_warmup_exponential_decays_by_its_rate_and_stops():

@@ -22,7 +22,6 @@ from nfnets import (
   train,
   variants,
 )
-from nfnets.optim import chain, groups
 
 DEPTHS = (4, 1, 3)
 LOOPED = {'model__depths': DEPTHS, 'model__scan': True}
@@ -37,7 +36,7 @@ def assert_close(tree, other, rtol=2e-5, atol=2e-6):
 
 
 def stacked(tree, params, depths=DEPTHS):
-  return stacks.stack(tree, groups.equal_blocks(params, depths))
+  return stacks.stack(tree, stacks.equal_blocks(params, depths))
 
 
 def test_a_stacks_path_names_its_blocks():
@@ -155,70 +154,13 @@ def params():
   return state.params
 
 
-CHAINS = {
-  'agc': {'clip': 'agc', 'clipping': 0.01},
-  'agc, own axes': {
-    'clip': 'agc', 'clipping': 0.01, 'axes': {'conv1/w': (3,), 'gain': ()},
-  },
-  'norm': {'clip': 'norm', 'clipping': 0.5},
-  'layer': {'clip': 'layer', 'clipping': 0.1},
-  'frozen': {'clip': 'agc', 'clipping': 0.01, 'frozen': ('stage_2', 'conv0')},
-  'scaled': {
-    'learning_rate_scales': (('stage_1', 0.5), ('gain_or_bias', 2.0)),
-  },
-  'all decayed': {'decayed': 'all'},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize('which', CHAINS)
-def test_the_chain_does_to_a_stack_what_it_does_to_its_blocks(params, which):
-  # 'stage_2' is one block here, and 'stage_1' must hold all of its own.
-  optimizer = optim.sgd(0.1, weight_decay=0.1, **CHAINS[which])
-  random = np.random.RandomState(0)
-  update = jax.jit(optimizer.update)
-  own = params, optimizer.init(params)
-  whole = stacked(params, params)
-  whole = whole, optimizer.init(whole)
-  for _ in range(3):
-    grads = jax.tree.map(
-      lambda p: random.standard_normal(p.shape).astype(np.float32), params
-    )
-    own_updates, own_state = update(grads, own[1], own[0])
-    own = jax.tree.map(jnp.add, own[0], own_updates), own_state
-    updates, state = update(stacked(grads, params), whole[1], whole[0])
-    whole = jax.tree.map(jnp.add, whole[0], updates), state
-  assert_close(stacks.unstack(whole), own)
-  moved = jax.tree.map(lambda a, b: np.any(a != b), own[0], params)
-  assert any(jax.tree.leaves(moved))
-
-
-@pytest.mark.parametrize(
-  'ask',
-  [
-    lambda p: optim.sgd(0.1, frozen=('nf_block_2/',)).init(p),
-    lambda p: optim.sgd(0.1, clipping=1.0, unclipped=('block_3',)).init(p),
-    lambda p: chain.scale_groups([('block_1/', 0.5)]).init(p),
-    lambda p: optim.adaptive_grad_clip(1.0, unclipped='block_2/').update(
-      p, None, p
-    ),
-    lambda p: optim.adaptive_grad_clip(1.0, axes={'block_2/.*/w': ()}).init(p),
-    lambda p: groups.select(p, 'nf_block_2/'),
-  ],
-)
-def test_who_tells_blocks_of_one_loop_apart_is_refused(params, ask):
-  ask(params)
-  apart = r'/~/nf_block_1.*: .*, but .*/~/nf_block_\d.*: .*scan=False'
-  with pytest.raises(ValueError, match=apart):
-    ask(stacked(params, params))
-
-
 @pytest.mark.parametrize(
   ('values', 'message'),
   [
-    ({'optimizer__frozen': ('block_2/',)}, 'but .*nf_block_2.*scan=False'),
+    ({'optimizer__frozen': ('block_2/',)}, 'all of them or none'),
     (
       {'sam__rho': 0.1, 'sam__perturbed': ('block_3/',)},
-      'but .*nf_block_3.*scan=False',
+      'all of them or none',
     ),
     ({'sam__rho': 0.1, 'sam__perturbed': ('no',)}, "'no' matches no parameter"),
     ({'normalizer': 'batch'}, 'batch normalization.*scan=False'),

@@ -9,7 +9,6 @@ import pytest
 from nfnets import models, stacks
 from nfnets.bench import programs
 from nfnets.models import stages
-from nfnets.optim import groups
 
 # PAPER_FACTS 1.1, of F0 and of ResNet-50.
 F0 = [1, 1.0198, 1.0198, 1.0392, 1.0198, 1.0392, 1.0583, 1.0770, 1.0954]
@@ -168,7 +167,7 @@ def test_blocks_with_state_are_not_looped_over():
   params, state = jax.eval_shape(
     lambda key: network.init(key, IMAGES, True), jax.random.key(0)
   )
-  whole = stacks.stack((params, state), groups.equal_blocks(params, (3, 3, 3)))
+  whole = stacks.stack((params, state), stacks.equal_blocks(params, (3, 3, 3)))
   for variables in ((params, state), whole):
     with pytest.raises(ValueError, match='scan=True .* take scan=False'):
       jax.eval_shape(

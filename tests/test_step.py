@@ -9,7 +9,7 @@ from jax.extend import core
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfnets import factory, parallel, step
-from nfnets.optim import groups
+from nfnets.optim import optimizer
 
 
 def all_close(tree, other, rtol=2e-5, atol=2e-6):
@@ -85,9 +85,9 @@ def test_mean_of_device_gradients_is_not_the_whole_batchs_with_batchnorm():
 
 def test_pmap_and_shard_map_take_equal_steps():
   config = tiny.config('batch', optimizer__clip='agc')
-  network, optimizer, state = tiny.network_and_state(config)
+  network, chain, state = tiny.network_and_state(config)
   train_step = step.make_train_step(
-    config, network, optimizer, factory.schedule_of(config)
+    config, network, chain, factory.schedule_of(config)
   )
   mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
   whole, split = PartitionSpec(), PartitionSpec(parallel.AXIS)
@@ -148,8 +148,10 @@ def test_devices_draw_different_dropout():
 
 
 def test_micro_batches_equal_the_large_batch_without_batchnorm():
-  whole, _ = tiny.take_steps(tiny.config(), jax.devices()[:1])
-  parts, _ = tiny.take_steps(tiny.config(micro_batches=4), jax.devices()[:1])
+  config = tiny.config(optimizer__clip='agc')
+  whole, _ = tiny.take_steps(config, jax.devices()[:1])
+  config.micro_batches = 4
+  parts, _ = tiny.take_steps(config, jax.devices()[:1])
   all_close(parallel.to_host(parts.params), parallel.to_host(whole.params))
 
 
@@ -165,14 +167,12 @@ def test_sam_with_m_examples_does_not_depend_on_the_device_count():
 
 def test_a_nonfinite_step_changes_only_the_counter():
   config = tiny.config('batch', ema__mode='warmup', stop_after_nonfinite=2)
-  network, optimizer, state = tiny.network_and_state(config)
+  network, chain, state = tiny.network_and_state(config)
   params = jax.tree.map(np.copy, state.params)
   params['CIFAR_ResNet/~/linear']['w'][0, 0] = np.inf
   state = state._replace(params=params)
   train_step = parallel.map_step(
-    step.make_train_step(
-      config, network, optimizer, factory.schedule_of(config)
-    )
+    step.make_train_step(config, network, chain, factory.schedule_of(config))
   )
   after, metrics = train_step(
     parallel.replicate(state),
@@ -190,7 +190,7 @@ def test_a_nonfinite_step_changes_only_the_counter():
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
   config = tiny.config(precision='bfloat16', ema__mode='warmup')
-  network, optimizer, state = tiny.network_and_state(config)
+  network, chain, state = tiny.network_and_state(config)
   inputs = jax.eval_shape(
     lambda key, batch: step.augment_batch(config, key, batch),
     jax.random.key(0),
@@ -209,11 +209,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
 
 def test_the_state_is_donated():
   config = tiny.config()
-  network, optimizer, state = tiny.network_and_state(config)
+  network, chain, state = tiny.network_and_state(config)
   train_step = parallel.map_step(
-    step.make_train_step(
-      config, network, optimizer, factory.schedule_of(config)
-    )
+    step.make_train_step(config, network, chain, factory.schedule_of(config))
   )
   before = parallel.replicate(state)
   train_step(
@@ -227,9 +225,9 @@ def test_the_state_is_donated():
 def test_the_observatory_s_branch_holds_no_parameter():
   """What a branch is given can't be updated where it is."""
   config = tiny.config(observe_every=10, optimizer__clip='agc')
-  network, optimizer, state = tiny.network_and_state(config)
+  network, chain, state = tiny.network_and_state(config)
   train_step = step.make_train_step(
-    config, network, optimizer, factory.schedule_of(config)
+    config, network, chain, factory.schedule_of(config)
   )
   mapped = parallel.map_step(train_step)
   batch = parallel.shard(tiny.batch(16))
@@ -275,7 +273,7 @@ def test_the_frozen_end_bit_for_bit_as_they_began(normalizer):
   _, _, before = tiny.network_and_state(config)
   after, _ = tiny.take_steps(config, jax.devices()[:1])
   after = parallel.to_host(after)
-  is_frozen = jax.tree.leaves(groups.select(before.params, FROZEN))
+  is_frozen = jax.tree.leaves(optimizer.select(before.params, FROZEN))
   assert any(is_frozen) and not all(is_frozen)
   for params in (after.params, after.ema_params):
     for frozen, old, new in zip(
@@ -309,3 +307,47 @@ def test_a_frozen_beginning_costs_no_backward_pass():
   most = convolutions(optimizer__frozen=(*FROZEN, 'stage_2'))
   some = convolutions(optimizer__frozen=FROZEN)
   assert forward_alone < most < some < convolutions()
+
+
+LOGITS = np.random.RandomState(0).standard_normal((6, 5)).astype(np.float32)
+SOFT = np.random.RandomState(1).dirichlet(np.ones(5), 6).astype(np.float32)
+
+
+def test_losses_equal_numpy():
+  logits = LOGITS.astype(np.float64)
+  log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  np.testing.assert_allclose(
+    step.LOSSES['softmax'](LOGITS, SOFT), -(SOFT * log_probs).sum(-1), rtol=1e-5
+  )
+  p = 1 / (1 + np.exp(-logits))
+  oracle = -(SOFT * np.log(p) + (1 - SOFT) * np.log(1 - p)).sum(-1)
+  np.testing.assert_allclose(
+    step.LOSSES['sigmoid'](LOGITS, SOFT), oracle, rtol=1e-5
+  )
+  extreme = jnp.array([[1e4, -1e4]])
+  assert step.LOSSES['sigmoid'](extreme, jnp.zeros((1, 2))).tolist() == [1e4]
+
+
+@pytest.mark.parametrize('k', [1, 2, 5])
+def test_top_k_equals_a_stable_sort_with_ties(k):
+  logits = np.random.RandomState(2).randint(0, 3, (200, 5)).astype(np.float32)
+  labels = np.random.RandomState(3).randint(0, 5, 200)
+  best = np.argsort(-logits, axis=-1, kind='stable')[:, :k]
+  oracle = (best == labels[:, None]).any(-1)
+  np.testing.assert_array_equal(step.top_k_correct(logits, labels, k), oracle)
+
+
+def test_equal_logits_count_once_per_class():
+  correct = step.top_k_correct(jnp.zeros((4, 4)), jnp.arange(4), 1)
+  assert correct.tolist() == [True, False, False, False]
+
+
+def test_a_nan_is_never_a_correct_guess():
+  logits = jnp.array([[jnp.nan, 1.0], [jnp.nan, 1.0], [jnp.nan, jnp.nan]])
+  labels = jnp.array([0, 1, 0])
+  assert step.top_k_correct(logits, labels, 1).tolist() == [False] * 3
+  assert step.top_k_correct(logits, labels, 2).tolist() == [
+    False,
+    True,
+    False,
+  ]

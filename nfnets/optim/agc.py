@@ -1,22 +1,25 @@
-"""Adaptive gradient clipping, as a link for any optax chain.
+"""Adaptive gradient clipping (AGC), as a link for any optax chain.
 
-Each unit of a weight tensor, that is all the weights that feed one output,
-has its gradient's norm held below a fraction of its own norm.
+A unit is all the weights that feed one output. AGC holds the norm of each
+unit's gradient below a fraction of the unit's own norm.
 """
 
 import functools
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from nfnets import stacks
+from nfnets.models import network
 
-# One pattern, searched in `module/name`, to the axes that make up a unit.
+# A pattern, searched in `module/name`, to the axes that make up a unit.
 Axes = Mapping[str, Sequence[int]]
+
+Value = TypeVar('Value')
 
 
 def adaptive_grad_clip(
@@ -30,8 +33,8 @@ def adaptive_grad_clip(
 
   Put it first in a chain, on the gradient of the whole batch: after the mean
   over devices and micro-batches, before weight decay and momentum. Gradients
-  that are zero or within their bound come out untouched; one that is not
-  finite stays so, and spoils no other unit.
+  that are zero or within their bound stay untouched; one that isn't finite
+  stays so, and spoils no other unit. The norm of complex ones is the modulus'.
 
   Args:
     clipping: the paper's lambda, the largest allowed ||G|| / ||W||, above 0.
@@ -47,18 +50,25 @@ def adaptive_grad_clip(
 
   Raises:
     ValueError: if `clipping` or `eps` isn't positive; at `init`, if a pattern
-      matches no parameter, or a parameter's units are unknown.
+      is empty or matches no parameter, or a parameter's units are unknown.
 
   Source: Brock, De, Smith and Simonyan 2021, equation 3.
   """
-  _check_positive('clipping', clipping)
-  _check_positive('eps', eps)
+  for name, value in (('clipping', clipping), ('eps', eps)):
+    # A traced value (from optax.inject_hyperparams) can't be looked at.
+    if isinstance(value, (int, float)) and not value > 0:
+      raise ValueError(f'{name} must be above 0, got {value}')
   axes = dict(axes or {})
-  unclipped = _as_patterns(unclipped)
+
+  def units(params: optax.Params) -> Any:  # False for the unclipped
+    def of_leaf(path: tuple, param: jax.Array, spared: bool) -> Any:
+      return not spared and unit_axes(param.shape, path_name(path), axes)
+
+    named(params, axes)
+    return jax.tree.map_with_path(of_leaf, params, named(params, unclipped))
 
   def init(params: optax.Params) -> optax.EmptyState:
-    _check_matched((*axes, *unclipped), params)
-    jax.tree.map_with_path(check_units, params)
+    units(params)
     return optax.EmptyState()
 
   def update(
@@ -68,21 +78,16 @@ def adaptive_grad_clip(
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
       raise ValueError('adaptive_grad_clip needs update(..., params=params)')
-    return jax.tree.map_with_path(clip_leaf, updates, params), state
 
-  def clip_leaf(
-    path: tuple[object, ...], grad: jax.Array, param: jax.Array
-  ) -> jax.Array:
-    name = path_name(path)
-    if matches_any(unclipped, name):
-      return grad
-    unit = unit_axes(param.shape, name, axes)
-    return clip_units(grad, param, clipping, eps, axes=unit)
+    def clip(path: tuple, grad: jax.Array, param: jax.Array, unit: Any) -> Any:
+      if unit is False:
+        return grad
+      of_block = functools.partial(
+        clip_units, clipping=clipping, eps=eps, axes=unit
+      )
+      return per_block(path_name(path), of_block, grad, param)
 
-  def check_units(path: tuple[object, ...], param: jax.Array) -> None:
-    name = path_name(path)
-    if not matches_any(unclipped, name):
-      unit_axes(param.shape, name, axes)
+    return jax.tree.map_with_path(clip, updates, params, units(params)), state
 
   return optax.GradientTransformation(init, update)
 
@@ -115,25 +120,35 @@ def unitwise_norm(x: jax.Array, axes: Sequence[int] | None = None) -> jax.Array:
   """
   if axes is None:
     axes = unit_axes(x.shape, 'an array')
+  if jnp.iscomplexobj(x):
+    x = jnp.abs(x)
   x = x.astype(jnp.float32)
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(axes), keepdims=True))
+
+
+def unit_norms(name: str, x: jax.Array, axes: Axes | None = None) -> jax.Array:
+  """The norms of all units of the leaf `name`, `[units]`.
+
+  Of a stack of blocks, `[blocks, units]`.
+  """
+  over = unit_axes(x.shape, name, axes)
+  return per_block(name, lambda x: unitwise_norm(x, over).ravel(), x)
 
 
 def global_norm(tree: optax.Updates) -> jax.Array:
   """The Euclidean norm of all leaves together, in float32, `[]`.
 
-  It is that of all units' norms, so that beside AGC's, which are the same, a
-  compiler reads each gradient once and not twice.
+  It is that of all units' norms: AGC takes the same ones, so that a compiled
+  step reads each gradient once and not twice.
   """
 
-  def of_units(path: tuple[object, ...], x: jax.Array) -> jax.Array:
+  def of_leaf(path: tuple, x: jax.Array) -> jax.Array:
     try:
-      axes = unit_axes(x.shape, path_name(path))
+      return unit_norms(path_name(path), x).ravel()
     except ValueError:  # of a network that AGC doesn't know
-      axes = tuple(range(x.ndim))
-    return unitwise_norm(x, axes).ravel()
+      return unitwise_norm(x, range(x.ndim)).ravel()
 
-  norms = jax.tree.leaves(jax.tree.map_with_path(of_units, tree))
+  norms = jax.tree.leaves(jax.tree.map_with_path(of_leaf, tree))
   return jnp.linalg.norm(jnp.concatenate(norms))
 
 
@@ -144,42 +159,71 @@ def unit_axes(
 
   By name if a pattern of `axes` matches. Else by rank, as published: vectors,
   scalars and whatever squeezes to them are one unit; `[I, O]` and `[_, I, O]`
-  have units over the first axis; `[H, W, I, O]` over the first three. Of a
-  stack of equal blocks, `[blocks, ...]`, each block has units of its own.
+  have units over the first axis; `[H, W, I, O]` and `[D, H, W, I, O]` over all
+  but the last. Of a stack, `[blocks, ...]`, they are the axes within a block.
 
   Raises:
     ValueError: for other ranks, and for axes that the parameter doesn't have.
   """
-  if stacks.is_stack(name):
-    inner = stacks.of_all(name, lambda each: unit_axes(shape[1:], each, axes))
-    return tuple(axis + 1 if axis >= 0 else axis for axis in inner)
-  rank = len(shape)
-  for pattern, given in (axes or {}).items():
-    if re.search(pattern, name):
-      if any(not -rank <= axis < rank for axis in given):
-        raise ValueError(
-          f'{name} of shape {tuple(shape)} has no axes {tuple(given)}, '
-          f'which the pattern {pattern!r} asks for'
-        )
-      return tuple(given)
-  if sum(size != 1 for size in shape) <= 1:
-    return tuple(range(rank))
-  if rank in (2, 3):
-    return (0,)
-  if rank == 4:
-    return (0, 1, 2)
-  raise ValueError(
-    f'adaptive_grad_clip: the units of {name}, of shape {tuple(shape)}, are '
-    f'unknown; give them with axes={{pattern: axes}} or leave it unclipped'
-  )
+  shape = block_shape(shape, name)
+
+  def of_one(name: str) -> tuple[int, ...]:
+    rank = len(shape)
+    for pattern, given in (axes or {}).items():
+      if re.search(pattern, name):
+        if any(not -rank <= axis < rank for axis in given):
+          raise ValueError(
+            f'{name} of shape {shape} has no axes {tuple(given)}, which the '
+            f'pattern {pattern!r} asks for'
+          )
+        return tuple(given)
+    if sum(size != 1 for size in shape) <= 1:
+      return tuple(range(rank))
+    if rank <= 5:
+      return (0,) if rank <= 3 else tuple(range(rank - 1))
+    raise ValueError(
+      f'adaptive_grad_clip: the units of {name}, of shape {shape}, are '
+      'unknown; give them with axes={pattern: axes} or leave it unclipped'
+    )
+
+  return of_members(name, of_one)
 
 
-def count_units(
-  shape: Sequence[int], name: str, axes: Axes | None = None
-) -> int:
-  """How many units the parameter `name` has."""
-  over = {axis % len(shape) for axis in unit_axes(shape, name, axes)}
-  return math.prod(n for axis, n in enumerate(shape) if axis not in over)
+def named(params: Any, patterns: Iterable[str], also: str = '') -> Any:
+  """Which parameters one of the patterns is found in: a tree of booleans.
+
+  Args:
+    params: parameters, or their shapes.
+    patterns: for `re.search` in the public path `module/name`.
+    also: said in the error.
+
+  Raises:
+    ValueError: for a pattern that is empty or matches no parameter, or matches
+      some blocks of a stack alone.
+  """
+  patterns = as_entries(patterns)
+  leaves, structure = jax.tree.flatten_with_path(params)
+  names = [path_name(path) for path, _ in leaves]
+  public = [member for name in names for member in members(name)]
+  for pattern in patterns:
+    if not any(re.search(pattern, name) for name in public):
+      raise ValueError(f'{pattern!r} matches no parameter{also}')
+
+  def hit(name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+  return structure.unflatten([of_members(name, hit) for name in names])
+
+
+def as_entries(wanted: Iterable[str]) -> tuple[str, ...]:
+  """One entry or several, as a tuple; refuses an empty one, which fits all."""
+  entries = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+  if '' in entries:
+    raise ValueError(
+      "an empty pattern '' would name every parameter: take '.' for all of "
+      'them, an empty tuple () for none'
+    )
+  return entries
 
 
 def path_name(path: tuple[object, ...]) -> str:
@@ -187,26 +231,39 @@ def path_name(path: tuple[object, ...]) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def matches_any(patterns: Iterable[str], name: str) -> bool:
-  """Whether one of the patterns is found in the path."""
-  return stacks.of_all(
-    name, lambda each: any(re.search(pattern, each) for pattern in patterns)
-  )
+def members(name: str) -> list[str]:
+  """The public paths that a leaf's path stands for."""
+  old = stacks.is_stack(name)
+  return stacks.members(name) if old else network.members(name)
 
 
-def _check_positive(name: str, value: float) -> None:
-  # A traced value (from optax.inject_hyperparams) can't be looked at.
-  if isinstance(value, (int, float)) and not value > 0:
-    raise ValueError(f'{name} must be above 0, got {value}')
+def is_stacked(name: str) -> bool:
+  """Whether a leaf holds several blocks, `[blocks, ...]`, by its path."""
+  return stacks.is_stack(name) or network.is_stacked(name)
 
 
-def _as_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
-  return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+def block_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
+  """The shape of the leaf `name`, without a stack's first axis."""
+  return tuple(shape[1:] if is_stacked(name) else shape)
 
 
-def _check_matched(patterns: Iterable[str], params: optax.Params) -> None:
-  leaves, _ = jax.tree.flatten_with_path(params)
-  names = [m for path, _ in leaves for m in stacks.members(path_name(path))]
-  for pattern in patterns:
-    if not any(re.search(pattern, name) for name in names):
-      raise ValueError(f'the pattern {pattern!r} matches no parameter')
+def per_block(
+  name: str, function: Callable[..., jax.Array], *leaves: jax.Array
+) -> jax.Array:
+  """`function` of the leaf `name`, or of each block if it is a stack."""
+  return (jax.vmap(function) if is_stacked(name) else function)(*leaves)
+
+
+def of_members(name: str, function: Callable[[str], Value]) -> Value:
+  """What a function says of every public path that a leaf's path stands for.
+
+  Raises:
+    ValueError: it doesn't say the same of all.
+  """
+  first, *others = map(function, members(name))
+  if any(other != first for other in others):
+    raise ValueError(
+      f'{name} holds several blocks, compiled as one (config.model.scan=True): '
+      'name all of them or none'
+    )
+  return first

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnets.optim import chain, observe
+from nfnets import optim
+from nfnets.optim import agc_stats
 
 RNG = np.random.RandomState(0)
 
@@ -40,8 +41,8 @@ def network():
 
 def test_shares_equal_what_the_clipper_changes(network):
   params, grads = network
-  values = jax.jit(lambda p, g: observe.observe(p, g, 0.01))(params, grads)
-  clipper = chain.clipper('agc', 0.01)
+  values = jax.jit(lambda p, g: agc_stats.observe(p, g, 0.01))(params, grads)
+  clipper = optim.sgd(-1.0, momentum=0, clipping=0.01)
   clipped, _ = clipper.update(grads, clipper.init(params), params)
   total = units = 0
   for module, leaves in params.items():
@@ -66,7 +67,7 @@ def test_shares_equal_what_the_clipper_changes(network):
 
 def test_quantiles_equal_numpy(network):
   params, grads = network
-  values = observe.observe(params, grads, 0.01)
+  values = agc_stats.observe(params, grads, 0.01)
   ratios = np.concatenate(
     [
       np.linalg.norm(grads[module]['w'].reshape(-1, n), axis=0)
@@ -96,7 +97,7 @@ def test_quantiles_equal_numpy(network):
 
 
 def test_groups_are_whole_and_the_unclipped_have_no_share(network):
-  values = observe.observe(*network, 0.01)
+  values = agc_stats.observe(*network, 0.01)
   assert all(v.shape == () and v.dtype == jnp.float32 for v in values.values())
   for kind, names in (
     ('label', ('gain_or_bias', 'head', 'weight')),
@@ -107,22 +108,30 @@ def test_groups_are_whole_and_the_unclipped_have_no_share(network):
   assert 'agc/label/head/clipped_fraction' not in values
   assert 'agc/label/head/ratio_q50' in values
   assert 'agc/Net/~/linear/clipped_fraction' not in values
-  every = observe.observe(*network, 0.01, unclipped=())
+  every = agc_stats.observe(*network, 0.01, unclipped=())
   assert 'agc/Net/~/linear/clipped_fraction' in every
 
 
-@pytest.mark.parametrize(
-  ('fraction', 'says'),
-  [(1.0, 'larger clipping'), (0.0, 'smaller clipping'), (0.5, None)],
-)
-def test_it_warns_when_almost_all_or_almost_nothing_is_clipped(fraction, says):
-  line = observe.warning({'agc/clipped_fraction': fraction}, 0.01)
-  assert (line is None) if says is None else (says in line)
-  assert line is None or '\n' not in line
-
-
 def test_extreme_lambdas_raise_the_warning_on_a_network(network):
-  tight = observe.observe(*network, 1e-9)
-  assert 'larger' in observe.warning(tight, 1e-9)
-  loose = observe.observe(*network, 1e9)
-  assert 'smaller' in observe.warning(loose, 1e9)
+  tight = agc_stats.observe(*network, 1e-9)
+  assert 'larger' in agc_stats.warning(tight, 1e-9)
+  middle = agc_stats.observe(*network, 0.01)
+  assert agc_stats.warning(middle, 0.01) is None
+  loose = agc_stats.observe(*network, 1e9)
+  assert 'smaller' in agc_stats.warning(loose, 1e9)
+
+
+def test_a_stack_s_blocks_are_told_one_by_one(network):
+  shape = (3, 1, 1, 8, 16)
+  alone = [{'Net/~/linear': part['Net/~/linear']} for part in network]
+  stacked = [dict(part) for part in alone]
+  for part, whole in zip(alone, stacked):
+    blocks = noise(*shape)
+    whole['Net/stack_1_3/nf_block/~/conv0'] = {'w': blocks}
+    for index in range(3):
+      part[f'Net/~/nf_block_{index + 1}/~/conv0'] = {'w': blocks[index]}
+  expected, found = (agc_stats.observe(*p, 1.0) for p in (alone, stacked))
+  assert found.keys() == expected.keys()
+  assert 'agc/Net/~/nf_block_2/~/conv0/clipped_fraction' in found
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-5)

@@ -1,0 +1,158 @@
+"""What adaptive gradient clipping does to a network, as a few numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nfnets.optim import agc, optimizer
+
+QUANTILES = (0.1, 0.5, 0.9)
+# Beyond these shares AGC is a fixed step length, or nothing at all.
+ALMOST_ALL = 0.98
+ALMOST_NONE = 0.001
+
+Tree = Any
+
+
+def observe(
+  params: Tree,
+  grads: Tree,
+  clipping: float,
+  eps: float = 1e-3,
+  unclipped: Iterable[str] = ('head',),
+  axes: agc.Axes | None = None,
+) -> dict[str, jax.Array]:
+  """Shares of clipped units and quantiles of r = ||G|| / max(||W||, eps).
+
+  Pure and traceable; give it the gradients that the chain is given, before
+  clipping. A unit is clipped where r > `clipping`; shares are of the units
+  that clipping applies to, quantiles of all units.
+
+  Args:
+    params: parameters, as before the step.
+    grads: their gradients.
+    clipping: lambda.
+    eps: floor of ||W||.
+    unclipped: labels, places or patterns, as for `optimizer.Settings`.
+    axes: as for `agc.adaptive_grad_clip`.
+
+  Returns:
+    float32 scalars, `[]`:
+    - `agc/clipped_fraction`: of the whole network.
+    - `agc/label/<label>/...` and `agc/stage/<stage>/...`, with
+      `clipped_fraction`, `ratio_q10`, `ratio_q50`, `ratio_q90`, `ratio_max`.
+    - `agc/<layer>/clipped_fraction` for each clipped weight tensor, by its
+      module's public path.
+    A share of nothing (all of a label unclipped, say) is left out.
+  """
+  norms = unit_norms(params, axes), unit_norms(grads, axes)
+  return summarize(params, *norms, clipping, eps, unclipped)
+
+
+def unit_norms(tree: Tree, axes: agc.Axes | None = None) -> Tree:
+  """The norm of every unit: what all of `observe` is made of.
+
+  AGC takes those of both, and the gradients' global norm is made of theirs:
+  beside them a compiled step reads nothing again.
+
+  Args:
+    tree: parameters or gradients.
+    axes: as for `agc.adaptive_grad_clip`.
+
+  Returns:
+    A tree like it, of `[units]`; of a stack, `[blocks, units]`.
+  """
+  return jax.tree.map_with_path(
+    lambda path, x: agc.unit_norms(agc.path_name(path), x, axes), tree
+  )
+
+
+class _Leaf(NamedTuple):
+  layer: str  # its module's public path
+  label: str
+  stage: str
+  ratios: jax.Array  # [units]
+  hits: jax.Array | None  # [], clipped units; None if it isn't clipped
+
+
+def summarize(
+  params: Tree,
+  param_norms: Tree,
+  grad_norms: Tree,
+  clipping: float,
+  eps: float = 1e-3,
+  unclipped: Iterable[str] = ('head',),
+) -> dict[str, jax.Array]:
+  """`observe`'s scalars, of `unit_norms`; `params` may be shapes."""
+  leaves = []
+
+  def add(
+    path: tuple, param: jax.Array, grad: jax.Array, label: str, *rest: Any
+  ) -> None:
+    stage, spared = rest
+    ratios = grad / jnp.maximum(param, eps)
+    hits = jnp.sum(ratios > clipping, axis=-1)
+    name = agc.path_name(path)
+    for index, member in enumerate(agc.members(name)):
+      at = index if agc.is_stacked(name) else ...
+      hit = None if spared else hits[at]
+      layer = member.rpartition('/')[0]
+      leaves.append(_Leaf(layer, label, stage, ratios[at], hit))
+
+  jax.tree.map_with_path(
+    add,
+    param_norms,
+    grad_norms,
+    optimizer.labels(params),
+    optimizer.stages(params),
+    optimizer.select(params, unclipped),
+  )
+  values = _fraction('agc', leaves)
+  for kind in ('label', 'stage'):
+    for group in sorted({getattr(leaf, kind) for leaf in leaves}):
+      chosen = [leaf for leaf in leaves if getattr(leaf, kind) == group]
+      prefix = f'agc/{kind}/{group}'
+      values |= _fraction(prefix, chosen) | _spread(prefix, chosen)
+  for leaf in leaves:
+    if leaf.label != 'gain_or_bias':
+      values |= _fraction(f'agc/{leaf.layer}', [leaf])
+  return values
+
+
+def warning(values: Mapping[str, float], clipping: float) -> str | None:
+  """One line if almost every unit, or almost none, is clipped; else None."""
+  fraction = float(values['agc/clipped_fraction'])
+  if fraction > ALMOST_ALL:
+    return (
+      f'AGC clips {fraction:.1%} of all units: with clipping={clipping:g} the '
+      'gradient only gives the direction; try a larger clipping (smaller '
+      'batches want larger values)'
+    )
+  if fraction < ALMOST_NONE:
+    return (
+      f'AGC clips {fraction:.2%} of all units: clipping={clipping:g} does '
+      'next to nothing; try a smaller clipping (larger batches want smaller '
+      'values)'
+    )
+  return None
+
+
+def _fraction(prefix: str, leaves: Sequence[_Leaf]) -> dict[str, jax.Array]:
+  counted = [leaf for leaf in leaves if leaf.hits is not None]
+  if not counted:
+    return {}
+  units = sum(leaf.ratios.size for leaf in counted)
+  clipped = sum(leaf.hits for leaf in counted)
+  return {f'{prefix}/clipped_fraction': clipped / jnp.float32(units)}
+
+
+def _spread(prefix: str, leaves: Sequence[_Leaf]) -> dict[str, jax.Array]:
+  ratios = jnp.concatenate([leaf.ratios for leaf in leaves])
+  values = jnp.quantile(ratios, jnp.array(QUANTILES))
+  named = {
+    f'{prefix}/ratio_q{round(100 * q)}': value
+    for q, value in zip(QUANTILES, values)
+  }
+  return named | {f'{prefix}/ratio_max': jnp.max(ratios)}
