@@ -163,10 +163,10 @@ def manual(module: Any) -> str:
   lines = [inspect.getdoc(module) or '', '', 'Flags:']
   for flag in flags.FLAGS.get_key_flags_for_module(module):
     value = '' if flag.boolean else '=' + flag.flag_type().upper()
-    if getattr(flag.parser, 'enum_values', None):
-      value = '=' + '|'.join(flag.parser.enum_values)
-    no = '[no]' if flag.boolean else ''
     text = flag.help
+    if choices := '|'.join(getattr(flag.parser, 'enum_values', ())):
+      value, text = f'={choices}', text.removeprefix(f'<{choices}>: ')
+    no = '[no]' if flag.boolean else ''
     if flag.default is not None and flag.default not in ('', False):
       text += f' Default: {flag.default_as_str}.'
     lines.append(f'  --{no}{flag.name}{value}')

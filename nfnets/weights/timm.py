@@ -181,7 +181,7 @@ def differences(name: str, overrides: Mapping[str, Any]) -> list[str]:
 
 
 def guess(state_dict: Mapping[str, np.ndarray]) -> str:
-  """The name of timm's network by its number of blocks and its parts.
+  """The name of timm's network by its numbers of blocks.
 
   Raises:
     ValueError: where no network of `PEERS` looks like that.
@@ -192,21 +192,13 @@ def guess(state_dict: Mapping[str, np.ndarray]) -> str:
     for stage in range(4)
   )
   is_scaled = not any(key.endswith('skipinit_gain') for key in state_dict)
-  kind = 'nf_resnet'
-  if 'stem.conv4.weight' in state_dict:
-    kind = 'nfnet'
-  elif 'final_conv.weight' in state_dict:
-    kind = 'nf_regnet'
   for name, peer in PEERS.items():
-    if (
-      name.removeprefix('dm_').startswith(kind)
-      and peer.scales_weights == is_scaled
-      and variants.find(peer.model)['depths'] == depths
-    ):
+    own = variants.find(peer.model)['depths']
+    if peer.scales_weights == is_scaled and own == depths:
       return name
   raise ValueError(
-    f'no network of timm known here has stages of {depths} blocks with these '
-    f'parts; name it with --timm, one of: {", ".join(PEERS)}'
+    f'no network of timm known here has stages of {depths} blocks; name it '
+    f'with --timm, one of: {", ".join(PEERS)}'
   )
 
 
