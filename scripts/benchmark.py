@@ -132,9 +132,12 @@ def measured_steps() -> list[dict[str, Any]]:
         keep(result)
       except jax.errors.JaxRuntimeError as error:
         failed.add((model, mode, precision))
-        result = asked | {'error': str(error).partition('\n')[0]}
+        print(f'{asked}: {error}', file=sys.stderr)
+        continue
     print(report.steps([result]), file=sys.stderr, flush=True)
     found.append(result)
+  if not found:
+    raise ValueError('nothing that was asked for fits the device')
   return found
 
 

@@ -30,14 +30,11 @@ def _processor() -> str:
 
 
 def steps(results: Sequence[Mapping[str, Any]]) -> str:
-  """The table of `step_time`'s results, and of errors in their place."""
+  """The table of `step_time`'s results."""
   rows = []
   for result in results:
     asked = ('model', 'mode', 'image_size', 'batch_size', 'precision', 'clip')
     row = {key.replace('_', ' '): str(result[key]) for key in asked}
-    if 'error' in result:
-      rows.append(row | {'ms a step (quartiles)': result['error'][:60]})
-      continue
     row['ms a step (quartiles)'] = spread(result['seconds'], 1e3)
     row['images/s'] = number(result['images_per_second'])
     if result['utilization']:
