@@ -288,6 +288,7 @@ def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
   sections = [
     f'<section id="{name}">{embedded(root / name / "README.md")}</section>'
     for name in study.names()
+    if (root / name / 'README.md').exists()
   ]
   overview = embedded(root / 'README.md')
   overview = re.sub(r'href="([\w-]+)/README\.md"', r'href="#\1"', overview)
