@@ -71,6 +71,8 @@ def initialize(
     }
     given['cluster_detection_method'] = 'deactivate'
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  # Gloo mixes up the collectives of programs that run at the same time.
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
   jax.distributed.initialize(
     **given,
     heartbeat_timeout_seconds=heartbeat_timeout_seconds,
