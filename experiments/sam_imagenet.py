@@ -7,6 +7,8 @@ known to be. NFNet-F5 with paper A's ascent on a fifth of the batch. SAM's paper
 is arXiv 2010.01412; its Table 2 has errors, here turned to accuracy.
 """
 
+import numpy as np
+
 from configs import nfnet_f0, resnet_50
 from experiments import _papers
 from experiments.study import Above, Experiment, Rows
@@ -60,7 +62,7 @@ EXPERIMENT = Experiment(
     (
       'ResNets gain more in 400 epochs than in 200, and more there than in 100',
       lambda rows: all(
-        gains(rows, d) == sorted(gains(rows, d)) for d in ERRORS
+        np.diff(gains(rows, depth)).min() > 0 for depth in ERRORS
       ),
     ),
   ],

@@ -147,6 +147,13 @@ def test_a_curve_that_does_not_collapse_contradicts_figure_2a():
   assert answers(figure_batch_size, flat)[3:] == ['not run', 'not run']
 
 
+def test_sam_that_diverges_gains_nothing():
+  published = sam_imagenet.EXPERIMENT.published
+  top_1 = {row: published[row][0] for row in sam_imagenet.EXPERIMENT.rows}
+  top_1['resnet_101_400_sam'] = 'diverged'
+  assert answers(sam_imagenet, top_1) == [True, False, True, True, False]
+
+
 def test_where_to_clip_wants_every_stage_and_not_the_head():
   top_1 = dict.fromkeys(section_where_to_clip.EXPERIMENT.rows, 70.0) | {
     'bs4096_all_but_head': 76.7,
