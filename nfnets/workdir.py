@@ -30,6 +30,8 @@ FREE_KEYS = (
   'data.cache',
   'data.on_device',
 )
+# What runs from before there was a key did, where that isn't off.
+EARLIER = {'optimizer.name': 'sgd'}
 
 
 class RunFolder:
@@ -161,6 +163,7 @@ def differences(
 ) -> dict[str, tuple[Any, Any]]:
   """What two configs' runs differ in: {key: (old, new)}."""
   old, new = flat(old), flat(new)
+  old = {key: value for key, value in EARLIER.items() if key in new} | old
   return {
     key: (old.get(key), new.get(key))
     for key in sorted(old.keys() | new.keys())

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 REFUSED = 2
 REFUSALS = (ValueError, TypeError, OSError, ImportError, MemoryError)
@@ -177,7 +177,10 @@ def manual(module: Any) -> str:
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags; what is wrong with them is one line, not a traceback."""
   try:
-    return flags.FLAGS(argv)[1:]
+    arguments = flags.FLAGS(argv)[1:]
+    if 'config' in flags.FLAGS and flags.FLAGS['config'].value is not None:
+      _empty_tuples(flags.FLAGS['config'].value)
+    return arguments
   except flags.UnrecognizedFlagError as error:
     why = str(error)
     config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
@@ -186,6 +189,15 @@ def _parse(argv: Sequence[str]) -> list[str]:
     sys.exit(refuse(why))
   except _PARSING as error:
     _exit_refused(error, '--traceback' in argv)
+
+
+def _empty_tuples(config: ConfigDict) -> None:
+  """An empty flag, such as --config.optimizer.unclipped=, is (), not ('',)."""
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      _empty_tuples(value)
+    elif value == ('',):
+      config[key] = ()
 
 
 def _exit_refused(error: Exception, with_traceback: bool) -> NoReturn:

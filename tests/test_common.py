@@ -30,6 +30,8 @@ def main() -> int:
     raise AssertionError('a fault of ours')
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   print(config.batch_size)
+  if config.optimizer.unclipped == ():
+    print('clips all')
   return 1
 
 
@@ -70,6 +72,8 @@ def test_a_refusal_is_one_line_and_exit_code_2(run_thing, arguments, says):
 def test_the_code_is_what_main_returns_and_keys_are_set(run_thing):
   config = '--config=configs/quickstart.py'
   assert run_thing(config, '--config.batch_size=8') == (1, '8\n', '')
+  empty = '--config.optimizer.unclipped='
+  assert run_thing(config, empty).stdout.endswith('clips all\n')
 
 
 def test_other_errors_keep_their_traceback_and_are_not_exit_code_1(run_thing):

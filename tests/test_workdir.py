@@ -35,6 +35,9 @@ def test_a_key_that_an_older_run_lacks_counts_only_where_it_is_on(tmp_path):
   folder.write_config({'seed': 0})
   off = {'new': False, 'mode': 'none', 'rate': 0.0, 'names': ()}
   folder.check_same_run({'seed': 0, 'model': off})
+  folder.check_same_run({'seed': 0, 'optimizer': {'name': 'sgd'}})
+  with pytest.raises(ValueError, match="name .'sgd' there, 'lamb' here"):
+    folder.check_same_run({'seed': 0, 'optimizer': {'name': 'lamb'}})
   with pytest.raises(ValueError, match='model.rate .None there, 0.1 here'):
     folder.check_same_run({'seed': 0, 'model': off | {'rate': 0.1}})
   with pytest.raises(ValueError, match='seed .0 there, None here'):
