@@ -174,22 +174,21 @@ def inspect_numerics() -> int:
   import jax
   from tabulate import tabulate
 
-  from nfnets import factory
   from nfnets.analysis import numerics
 
   config, count = _config(WORKDIR.value), EXAMPLES.value or 8
-  with config.unlocked():
-    config.model.remat = False  # recomputed blocks can't be looked into
-    config.precision = 'float32'
-    config.batch_size = count
-  network = factory.network_of(config)
-  images, labels = network_inputs(config, count, NOISE.value)
-  params, state, source = network_variables(config, network, WORKDIR.value)
+  network, params, state, source = _variables(config, WORKDIR.value)
+  size, classes = config.data.train_image_size, config.data.num_classes
+  if NOISE.value:
+    key = jax.random.key(config.seed)
+    images = jax.random.normal(key, (count, size, size, 3))
+    labels = jax.nn.one_hot(np.arange(count) % classes, classes)
+  else:
+    _, images, labels, _ = _training_batch(config, count, 0)
   rows, found = numerics.drift(
     network, params, state, jax.random.key(1), images, labels
   )
   print(f'{config.model.name}, {count} examples, {source}')
-  shown = rows if ALL.value else numerics.blocks(rows)
   header = 'module', 'output, %', 'gradient, %', 'not finite'
   table = [
     (
@@ -198,52 +197,33 @@ def inspect_numerics() -> int:
       100 * row.gradient,
       ', '.join(n for n, finite in zip(found, row.finite) if not finite),
     )
-    for row in shown
+    for row in (rows if ALL.value else numerics.blocks(rows))
   ]
   print(tabulate(table, header, floatfmt='.3f'))
   print('\n'.join(_first_nonfinite(rows, found)))
   return 0
 
 
-def network_inputs(
-  config: ConfigDict, count: int, is_noise: bool
-) -> tuple[Any, Any]:
-  """Images `[N, H, W, 3]` as the network takes them, and labels `[N, K]`."""
+def _variables(
+  config: ConfigDict, workdir: str | None
+) -> tuple[Any, Any, Any, str]:
+  """A network, its parameters and state, and where they come from, in words."""
   import jax
   import jax.numpy as jnp
 
-  if not is_noise:
-    return _training_batch(config, count, 0)[1:3]
-  size, classes = config.data.train_image_size, config.data.num_classes
-  images = jax.random.normal(jax.random.key(0), (count, size, size, 3))
-  return images, jax.nn.one_hot(jnp.arange(count) % classes, classes)
+  from nfnets import models, weights
 
-
-def network_variables(
-  config: ConfigDict, network: Any, workdir: str | None
-) -> tuple[Any, Any, str]:
-  """Parameters, network state, and where they come from, in words."""
-  import jax
-
-  from nfnets import checkpoint, factory, step
-
-  optimizer = factory.optimizer_of(config)
-
-  def init(key: jax.Array) -> step.TrainState:
-    return step.init_state(config, network, optimizer, key)
-
-  key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  if workdir is None:
-    state = jax.jit(init)(key)
-    return state.params, state.state, 'fresh parameters'
-  state = None
-  if (pathlib.Path(workdir) / 'checkpoints').is_dir():
-    checkpoints = checkpoint.Checkpoints(workdir)
-    state = checkpoints.restore_latest(jax.eval_shape(init, key))
-    checkpoints.close()
-  if state is None:
-    raise ValueError(f'{workdir} holds no checkpoint')
-  return state.params, state.state, f'step {int(state.step)} of {workdir}'
+  read = None if workdir is None else weights.of_run(workdir, config)['eval']
+  # Blocks that are recomputed or run in a loop can't be looked into.
+  arguments = config.model.to_dict() | {'remat': False, 'scan': False}
+  name, classes = arguments.pop('name'), config.data.num_classes
+  network = models.create(name, classes, **arguments)
+  if read is not None:
+    return network, read.params, read.state, f'parameters of {workdir}'
+  key, size = jax.random.key(config.seed), config.data.train_image_size
+  images = jnp.zeros((1, size, size, 3))
+  init = jax.jit(lambda key, images: network.init(key, images, True))
+  return network, *init(key, images), 'fresh parameters'
 
 
 def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:
@@ -278,26 +258,16 @@ def _training_batch(
   import jax
 
   from nfnets import factory, step
-  from nfnets.data import pipeline
 
+  with config.unlocked():
+    config.batch_size = count
+    config.precision = 'float32'
+    config.data.update(on_device=False, num_threads=0)
   source, _ = factory.sources_of(config)
-  batch = next(
-    pipeline.train_batches(
-      source,
-      batch_size=count * (2 if config.augment.pairs == 'fresh' else 1),
-      image_size=config.data.train_image_size,
-      crop=config.data.crop,
-      flip=config.data.flip,
-      seed=config.seed,
-      start_step=number,
-      num_threads=0,
-      on_error=config.data.on_error,
-    )
-  )
+  batch = next(factory.train_batches(config, source, number))
   key = jax.random.fold_in(jax.random.key(config.seed), number)
-  augmented = jax.jit(lambda k, b: step.augment_batch(config, k, b))(
-    key, {name: batch[name] for name in ('images', 'labels')}
-  )
+  augment = jax.jit(lambda key, batch: step.augment_batch(config, key, batch))
+  augmented = augment(key, batch)
   images = np.asarray(augmented['images'], np.float32)
   return batch, images, np.asarray(augmented['targets']), source.class_names
 

@@ -61,6 +61,8 @@ def parts(
   depths = tuple(overrides.get('depths') or row['depths'])
   # All blocks of a stage but the first are equal: the second stands for them.
   short = {'depths': tuple(min(depth, 2) for depth in depths)}
+  # Which count nothing, and hide blocks.
+  short |= {key: False for key in ('remat', 'scan') if key in overrides}
   classes = num_classes or row.get('num_classes', 1000)
   trace = _trace(models.create(name, classes, **overrides | short), image_size)
   times = [t for d in depths for t in ([1, d - 1] if d > 1 else [1])]
