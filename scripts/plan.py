@@ -21,23 +21,22 @@ Exit codes: 0 printed, 2 refused.
 import datetime
 import importlib
 import importlib.metadata
-import os
 import pathlib
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict
+from tabulate import tabulate
 
 from experiments import _papers
+from nfnets import finetune
+from nfnets.plan import budget, compiled, pods
+from nfnets.plan.compiled import Program
+from nfnets.plan.pods import Pod
 from scripts import common
-
-if TYPE_CHECKING:
-  from nfnets.plan.budget import Roofline
-  from nfnets.plan.compiled import Program
-  from nfnets.plan.pods import Pod
 
 CONFIG = common.config_flag()
 TOPOLOGY = flags.DEFINE_string(
@@ -85,8 +84,8 @@ step was estimated or loops (F6), and differ from"""
 
 
 def main() -> None:
-  # JAX would look for the TPU that isn't there.
-  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  if not jax.config.jax_platforms:  # don't look for the TPU
+    jax.config.update('jax_platforms', 'cpu')
   if TABLE.value:
     write_table()
   else:
@@ -95,9 +94,6 @@ def main() -> None:
 
 
 def print_plan(config: ConfigDict, topology: str) -> None:
-  from nfnets import finetune
-  from nfnets.plan import budget, compiled, pods
-
   pod = pods.find(topology)
   for line in finetune.complete(config):
     print(line)
@@ -118,7 +114,7 @@ def print_plan(config: ConfigDict, topology: str) -> None:
   print('\n'.join(_verdict(config, pod, program, is_compiled)))
 
 
-def _headline(config: ConfigDict, pod: 'Pod') -> str:
+def _headline(config: ConfigDict, pod: Pod) -> str:
   per_device = config.batch_size // pod.num_devices
   return (
     f'{config.model.name}, {config.data.train_image_size} pixels, '
@@ -131,10 +127,8 @@ def _headline(config: ConfigDict, pod: 'Pod') -> str:
 
 
 def _device_lines(
-  config: ConfigDict, pod: 'Pod', program: 'Program', bounds: 'Roofline'
+  config: ConfigDict, pod: Pod, program: Program, bounds: budget.Roofline
 ) -> list[str]:
-  from nfnets.plan import compiled
-
   is_counted = program.method == 'compiled' and not compiled.loops(config)
   took = f' in {program.seconds:.0f} s' if program.seconds else ''
   code = 'not known' if program.code is None else _gib(program.code)
@@ -165,8 +159,10 @@ def _device_lines(
   return lines
 
 
-def _excess(program: 'Program', pod: 'Pod') -> list[str]:
-  if program.method != 'compiled' or program.memory <= pod.chip.memory:
+def _excess(program: Program, pod: Pod) -> list[str]:
+  if program.peak is not None:
+    return [f"    peak       {_gib(program.peak)}, the compiler's account"]
+  if not program.fits or _is_within(program, pod):
     return []
   return [
     '    more than the chip has, though the compiler accepted the program: '
@@ -174,11 +170,13 @@ def _excess(program: 'Program', pod: 'Pod') -> list[str]:
   ]
 
 
-def _run_lines(
-  config: ConfigDict, pod: 'Pod', program: 'Program', bound: float
-) -> list[str]:
-  from nfnets.plan import budget
+def _is_within(program: Program, pod: Pod) -> bool:
+  return (program.peak or program.memory) <= pod.chip.memory
 
+
+def _run_lines(
+  config: ConfigDict, pod: Pod, program: Program, bound: float
+) -> list[str]:
   slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
   if _is_as_published(config, pod) and (published := published_ms(config)):
     slowest, why = published / 1e3, 'the published step time'
@@ -198,12 +196,10 @@ def _run_lines(
 
 
 def _verdict(
-  config: ConfigDict, pod: 'Pod', program: 'Program', is_compiled: bool
+  config: ConfigDict, pod: Pod, program: Program, is_compiled: bool
 ) -> list[str]:
-  from nfnets.plan import budget
-
   if program.fits:
-    return ['it fits' if program.memory <= pod.chip.memory else 'it compiles']
+    return ['it fits' if _is_within(program, pod) else 'it compiles']
   lines = ['it does not fit; what was tried']
   fitting = []
   for remedy in budget.remedies(config, pod, program, is_compiled, progress):
@@ -224,11 +220,11 @@ def _verdict(
 def published_ms(config: ConfigDict) -> float | None:
   """Paper A's step time on TPUv3 of this network, if it has one."""
   name = config.model.name.removeprefix('nfnet_')
-  sam = '_sam' if config.sam.rho else ''
-  return _papers.STEP_MS.get(name + sam)
+  name += '_batchnorm' if config.model.normalizer == 'batch' else ''
+  return _papers.STEP_MS.get(name + ('_sam' if config.sam.rho else ''))
 
 
-def _is_as_published(config: ConfigDict, pod: 'Pod') -> bool:
+def _is_as_published(config: ConfigDict, pod: Pod) -> bool:
   images = config.batch_size / pod.num_devices
   conditions = (pod.device_kind, images, config.precision)
   return conditions == ('TPU v3', PUBLISHED_AT, 'bfloat16')
@@ -236,8 +232,6 @@ def _is_as_published(config: ConfigDict, pod: 'Pod') -> bool:
 
 def write_table() -> None:
   """Writes OUT/pod_plan.md, one row for each recipe and topology."""
-  from nfnets.plan import compiled
-
   cells = [(recipe, place) for recipe in RECIPES for place in TOPOLOGIES]
   names = ['@'.join(cell) for cell in cells]
   for name in COMPILE.value:
@@ -256,10 +250,8 @@ def write_table() -> None:
   print(text, end='')
 
 
-def _cell(recipe: str, place: str) -> tuple[ConfigDict, 'Pod']:
+def _cell(recipe: str, place: str) -> tuple[ConfigDict, Pod]:
   """A recipe at 32 images a core of a topology."""
-  from nfnets.plan import pods
-
   pod = pods.find(TOPOLOGIES[place])
   config = importlib.import_module(f'configs.{recipe}').get_config()
   with config.unlocked():
@@ -270,9 +262,7 @@ def _cell(recipe: str, place: str) -> tuple[ConfigDict, 'Pod']:
   return config.copy_and_resolve_references(), pod
 
 
-def _row(config: ConfigDict, pod: 'Pod', program: 'Program') -> list[str]:
-  from nfnets.plan import budget
-
+def _row(config: ConfigDict, pod: Pod, program: Program) -> list[str]:
   bound = 1e3 * budget.roofline(config, pod, program).seconds
   published = published_ms(config) if _is_as_published(config, pod) else None
   return [
@@ -290,11 +280,9 @@ def _row(config: ConfigDict, pod: 'Pod', program: 'Program') -> list[str]:
   ]
 
 
-def _fits(config: ConfigDict, pod: 'Pod', program: 'Program') -> str:
-  from nfnets.plan import budget
-
+def _fits(config: ConfigDict, pod: Pod, program: Program) -> str:
   if program.fits:
-    return 'yes' if program.memory <= pod.chip.memory else 'not known'
+    return 'yes' if _is_within(program, pod) else 'not known'
   fitting = [
     f'`{remedy.flags.removeprefix("--config.")}`'
     for remedy in budget.remedies(config, pod, program, is_compiled=False)
@@ -310,10 +298,6 @@ def page(rows: list[list[str]], where: str) -> str:
     rows: see `_row`.
     where: date, commit, versions and command, as Markdown.
   """
-  from tabulate import tabulate
-
-  from nfnets.plan import compiled
-
   header = [
     'recipe', 'on', 'how', 'memory, GiB', 'fits', 'FLOPs', 'bytes',
     'bound, ms', 'paper A on TPUv3, ms',

@@ -55,6 +55,8 @@ class Program(NamedTuple):
     seconds: of compilation; 0 for an estimate.
     fits: whether the compiler accepted the program; of an estimate, whether
       arguments and temporaries are within the chip's memory.
+    peak: bytes in use at once, by the compiler's own account, which may be less
+      than the sum of the first three; None where it doesn't say.
     hbm_bytes: see `traffic.Traffic`; None for an estimate, and of a program
       with loops or branches.
   """
@@ -69,6 +71,7 @@ class Program(NamedTuple):
   state_bytes: float
   seconds: float
   fits: bool
+  peak: float | None = None
   hbm_bytes: float | None = None
 
   @property
@@ -183,6 +186,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     state_bytes=_argument_bytes(shapes, pod)[0],
     seconds=seconds,
     fits=True,
+    peak=getattr(memory, 'peak_memory_in_bytes', None) or None,
     hbm_bytes=through_hbm and through_hbm.hbm,
   )
 
