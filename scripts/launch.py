@@ -16,18 +16,18 @@ workers: gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Sequence
 from typing import IO
 
-from absl import app, flags, logging
+from absl import flags
 
-REFUSED = 2
+from scripts import common
+
 INTERRUPTED = 75
 LOCAL = ('localhost', '127.0.0.1')
 
@@ -55,23 +55,23 @@ HOSTS = flags.DEFINE_list(
 PORT = flags.DEFINE_integer('port', 9876, "hosts: the coordinator's.")
 
 
-def main(argv: Sequence[str]) -> int:
-  logging.set_verbosity(logging.WARNING)
-  train = argv[1:]
+def main(train: list[str]) -> int:
   if not any(flag.startswith('--workdir=') for flag in train):
-    return refuse('after --, give the flags of scripts.train and --workdir=DIR')
+    raise ValueError(
+      'after --, give the flags of scripts.train and --workdir=DIR'
+    )
   match ON.value:
     case 'tpu_pod' if TPU.value and ZONE.value:
       return run_one(tpu_command(train))
     case 'tpu_pod':
-      return refuse('--on=tpu_pod needs --tpu=NAME and --zone=ZONE')
+      raise ValueError('--on=tpu_pod needs --tpu=NAME and --zone=ZONE')
     case 'slurm':
       return run_one(['sbatch'], sbatch_script(train))
     case 'hosts' if HOSTS.value:
       return run_all(host_commands(train))
     case 'hosts':
-      return refuse('--on=hosts needs --hosts=ADDRESS,ADDRESS')
-  return refuse('name --on=tpu_pod, --on=slurm or --on=hosts')
+      raise ValueError('--on=hosts needs --hosts=ADDRESS,ADDRESS')
+  raise ValueError('name --on=tpu_pod, --on=slurm or --on=hosts')
 
 
 def tpu_command(train: list[str]) -> list[str]:
@@ -134,22 +134,30 @@ def host_commands(train: list[str]) -> list[tuple[str, list[str]]]:
 def remote(train: list[str]) -> str:
   """What a machine's shell runs."""
   directory = DIRECTORY.value or os.getcwd()
-  # '~' is for the machine's shell to expand.
-  quoted = directory if directory.startswith('~') else shlex.quote(directory)
+  home, slash, rest = directory.partition('/')
+  if re.fullmatch(r'~[\w.-]*', home):  # for the machine's shell to expand
+    quoted = home + slash + (shlex.quote(rest) if rest else '')
+  else:
+    quoted = shlex.quote(directory)
   command = shlex.join([PYTHON.value, '-m', 'scripts.train', *train])
   return f'cd {quoted} && exec {command}'
 
 
 def run_one(command: list[str], text: str = '') -> int:
   if DRY_RUN.value:
-    print(shlex.join(command) + (f" <<'END'\n{text}END" if text else ''))
+    end = 'END'
+    while end in text.splitlines():
+      end += 'END'
+    here = f" <<'{end}'\n{text}{end}" if text else ''
+    print(shlex.join(command) + here)
     return 0
-  try:
-    return subprocess.run(
-      command, input=text, text=True, check=False
-    ).returncode
-  except FileNotFoundError:
-    return refuse(f'{command[0]} is not installed here')
+  need(command[0])
+  return subprocess.run(command, input=text, text=True, check=False).returncode
+
+
+def need(program: str) -> None:
+  if shutil.which(program) is None:
+    raise ValueError(f'{program} is not installed here')
 
 
 def run_all(commands: list[tuple[str, list[str]]]) -> int:
@@ -159,8 +167,7 @@ def run_all(commands: list[tuple[str, list[str]]]) -> int:
       print(shlex.join(command))
     return 0
   for program in {command[0] for _, command in commands}:
-    if shutil.which(program) is None:  # before any of them is started
-      return refuse(f'{program} is not installed here')
+    need(program)  # before any of them is started
   children = [
     subprocess.Popen(
       command,
@@ -177,11 +184,14 @@ def run_all(commands: list[tuple[str, list[str]]]) -> int:
     for (host, _), child in zip(commands, children):
       if child.poll() is not None:
         continue
-      if host in LOCAL:
-        child.send_signal(signal.SIGTERM)
-      else:
-        child.stdin.write('\x03')
-        child.stdin.flush()
+      try:
+        if host in LOCAL:
+          child.send_signal(signal.SIGTERM)
+        else:
+          child.stdin.write('\x03')
+          child.stdin.flush()
+      except OSError as error:
+        print(f'{host} could not be asked to stop: {error}', flush=True)
 
   for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, stop)
@@ -202,18 +212,5 @@ def relay(prefix: str, lines: IO[str]) -> None:
     print(prefix + line, end='', flush=True)
 
 
-def refuse(why: str) -> int:
-  print(f'error: {why}', file=sys.stderr)
-  return REFUSED
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(refuse(str(error)))
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  common.run(main, positional=True)

@@ -123,6 +123,55 @@ def test_a_signal_to_the_launcher_lets_every_process_save(programs):
 
 
 @pytest.mark.parametrize(
+  'directory', ['~/it; touch PWN', "~/my nfnets'", '/tmp/$(touch PWN)']
+)
+def test_no_directory_is_a_command(programs, tmp_path, directory):
+  folder = tmp_path / directory.removeprefix('~/').replace('/', '_')
+  if directory.startswith('~'):
+    folder.mkdir()
+  done = subprocess.run(
+    command(programs, 'shown', '--on=tpu_pod', '--tpu=p', '--zone=z',
+            f'--directory={directory}'),
+    cwd=ROOT, capture_output=True, text=True, check=False,
+    env=os.environ
+    | {'PATH': f'{programs}:{os.environ["PATH"]}', 'HOME': str(tmp_path)},
+  )  # fmt: skip
+  if directory.startswith('~'):
+    assert done.stdout.splitlines()[0] == str(folder), done.stderr
+  assert not list(tmp_path.rglob('PWN')) and not (ROOT / 'PWN').exists()
+
+
+def test_a_printed_job_ends_at_no_line_of_its_own(programs, run_script):
+  hostile = '--workdir=/x\nEND\ntouch PWN'
+  printed = run_script(
+    'scripts.launch', '--on=slurm', '--dry_run', '--', hostile
+  ).stdout
+  first, *_, last = printed.rstrip('\n').split('\n')
+  assert last not in ('END',) and first == f"sbatch <<'{last}'"
+  assert printed.count(f'\n{last}\n') == 1
+
+
+def test_a_host_that_is_gone_does_not_keep_others_from_being_asked(
+  programs, tmp_path
+):
+  (tmp_path / 'ssh').write_text('#!/bin/bash\nexec 0<&-\necho up\nsleep 2\n')
+  (tmp_path / 'ssh').chmod(0o755)
+  process = subprocess.Popen(
+    command(programs, 'waiting', '--on=hosts', '--hosts=far,localhost'),
+    cwd=ROOT,
+    env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  for _ in range(2):
+    assert process.stdout.readline().endswith('up\n')
+  process.send_signal(signal.SIGINT)
+  said = process.communicate()[0]
+  assert '[1 localhost] saved' in said and process.returncode == 75
+  assert 'far could not be asked to stop' in said
+
+
+@pytest.mark.parametrize(
   ('where', 'begins'),
   [
     (('--on=tpu_pod', '--tpu=pod', '--zone=z'), 'gcloud compute tpus tpu-vm '),
@@ -168,27 +217,14 @@ def test_slurm_is_asked_for_one_task_per_gpu_and_for_a_warning(programs):
     (['--', *FLAGS], 'name --on='),
     (['--on=slurm', '--', '--config=x'], 'give the flags of scripts.train'),
     (['--on=cloud', '--', *FLAGS], 'tpu_pod|slurm|hosts'),
+    (['--on=hosts', '--hosts=localhost,gpu1', '--', *FLAGS],
+     'is not installed here'),
   ],
-)
-def test_what_is_missing_is_said_in_one_line(arguments, why):
-  done = subprocess.run(
-    [sys.executable, '-m', 'scripts.launch', *arguments],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 2 and why in done.stderr
-  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-
-
-def test_nothing_is_started_where_ssh_is_missing(tmp_path):
-  done = subprocess.run(
-    [sys.executable, '-m', 'scripts.launch', '--on=hosts',
-     '--hosts=localhost,gpu1', '--', f'--workdir={tmp_path / "run"}', *FLAGS],
-    cwd=ROOT, env={'PATH': str(pathlib.Path('/bin/bash').parent / 'none')},
-    capture_output=True, text=True, check=False,
-  )  # fmt: skip
-  assert done.returncode == 2 and done.stderr.count('\n') == 1
-  assert 'is not installed here' in done.stderr
-  assert not (tmp_path / 'run').exists()
+)  # fmt: skip
+def test_what_is_missing_is_said_before_anything_starts(
+  arguments, why, run_script, monkeypatch
+):
+  monkeypatch.setenv('PATH', '/none')
+  code, _, said = run_script('scripts.launch', *arguments)
+  assert code == 2 and why in said
+  assert said.startswith('error: ') and said.count('\n') == 1
