@@ -16,17 +16,6 @@ SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 PARTS = {1024: (16, 32, 128), 256: (16, 64)}
 
 
-def falls(rows: Rows) -> bool | None:
-  """Whether accuracy falls with the batch, by rank; a weak fall is undecided.
-
-  A diverged row is the worst.
-  """
-  found = [rows[f'b{size}'] for size in SIZES]
-  values = [0.0 if row.diverged else row.mean for row in found]
-  rank = stats.spearmanr(SIZES, values)[0]
-  return True if rank <= -0.7 else False if rank >= 0 else None
-
-
 EXPERIMENT = Experiment(
   title='Batch normalization and the batch size',
   claim='At a fixed number of epochs the accuracy of a batch-normalized '
@@ -39,7 +28,7 @@ EXPERIMENT = Experiment(
     for size in sizes
   },
   checks=[
-    ('accuracy falls with the batch, by rank', falls),
+    ('accuracy falls with the batch, by rank', lambda rows: falls(rows)),
     ('batch 4,096 is worse than 16', Above('b16', 'b4096')),
     ('batch 128 is worse than 16', Above('b16', 'b128')),
     (
@@ -69,3 +58,14 @@ EXPERIMENT = Experiment(
   cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
+
+
+def falls(rows: Rows) -> bool | None:
+  """Whether accuracy falls with the batch, by rank; a weak fall is undecided.
+
+  A diverged row is the worst.
+  """
+  found = [rows[f'b{size}'] for size in SIZES]
+  values = [0.0 if row.diverged else row.mean for row in found]
+  rank = stats.spearmanr(SIZES, values)[0]
+  return True if rank <= -0.7 else False if rank >= 0 else None

@@ -11,19 +11,6 @@ from configs import cifar_resnet20
 from experiments import _figures, _resnet20
 from experiments.study import FULL, Experiment, Scale
 
-
-def config(row: str) -> ConfigDict:
-  """3 epochs at batch 128, peak 0.1, 100 steps of warm-up, cosine to 0."""
-  del row
-  config = cifar_resnet20.get_config()
-  config.num_epochs = 3
-  config.schedule.name = 'warmup_cosine'
-  config.schedule.warmup_steps = 100
-  config.optimizer.nesterov = True
-  config.eval_every = 130
-  return config
-
-
 EXPERIMENT = Experiment(
   title='First runs on CIFAR-10',
   claim='A ResNet-20 without normalization layers, with scaled weight '
@@ -46,8 +33,19 @@ EXPERIMENT = Experiment(
   ],
   published={'batch': (91.25, 'R', 'He et al., Table 6, 164 epochs')},
   scales={FULL: Scale('all 50,000 images, 3 epochs')},
-  config=config,
+  config=lambda row: recipe(),
   plot=_figures.curves(_figures.LOSS, _figures.TOP_1),
   cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
+
+
+def recipe() -> ConfigDict:
+  """3 epochs at batch 128, peak 0.1, 100 steps of warm-up, cosine to 0."""
+  config = cifar_resnet20.get_config()
+  config.num_epochs = 3
+  config.schedule.name = 'warmup_cosine'
+  config.schedule.warmup_steps = 100
+  config.optimizer.nesterov = True
+  config.eval_every = 130
+  return config

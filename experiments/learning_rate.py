@@ -7,8 +7,6 @@ chance or more. Rates are tried in steps of a factor of 4: that is how well the
 largest stable one is known.
 """
 
-import functools
-
 from experiments import _figures, _resnet20
 from experiments.study import OPEN, Experiment, Rows
 
@@ -33,30 +31,6 @@ def rates(network: str, size: int) -> dict[float, str]:
   }
 
 
-def largest(rows: Rows, network: str, size: int) -> float:
-  """The largest stable rate; 0 if none is."""
-  runs = {rate: rows[row] for rate, row in rates(network, size).items()}
-  top_1 = {r: 0 if row.diverged else row.mean for r, row in runs.items()}
-  floor = max(max(top_1.values()) / 2, 20)  # twice chance
-  return max((r for r, value in top_1.items() if value >= floor), default=0)
-
-
-def allows(
-  size: int, network: str, other: str, rows: Rows, strictly: bool = False
-) -> bool | None:
-  """Whether a network's largest stable rate is as large as another's.
-
-  Undecided if both lie beyond one end of the rates tried, or if AGC can't have
-  opened a skip gain.
-  """
-  a, b = (largest(rows, name, size) for name in (network, other))
-  tried = [*rates(network, size).values(), *rates(other, size).values()]
-  shut = any(rows[name].growth < OPEN for name in tried)
-  if shut or (a == b and a in (0, max(rates(network, size)))):
-    return None
-  return a > b if strictly else a >= b
-
-
 EXPERIMENT = Experiment(
   title='The largest stable learning rate',
   claim='Batch normalization allows larger learning rates than a '
@@ -78,11 +52,11 @@ EXPERIMENT = Experiment(
     for check in (
       (
         f'at batch {size} batch normalization allows a larger rate',
-        functools.partial(allows, size, 'batch', 'nf', strictly=True),
+        lambda rows, size=size: allows(size, 'batch', 'nf', rows, True),
       ),
       (
         f'at batch {size} AGC allows as large a one as batch normalization',
-        functools.partial(allows, size, 'nf_agc', 'batch'),
+        lambda rows, size=size: allows(size, 'nf_agc', 'batch', rows),
       ),
     )
   ],
@@ -100,3 +74,27 @@ EXPERIMENT = Experiment(
   cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
+
+
+def allows(
+  size: int, network: str, other: str, rows: Rows, strictly: bool = False
+) -> bool | None:
+  """Whether a network's largest stable rate is as large as another's.
+
+  Undecided if both lie beyond one end of the rates tried, or if AGC can't have
+  opened a skip gain.
+  """
+  a, b = (largest(rows, name, size) for name in (network, other))
+  tried = [*rates(network, size).values(), *rates(other, size).values()]
+  shut = any(rows[name].growth < OPEN for name in tried)
+  if shut or (a == b and a in (0, max(rates(network, size)))):
+    return None
+  return a > b if strictly else a >= b
+
+
+def largest(rows: Rows, network: str, size: int) -> float:
+  """The largest stable rate; 0 if none is."""
+  runs = {rate: rows[row] for rate, row in rates(network, size).items()}
+  top_1 = {r: 0 if row.diverged else row.mean for r, row in runs.items()}
+  floor = max(max(top_1.values()) / 2, 20)  # twice chance
+  return max((r for r, value in top_1.items() if value >= floor), default=0)

@@ -8,8 +8,6 @@ own in `headline` and `agc_grid`. Rows 'b1024_...' choose those of `large_batch`
 in the same way: 26 epochs at batch 1,024 (253 updates), factors of 0.8.
 """
 
-import functools
-
 import numpy as np
 
 from experiments import _figures, _resnet20, large_batch
@@ -34,19 +32,6 @@ NAMES = _resnet20.LABELS | {
 }
 
 
-def best(rows: Rows, arm: str) -> float:
-  """The best factor of those tried; a diverged run is the worst."""
-  names = {f'{arm}_x{factor:g}': factor for factor in FACTORS}
-  found = {names[row]: rows[row] for row in names if row in rows}
-  if not found:
-    raise NotRun(arm)
-  return max(found, key=lambda factor: np.nan_to_num(found[factor].mean))
-
-
-def lower(arm: str, other: str, rows: Rows) -> bool:
-  return best(rows, arm) < best(rows, other)
-
-
 EXPERIMENT = Experiment(
   title="The arms' learning rates",
   claim='Arms differ in the learning rate that suits them.',
@@ -58,11 +43,11 @@ EXPERIMENT = Experiment(
   checks=[
     (
       'no normalization wants a lower rate than batch normalization',
-      functools.partial(lower, 'none', 'batch'),
+      lambda rows: best(rows, 'none') < best(rows, 'batch'),
     ),
     (
       'so it does at batch 1,024',
-      functools.partial(lower, 'b1024_none', 'b1024_batch'),
+      lambda rows: best(rows, 'b1024_none') < best(rows, 'b1024_batch'),
     ),
   ],
   scales={
@@ -90,3 +75,12 @@ EXPERIMENT = Experiment(
   cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
+
+
+def best(rows: Rows, arm: str) -> float:
+  """The best factor of those tried; a diverged run is the worst."""
+  names = {f'{arm}_x{factor:g}': factor for factor in FACTORS}
+  found = {names[row]: rows[row] for row in names if row in rows}
+  if not found:
+    raise NotRun(arm)
+  return max(found, key=lambda factor: np.nan_to_num(found[factor].mean))

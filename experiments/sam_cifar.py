@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
     ),
   ],
   scales=_resnet20.scales(more={'optimizer.clipping': 0.16}),
-  config=where_to_clip.config,
+  config=lambda row: where_to_clip.recipe(),
   plot=_figures.lines(
     'rho',
     {

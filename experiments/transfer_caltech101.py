@@ -20,36 +20,6 @@ from experiments.study import FULL, Above, Experiment, Scale
 PRETRAINED = {'weights': 'runs/cifar10_first_runs/nf_agc_seed0'}
 
 
-def config(row: str) -> ConfigDict:
-  """CIFAR's recipe on these photographs; 100 epochs at batch 32.
-
-  Learning rate 0.05, warm-up over 5 % of the steps, cosine to 0, Nesterov,
-  weight decay 5e-4, AGC with the threshold of the pre-training.
-  """
-  del row
-  config = cifar_resnet20.get_config()
-  config.model.normalizer = 'nf'
-  config.batch_size = 32
-  config.num_epochs = 100.0
-  config.learning_rate = 0.05
-  config.schedule.name = 'warmup_cosine'
-  num_steps = config.get_ref('num_steps')
-  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
-  config.optimizer.nesterov = True
-  config.optimizer.weight_decay = 5e-4
-  config.optimizer.clip = 'agc'
-  config.optimizer.clipping = 0.16
-  config.data.name = 'caltech101'
-  config.data.num_train = 2040
-  config.data.num_classes = 102
-  config.data.on_device = True
-  config.eval_batch_size = 255
-  config.eval_every = num_steps // 6
-  config.log_every = num_steps // 30
-  config.observe_every = 0
-  return config
-
-
 EXPERIMENT = Experiment(
   title='Transfer from CIFAR-10 to Caltech-101',
   claim='A normalizer-free network pre-trained on CIFAR-10 classifies '
@@ -83,7 +53,7 @@ EXPERIMENT = Experiment(
     ),
   },
   seeds=(0, 1, 2),
-  config=config,
+  config=lambda row: recipe(),
   plot=_figures.curves(
     _figures.TOP_1, level=lambda rows: (rows['probe'].mean, 'linear probe')
   ),
@@ -95,3 +65,32 @@ EXPERIMENT = Experiment(
   ],
 )
 get_config = EXPERIMENT.get_config
+
+
+def recipe() -> ConfigDict:
+  """CIFAR's recipe on these photographs; 100 epochs at batch 32.
+
+  Learning rate 0.05, warm-up over 5 % of the steps, cosine to 0, Nesterov,
+  weight decay 5e-4, AGC with the threshold of the pre-training.
+  """
+  config = cifar_resnet20.get_config()
+  config.model.normalizer = 'nf'
+  config.batch_size = 32
+  config.num_epochs = 100.0
+  config.learning_rate = 0.05
+  config.schedule.name = 'warmup_cosine'
+  num_steps = config.get_ref('num_steps')
+  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
+  config.optimizer.nesterov = True
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.clip = 'agc'
+  config.optimizer.clipping = 0.16
+  config.data.name = 'caltech101'
+  config.data.num_train = 2040
+  config.data.num_classes = 102
+  config.data.on_device = True
+  config.eval_batch_size = 255
+  config.eval_every = num_steps // 6
+  config.log_every = num_steps // 30
+  config.observe_every = 0
+  return config

@@ -11,15 +11,6 @@ from experiments import _figures, _resnet20
 from experiments.study import Above, Experiment
 
 
-def config(row: str) -> ConfigDict:
-  """Batch 1024 for 100 epochs, AGC 0.02."""
-  del row
-  config = _resnet20.recipe('nf', batch_size=1024)
-  config.optimizer.clip = 'agc'
-  config.optimizer.clipping = 0.02
-  return config
-
-
 def alone(stage: int) -> dict[str, tuple[str, ...]]:
   """Clips one stage of three."""
   others = (f'stage_{other}' for other in (1, 2, 3) if other != stage)
@@ -71,8 +62,16 @@ EXPERIMENT = Experiment(
   ],
   scales=_resnet20.scales(more={'optimizer.clipping': 0.16}),
   seeds=(0, 1, 2),
-  config=config,
+  config=lambda row: recipe(),
   plot=_figures.bars('clipped'),
   cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
+
+
+def recipe() -> ConfigDict:
+  """Batch 1024 for 100 epochs, AGC 0.02."""
+  config = _resnet20.recipe('nf', batch_size=1024)
+  config.optimizer.clip = 'agc'
+  config.optimizer.clipping = 0.02
+  return config
