@@ -17,15 +17,15 @@ import pathlib
 import re
 import socket
 import struct
-import sys
 import tarfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 import nfnets.data
+from scripts import common
 
 DATASET = flags.DEFINE_string('dataset', None, 'Name of the data set.')
 DATA_DIR = flags.DEFINE_string(
@@ -41,17 +41,14 @@ HOSTS = {
 }
 DATASETS = (*HOSTS, 'caltech101', 'imagenet2012')
 TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
-REFUSED = 2
 
 
-def main(argv: Sequence[str]) -> int:
-  if len(argv) > 1 or not DATASET.value:
-    return refuse(f'name a data set: --dataset={"|".join(DATASETS)}')
-  data_dir = pathlib.Path(DATA_DIR.value).expanduser()
+def main() -> int:
+  name = common.needed(DATASET, '|'.join(DATASETS))
   try:
-    prepare(DATASET.value, data_dir, SOURCE.value)
-  except (ValueError, OSError, ImportError, tarfile.TarError) as error:
-    return refuse(' '.join(str(error).split()))
+    prepare(name, pathlib.Path(common.path(DATA_DIR)), SOURCE.value)
+  except tarfile.TarError as error:
+    raise ValueError(error) from error
   return 0
 
 
@@ -260,10 +257,5 @@ def _write(
   return str(builder.data_dir)
 
 
-def refuse(reason: str) -> int:
-  print(f'prepare_data: {reason}', file=sys.stderr)
-  return REFUSED
-
-
 if __name__ == '__main__':
-  app.run(main)
+  common.run(main)

@@ -2,8 +2,6 @@
 
 import io
 import pathlib
-import subprocess
-import sys
 import tarfile
 
 import pytest
@@ -13,17 +11,6 @@ from nfnets.data import sources
 from scripts import prepare_data
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def run(*arguments, **options):
-  return subprocess.run(
-    [sys.executable, '-m', 'scripts.prepare_data', *arguments],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-    **options,
-  )
 
 
 def read(source):
@@ -81,11 +68,11 @@ def test_incomplete_caltech_is_refused(tmp_path):
     prepare_data.write_caltech(tmp_path, str(tmp_path))
 
 
-@pytest.mark.slow
-def test_command_line_refuses_in_one_line():
-  result = run('--dataset=mnist', '--data_dir=/nowhere')
-  assert result.returncode == 2
-  assert len(result.stderr.strip().splitlines()) == 1
+def test_command_line_refuses_in_one_line(run_script):
+  flags = '--dataset=mnist', '--data_dir=/nowhere'
+  for arguments in (flags, flags[1:], (*flags, 'more')):
+    code, _, err = run_script('scripts.prepare_data', *arguments)
+    assert code == 2 and err.count('\n') == 1
 
 
 def _tar(path, files):
@@ -97,7 +84,7 @@ def _tar(path, files):
 
 
 @pytest.mark.slow
-def test_imagenet_tars_become_the_published_splits(tmp_path):
+def test_imagenet_tars_become_the_published_splits(tmp_path, run_script):
   pytest.importorskip('tensorflow')
   synsets = ('n01440764', 'n01443537')
   for synset in synsets:
@@ -109,10 +96,10 @@ def test_imagenet_tars_become_the_published_splits(tmp_path):
     f'ILSVRC2012_val_{i:08d}.JPEG': tiny_tfds.jpeg(i) for i in range(1, 7)
   }
   _tar(tmp_path / 'ILSVRC2012_img_val.tar', validation)
-  result = run(
-    '--dataset=imagenet2012', f'--data_dir={tmp_path}', f'--source={tmp_path}'
-  )
-  assert result.returncode == 0, result.stderr
+  flags = '--dataset=imagenet2012', f'--data_dir={tmp_path}'
+  source = f'--source={tmp_path}'
+  done = run_script('scripts.prepare_data', *flags, source, process=True)
+  assert done.code == 0, done.stderr
   made = {
     split: sources.create('imagenet2012', split, str(tmp_path))
     for split in sources.SPLITS
@@ -131,15 +118,17 @@ def test_imagenet_tars_become_the_published_splits(tmp_path):
 
 
 @pytest.mark.slow
-def test_caltech_is_split_by_our_list_and_its_files_are_untouched(tmp_path):
+def test_caltech_is_split_by_our_list_and_its_files_are_untouched(
+  tmp_path, run_script
+):
   pytest.importorskip('tensorflow')
   archive = ROOT / '../shared/data/caltech101_3060.tar'
   if not archive.exists():
     pytest.skip(f'{archive} is not here')
-  result = run(
-    '--dataset=caltech101', f'--data_dir={tmp_path}', f'--source={archive}'
-  )
-  assert result.returncode == 0, result.stderr
+  flags = '--dataset=caltech101', f'--data_dir={tmp_path}'
+  source = f'--source={archive}'
+  done = run_script('scripts.prepare_data', *flags, source, process=True)
+  assert done.code == 0, done.stderr
   with tarfile.open(archive) as tar:
     files = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}
   for split, part in (('train_and_valid', 'train'), ('test', 'test')):
