@@ -100,8 +100,12 @@ def test_an_unknown_rank_is_an_error_that_names_the_parameter():
     clip(jnp.ones(shape), jnp.ones(shape), name='conv4d')
 
 
-def test_a_3d_convolution_is_clipped_as_by_optax():
-  param, grad = noise(0, (2, 3, 3, 4, 8)), noise(1, (2, 3, 3, 4, 8))
+@pytest.mark.parametrize(
+  'shape', [(), (7,), (5, 7), (2, 5, 7), (3, 3, 5, 7), (2, 3, 3, 4, 8)]
+)
+def test_it_clips_as_optax_does(shape):
+  """Which divides by at least 1e-6: nothing here is so small."""
+  param, grad = jnp.array(noise(0, shape)), jnp.array(noise(1, shape))
   theirs = optax.adaptive_grad_clip(0.01)
   expected, _ = theirs.update(grad, theirs.init(param), param)
   np.testing.assert_allclose(clip(grad, param), expected, rtol=1e-5)

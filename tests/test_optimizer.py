@@ -107,46 +107,6 @@ def test_published_trajectories_are_reproduced(case):
     )
 
 
-def test_a_long_run_equals_the_equations_in_numpy():
-  """Other lambda, decay, momentum and warm-up than the golden cases."""
-  shapes = {'net/~/conv/w': (3, 3, 2, 4), 'net/~/linear/w': (6, 5)}
-  shapes |= {'net/~/linear/b': (5,)}
-  clipping, eps, decay, momentum = 0.07, 1e-2, 3e-3, 0.8
-  chain = optim.sgd(
-    optim.warmup_cosine(0.9, 80, 20, start=0.1, end=0.05),
-    momentum=momentum,
-    weight_decay=decay,
-    clipping=clipping,
-    eps=eps,
-  )
-  params = tree({path: draw(path, shape) for path, shape in shapes.items()})
-  expected = {path: x.astype(np.float64) for path, x in flat(params).items()}
-  trace = {path: np.zeros(shape) for path, shape in shapes.items()}
-  opt_state, update = chain.init(params), jax.jit(chain.update)
-  for step in range(100):
-    grads = {path: draw(f'{step}{path}', s) for path, s in shapes.items()}
-    updates, opt_state = update(tree(grads), opt_state, params)
-    params = optax.apply_updates(params, updates)
-    if step < 20:
-      rate = 0.1 + 0.8 * step / 20
-    else:
-      rate = 0.05 + 0.85 * (1 + np.cos(np.pi * min(1, (step - 20) / 60))) / 2
-    for path, w in expected.items():
-      g = grads[path].astype(np.float64)
-      if path != 'net/~/linear/w':
-        axes = tuple(range(w.ndim - 1)) or (0,)
-        size = np.sqrt((w**2).sum(axes, keepdims=True))
-        norm = np.sqrt((g**2).sum(axes, keepdims=True))
-        g = g * np.minimum(1, clipping * np.maximum(size, eps) / norm)
-      g = g + decay * w * (not path.endswith('/b'))
-      trace[path] = momentum * trace[path] + g
-      expected[path] = w - rate * (g + momentum * trace[path])
-  for path, leaf in flat(params).items():
-    np.testing.assert_allclose(
-      leaf, expected[path], rtol=1e-5, atol=1e-5 * np.abs(leaf).max()
-    )
-
-
 def shapes_of(name, **overrides):
   network = models.create(name, 10, **overrides)
   params, _ = jax.eval_shape(
@@ -163,17 +123,6 @@ def with_gradients(params):
     params,
   )
   return params, grads
-
-
-@pytest.fixture(scope='module')
-def network():
-  """NFNet-F0's tree at 6 or 4 channels, so that few shapes compile."""
-
-  def fill(path, leaf):
-    shape = tuple(n if n <= 3 else 6 if n >= 512 else 4 for n in leaf.shape)
-    return jnp.asarray(draw(jax.tree_util.keystr(path), shape))
-
-  return with_gradients(jax.tree.map_with_path(fill, shapes_of('nfnet_f0')))
 
 
 @pytest.fixture(scope='module')
@@ -205,14 +154,6 @@ def clipped(params, grads, clip, clipping, unclipped=('head',)):
 def changed(updates, grads):
   updates, grads = flat(updates), flat(grads)
   return {p for p in grads if not np.array_equal(updates[p], grads[p])}
-
-
-def test_a_clipper_that_excludes_nothing_agrees_with_optax(network):
-  """On a whole NFNet; optax divides by at least 1e-6, nothing is so small."""
-  params, grads = network
-  ours = clipped(params, grads, 'agc', 0.01, unclipped=())
-  assert_close(ours, take(optax.adaptive_grad_clip(0.01), params, grads)[0])
-  assert changed(ours, grads) and changed(ours, grads) != set(flat(grads))
 
 
 def test_norm_clipping_is_global_or_per_layer(thin):
@@ -284,19 +225,15 @@ def test_the_table_tells_what_the_chain_does_to_each_parameter(
   assert sum(len(x) for x in found) and '0' in {row[2] for row in found}
 
 
-def test_the_table_counts_every_parameter_and_the_units_of_agc(network):
-  params, _ = network
-  *rows, total = optim.table(params, 1.6, Settings(clipping=0.01)).splitlines()
-  leaves = jax.tree.leaves(params)
-  units = sum(x.shape[-1] for p, x in flat(params).items() if p[-2:] == '/w')
-  units -= flat(params)['NFNet/~/linear/w'].shape[-1]
-  units += sum(not path.endswith('/w') for path in flat(params))
-  assert total.split() == [
-    'all', f'{len(leaves):,}', f'{sum(x.size for x in leaves):,}', f'{units:,}'
-  ]  # fmt: skip
-  assert [row.split()[0] for row in rows[1:]] == [
-    'gain_or_bias', 'head', 'weight'
-  ]  # fmt: skip
+def test_the_table_counts_every_parameter_and_the_units_of_agc(thin):
+  table = optim.table(thin[0], 1.6, Settings(clipping=0.01))
+  labels, *counts = zip(*(row.split()[:4] for row in table.splitlines()[1:]))
+  assert labels == ('gain_or_bias', 'head', 'weight', 'all')
+  assert counts == [
+    ('4', '1', '4', '9'),
+    ('19', '24', '180', '223'),
+    ('4', '0', '22', '26'),
+  ]
 
 
 @pytest.mark.parametrize(
@@ -559,12 +496,6 @@ def test_entries_select_labels_places_and_patterns():
   everything = ['stem', 'final', 'stage_1', 'stage_2', 'stage_3']
   assert chosen(*everything) == set(flat(params))
   assert sum(len(chosen(stage)) for stage in everything) == len(flat(params))
-
-
-def test_foreign_networks_have_other_places_and_can_be_headless():
-  params = {'dense': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}}
-  assert set(jax.tree.leaves(optim.stages(params))) == {'other'}
-  assert not any(jax.tree.leaves(optimizer.select(params, ['head'])))
 
 
 def test_no_gradient_reaches_what_is_frozen():

@@ -112,18 +112,6 @@ def test_a_part_of_the_batch_ascends_and_the_whole_descends():
   assert_close(grads, oracle(PARAMS, rows(BATCH, np.array(index)), BATCH))
 
 
-def test_the_ascent_can_be_rounded_up_for_micro_batches():
-  seen = []
-
-  def spy(params, state, key, batch):
-    seen.append(batch['x'].shape[0])
-    return grad_fn(params, state, key, batch)
-
-  sharp = sam.sharpness_aware(spy, 0.1, ascent_fraction=0.2, multiple_of=4)
-  sharp(PARAMS, start(), None, BATCH)
-  assert seen == [8, 32]
-
-
 def test_a_zero_gradient_gives_a_zero_perturbation():
   batch = {'x': np.zeros((4, 5), np.float32), 'y': np.zeros((4, 3), np.float32)}
   grads, (metrics, _) = gradient(batch=batch)
