@@ -58,12 +58,14 @@ def parts(
   """
   row = variants.find(name)
   image_size = image_size or row['eval_image_size']
-  depths = tuple(overrides.get('depths') or row['depths'])
+  classes = num_classes or row.get('num_classes', 1000)
+  depths = overrides.get('depths') or row.get('depths')
+  if depths is None:  # a network that isn't made of stages
+    return count(models.create(name, classes, **overrides), image_size)
   # All blocks of a stage but the first are equal: the second stands for them.
   short = {'depths': tuple(min(depth, 2) for depth in depths)}
   # Which count nothing, and hide blocks.
   short |= {key: False for key in ('remat', 'scan') if key in overrides}
-  classes = num_classes or row.get('num_classes', 1000)
   trace = _trace(models.create(name, classes, **overrides | short), image_size)
   times = [t for d in depths for t in ([1, d - 1] if d > 1 else [1])]
   stages = [s for s, d in enumerate(short['depths']) for _ in range(d)]

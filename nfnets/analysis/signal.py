@@ -132,8 +132,7 @@ def check_contract(
     **overrides: of the named network.
 
   Raises:
-    ValueError: names the first block that breaks the contract, with numbers; or
-      the network has no blocks.
+    ValueError: names the first block that breaks the contract, with numbers.
   """
 
   def fresh(x: jax.Array, index: int, std: float | None) -> jax.Array:
@@ -195,28 +194,18 @@ def _run(
     if method != '__call__' or not hasattr(block, 'branch') or is_inside:
       return call(*args, **kwargs)
     x, std = args[0], kwargs.get('expected_std')
-    if replace is not None:
-      x = replace(x, len(rows), std)
-    row = {
-      'block': block.module_name,
-      'expected_std': std,
-      'is_projected': getattr(block, 'conv_shortcut', None) is not None,
-      'alpha': getattr(block, 'alpha', None),
-      'input': statistics(x),
-    }
-    rows.append(row)
+    x = replace(x, len(rows), std) if replace else x
+    row = {'block': block.module_name, 'expected_std': std}
+    row |= {'input': statistics(x), 'alpha': getattr(block, 'alpha', None)}
+    shortcut = getattr(block, 'conv_shortcut', None)
+    rows.append(row | {'is_projected': shortcut is not None})
     out = call(x, *args[1:], **kwargs)
-    row |= {'output': statistics(out), 'shape': out.shape[1:]}
+    rows[-1] |= {'output': statistics(out), 'shape': out.shape[1:]}
     return out
 
   params, state = network.init(key, images[:1, :32, :32], True)
   if 'skipinit_gain' not in overrides:
-    params = hk.data_structures.map(
-      lambda module, name, leaf: (
-        jnp.ones_like(leaf) if name == 'skip_gain' else leaf
-      ),
-      params,
-    )
+    params = _opened(params)
   # Not compiled as a whole: a stage's equal blocks share what each operation
   # compiles to, and 200 blocks in one program take minutes.
   with hk.intercept_methods(note):
@@ -224,6 +213,17 @@ def _run(
   if not rows:
     raise ValueError("no module with a method 'branch' was called: no blocks")
   return rows
+
+
+def _opened(params: hk.Params) -> hk.Params:
+  """Parameters whose skip gains are 1."""
+  return {
+    module: {
+      name: jnp.ones_like(leaf) if name == 'skip_gain' else leaf
+      for name, leaf in leaves.items()
+    }
+    for module, leaves in params.items()
+  }
 
 
 def _transformed(
