@@ -206,17 +206,11 @@ def commands(name: str, experiment: Experiment, scales: Iterable[str]) -> str:
   verb = 'measure' if experiment.measure else 'run'
   data = '' if experiment.measure else ' -- --config.data.data_dir=DATA'
   call = 'python -m scripts.experiment'
-  lines = [
-    *experiment.before,
-    *(
-      f'{call} {verb} --experiment={name}'
-      + ('' if scale == FULL else f' --scale={scale}')
-      + data
-      for scale in scales or [next(iter(experiment.scales))]
-    ),
-    f'{call} report --experiment={name}',
-  ]
-  return '\n'.join(['```', *lines, '```'])
+  lines = ['```']
+  for scale in scales or [next(iter(experiment.scales))]:
+    at = '' if scale == FULL else f' --scale={scale}'
+    lines.append(f'{call} {verb} --experiment={name}{at}{data}')
+  return '\n'.join([*lines, f'{call} report --experiment={name}', '```'])
 
 
 def not_run(

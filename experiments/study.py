@@ -70,7 +70,6 @@ class Experiment:
       from another experiment where this one has one seed.
     cost: of one seed of a row, given its config, in words.
     scripts: rows that another command than scripts.train trains.
-    before: commands whose results rows start from.
   """
 
   title: str
@@ -91,7 +90,6 @@ class Experiment:
   spread: tuple[float, int] | None = None
   cost: Callable[[str, ConfigDict], str] | None = None
   scripts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  before: Sequence[str] = ()
 
   def get_config(self, run: str) -> ConfigDict:
     """The config of 'row' or 'row@scale': scale, row, then what shrinks it.

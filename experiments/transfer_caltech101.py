@@ -1,14 +1,14 @@
 """From CIFAR-10 to photographs of Caltech-101: probe, fine-tune, from scratch.
 
-Where it starts: row nf_agc of cifar10_first_runs, a normalizer-free ResNet-20
-with AGC after 3 epochs of CIFAR-10 (68.35 % there). Then 2,040 photographs of
-102 classes, resized to 32 x 32 pixels, train and 1,020 test (nfnets/data/
-caltech101_split.json). All rows but the probe share one recipe, AGC included,
-and the number of updates; they differ in where they start and in what stays
-frozen. No ImageNet weights were at hand, so this shows that the machinery
-transfers, not how well NFNets do. There is one pre-trained network; seeds are
-of the transfer alone: of the new head, the order and augmentation, and for the
-probe of the draw that chooses its penalty.
+Where it starts: a run of row nf_agc of cifar10_first_runs, which must be there,
+a normalizer-free ResNet-20 with AGC after 3 epochs of CIFAR-10 (68.35 %). Then
+2,040 photographs of 102 classes, resized to 32 x 32 pixels, train and 1,020
+test (nfnets/data/caltech101_split.json). All rows but the probe share one
+recipe, AGC included, and the number of updates; they differ in where they start
+and in what stays frozen. No ImageNet weights were at hand, so this shows that
+the machinery transfers, not how well NFNets do. There is one pre-trained
+network; seeds are of the transfer alone: of the new head, the order and
+augmentation, and for the probe of the draw that chooses its penalty.
 """
 
 from ml_collections import ConfigDict
@@ -59,10 +59,6 @@ EXPERIMENT = Experiment(
   ),
   cost=_resnet20.cost,
   scripts={'probe': 'scripts.probe'},
-  before=[
-    'python -m scripts.experiment run --experiment=cifar10_first_runs '
-    '--only=nf_agc -- --config.data.data_dir=DATA'
-  ],
 )
 get_config = EXPERIMENT.get_config
 

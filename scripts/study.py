@@ -20,9 +20,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from absl import app, flags
+from absl import flags
 
-from experiments import _resnet20, large_batch, pilot, records
+from experiments import _grid, _resnet20, large_batch, pilot, records, study
+from scripts import common
 
 DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where CIFAR-10 is prepared.')
 RESULTS = flags.DEFINE_string('results', '', 'Copy finished records here too.')
@@ -30,8 +31,6 @@ WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
 LIST = flags.DEFINE_bool('list', False, 'Say what is left and stop.')
 
 ROOT = pathlib.Path('results')
-SECONDS = 0.16 / 128  # an image, on two free cores (results/speed.md)
-OVER = (0, 1)
 INTERRUPTED = 75
 
 
@@ -41,8 +40,7 @@ class Job(NamedTuple):
   experiment: str
   row: str
   scale: str
-  seed: int
-  images: int
+  seed: int = 0
   factor: float | None = None  # of the learning rate
 
   @property
@@ -51,15 +49,21 @@ class Job(NamedTuple):
       ROOT, self.experiment, self.row, self.seed, self.scale
     )
 
+  @property
+  def hours(self) -> float:
+    """On two free cores."""
+    experiment = study.load(self.experiment)
+    config = experiment.get_config(f'{self.row}@{self.scale}')
+    return config.num_steps * config.batch_size * _resnet20.SECONDS / 3600
 
-def main(argv: Sequence[str]) -> int:
-  del argv
+
+def main() -> int:
   if LIST.value:
     return show()
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   while job := next((j for j in jobs() if not j.path.exists()), None):
     print(f'{job.experiment}/{job.path.stem}', flush=True)
-    if (code := train(job)) not in OVER:
+    if code := train(job):
       return INTERRUPTED if code == INTERRUPTED else 1
   return 0
 
@@ -68,10 +72,9 @@ def show() -> int:
   """Prints each row, and the hours that are left on two free cores."""
   left = 0.0
   for job in jobs():
-    hours = job.images * SECONDS / 3600
     done = job.path.exists()
-    left += 0 if done else hours
-    mark = 'done' if done else f'{60 * hours:.0f} min'
+    left += 0 if done else job.hours
+    mark = 'done' if done else f'{60 * job.hours:.0f} min'
     print(f'{mark:6} {job.experiment}/{job.path.stem}')
   print(f'{left:.1f} hours left on two free cores')
   return 0
@@ -85,33 +88,32 @@ def jobs() -> Iterator[Job]:
   own = {**best, 'nf_agc_gain1': best['nf_agc']}
   for seed in (0, 1, 2):
     for arm in ('batch', 'none', 'none_agc', 'nf', 'nf_agc'):
-      yield Job('headline', arm, 'short', seed, 7812 * 128, own[arm])
+      yield Job('headline', arm, 'short', seed, own[arm])
     if seed == 0:
       for arm in ('nf_agc_clipped', 'nf_agc_gain1'):
-        yield Job('headline', arm, 'short', seed, 7812 * 128, own[arm])
+        yield Job('headline', arm, 'short', seed, own[arm])
   for row in large_batch.ROWS:
     yield from pilot_of(f'b1024_{row}')
   for seed in (0, 1):
-    for row in ('batch', 'none', 'none_agc', 'none_agc_own', 'nf_agc'):
+    for row in large_batch.ROWS:
       factor = chosen(f'b1024_{row}')
-      yield Job('large_batch', row, 'short', seed, 1464 * 1024, factor)
+      yield Job('large_batch', row, 'short', seed, factor)
   for seed, network, arm in (
     (0, 'nf', 'nf_agc'), (0, 'none', 'none_agc'),
     (1, 'none', 'none_agc'), (2, 'none', 'none_agc'),
   ):  # fmt: skip
     for size in (128, 64, 32, 16):
-      for lambda_ in (0.01, 0.04, 0.16, 0.64):
+      for lambda_ in _grid.LAMBDAS:
         row = f'{network}_b{size}_l{lambda_:g}'
-        yield Job('agc_grid', row, 'full', seed, 130_000, best[arm])
-  yield Job('he_resnet20', 'batch', 'full', 0, 64_000 * 128)
+        yield Job('agc_grid', row, 'full', seed, best[arm])
+  yield Job('he_resnet20', 'batch', 'full')
 
 
 def pilot_of(arm: str) -> Iterator[Job]:
   """Three rates, then one beyond the best as long as that is at an end."""
 
   def job(factor: float) -> Job:
-    images = 260_000 if arm.startswith('b1024') else 130_000
-    return Job('pilot', f'{arm}_x{factor:g}', 'full', 0, images)
+    return Job('pilot', f'{arm}_x{factor:g}', 'full')
 
   tried = list(pilot.FIRST[arm])
   yield from map(job, tried)
@@ -170,9 +172,7 @@ def train(job: Job) -> int:
       break
     except KeyboardInterrupt:
       stop(child)
-  if code in OVER and not job.path.exists():
-    return 2
-  if code in OVER and RESULTS.value:
+  if code == 0 and RESULTS.value:
     place = pathlib.Path(RESULTS.value) / job.path.relative_to(ROOT)
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.path, place)
@@ -186,4 +186,4 @@ def stop(child: subprocess.Popen) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  common.run(main)
