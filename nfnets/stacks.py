@@ -1,7 +1,7 @@
 """Equal blocks as one: their parameters stacked, under a path of their own.
 
 What `NFNet/~/nf_block_2/~/conv0` to `NFNet/~/nf_block_4/~/conv0` hold, the
-stack `NFNet/~/nf_block_2:4/~/conv0` holds as `[3, ...]`. A run's state is
+stack `NFNet/stack_2_4/nf_block/~/conv0` holds as `[3, ...]`. A run's state is
 stacked from its start on (`recipe.looped`), where `config.model.scan` asks for
 loops; its checkpoints hold the blocks' own paths.
 """
@@ -19,8 +19,8 @@ Tree = Any
 Value = TypeVar('Value')
 
 _STACK = re.compile(
-  r'(?P<base>(.*/)?\w*block\w*_)(?P<first>[1-9]\d*):(?P<last>[1-9]\d*)'
-  r'(?P<rest>/.*)?'
+  r'(?P<root>(?:.*/)?)stack_(?P<first>\d+)_(?P<last>\d+)/'
+  r'(?P<block>[^/]+)(?P<rest>/.*)?'
 )
 
 
@@ -41,7 +41,8 @@ def name(blocks: Sequence[str]) -> str:
   base, _, first = blocks[0].rpartition('_')
   if list(blocks) != [f'{base}_{int(first) + i}' for i in range(len(blocks))]:
     raise ValueError(f'no blocks numbered one by one: {", ".join(blocks)}')
-  return f'{blocks[0]}:{int(first) + len(blocks) - 1}'
+  root, _, block = base.rpartition('~/')
+  return f'{root}stack_{first}_{int(first) + len(blocks) - 1}/{block}'
 
 
 def is_stack(path: object) -> bool:
@@ -55,7 +56,8 @@ def members(path: str) -> list[str]:
   if found is None:
     return [path]
   numbers = range(int(found['first']), int(found['last']) + 1)
-  return [f'{found["base"]}{i}{found["rest"] or ""}' for i in numbers]
+  block = f'{found["root"]}~/{found["block"]}'
+  return [f'{block}_{i}{found["rest"] or ""}' for i in numbers]
 
 
 def within(path: str, module: str) -> bool:

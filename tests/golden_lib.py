@@ -4,7 +4,6 @@ import functools
 import json
 import pathlib
 
-import haiku as hk
 import jax
 import numpy as np
 import pytest
@@ -79,25 +78,11 @@ def count(name, num_classes=1000, **overrides):
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def tiny(network, **overrides):
-  """A narrow network of the ResNet families, its functions compiled."""
-
-  def forward(images, is_training):
-    return tiny_module(network, **overrides)(images, is_training)
-
-  net = hk.transform_with_state(forward)
+def tiny(name, **overrides):
+  """A narrow network of one block per stage, its functions compiled."""
+  sizes = {'depths': (1, 1, 1, 1), 'widths': (32, 32, 64, 64)}
+  net = models.create(name, 3, **{**sizes, **overrides})
   return net._replace(
     init=jax.jit(net.init, static_argnums=2),
     apply=jax.jit(net.apply, static_argnums=4),
   )
-
-
-def tiny_module(network, **overrides):
-  """A network of one narrow block per stage, to be made in a transform."""
-  row = {
-    'depths': (1, 1, 1, 1),
-    'widths': (32, 32, 64, 64),
-    'drop_rate': 0.0,
-    'stochdepth_rate': 0.0,
-  }
-  return network(3, row, **overrides)

@@ -20,21 +20,19 @@ SMALL = [
 
 @pytest.mark.parametrize('name', SMALL)
 def test_outputs_have_the_promised_shapes(name):
-  net = models.create(name, num_classes=7, features=True)
+  net = models.create(
+    name, num_classes=7, depths=(1,) * len(variants.find(name)['depths'])
+  )
   images = np.zeros((2, 64, 64, 3), np.float32)
 
   def forward(key):
     params, state = net.init(key, images, True)
-    return net.apply(params, state, None, images, False)
+    return net.apply(params, state, None, images, False)[0]
 
-  out, _ = jax.eval_shape(forward, jax.random.key(0))
+  out = jax.eval_shape(forward, jax.random.key(0))
   assert out['logits'].shape == (2, 7) and out['logits'].dtype == 'float32'
   assert out['pool'].shape[0] == 2 and out['pool'].ndim == 2
-  first = 1 if 'cifar' in name else 4
-  stages = len(variants.find(name)['depths'])
-  assert list(out['features']) == [first * 2**i for i in range(stages)]
-  for stride, feature in out['features'].items():
-    assert feature.shape[:3] == (2, 64 // stride, 64 // stride)
+  assert out.keys() == {'logits', 'pool'}
 
 
 TWINS = [(name, {}) for name in SMALL] + [
@@ -76,9 +74,12 @@ def test_defaults_build_for_every_name(name):
   assert golden_lib.count(name) > 0
 
 
-def test_a_family_answers_for_every_name():
-  families = [rows for _, rows in models.FAMILIES.values()]
-  assert {name for rows in families for name in rows} == set(variants.ALL)
+def test_arguments_are_the_table_the_defaults_and_the_overrides():
+  found = models.arguments('nfnet_f0', widths=[8, 8, 8, 8], alpha=0.3)
+  assert found['depths'] == (1, 2, 6, 3) and found['widths'] == (8, 8, 8, 8)
+  assert found['alpha'] == 0.3 and found['group_size'] == 128
+  assert found['drop_rate'] == 0.2 and not found['scan']
+  assert 'alpha' not in models.arguments('resnet_50', drop_rate=None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from nfnets import models
 from nfnets.models import activations, layers, nf_resnet
-from nfnets.models import kit as kits
 
 KEY = jax.random.key(0)
 # PAPER_FACTS 1.5, millions.
@@ -43,9 +42,9 @@ def test_squeeze_excite_follows_the_last_convolution():
 
 def test_a_block_equals_its_equation():
   def forward(x, stochdepth_rate):
-    kit = kits.make('nf', 'relu')
+    parts = layers.parts('nf', 'relu')
     block = nf_resnet.NFResBlock(
-      8, 16, 2, kit=kit, alpha=0.2, skipinit_gain=0.7, name='block'
+      8, 16, 2, parts=parts, alpha=0.2, skipinit_gain=0.7, name='block'
     )
     return block(x, False, None, stochdepth_rate, expected_std=1.3)
 
@@ -69,7 +68,7 @@ def test_a_block_equals_its_equation():
 
 @pytest.mark.parametrize('gain', [0.5, jnp.ones])
 def test_the_skip_gain_starts_where_asked(gain):
-  net = golden_lib.tiny(nf_resnet.NFResNet, skipinit_gain=gain)
+  net = golden_lib.tiny('nf_resnet_50', skipinit_gain=gain)
   params, _ = net.init(KEY, golden_lib.images((1, 32, 32, 3)), True)
   gains = [p['skip_gain'] for p in params.values() if 'skip_gain' in p]
   assert gains == [gain(()) if callable(gain) else gain] * 4

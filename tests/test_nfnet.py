@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnets.models import nfnet
+from nfnets import models
+from nfnets.models import layers, nfnet
 
 TINY = {
   'depths': (1, 1, 1, 1),
@@ -79,10 +80,7 @@ def test_ablations_of_f0_have_the_published_size(overrides, millions):
 
 
 def tiny(**overrides):
-  def forward(images, is_training):
-    return nfnet.NFNet(3, TINY, **overrides)(images, is_training)
-
-  net = hk.transform_with_state(forward)
+  net = models.create('nfnet_f0', 3, **{**TINY, **overrides})
   return net._replace(
     init=jax.jit(net.init, static_argnums=2),
     apply=jax.jit(net.apply, static_argnums=4),
@@ -95,8 +93,7 @@ def tiny_params(normalizer='nf'):
 
 
 KEY = jax.random.key(0)
-IMAGES = np.random.RandomState(0).standard_normal((2, 32, 32, 3))
-IMAGES = IMAGES.astype(np.float32)
+IMAGES = golden_lib.images((2, 32, 32, 3))
 
 
 @pytest.mark.slow
@@ -150,12 +147,48 @@ def test_remat_changes_neither_paths_nor_gradients():
   )
 
 
-def test_features_are_the_stages_with_their_strides():
-  params, state = tiny_params()
-  out, _ = tiny(features=True).apply(params, state, None, IMAGES, False)
-  assert {s: f.shape for s, f in out['features'].items()} == {
-    s: (2, 32 // s, 32 // s, c) for s, c in zip((4, 8, 16, 32), TINY['widths'])
+def test_the_design_is_arguments():
+  params, _ = golden_lib.shapes(
+    'nfnet_f0', **{**TINY, 'widths': (64, 96, 96, 128)}, group_size=16,
+    bottleneck_ratio=0.25, final_ratio=1.5, stem=((8, 2), (24, 1)),
+    attention='eca',
+  )  # fmt: skip
+  w = {
+    path: leaves['w'].shape for path, leaves in params.items() if 'w' in leaves
   }
+  root = 'NFNet/~/'
+  assert w[f'{root}stem_conv1'] == (3, 3, 8, 24)
+  assert f'{root}stem_conv2' not in w
+  assert w[f'{root}nf_block/~/conv0'] == (1, 1, 24, 16)
+  assert w[f'{root}nf_block_3/~/conv1b'] == (3, 3, 16, 32)
+  assert w[f'{root}nf_block/~/channel_attention'] == (3, 1, 1)
+  assert w[f'{root}final_conv'] == (1, 1, 128, 192)
+
+
+@pytest.mark.parametrize('attention', ['se', 'eca', 'none'])
+def test_a_gate_of_any_kind_starts_near_one(attention):
+  def gate(x):
+    module = layers.attention(attention, 64, 0.5, 'relu', jax.nn.relu)
+    return 1.0 if module is None else 2 * module(x)
+
+  net = hk.transform(gate)
+  x = jax.random.normal(KEY, (8, 4, 4, 64))
+  found = net.apply(net.init(KEY, x), None, x)
+  assert np.shape(found) in ((8, 1, 1, 64), ())
+  np.testing.assert_allclose(found, 1, atol=0.7)
+
+
+def test_efficient_channel_attention_is_a_window_over_channels():
+  net = hk.transform(lambda x: layers.EfficientChannelAttention(6)(x))
+  x = jax.random.normal(KEY, (2, 3, 3, 6))
+  params = net.init(KEY, x)
+  (w,) = jax.tree.leaves(params)
+  pooled = np.asarray(x).mean((1, 2))
+  want = [np.convolve(row, np.ravel(w)[::-1], 'same') for row in pooled]
+  gate = net.apply(params, None, x)
+  np.testing.assert_allclose(
+    gate[:, 0, 0], 1 / (1 + np.exp(-np.array(want))), rtol=1e-5
+  )
 
 
 @pytest.mark.slow
@@ -175,8 +208,9 @@ def test_the_batch_normalized_twin_has_bn_and_no_gain():
   'overrides, words',
   [
     ({'normalizer': 'group'}, "no normalizer 'group'"),
-    ({'widths': (64, 64)}, 'one width for each of the 4 stages'),
+    ({'widths': (64, 64)}, 'each of the 4 stages'),
     ({'ws_eps': 'none'}, "no ws_eps 'none'"),
+    ({'attention': 'cbam'}, "no attention 'cbam'"),
   ],
 )
 def test_impossible_values_are_one_clear_line(overrides, words):
@@ -184,17 +218,16 @@ def test_impossible_values_are_one_clear_line(overrides, words):
     tiny(**overrides).init(KEY, IMAGES, True)
 
 
-def test_a_branch_is_multiplied_once(monkeypatch):
+def test_a_branch_is_multiplied_once():
   """Gate, gain, alpha and what is dropped make one factor first."""
-  monkeypatch.setattr(
-    nfnet.kits.activations, 'get', lambda name, scaled=True: jax.nn.relu
-  )
 
   def block(x):
-    kit = nfnet.kits.make('nf', 'relu', 'published', None, 'same', False)
+    parts = layers.parts('nf', 'relu')._replace(activation=jax.nn.relu)
+    gate = lambda channels: layers.SqueezeExcite(channels, 0.5)
     made = nfnet.NFBlock(
-      256, 256, 1, kit=kit, alpha=0.2, se_ratio=0.5, se_activation='relu',
-      use_two_convs=True, exact_width=False, skipinit_gain=1.0,
+      256, 256, 1, parts=parts, alpha=0.2, gate=gate, use_two_convs=True,
+      group_size=128, bottleneck_ratio=0.5, exact_width=False,
+      skipinit_gain=1.0,
     )  # fmt: skip
     return made(x, True, hk.next_rng_key(), 0.25, 1.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nfnets.models import activations, layers, stages
+from nfnets.models import activations, layers, network
 from nfnets.weights import onnx_writer
 
 pytest.importorskip('onnx', reason='pip install -r requirements-export.txt')
@@ -19,9 +19,9 @@ FUNCTIONS = {
   'symmetric padding': lambda x: layers.conv2d(
     x, KERNEL, (2, 2), 2, 'symmetric'
   )[:, :4, :3],
-  'mean of the pixels there are': stages.avg_pool,
-  'maximum': stages.max_pool,
-  'maximum, symmetric': lambda x: stages.max_pool(x, 'symmetric'),
+  'mean of the pixels there are': network.avg_pool,
+  'maximum': network.max_pool,
+  'maximum, symmetric': lambda x: network.max_pool(x, 'symmetric'),
   'gate': lambda x: x * jax.nn.sigmoid(jnp.mean(x, (1, 2)))[:, None, None],
   'batch statistics': lambda x: (x - 0.5) * lax.rsqrt(jnp.square(x) + 1),
   'subsampling and zero channels': lambda x: jnp.pad(

@@ -30,7 +30,7 @@ def test_state_is_haiku_s_batch_norm_state():
 
 @pytest.mark.slow
 def test_evaluation_reads_the_averages_and_training_the_batch():
-  net = golden_lib.tiny(resnet.ResNet)
+  net = golden_lib.tiny('resnet_50')
   images = golden_lib.images((4, 32, 32, 3))
   params, state = net.init(jax.random.key(0), images, True)
   apply = net.apply
@@ -48,7 +48,7 @@ def test_the_order_decides_what_a_branch_receives():
   images = golden_lib.images((4, 32, 32, 3))
   pools = []
   for order in resnet.ORDERS:
-    net = golden_lib.tiny(resnet.ResNet, order=order)
+    net = golden_lib.tiny('resnet_50', order=order)
     params, state = net.init(jax.random.key(0), images, True)
     out, _ = net.apply(params, state, None, images, True)
     pools.append(np.asarray(out['pool']))

@@ -22,7 +22,7 @@ class Small(cifar_resnet.CIFARResNet):
     overrides = {'normalizer': 'nf', 'skipinit_gain': 1.0, **overrides}
     super().__init__(2, {**ROW, 'depths': depths}, **overrides)
     if fork:
-      fork(self.blocks[0][1])
+      fork(self.stages.blocks[0][1])
 
 
 def measure(build):
@@ -94,7 +94,7 @@ class Gated(cifar_resnet.NFBasicBlock):
 
 def with_second_block(kind):
   net = Small()
-  net.blocks[0][1].__class__ = kind
+  net.stages.blocks[0][1].__class__ = kind
   return net
 
 

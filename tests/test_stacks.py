@@ -41,28 +41,28 @@ def stacked(tree, params, depths=DEPTHS):
 
 def test_a_stacks_path_names_its_blocks():
   blocks = [f'Net/~/nf_block_{i}' for i in (9, 10, 11)]
-  assert stacks.name(blocks) == 'Net/~/nf_block_9:11'
-  path = 'Net/~/nf_block_9:11/~/conv0/w'
+  assert stacks.name(blocks) == 'Net/stack_9_11/nf_block'
+  path = 'Net/stack_9_11/nf_block/~/conv0/w'
   assert stacks.members(path) == [f'{block}/~/conv0/w' for block in blocks]
   assert stacks.members(blocks[0]) == blocks[:1]
-  assert stacks.is_stack('Net/~/nf_block_9:11')
+  assert stacks.is_stack('Net/stack_9_11/nf_block')
   assert not stacks.is_stack('Net/~/nf_block_9/~/conv0')
 
 
 @pytest.mark.parametrize(
-  'path', ['run_12:05/w', 'enc_1:2/w', 'net/block_3:3/w', 'net/block_4:2', 0]
+  'path', ['net/stack_1/w', 'net/stack_1_2', 'stack/b_1/w', 0]
 )
 def test_other_names_are_no_stacks(path):
   assert not stacks.is_stack(path)
 
 
 def test_stacks_are_found_wherever_a_haiku_tree_is():
-  blocks = [['net/block_1', 'net/block_2']]
-  tree = {f'net/block_{i}': {'w': np.full(2, i)} for i in range(3)}
+  blocks = [['net/~/block_1', 'net/~/block_2']]
+  tree = {f'net/~/block_{i}': {'w': np.full(2, i)} for i in range(3)}
   for whole in (tree, {'a': tree, 'b': [tree, {}]}, ({'c': {'d': tree}}, 3)):
     there = stacks.stack(whole, blocks)
     assert not stacks.any_in(whole) and stacks.any_in(there)
-    assert "'net/block_2'" not in str(there)
+    assert "'net/~/block_2'" not in str(there)
     jax.tree.map(np.testing.assert_array_equal, stacks.unstack(there), whole)
 
 
@@ -90,7 +90,7 @@ def test_unstacking_a_training_state_undoes_stacking(kind, frozen):
   if kind == 'shapes':
     state = jax.eval_shape(lambda: state)
   whole = factory.looped(config, state)
-  own, stack = 'CIFAR_ResNet/~/nf_block_2', 'CIFAR_ResNet/~/nf_block_1:3'
+  own, stack = 'CIFAR_ResNet/~/nf_block_2', 'CIFAR_ResNet/stack_1_3/nf_block'
   assert own not in whole.params and stack in whole.ema_params
   assert whole.params[f'{stack}/~/conv0']['w'].shape == (3, 3, 3, 16, 16)
   if kind != 'shapes':

@@ -155,7 +155,8 @@ def _inference(config: ConfigDict, is_folded: bool) -> Program:
   if is_folded:
     model = config.model.to_dict()
     name = model.pop('name')
-    params = folding.fold(params, name, **model)
+    eps = models.arguments(name, **model).get('ws_eps', 'published')
+    params = folding.fold(params, eps)
     network = models.create(name, config.data.num_classes, **model, folded=True)
   size, device = config.data.train_image_size, jax.devices()[0]
   images = jnp.ones(

@@ -2,12 +2,14 @@
 
 import difflib
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import haiku as hk
 import jax
 
 from nfnets import variants
-from nfnets.models import activations
+from nfnets.models import activations, layers
 from nfnets.models.cifar_resnet import CIFARResNet
 from nfnets.models.fixup_resnet import FixUpResNet
 from nfnets.models.nf_regnet import NFRegNet
@@ -16,14 +18,25 @@ from nfnets.models.nfnet import NFNet
 from nfnets.models.resnet import ResNet
 from nfnets.models.skipinit_resnet import SkipInitResNet
 
-FAMILIES = {
-  'nfnet': (NFNet, variants.NFNET),
-  'nf_resnet': (NFResNet, variants.NF_RESNET),
-  'nf_regnet': (NFRegNet, variants.NF_REGNET),
-  'resnet': (ResNet, variants.RESNET),
-  'skipinit_resnet': (SkipInitResNet, variants.SKIPINIT_RESNET),
-  'fixup_resnet': (FixUpResNet, variants.FIXUP_RESNET),
-  'cifar_resnet': (CIFARResNet, variants.CIFAR_RESNET),
+_NETWORKS = {
+  **dict.fromkeys(variants.NFNET, NFNet),
+  **dict.fromkeys(variants.NF_RESNET, NFResNet),
+  **dict.fromkeys(variants.NF_REGNET, NFRegNet),
+  **dict.fromkeys(variants.RESNET, ResNet),
+  **dict.fromkeys(variants.SKIPINIT_RESNET, SkipInitResNet),
+  **dict.fromkeys(variants.FIXUP_RESNET, FixUpResNet),
+  **dict.fromkeys(variants.CIFAR_RESNET, CIFARResNet),
+}
+# What every network takes beside its own arguments; None is the table's value.
+_COMMON = {
+  'depths': None,
+  'widths': None,
+  'drop_rate': None,
+  'stochdepth_rate': None,
+  'remat': False,
+  'scan': False,
+  'features': False,
+  'folded': False,
 }
 
 
@@ -41,54 +54,74 @@ def create(
   Args:
     name: a key of `variants.ALL`, such as 'nfnet_f0'.
     num_classes: K.
-    **overrides: arguments of the family's network, documented there; besides,
-      for every family, `depths` (blocks per stage) and `widths` (channels per
-      stage) in the place of the published ones.
+    **overrides: arguments of the family's network, documented there, and for
+      every network:
+      depths, widths: blocks and channels per stage.
+      drop_rate: dropout on the pooled features.
+      stochdepth_rate: rate that the last block approaches.
+      remat: recompute each block in the backward pass.
+      scan: compile a stage's equal blocks once, see `network.Stages`.
+      features: return each stage's output too.
+      folded: run weights by `nfnets.weights.fold`; inference only.
 
   Raises:
     ValueError: for an unknown name or override, with the nearest known one.
   """
-  row = variants.find(name)
-  if num_classes < 1:
-    raise ValueError(
-      f'num_classes={num_classes}: a network needs at least one.'
-    )
-  network = network_class(name)
-  overrides = dict(overrides)
-  row = row | shape_overrides(network, overrides)
-  _check(name, network, overrides)
+  build = builder(name, num_classes, **overrides)
 
   def forward(images: jax.Array, is_training: bool) -> dict:
-    return network(num_classes, row, **overrides)(images, is_training)
+    with layers.folded(bool(overrides.get('folded'))):
+      return build()(images, is_training)
 
   return hk.transform_with_state(forward)
 
 
-def shape_overrides(network: type, overrides: dict) -> dict:
-  """Takes out `depths` and `widths`, unless the network reads them itself."""
-  own = inspect.signature(network.__init__).parameters
-  keys = [k for k in ('depths', 'widths') if k in overrides and k not in own]
-  return {key: tuple(overrides.pop(key)) for key in keys}
+def builder(
+  name: str, num_classes: int = 1000, **overrides: object
+) -> Callable[[], hk.Module]:
+  """A function that builds the module that `create` transforms."""
+  if num_classes < 1:
+    raise ValueError(
+      f'num_classes={num_classes}: a network needs at least one.'
+    )
+  values = arguments(name, **overrides)
+  own = _own(name)
+  variant = {key: value for key, value in values.items() if key not in own}
+  return lambda: _NETWORKS[name](
+    num_classes, variant, **{key: values[key] for key in own}
+  )
 
 
-def network_class(name: str) -> type[hk.Module]:
-  """The class whose instances `create(name)` transforms."""
-  return next(cls for cls, rows in FAMILIES.values() if name in rows)
+def arguments(name: str, **overrides: object) -> dict[str, Any]:
+  """A network's row of `variants`, its arguments' defaults, and the overrides.
 
-
-def _check(name: str, network: type, overrides: dict) -> None:
-  parameters = inspect.signature(network.__init__).parameters
-  known = [
-    key
-    for key, value in parameters.items()
-    if value.kind is value.KEYWORD_ONLY and key != 'name'
-  ]
+  Raises:
+    ValueError: as `create`.
+  """
+  row, own = variants.find(name), _own(name)
   for key in overrides:
-    if key not in known:
+    if key not in own and key not in _COMMON:
+      known = sorted({*own, *_COMMON})
       near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
       hint = (
         f'did you mean {near[0]}?' if near else f'known: {", ".join(known)}.'
       )
       raise ValueError(f'{name} has no override {key!r}: {hint}')
-  if 'activation' in overrides:
-    activations.get(overrides['activation'])
+  common = {k: overrides.get(k, default) for k, default in _COMMON.items()}
+  for key in ('depths', 'widths'):
+    if common[key] is not None and not isinstance(common[key], str):
+      common[key] = tuple(common[key])
+  given = {key: value for key, value in common.items() if value is not None}
+  values = row | given | {k: overrides.get(k, own[k]) for k in own}
+  activations.get(values['activation'])
+  return values
+
+
+def _own(name: str) -> dict[str, Any]:
+  """The defaults of what the family's network alone takes."""
+  parameters = inspect.signature(_NETWORKS[name].__init__).parameters
+  return {
+    key: parameter.default
+    for key, parameter in parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and key != 'name'
+  }

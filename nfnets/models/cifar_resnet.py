@@ -7,8 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import activations, layers, stages
-from nfnets.models import kit as kits
+from nfnets.models import activations, layers, network
 
 NORMALIZERS = ('batch', 'none', 'nf')
 
@@ -33,15 +32,9 @@ class CIFARResNet(hk.Module):
     normalizer: 'batch', 'none' or 'nf'.
     activation: name in `activations.GAMMAS`; scaled in 'nf' alone.
     alpha: scale of every residual branch; 'nf' alone.
-    drop_rate: dropout on the pooled features; None for the variant's, 0.
-    stochdepth_rate: rate that the last block approaches; None for 0.
     skipinit_gain: initial `skip_gain`, a number or an initializer; 'nf' alone.
     ws_eps: see `layers.standardize`.
-    folded: run weights by `nfnets.weights.fold`; 'nf' alone, inference only.
     cross_replica_axis: see `layers.BatchNorm`.
-    remat: recompute each block in the backward pass.
-    scan: compile equal blocks once, see `stages.run`.
-    features: return each stage's output too.
   """
 
   def __init__(
@@ -52,15 +45,9 @@ class CIFARResNet(hk.Module):
     normalizer: str = 'batch',
     activation: str = 'relu',
     alpha: float = 0.2,
-    drop_rate: float | None = None,
-    stochdepth_rate: float | None = None,
     skipinit_gain: float | Callable = 0.0,
     ws_eps: str = 'published',
-    folded: bool = False,
     cross_replica_axis: str | None = None,
-    remat: bool = False,
-    scan: bool = False,
-    features: bool = False,
     name: str = 'CIFAR_ResNet',
   ) -> None:
     super().__init__(name)
@@ -68,21 +55,15 @@ class CIFARResNet(hk.Module):
       raise ValueError(
         f'no normalizer {normalizer!r}: use one of {", ".join(NORMALIZERS)}.'
       )
-    if folded and normalizer != 'nf':
-      raise ValueError("folded=True folds normalizer='nf' alone.")
     self.is_nf = normalizer == 'nf'
     self.activation = activations.get(activation, scaled=False)
-    self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
-    self.remat = remat
-    self.scan = scan
-    self.features = features
-    kit = kits.make('nf', activation, ws_eps, folded=folded)
     if self.is_nf:
-      self.activation = kit.activation
+      parts = layers.parts('nf', activation, ws_eps)
+      self.activation = parts.activation
       block = functools.partial(
-        NFBasicBlock, kit=kit, alpha=alpha, skipinit_gain=skipinit_gain
+        NFBasicBlock, parts=parts, alpha=alpha, skipinit_gain=skipinit_gain
       )
-      self.stem = kit.conv(16, 3, name='initial_conv')
+      self.stem = parts.conv(16, 3, name='initial_conv')
     else:
       conv = functools.partial(
         ConvNorm, normalizer=normalizer, cross_replica_axis=cross_replica_axis
@@ -91,46 +72,31 @@ class CIFARResNet(hk.Module):
         BasicBlock, conv=conv, activation=self.activation
       )
       self.stem = conv(16, names=('initial_conv', 'initial_bn'))
-    depths = variant['depths']
-    self.blocks = stages.build(
-      block, depths, variant['widths'], 16, strides=(1, 2, 2)
-    )
-    if stochdepth_rate is None:
-      stochdepth_rate = variant['stochdepth_rate']
-    self.numbers = stages.numbers(
-      depths, stochdepth_rate, alpha if self.is_nf and kit.is_nf else None
+    self.variant = variant
+    self.stages = network.Stages(
+      block,
+      variant,
+      16,
+      strides=(1, 2, 2),
+      stem_stride=1,
+      alpha=alpha if self.is_nf else None,
     )
     init = hk.initializers.RandomNormal(0.01) if self.is_nf else None
     self.linear = layers.Linear(num_classes, init, name='linear')
 
-  def __call__(
-    self, images: jax.Array, is_training: bool
-  ) -> dict[str, jax.Array]:
-    """Classifies images.
-
-    Args:
-      images: `[N, H, W, 3]`; the computation follows their type.
-      is_training: whether dropout, stochastic depth and batch statistics apply.
-
-    Returns:
-      'logits' `[N, K]` (float32), 'pool' `[N, 64]`, and with `features`
-      'features': stride to stage output `[N, H / stride, W / stride, C]`.
-    """
+  def __call__(self, images: jax.Array, is_training: bool) -> dict:
+    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
     if self.is_nf:
       x = self.stem(images)
     else:
       x = self.activation(self.stem(images, is_training))
-    x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
-    )
+    x, features = self.stages(x, key, is_training)
     if self.is_nf:
       x = self.activation(x)
-    key = stages.fold_in(key, sum(map(len, self.blocks)))
-    result = stages.classify(x, self.linear, self.drop_rate, key, is_training)
-    if self.features:
-      result['features'] = stages.with_strides(outputs, first=1)
-    return result
+    return network.classify(
+      x, self.linear, self.variant, key, is_training, features
+    )
 
 
 class NFBasicBlock(hk.Module):
@@ -142,21 +108,20 @@ class NFBasicBlock(hk.Module):
     out_channels: int,
     stride: int,
     *,
-    kit: kits.Kit,
+    parts: layers.Parts,
     alpha: float,
     skipinit_gain: float | Callable,
     name: str = 'nf_block',
   ) -> None:
     super().__init__(name)
-    self.is_nf = kit.is_nf
-    self.activation = kit.activation
+    self.activation = parts.activation
     self.alpha = alpha
     self.skipinit_gain = skipinit_gain
-    self.conv0 = kit.conv(out_channels, 3, stride, name='conv0')
-    self.conv1 = kit.conv(out_channels, 3, name='conv1')
+    self.conv0 = parts.conv(out_channels, 3, stride, name='conv0')
+    self.conv1 = parts.conv(out_channels, 3, name='conv1')
     self.conv_shortcut = None
     if stride > 1 or in_channels != out_channels:
-      self.conv_shortcut = kit.conv(
+      self.conv_shortcut = parts.conv(
         out_channels, 1, stride, name='conv_shortcut'
       )
     self.stoch_depth = layers.StochDepth()
@@ -174,9 +139,8 @@ class NFBasicBlock(hk.Module):
     shortcut = self.conv_shortcut(act) if self.conv_shortcut else x
     branch = self.branch(act)
     branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
-    if self.is_nf:
-      gain = kits.skip_gain(self.skipinit_gain)
-      branch = branch * (gain * self.alpha).astype(branch.dtype)
+    gain = layers.skip_gain(self.skipinit_gain)
+    branch = branch * (gain * self.alpha).astype(branch.dtype)
     return shortcut + branch
 
   def branch(self, act: jax.Array) -> jax.Array:

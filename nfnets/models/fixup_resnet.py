@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import activations, layers, stages
+from nfnets.models import activations, layers, network
 
 
 class FixUpResNet(hk.Module):
@@ -21,11 +21,6 @@ class FixUpResNet(hk.Module):
     num_classes: K.
     variant: a row of `variants.FIXUP_RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
-    drop_rate: dropout on the pooled features; None for the variant's, 0.
-    stochdepth_rate: rate that the last block approaches; None for 0.1.
-    remat: recompute each block in the backward pass.
-    scan: compile equal blocks once, see `stages.run`.
-    features: return each stage's output too.
   """
 
   def __init__(
@@ -34,54 +29,34 @@ class FixUpResNet(hk.Module):
     variant: Mapping,
     *,
     activation: str = 'relu',
-    drop_rate: float | None = None,
-    stochdepth_rate: float | None = None,
-    remat: bool = False,
-    scan: bool = False,
-    features: bool = False,
     name: str = 'FixUp_ResNet',
   ) -> None:
     super().__init__(name)
     self.activation = activations.get(activation, scaled=False)
-    self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
-    self.remat = remat
-    self.scan = scan
-    self.features = features
     self.initial_conv = layers.Conv2D(
       64, 7, 2, w_init=layers.truncated_fan_in, name='initial_conv'
     )
-    depths = variant['depths']
     block = functools.partial(
-      FixUpBlock, num_blocks=sum(depths), activation=self.activation
+      FixUpBlock, num_blocks=sum(variant['depths']), activation=self.activation
     )
-    self.blocks = stages.build(
-      block, depths, variant['widths'], 64, strides=(1, 2, 2, 2)
+    self.variant = variant
+    self.stages = network.Stages(
+      block, variant, 64, strides=(1, 2, 2, 2), stem_stride=4
     )
-    if stochdepth_rate is None:
-      stochdepth_rate = variant['stochdepth_rate']
-    self.numbers = stages.numbers(depths, stochdepth_rate)
     self.linear = layers.Linear(num_classes, jnp.zeros, name='linear')
 
-  def __call__(
-    self, images: jax.Array, is_training: bool
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`.
 
     A stage's output among the features is activated here.
     """
     key = hk.maybe_next_rng_key()
     x = self.initial_conv(images)
-    x = stages.max_pool(self.activation(x + _scalar('bias1', x)))
-    x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
-    )
-    key = stages.fold_in(key, sum(map(len, self.blocks)))
+    x = network.max_pool(self.activation(x + _scalar('bias1', x)))
+    x, features = self.stages(x, key, is_training)
     bias2 = _scalar('bias2', x)
     head = lambda pool: self.linear(pool + bias2)
-    result = stages.classify(x, head, self.drop_rate, key, is_training)
-    if self.features:
-      result['features'] = stages.with_strides(outputs, first=4)
-    return result
+    return network.classify(x, head, self.variant, key, is_training, features)
 
 
 class FixUpBlock(hk.Module):

@@ -7,14 +7,18 @@ kw the sides of a kernel.
 
 import contextlib
 import contextvars
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import layout
+
+from nfnets.models import activations
 
 Initializer = Callable[..., jax.Array]
 Padding = Sequence[tuple[int, int]]
@@ -23,6 +27,72 @@ PADDINGS = ('same', 'symmetric')
 WS_EPS = ('published', 'timm')
 
 _platform = contextvars.ContextVar('platform', default=None)
+_is_folded = contextvars.ContextVar('is_folded', default=False)
+
+
+class Parts(NamedTuple):
+  """The layers that one choice of normalizer stands for.
+
+  Attributes:
+    is_nf: whether alpha, expected std and skip gain apply.
+    activation: scaled by gamma with weight standardization.
+    conv: `conv(channels, kernel, stride=1, groups=1, name=...)`.
+    norm: `norm(name=...)`; its result, `norm(x, is_training)`, is the identity
+      when `is_nf`.
+  """
+
+  is_nf: bool
+  activation: activations.Activation
+  conv: Callable[..., hk.Module]
+  norm: Callable[..., Callable[[jax.Array, bool], jax.Array]]
+
+
+def parts(
+  normalizer: str,
+  activation: str,
+  ws_eps: str = 'published',
+  padding: str = 'same',
+  cross_replica_axis: str | None = None,
+  known: tuple[str, ...] = ('nf', 'batch'),
+) -> Parts:
+  """Chooses the layers of a normalizer.
+
+  Args:
+    normalizer: 'nf'; 'batch' for plain convolutions, batch normalization and
+      plain activations; 'none' for He-initialized convolutions with biases and
+      plain activations between alpha, expected std and skip gain.
+    activation: name in `activations.GAMMAS`.
+    ws_eps: see `standardize`.
+    padding: see `conv2d`.
+    cross_replica_axis: of 'batch', see `BatchNorm`.
+    known: the normalizers that the network offers.
+
+  Raises:
+    ValueError: for an unknown choice.
+  """
+  for name, value, choices in (
+    ('normalizer', normalizer, known),
+    ('ws_eps', ws_eps, WS_EPS),
+    ('padding', padding, PADDINGS),
+  ):
+    if value not in choices:
+      raise ValueError(f'no {name} {value!r}: use {" or ".join(choices)}.')
+  plain = activations.get(activation, scaled=False)
+  if normalizer == 'batch':
+    conv = functools.partial(Conv2D, w_init=truncated_fan_in, padding=padding)
+    norm = functools.partial(BatchNorm, cross_replica_axis)
+    return Parts(False, plain, conv, norm)
+  if normalizer == 'none':
+    conv = functools.partial(Conv2D, with_bias=True, padding=padding)
+    return Parts(True, plain, conv, no_norm)
+  conv = functools.partial(WSConv2D, eps=ws_eps, padding=padding)
+  return Parts(True, activations.get(activation), conv, no_norm)
+
+
+def no_norm(name: str) -> Callable[[jax.Array, bool], jax.Array]:
+  """A norm that does nothing."""
+  del name
+  return lambda x, is_training: x
 
 
 class WSConv2D(hk.Module):
@@ -59,11 +129,13 @@ class WSConv2D(hk.Module):
     """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
     shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
     w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
-    gain = hk.get_parameter('gain', (self.channels,), init=jnp.ones)
-    bias = hk.get_parameter('bias', (self.channels,), init=jnp.zeros)
-    weights = standardize(w, gain, self.eps, x.dtype)
+    bias_name = 'b' if _is_folded.get() else 'bias'
+    bias = hk.get_parameter(bias_name, (self.channels,), init=jnp.zeros)
+    if not _is_folded.get():
+      gain = hk.get_parameter('gain', (self.channels,), init=jnp.ones)
+      w = standardize(w, gain, self.eps, x.dtype)
     strides = (self.stride, self.stride)
-    out = conv2d(x, weights, strides, self.groups, self.padding)
+    out = conv2d(x, w, strides, self.groups, self.padding)
     return out + _per_channel(bias, x)
 
 
@@ -207,6 +279,20 @@ def window_pads(
 
 
 @contextlib.contextmanager
+def folded(is_folded: bool = True) -> Iterator[None]:
+  """Networks run within the block hold standardized weights, for inference.
+
+  `WSConv2D` has 'w' and 'b' then, as `nfnets.weights.fold` makes them of 'w',
+  'gain' and 'bias'.
+  """
+  token = _is_folded.set(is_folded)
+  try:
+    yield
+  finally:
+    _is_folded.reset(token)
+
+
+@contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
   """Programs traced within the block are in the form of that platform.
 
@@ -301,6 +387,66 @@ class SqueezeExcite(hk.Module):
     squeezed = jnp.mean(x, axis=(1, 2))
     gate = self.linear_1(self.activation(self.linear(squeezed)))
     return jax.nn.sigmoid(gate)[:, None, None]
+
+
+class EfficientChannelAttention(hk.Module):
+  """A gate of neighbouring channels (Wang et al., arXiv 1910.03151, section 3).
+
+  One kernel of k weights runs over the pooled channels: k is the odd number
+  next to log2(C) / 2 + 1 / 2 (equation 12).
+  """
+
+  def __init__(self, channels: int, name: str = 'channel_attention') -> None:
+    super().__init__(name)
+    self.kernel = int(math.log2(channels) / 2 + 0.5) | 1
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[N, H, W, C]` to the gate `[N, 1, 1, C]`, each in (0, 1)."""
+    squeezed = jnp.mean(x, axis=(1, 2))
+    shape = (self.kernel, 1, 1)
+    w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
+    gate = conv2d(squeezed[:, None, :, None], w[None])
+    return jax.nn.sigmoid(gate.swapaxes(2, 3))
+
+
+def attention(
+  kind: str,
+  channels: int,
+  se_ratio: float,
+  se_activation: str,
+  activation: activations.Activation,
+  divisor: int = 1,
+) -> hk.Module | None:
+  """A block's gate.
+
+  Args:
+    kind: 'se', 'eca' or 'none'.
+    channels: C.
+    se_ratio: squeeze-excite's hidden share of C.
+    se_activation: of squeeze-excite: 'relu' as released, 'network' for the
+      network's own, as paper A's appendix C writes it, or another's name.
+    activation: the network's own.
+    divisor: see `SqueezeExcite`.
+
+  Raises:
+    ValueError: for an unknown kind.
+  """
+  if kind == 'se':
+    if se_activation != 'network':
+      activation = activations.get(se_activation, scaled=False)
+    return SqueezeExcite(channels, se_ratio, activation, divisor)
+  if kind == 'eca':
+    return EfficientChannelAttention(channels)
+  if kind != 'none':
+    raise ValueError(f"no attention {kind!r}: use 'se', 'eca' or 'none'.")
+  return None
+
+
+def skip_gain(init: float | Initializer) -> jax.Array:
+  """The block's learned scalar (SkipInit), `[]`, in the calling module."""
+  if not callable(init):
+    init = hk.initializers.Constant(init)
+  return hk.get_parameter('skip_gain', (), jnp.float32, init)
 
 
 class StochDepth(hk.Module):

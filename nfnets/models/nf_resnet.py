@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 import haiku as hk
 import jax
 
-from nfnets.models import kit as kits
-from nfnets.models import layers, stages
+from nfnets.models import layers, network
 
 
 class NFResNet(hk.Module):
@@ -20,21 +19,15 @@ class NFResNet(hk.Module):
     alpha: scale of every residual branch.
     use_se: squeeze-excite after a block's last convolution, times 2.
     se_ratio: squeeze-excite's hidden share of a block's output channels.
-    se_activation: 'relu', as released, or 'network'.
-    drop_rate: dropout on the pooled features; None for the variant's, 0.
-    stochdepth_rate: rate that the last block approaches; None for 0.1.
+    se_activation: see `layers.attention`.
     skipinit_gain: initial `skip_gain`, a number or an initializer.
     normalizer: 'nf', or 'none' for He-initialized plain convolutions and plain
       activations in place of weight standardization (paper B, Figure 2). The
       batch-normalized twin is the family `resnet_50`.
     ws_eps: see `layers.standardize`.
-    padding: see `layers.WSConv2D`.
+    padding: see `layers.conv2d`.
     pool_shortcut: shrink a shortcut by an average pool, as NFNets and timm do,
       not by its convolution's stride.
-    folded: run weights by `nfnets.weights.fold`; inference only.
-    remat: recompute each block in the backward pass.
-    scan: compile equal blocks once, see `stages.run`.
-    features: return each stage's output too.
   """
 
   def __init__(
@@ -47,17 +40,11 @@ class NFResNet(hk.Module):
     use_se: bool = False,
     se_ratio: float = 0.25,
     se_activation: str = 'relu',
-    drop_rate: float | None = None,
-    stochdepth_rate: float | None = None,
     skipinit_gain: float | Callable = 0.0,
     normalizer: str = 'nf',
     ws_eps: str = 'published',
     padding: str = 'same',
     pool_shortcut: bool = False,
-    folded: bool = False,
-    remat: bool = False,
-    scan: bool = False,
-    features: bool = False,
     name: str = 'NF_ResNet',
   ) -> None:
     super().__init__(name)
@@ -66,68 +53,42 @@ class NFResNet(hk.Module):
         "normalizer='batch' on an nf_resnet: create resnet_50 (101, ...), its "
         'batch-normalized twin.'
       )
-    kit = kits.make(
-      normalizer,
-      activation,
-      ws_eps,
-      padding=padding,
-      folded=folded,
-      known=('nf', 'none'),
+    parts = layers.parts(
+      normalizer, activation, ws_eps, padding, known=('nf', 'none')
     )
-    self.activation = kit.activation
-    self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
-    self.remat = remat
-    self.scan = scan
-    self.features = features
+    self.activation = parts.activation
     self.padding = padding
-    self.initial_conv = kit.conv(64, 7, 2, name='initial_conv')
+    self.initial_conv = parts.conv(64, 7, 2, name='initial_conv')
+    gate = functools.partial(
+      layers.attention,
+      'se' if use_se else 'none',
+      se_ratio=se_ratio,
+      se_activation=se_activation,
+      activation=parts.activation,
+    )
     block = functools.partial(
       NFResBlock,
-      kit=kit,
+      parts=parts,
       pool_shortcut=pool_shortcut,
       alpha=alpha,
-      se_ratio=se_ratio if use_se else None,
-      se_activation=se_activation,
+      gate=gate,
       skipinit_gain=skipinit_gain,
     )
-    depths = variant['depths']
-    self.blocks = stages.build(
-      block, depths, variant['widths'], 64, strides=(1, 2, 2, 2)
-    )
-    if stochdepth_rate is None:
-      stochdepth_rate = variant['stochdepth_rate']
-    self.numbers = stages.numbers(
-      depths, stochdepth_rate, alpha if kit.is_nf else None
+    self.variant = variant
+    self.stages = network.Stages(
+      block, variant, 64, strides=(1, 2, 2, 2), stem_stride=4, alpha=alpha
     )
     init = hk.initializers.RandomNormal(0.01)  # nf_resnet.py:90-91
     self.linear = layers.Linear(num_classes, init, name='linear')
 
-  def __call__(
-    self, images: jax.Array, is_training: bool
-  ) -> dict[str, jax.Array]:
-    """Classifies images.
-
-    Args:
-      images: `[N, H, W, 3]`; the computation follows their type.
-      is_training: whether dropout and stochastic depth apply.
-
-    Returns:
-      'logits' `[N, K]` (float32), 'pool' `[N, C]`, and with `features`
-      'features': stride to stage output `[N, H / stride, W / stride, C]`,
-      before any activation.
-    """
+  def __call__(self, images: jax.Array, is_training: bool) -> dict:
+    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
-    x = stages.max_pool(self.initial_conv(images), self.padding)
-    x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
+    x = network.max_pool(self.initial_conv(images), self.padding)
+    x, features = self.stages(x, key, is_training)
+    return network.classify(
+      self.activation(x), self.linear, self.variant, key, is_training, features
     )
-    key = stages.fold_in(key, sum(map(len, self.blocks)))
-    result = stages.classify(
-      self.activation(x), self.linear, self.drop_rate, key, is_training
-    )
-    if self.features:
-      result['features'] = stages.with_strides(outputs, first=4)
-    return result
 
 
 class NFResBlock(hk.Module):
@@ -139,34 +100,28 @@ class NFResBlock(hk.Module):
     out_channels: int,
     stride: int,
     *,
-    kit: kits.Kit,
+    parts: layers.Parts,
     pool_shortcut: bool = False,
     alpha: float = 1.0,
-    se_ratio: float | None = None,
-    se_activation: str = 'relu',
+    gate: Callable[[int], hk.Module | None] = lambda channels: None,
     skipinit_gain: float | Callable = 0.0,
     name: str = 'nf_res_block',
   ) -> None:
     super().__init__(name)
-    self.kit = kit
-    self.activation = kit.activation
+    self.activation = parts.activation
     self.alpha = alpha
     self.skipinit_gain = skipinit_gain
     mid = out_channels // 4
-    self.conv0 = kit.conv(mid, 1, name='conv0')
-    self.conv1 = kit.conv(mid, 3, stride, name='conv1')
-    self.conv2 = kit.conv(out_channels, 1, name='conv2')
+    self.conv0 = parts.conv(mid, 1, name='conv0')
+    self.conv1 = parts.conv(mid, 3, stride, name='conv1')
+    self.conv2 = parts.conv(out_channels, 1, name='conv2')
     self.pools = pool_shortcut and stride > 1
     self.conv_shortcut = None
     if stride > 1 or in_channels != out_channels:
-      self.conv_shortcut = kit.conv(
+      self.conv_shortcut = parts.conv(
         out_channels, 1, 1 if self.pools else stride, name='conv_shortcut'
       )
-    self.squeeze_excite = None
-    if se_ratio is not None:
-      self.squeeze_excite = layers.SqueezeExcite(
-        out_channels, se_ratio, kits.se_activation(se_activation, kit)
-      )
+    self.squeeze_excite = gate(out_channels)
     self.stoch_depth = layers.StochDepth()
 
   def __call__(
@@ -181,9 +136,8 @@ class NFResBlock(hk.Module):
     act = self.activation(x) / expected_std
     branch = self.branch(act, is_training)
     branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
-    if self.kit.is_nf:
-      gain = kits.skip_gain(self.skipinit_gain)
-      branch = branch * (gain * self.alpha).astype(branch.dtype)
+    gain = layers.skip_gain(self.skipinit_gain)
+    branch = branch * (gain * self.alpha).astype(branch.dtype)
     return self.shortcut(x, act) + branch
 
   def branch(self, act: jax.Array, is_training: bool) -> jax.Array:
@@ -195,10 +149,10 @@ class NFResBlock(hk.Module):
     if self.squeeze_excite is None:
       return x
     # The gate is about 1/2 at initialization; 2 keeps the branch's scale.
-    return x * self.squeeze_excite(x) * (2 if self.kit.is_nf else 1)
+    return x * self.squeeze_excite(x) * 2
 
   def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
     """The input, or a projection of what the activation made of it."""
     if self.conv_shortcut is None:
       return x
-    return self.conv_shortcut(stages.avg_pool(act) if self.pools else act)
+    return self.conv_shortcut(network.avg_pool(act) if self.pools else act)

@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import activations, layers, stages
+from nfnets.models import activations, layers, network
 
 ORDERS = ('bn_act', 'act_bn')
 
@@ -21,17 +21,11 @@ class ResNet(hk.Module):
     activation: name in `activations.GAMMAS`, unscaled.
     use_se: squeeze-excite after a block's last convolution.
     se_ratio: squeeze-excite's hidden share of a block's output channels.
-    drop_rate: dropout on the pooled features; None for the variant's, 0.
-    stochdepth_rate: rate that the last block approaches; None for 0, as
-      released.
     order: 'bn_act', as trained, or 'act_bn', the order in which paper B's
       Figure 1 shows the signal that NF-ResNets copy.
     conv_init: 'truncated', N(0, 1 / fan_in) cut at two deviations and not
       corrected, as released; 'he' N(0, 2 / fan_in); 'lecun' N(0, 1 / fan_in).
     cross_replica_axis: see `layers.BatchNorm`.
-    remat: recompute each block in the backward pass.
-    scan: compile equal blocks once, see `stages.run`.
-    features: return each stage's output too.
   """
 
   def __init__(
@@ -42,21 +36,12 @@ class ResNet(hk.Module):
     activation: str = 'relu',
     use_se: bool = False,
     se_ratio: float = 0.25,
-    drop_rate: float | None = None,
-    stochdepth_rate: float | None = None,
     order: str = 'bn_act',
     conv_init: str = 'truncated',
     cross_replica_axis: str | None = None,
-    remat: bool = False,
-    scan: bool = False,
-    features: bool = False,
     name: str = 'ResNet',
   ) -> None:
     super().__init__(name)
-    self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
-    self.remat = remat
-    self.scan = scan
-    self.features = features
     if order not in ORDERS:
       raise ValueError(f'no order {order!r}: use {" or ".join(ORDERS)}.')
     conv = functools.partial(layers.Conv2D, w_init=layers.conv_init(conv_init))
@@ -73,31 +58,22 @@ class ResNet(hk.Module):
       activate=activate,
       se_ratio=se_ratio if use_se else None,
     )
-    depths = variant['depths']
-    self.blocks = stages.build(
-      block, depths, variant['widths'], 64, strides=(1, 2, 2, 2)
+    self.variant = variant
+    self.stages = network.Stages(
+      block, variant, 64, strides=(1, 2, 2, 2), stem_stride=4
     )
-    if stochdepth_rate is None:
-      stochdepth_rate = variant['stochdepth_rate']
-    self.numbers = stages.numbers(depths, stochdepth_rate)
     self.final = activate('final_bn')
     self.linear = layers.Linear(num_classes, jnp.zeros, name='linear')
 
-  def __call__(
-    self, images: jax.Array, is_training: bool
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`."""
     key = hk.maybe_next_rng_key()
-    x = stages.max_pool(self.initial_conv(images))
-    x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
-    )
+    x = network.max_pool(self.initial_conv(images))
+    x, features = self.stages(x, key, is_training)
     x = self.final(x, is_training)
-    key = stages.fold_in(key, sum(map(len, self.blocks)))
-    result = stages.classify(x, self.linear, self.drop_rate, key, is_training)
-    if self.features:
-      result['features'] = stages.with_strides(outputs, first=4)
-    return result
+    return network.classify(
+      x, self.linear, self.variant, key, is_training, features
+    )
 
 
 class ResBlockV2(hk.Module):

@@ -7,8 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import activations, layers, stages
-from nfnets.models import kit as kits
+from nfnets.models import activations, layers, network
 from nfnets.models.nf_resnet import NFResBlock
 
 
@@ -22,12 +21,7 @@ class SkipInitResNet(hk.Module):
     num_classes: K.
     variant: a row of `variants.SKIPINIT_RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
-    drop_rate: dropout on the pooled features; None for the variant's, 0.
-    stochdepth_rate: rate that the last block approaches; None for 0.1.
     skipinit_gain: initial `skip_gain`, a number or an initializer.
-    remat: recompute each block in the backward pass.
-    scan: compile equal blocks once, see `stages.run`.
-    features: return each stage's output too.
   """
 
   def __init__(
@@ -36,50 +30,32 @@ class SkipInitResNet(hk.Module):
     variant: Mapping,
     *,
     activation: str = 'relu',
-    drop_rate: float | None = None,
-    stochdepth_rate: float | None = None,
     skipinit_gain: float = 0.0,
-    remat: bool = False,
-    scan: bool = False,
-    features: bool = False,
     name: str = 'SkipInit_ResNet',
   ) -> None:
     super().__init__(name)
     self.activation = activations.get(activation, scaled=False)
-    self.drop_rate = variant['drop_rate'] if drop_rate is None else drop_rate
-    self.remat = remat
-    self.scan = scan
-    self.features = features
     conv = functools.partial(
       layers.Conv2D, w_init=layers.truncated_fan_in, with_bias=True
     )
-    kit = kits.Kit(True, self.activation, conv, kits.identity, self.activation)
+    parts = layers.Parts(True, self.activation, conv, layers.no_norm)
     self.initial_conv = layers.Conv2D(
       64, 7, 2, w_init=layers.truncated_fan_in, name='initial_conv'
     )
-    block = functools.partial(NFResBlock, kit=kit, skipinit_gain=skipinit_gain)
-    depths = variant['depths']
-    self.blocks = stages.build(
-      block, depths, variant['widths'], 64, strides=(1, 2, 2, 2)
+    block = functools.partial(
+      NFResBlock, parts=parts, skipinit_gain=skipinit_gain
     )
-    if stochdepth_rate is None:
-      stochdepth_rate = variant['stochdepth_rate']
-    self.numbers = stages.numbers(depths, stochdepth_rate)
+    self.variant = variant
+    self.stages = network.Stages(
+      block, variant, 64, strides=(1, 2, 2, 2), stem_stride=4
+    )
     self.linear = layers.Linear(num_classes, jnp.zeros, name='linear')
 
-  def __call__(
-    self, images: jax.Array, is_training: bool
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`."""
     key = hk.maybe_next_rng_key()
-    x = stages.max_pool(self.initial_conv(images))
-    x, outputs = stages.run(
-      self.blocks, self.numbers, x, key, is_training, self.remat, self.scan
+    x = network.max_pool(self.initial_conv(images))
+    x, features = self.stages(x, key, is_training)
+    return network.classify(
+      self.activation(x), self.linear, self.variant, key, is_training, features
     )
-    key = stages.fold_in(key, sum(map(len, self.blocks)))
-    result = stages.classify(
-      self.activation(x), self.linear, self.drop_rate, key, is_training
-    )
-    if self.features:
-      result['features'] = stages.with_strides(outputs, first=4)
-    return result
