@@ -98,10 +98,15 @@ def evaluate_weights(
     fold: fold normalizer-free networks first; changes no logit beyond 1e-5.
 
   Raises:
-    ValueError: the classes of weights and data differ in number.
+    ValueError: weights and data have other classes; their order may differ.
   """
-  from nfnets.weights import folding
+  from nfnets.weights import files, folding
 
+  _, source = factory.sources_of(config)
+  candidates = {
+    prefix: files.with_classes(weights, source.class_names)
+    for prefix, weights in candidates.items()
+  }
   if fold:
     candidates = {
       prefix: folding.fold_weights(weights)
@@ -110,12 +115,6 @@ def evaluate_weights(
       for prefix, weights in candidates.items()
     }
   one = next(iter(candidates.values()))
-  _, source = factory.sources_of(config)
-  if one.num_classes != source.num_classes:
-    raise ValueError(
-      f'the weights know {one.num_classes} classes, the data '
-      f'{source.num_classes}'
-    )
   network = models.create(one.model, one.num_classes, **one.overrides)
   eval_step = parallel.map_eval(step.make_eval_step(config, network))
   variables = parallel.replicate(

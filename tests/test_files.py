@@ -171,6 +171,23 @@ def test_a_run_is_evaluated_as_it_was_trained(run, run_script):
   assert done.code == 2 and 'name --config' in done.stderr
 
 
+def test_classes_are_known_by_name_in_any_order():
+  kept = small(class_names=['ant', 'bee', 'cat', 'dog'])
+  found = files.with_classes(kept, ['dog', 'ant', 'bee', 'cat'])
+  head = 'CIFAR_ResNet/~/linear'
+  for leaf in ('w', 'b'):
+    np.testing.assert_array_equal(
+      found.params[head][leaf],
+      np.roll(kept.params[head][leaf], 1, axis=-1),
+    )
+  assert found.data['class_names'] == ['dog', 'ant', 'bee', 'cat']
+  assert_same(files.with_classes(small(), list('wxyz')).params, kept.params)
+  with pytest.raises(ValueError, match="other classes .*: 'cat', not 'chat'"):
+    files.with_classes(kept, ['ant', 'bee', 'chat', 'dog'])
+  with pytest.raises(ValueError, match='4 classes, the data 2'):
+    files.with_classes(kept, ['ant', 'bee'])
+
+
 def npy(shape, data=b'', dtype='<f4'):
   """A .npy that announces what need not be there."""
   header = {'descr': dtype, 'fortran_order': False, 'shape': shape}

@@ -11,7 +11,7 @@ import math
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -128,6 +128,32 @@ def require_head(weights: Weights, source: str = 'the weights') -> None:
       f'{source}: a backbone without a head; fine-tune it first '
       '(--config=configs/finetune.py --config.weights=FILE)'
     )
+
+
+def with_classes(weights: Weights, names: Sequence[str]) -> Weights:
+  """The weights with their classes in the order of `names`.
+
+  Raises:
+    ValueError: they know other classes.
+  """
+  own, names = list(weights.data.get('class_names') or names), list(names)
+  if weights.num_classes != len(names):
+    raise ValueError(
+      f'the weights know {weights.num_classes} classes, the data {len(names)}'
+    )
+  if sorted(own) != sorted(names):
+    mine, other = next(pair for pair in zip(own, names) if pair[0] != pair[1])
+    raise ValueError(
+      f'the weights know other classes than the data: {mine!r}, not {other!r}'
+    )
+  order = [own.index(name) for name in names]
+  params = {
+    path: leaf[..., order] if match.is_head(path) else leaf
+    for path, leaf in match.flatten(weights.params).items()
+  }
+  return weights._replace(
+    params=match.unflatten(params), data={**weights.data, 'class_names': names}
+  )
 
 
 def read_published(path: str | pathlib.Path) -> Weights:
