@@ -141,7 +141,9 @@ def create(
       links = [trained(adam), decay, by_block(optax.scale_by_trust_ratio())]
     case 'muon':
       links = [trained(_muon(momentum, settings.nesterov)), decay]
-  clip = optax.masked(_clipper(settings), mask('clipped'))
+  clip = optax.identity()
+  if settings.clips:
+    clip = optax.masked(_clipper(settings), mask('clipped'))
   links = [clip, *links, optax.scale_by_learning_rate(learning_rate)]
   if settings.frozen or settings.learning_rate_scales:
     links.append(_scale_groups(settings))
@@ -149,8 +151,6 @@ def create(
 
 
 def _clipper(settings: Settings) -> optax.GradientTransformation:
-  if not settings.clips:
-    return optax.identity()
   match settings.clip:
     case 'agc':
       return agc.adaptive_grad_clip(
