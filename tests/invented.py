@@ -33,5 +33,5 @@ def records(experiment, scale, top_1=lambda row, seed: 0.6):
     record(row, top_1(row, seed), seed, scale)
     | {'config': experiment.get_config(f'{row}@{scale}').to_dict()}
     for row in experiment.rows_at(scale)
-    for seed in experiment.seeds
+    for seed in tuple(experiment.seeds)[:2]
   ]

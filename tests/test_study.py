@@ -208,13 +208,8 @@ def tiny_imagenet(root):
   return str(root)
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(name, marks=[] if name == 'agc_sweep' else [pytest.mark.slow])
-    for name in TRAINED
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TRAINED)
 def test_a_row_takes_two_real_steps_on_a_folder_of_imagenets_layout(
   name, tmp_path
 ):
