@@ -6,12 +6,14 @@ r"""Fine-tunes any weights on your own pictures.
 FILE is a published file (F0_haiku.npz), timm's (.safetensors, .pth), one of
 ours, or a run's folder. Where this recipe says '', 0 or (), the network, its
 image sizes and constants are found in the weights, the numbers of classes and
-of pictures in the data. Three presets, chosen behind a colon:
+of pictures in the data. Four presets, chosen behind a colon:
 
 - `finetune.py`, for tens to thousands of pictures: A.5's shape of schedule,
   shorter, and a new head that learns ten times as fast. Its numbers are ours,
   not a paper's.
 - `finetune.py:a5`: paper A's appendix A.5, 15,000 steps at batch 2,048.
+- `finetune.py:probe`: the network stays as it is; a classifier is fitted to its
+  features, which are computed once per picture (nfnets/linear_probe.py).
 - `finetune.py:a5_sam`: the same as regularized there for NFNet-F4+, with SAM.
 
 Freeze with `--config.optimizer.frozen="('stem', 'stage_1')"`, slow down with
@@ -24,7 +26,7 @@ from ml_collections import ConfigDict
 
 from configs import jft_finetune, lazy, nfnet_f0
 
-PRESETS = ('small', 'a5', 'a5_sam')
+PRESETS = ('small', 'probe', 'a5', 'a5_sam')
 
 
 def get_config(preset: str = 'small') -> ConfigDict:
@@ -47,7 +49,8 @@ def get_config(preset: str = 'small') -> ConfigDict:
   config.data.eval_preprocessing = ''
   config.data.mean = ()
   config.data.std = ()
-  if preset == 'small':
+  config.probe = preset == 'probe'
+  if preset in ('small', 'probe'):
     return _small(config)
   if preset == 'a5_sam':
     config.model.drop_rate = 0.25  # A.5

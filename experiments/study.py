@@ -69,7 +69,6 @@ class Experiment:
     spread: standard deviation over seeds and its degrees of freedom, borrowed
       from another experiment where this one has one seed.
     cost: of one seed of a row, given its config, in words.
-    scripts: rows that another command than scripts.train trains.
   """
 
   title: str
@@ -89,7 +88,6 @@ class Experiment:
   columns: Mapping[str, Callable[['Row'], Any]] | None = None
   spread: tuple[float, int] | None = None
   cost: Callable[[str, ConfigDict], str] | None = None
-  scripts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def get_config(self, run: str) -> ConfigDict:
     """The config of 'row' or 'row@scale': scale, row, then what shrinks it.

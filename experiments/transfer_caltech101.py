@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
   'already by a linear probe, and more so when it is fine-tuned.',
   rows={
     'scratch': {},
-    'probe': PRETRAINED,
+    'probe': {**PRETRAINED, 'probe': True},
     'finetune': PRETRAINED,
     'finetune_stage_3': {
       **PRETRAINED,
@@ -58,7 +58,6 @@ EXPERIMENT = Experiment(
     _figures.TOP_1, level=lambda rows: (rows['probe'].mean, 'linear probe')
   ),
   cost=_resnet20.cost,
-  scripts={'probe': 'scripts.probe'},
 )
 get_config = EXPERIMENT.get_config
 

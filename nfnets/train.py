@@ -89,6 +89,10 @@ def train_and_evaluate(
   """
   if processes is not None:
     distributed.initialize(**processes)
+  if config.get('probe'):
+    from nfnets import linear_probe
+
+    return linear_probe.probe(complete(config, workdir), workdir)
   with contextlib.ExitStack() as stack:
     config, folder, parts = _agree(config, workdir, stack)
     if folder.is_finished():

@@ -80,11 +80,11 @@ class Run(NamedTuple):
   def workdir(self) -> pathlib.Path:
     return pathlib.Path(WORKDIR.value) / EXPERIMENT.value / self.name
 
-  def command(self, script: str, more: Sequence[str]) -> list[str]:
+  def command(self, more: Sequence[str]) -> list[str]:
     run = records.run_name(self.row, SCALE.value)
     return [
       '-m',
-      script,
+      'scripts.train',
       f'--config=experiments/{EXPERIMENT.value}.py:{run}',
       f'--workdir={self.workdir}',
       f'--config.seed={self.seed}',
@@ -104,8 +104,7 @@ def main(arguments: Sequence[str]) -> int:
 def print_commands(more: Sequence[str]) -> int:
   experiment, runs = chosen(trained=True)
   for one in runs:
-    script = experiment.scripts.get(one.row, 'scripts.train')
-    print(shlex.join(['python', *one.command(script, more)]))
+    print(shlex.join(['python', *one.command(more)]))
   return 0
 
 
@@ -172,13 +171,13 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
     return THERE
   # Other flags may change the run.
   same = all(flag.startswith('--config.data.data_dir=') for flag in more)
-  if same and one.row not in experiment.scripts and not one.workdir.exists():
+  if same and not one.workdir.exists():
     try:
       if take_over(experiment, one):
         return TAKEN
     except ValueError as error:
       return f'failed: a record is damaged: {error}'
-  command = one.command(experiment.scripts.get(one.row, 'scripts.train'), more)
+  command = one.command(more)
   code = call(command)
   if code in (INTERRUPTED, -signal.SIGINT):
     return 'interrupted'

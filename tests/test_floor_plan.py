@@ -18,13 +18,7 @@ ORDER = (
 # The outer ring, into which these alone may reach, where they need it.
 OUTER = ('weights', 'analysis', 'bench', 'plan')
 MAY_READ_WEIGHTS = ('finetune', 'evaluate', 'linear_probe', '')
-# Those that leave, until they do.
-LEAVING = 'probe'
-FILES = sorted(
-  path
-  for path in (ROOT / 'nfnets').rglob('*.py')
-  if not str(path).endswith(tuple(f'/{n}.py' for n in LEAVING.split()))
-)
+FILES = sorted((ROOT / 'nfnets').rglob('*.py'))
 
 
 def module_name(path):

@@ -118,13 +118,13 @@ CASES = [
    IMAGENET),
   ('python -m scripts.train --config=configs/nfnet_f0.py '
    '--workdir=runs/f0_folder', IMAGENET + '--config.data.num_classes=2'),
-  ('python -m scripts.train --config=configs/finetune.py',
+  ('python -m scripts.train --config=configs/finetune.py --',
    '--config.num_steps=2 --config.batch_size=4 '
    '--config.schedule.warmup_steps=1'),
   ('python -m scripts.launch --on=tpu_pod', ''),
   ('python -m scripts.launch --on=slurm', ''),
   ('python -m scripts.launch --on=hosts', ''),
-  ('python -m scripts.probe', ''),
+  ('python -m scripts.train --config=configs/finetune.py:probe', ''),
   ('python -m scripts.inspect', ''),
   ('python -m scripts.evaluate', ''),
   ('python -m scripts.convert', ''),
@@ -161,7 +161,10 @@ def test_quick_commands_run(workspace, start, extra):
 
 
 def test_ten_photographs_of_two_classes_get_a_new_head(workspace):
-  said = call(workspace, starting('python -m scripts.probe'))
+  said = call(
+    workspace,
+    starting('python -m scripts.train --config=configs/finetune.py:probe'),
+  )
   assert '2 classes, 8 pictures to train on, 2 to test on' in said
   assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
   weights = pretrained.load(workspace / 'runs' / 'probe' / 'probe.safetensors')

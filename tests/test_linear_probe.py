@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from nfnets import factory, probe
+from nfnets import factory, linear_probe, train
 from nfnets.data import augment
 from nfnets.weights import files, match, pretrained
 
@@ -39,14 +39,14 @@ def test_the_optimum_is_scikit_learns(l2):
   from sklearn.linear_model import LogisticRegression
 
   features, labels = clusters()
-  ours, _ = probe.fit(features, labels, 3, l2)
+  ours, _ = linear_probe.fit(features, labels, 3, l2)
   standard = (features - features.mean(0)) / features.std(0)
   # Its C weighs the summed loss: C = 1 / (l2 N).
   peer = LogisticRegression(C=1 / (l2 * len(labels)), tol=1e-8, max_iter=5000)
   peer.fit(standard.astype(np.float64), labels)
   w = ours.w * features.std(0)[:, None]
   np.testing.assert_allclose(w, peer.coef_.T, atol=2e-3)
-  theirs = probe.Linear(
+  theirs = linear_probe.Linear(
     (peer.coef_ / features.std(0)).T,
     peer.intercept_ - (peer.coef_ * features.mean(0) / features.std(0)).sum(1),
   )
@@ -56,18 +56,34 @@ def test_the_optimum_is_scikit_learns(l2):
 
 def test_features_scales_and_offsets_change_no_prediction():
   features, labels = clusters()
-  plain, _ = probe.fit(features, labels, 3, 0.01)
+  plain, _ = linear_probe.fit(features, labels, 3, 0.01)
   moved = features * np.array([10, 0.1, 3, 1, 2], np.float32) - 4
-  other, _ = probe.fit(moved, labels, 3, 0.01)
+  other, _ = linear_probe.fit(moved, labels, 3, 0.01)
   np.testing.assert_allclose(
     features @ plain.w + plain.b, moved @ other.w + other.b, atol=1e-2
   )
 
 
+def test_two_classes_and_one_without_examples_have_the_same_optimum():
+  features, labels = clusters()
+  some = labels < 2
+  features, labels = features[some], labels[some]
+  linear, _ = linear_probe.fit(features, labels, 3, 0.1)
+  best = objective(linear, features, labels, 0.1)
+  random = np.random.RandomState(0)
+  for _ in range(50):
+    w = (
+      linear.w + 1e-2 * random.randn(*linear.w.shape) / features.std(0)[:, None]
+    )
+    other = linear_probe.Linear(w, linear.b + 1e-2 * random.randn(3))
+    assert objective(other, features, labels, 0.1) > best - 1e-6
+  assert (features @ linear.w + linear.b).argmax(-1).max() == 1
+
+
 def test_a_constant_feature_gets_no_weight():
   features, labels = clusters()
   features[:, 2] = 3.0
-  linear, _ = probe.fit(features, labels, 3, 0.01)
+  linear, _ = linear_probe.fit(features, labels, 3, 0.01)
   assert np.isfinite(linear.w).all()
   np.testing.assert_allclose(linear.w[2], 0.0, atol=1e-6)
 
@@ -77,19 +93,21 @@ def test_the_penalty_is_chosen_where_it_matters():
   features, labels = clusters(60)
   noise = np.random.RandomState(1).standard_normal((60, 60))
   noisy = np.concatenate([features, noise], 1).astype(np.float32)
-  l2 = probe.choose_l2(noisy, labels, 3)
-  assert l2 in probe.L2_GRID and l2 > 1e-5
-  assert probe.choose_l2(features[:4], labels[:4], 3) in probe.L2_GRID
+  l2 = linear_probe.choose_l2(noisy, labels, 3)
+  assert l2 in linear_probe.L2_GRID and l2 > 1e-5
+  assert (
+    linear_probe.choose_l2(features[:4], labels[:4], 3) in linear_probe.L2_GRID
+  )
 
 
 def test_scores_are_numpys():
   features, labels = clusters()
-  linear = probe.Linear(
+  linear = linear_probe.Linear(
     np.random.RandomState(0).standard_normal((5, 3)).astype(np.float32),
     np.zeros(3, np.float32),
   )
   logits = features @ linear.w
-  found = probe.score(linear, features, labels)
+  found = linear_probe.score(linear, features, labels)
   assert found['top_1'] == pytest.approx(np.mean(logits.argmax(1) == labels))
   assert found['top_5'] == 1.0  # of three classes
 
@@ -104,13 +122,16 @@ def setting(tmp_path_factory):
   path = tmp_path_factory.mktemp('probe') / 'weights.safetensors'
   weights = files.Weights(state.params, {}, name, 7, overrides)
   files.write(path, weights)
-  return tiny.config(weights=str(path), eval_batch_size=359), weights
+  config = tiny.config(
+    weights=str(path), eval_batch_size=359, probe=True, probe_l2=0.01
+  )
+  return config, weights
 
 
 @pytest.fixture(scope='module')
 def done(setting, tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
-  return folder, probe.probe(setting[0], folder, l2=0.01)
+  return folder, train.train_and_evaluate(setting[0], folder)
 
 
 def test_features_are_the_networks_pool_up_to_a_factor(setting, done):
@@ -144,7 +165,7 @@ def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
   assert written['eval/top_1'] == summary['eval/top_1']
   (row,) = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
   assert row['eval/top_1'] == summary['eval/top_1']
-  found = pretrained.load(folder / probe.WEIGHTS)
+  found = pretrained.load(folder / linear_probe.WEIGHTS)
   assert found.num_classes == 10 and found.overrides['folded']
   from nfnets import evaluate
 
@@ -155,22 +176,25 @@ def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
 
 def test_features_are_computed_once(setting, done, monkeypatch):
   folder, summary = done
-  monkeypatch.setattr(probe, 'features_of', None)  # can't be called
+  monkeypatch.setattr(linear_probe, 'features_of', None)  # can't be called
   (folder / 'summary.json').unlink()
-  assert probe.probe(setting[0], folder, l2=0.01) == summary
-  with pytest.raises(ValueError, match="another config's run.*l2"):
-    probe.probe(setting[0], folder)
+  (folder / 'metrics.jsonl').unlink()
+  assert train.train_and_evaluate(setting[0], folder) == summary
+  with pytest.raises(ValueError, match="another config's run.*probe_l2"):
+    other = setting[0].copy_and_resolve_references()
+    other.probe_l2 = 0.0
+    train.train_and_evaluate(other, folder)
 
 
 def test_a_probe_needs_weights(tmp_path):
   with pytest.raises(ValueError, match='--config.weights=FILE'):
-    probe.probe(tiny.config(), tmp_path)
-  with pytest.raises(ValueError, match='must be 0 or more'):
-    probe.fit(*clusters(), 3, -1.0)
+    linear_probe.probe(tiny.config(), tmp_path)
+  with pytest.raises(ValueError, match='must be above 0'):
+    linear_probe.fit(*clusters(), 3, -1.0)
 
 
 def test_the_head_alone_is_new(setting, done):
   _, weights = setting
-  found = match.flatten(pretrained.load(done[0] / probe.WEIGHTS).params)
+  found = match.flatten(pretrained.load(done[0] / linear_probe.WEIGHTS).params)
   assert found['CIFAR_ResNet/~/linear/w'].shape == (32, 10)
   assert weights.params['CIFAR_ResNet/~/linear']['w'].shape == (32, 7)
