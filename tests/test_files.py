@@ -15,6 +15,7 @@ import tiny
 from filling import fill
 
 from nfnets import checkpoint, weights
+from nfnets.models import network
 from nfnets.weights import files, match, timm
 from nfnets.workdir import RunFolder
 
@@ -131,6 +132,14 @@ def test_a_file_without_a_head_is_a_backbone(tmp_path, regnet, is_timm):
     files.require_head(found)
 
 
+def write_run(folder, config, state):
+  RunFolder(folder).write_config(config.to_dict())
+  checkpoints = checkpoint.Checkpoints(folder)
+  checkpoints.save(0, state)
+  checkpoints.wait()
+  checkpoints.close()
+
+
 @pytest.fixture
 def run(tmp_path):
   """A run's folder, its raw parameters and their average."""
@@ -140,12 +149,23 @@ def run(tmp_path):
     module: {name: np.float32(leaf + 1) for name, leaf in leaves.items()}
     for module, leaves in state.params.items()
   }
-  RunFolder(tmp_path).write_config(config.to_dict())
-  checkpoints = checkpoint.Checkpoints(tmp_path)
-  checkpoints.save(0, state._replace(ema_params=average))
-  checkpoints.wait()
-  checkpoints.close()
+  write_run(tmp_path, config, state._replace(ema_params=average))
   return tmp_path, state.params, average
+
+
+def test_a_run_over_stacks_gives_public_paths(tmp_path):
+  values = {'model__depths': (1, 3, 1), 'ema__mode': 'none'}
+  scanned = tiny.config(model__scan=True, **values)
+  _, _, state = tiny.network_and_state(scanned)
+  assert any(network.is_stacked(path) for path in state.params)
+  write_run(tmp_path / 'new', scanned, state)
+  # As it was written when checkpoints had public paths.
+  params = weights.unstack(state.params)
+  write_run(tmp_path / 'old', scanned, state._replace(params=params))
+  for name in ('new', 'old'):
+    assert_same(weights.load(tmp_path / name).params, params)
+  weights.write(tmp_path / 'w.npz', weights.load(tmp_path / 'new'))
+  assert_same(weights.load(tmp_path / 'w.npz').params, params)
 
 
 def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(run):
