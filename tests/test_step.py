@@ -8,7 +8,9 @@ import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfnets import factory, parallel, step
-from nfnets.optim import optimizer
+from nfnets.models.network import is_stacked
+from nfnets.optim.optimizer import select
+from nfnets.weights import stacked
 
 
 def all_close(tree, other, rtol=2e-5, atol=2e-6):
@@ -222,7 +224,7 @@ def test_the_frozen_end_bit_for_bit_as_they_began(normalizer):
   _, _, before = tiny.network_and_state(config)
   after, _ = tiny.take_steps(config, jax.devices()[:1])
   after = parallel.to_host(after)
-  is_frozen = jax.tree.leaves(optimizer.select(before.params, FROZEN))
+  is_frozen = jax.tree.leaves(select(before.params, FROZEN))
   assert any(is_frozen) and not all(is_frozen)
   for params in (after.params, after.ema_params):
     for frozen, old, new in zip(
@@ -295,3 +297,34 @@ def test_a_nan_is_never_a_correct_guess():
     True,
     False,
   ]
+
+
+@pytest.mark.parametrize(
+  'name', ['lamb', 'muon', pytest.param('sgd', marks=pytest.mark.slow)]
+)
+def test_with_scan_on_an_optimizer_takes_the_unrolled_networks_step(name):
+  values = {
+    'optimizer__name': name,
+    'optimizer__clip': 'agc',
+    'optimizer__clipping': 0.1,
+    'model__depths': (4, 1, 1),
+  }
+  devices, after = jax.devices()[:1], []
+  _, _, state = tiny.network_and_state(tiny.config(**values))
+  for scan in (False, True):
+    config = tiny.config(model__scan=scan, **values)
+    network, optimizer, own = tiny.network_and_state(config)
+    params = stacked.stack_like(state.params, own.params)
+    assert any(map(is_stacked, params)) == scan
+    own = own._replace(params=params, opt_state=optimizer.init(params))
+    taken = parallel.map_step(
+      step.make_train_step(
+        config, network, optimizer, factory.schedule_of(config)
+      ),
+      devices,
+    )
+    placed, key = parallel.replicate((own, jax.random.key(0)), devices)
+    new, _ = taken(placed, parallel.shard(tiny.batch(16), devices), key)
+    after.append(stacked.unstack(parallel.to_host(new.params)))
+  assert relative_difference(after[1], state.params) > 1e-3
+  all_close(after[1], after[0], 2e-4, 1e-5)
