@@ -7,7 +7,6 @@ import pathlib
 import runpy
 import subprocess
 import sys
-import types
 import warnings
 from typing import NamedTuple
 
@@ -113,18 +112,6 @@ def _flags_of_its_own():
       delattr(flags.FLAGS, name)
     for name, flag in hidden.items():
       flags.FLAGS[name] = flag
-
-
-@pytest.fixture
-def set_flags(monkeypatch):
-  """A function that gives flags of a script's module, by name, values."""
-
-  def set_(module, **values):
-    for name, value in values.items():
-      flag = types.SimpleNamespace(value=value)
-      monkeypatch.setattr(module, name.upper(), flag)
-
-  return set_
 
 
 def pytest_addoption(parser):
