@@ -20,13 +20,8 @@ from typing import Any
 from nfnets import workdir
 
 FULL = 'full'
-KEPT = (
-  'train/loss',
-  'train/top_1',
-  'train/grad_norm',
-  'train/step_seconds',
-  'agc/clipped_fraction',
-)
+MEANS = ('train/loss', 'train/top_1', 'train/grad_norm')
+KEPT = (*MEANS, 'train/step_seconds', 'agc/clipped_fraction')
 PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
 Record = dict[str, Any]
@@ -110,19 +105,10 @@ def twin(
 ) -> Record | None:
   """Another experiment's record of a run with this config and seed, if any.
 
-  A key that a record lacks, since it came later, has its default there; one
-  that has left the recipe since counts for nothing. There is no twin where a
-  run depends on more than its config: on files of weights, or on the number of
-  devices.
-
-  Args:
-    root: of all experiments' results.
-    config: resolved, the seed included.
-    defaults: the recipe before the row's overrides.
-    experiment: the one that asks.
-
-  Raises:
-    ValueError: for a damaged record.
+  A key that a record lacks, since it came later, has its default there: that
+  of the recipe before overrides. One that has left since counts for nothing.
+  There is no twin where a run depends on more than its config: on files of
+  weights, or on the number of devices. ValueError for a damaged record.
   """
   wanted, defaults = (workdir.flat(_as_json(c)) for c in (config, defaults))
   by_device = wanted.get('model.normalizer', 'batch') == 'batch' or (
@@ -136,7 +122,7 @@ def twin(
     if path.parts[-3] == experiment or 'same_as' in record or not trains:
       continue
     known = defaults | workdir.flat(record['config'])
-    if _used({key: known.get(key) for key in wanted}) == _used(wanted):
+    if {key: known.get(key) for key in wanted} == wanted:
       return record
   return None
 
@@ -146,31 +132,18 @@ def taken_over(
 ) -> Record:
   """A `twin` as another experiment's record; 'same_as' says whose it is."""
   run = run_name(record['row'], record.get('scale', FULL))
-  config = _as_json(config)
-  observed = (c['optimizer']['clipping'] for c in (config, record['config']))
-  hidden = '' if len(set(observed)) == 1 else 'agc/'  # another threshold's
   return record | {
     'experiment': experiment,
     'row': row,
     'scale': scale,
     'same_as': f'{record["experiment"]}/{run}_seed{record["seed"]}',
-    'config': config,
-    'curve': [
-      {k: v for k, v in p.items() if not (hidden and k.startswith(hidden))}
-      for p in record['curve']
-    ],
+    'config': _as_json(config),
   }
 
 
 def _as_json(config: Config) -> Record:
   """The config as a record holds it."""
   return json.loads(workdir.dump_json(without_paths(config)))
-
-
-def _used(flat: Config) -> Record:
-  """A config's keys, less a clipping threshold that nothing reads."""
-  unused = 'optimizer.clipping' if flat['optimizer.clip'] == 'none' else None
-  return {key: value for key, value in flat.items() if key != unused}
 
 
 def curve(rows: Sequence[Record]) -> list[dict[str, float]]:
@@ -199,7 +172,7 @@ def by_epoch(rows: Sequence[Record], config: Config) -> list[dict[str, float]]:
   points = []
   for epoch, logged in found.items():
     points.append({'epoch': epoch, 'step': logged[-1]['step']})
-    for key in ('train/loss', 'train/top_1', 'train/grad_norm'):
+    for key in MEANS:
       values = [float(row[key]) for row in logged if key in row]
       if finite := [value for value in values if math.isfinite(value)]:
         points[-1][key] = statistics.fmean(finite)

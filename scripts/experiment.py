@@ -23,7 +23,6 @@ reports from them. --again trains or measures rows anew that are recorded.
 Exit codes: 0 all over, 1 some row failed, 2 refused, 75 interrupted and saved.
 """
 
-import datetime
 import multiprocessing
 import pathlib
 import shlex
@@ -110,16 +109,12 @@ def print_commands(more: Sequence[str]) -> int:
 
 def run(more: Sequence[str]) -> int:
   experiment, runs = chosen(trained=True)
-  outcomes, seconds = {}, []
-  for number, one in enumerate(runs):
-    print(progress(number, len(runs), one.name, seconds), flush=True)
-    start = time.monotonic()
+  outcomes = {}
+  for number, one in enumerate(runs, 1):
+    print(f'[{number}/{len(runs)}] {one.name}', flush=True)
     outcomes[one.name] = train(experiment, one, more)
-    if outcomes[one.name] not in (THERE, TAKEN):
-      seconds.append(time.monotonic() - start)
     if outcomes[one.name] == 'interrupted':
       break
-  print(progress(len(outcomes), len(runs), 'over', seconds))
   for name, outcome in outcomes.items():
     print(f'{name}: {outcome}')
   if 'interrupted' in outcomes.values():
@@ -129,36 +124,25 @@ def run(more: Sequence[str]) -> int:
 
 def chosen(trained: bool) -> tuple[study.Experiment, list[Run]]:
   """The experiment and the runs that the flags ask for."""
-  experiment = study.load(EXPERIMENT.value)
-  if trained and experiment.measure:
-    raise ValueError(f'{EXPERIMENT.value} trains nothing: measure it')
-  if not trained and not experiment.measure:
-    raise ValueError(f'{EXPERIMENT.value} is trained: run it')
-  if SCALE.value not in experiment.scales:
+  name, scale = EXPERIMENT.value, SCALE.value
+  experiment = study.load(name)
+  if trained == bool(experiment.measure):
+    other = (
+      'is trained: run it' if not trained else 'trains nothing: measure it'
+    )
+    raise ValueError(f'{name} {other}')
+  if scale not in experiment.scales:
     scales = ', '.join(experiment.scales)
-    raise ValueError(f'--scale={SCALE.value}: choose one of {scales}')
-  here = experiment.rows_at(SCALE.value)
+    raise ValueError(f'--scale={scale}: choose one of {scales}')
+  here = experiment.rows_at(scale)
   for row in ONLY.value:
     if row not in here:
       at = [s for s in experiment.scales if row in experiment.rows_at(s)]
       also = f'; {row} is at {", ".join(at)}' if at else ''
-      raise ValueError(
-        f'--only={row}: rows at scale {SCALE.value} are {", ".join(here)}{also}'
-      )
+      rows = ', '.join(here)
+      raise ValueError(f'--only={row}: rows at scale {scale} are {rows}{also}')
   seeds = [int(seed) for seed in SEEDS.value] or experiment.seeds
-  return experiment, [
-    Run(row, seed) for seed in seeds for row in ONLY.value or here
-  ]
-
-
-def progress(done: int, total: int, name: str, seconds: Sequence[float]) -> str:
-  """A bar over the rows, and how long the rest takes if it goes on so."""
-  filled = 24 * done // total
-  text = f'[{"#" * filled}{"-" * (24 - filled)}] {done}/{total} {name}'
-  if seconds and done < total:
-    left = round(sum(seconds) / len(seconds) * (total - done))
-    text += f', at most {datetime.timedelta(seconds=left)} left'
-  return text
+  return experiment, [Run(row, s) for s in seeds for row in ONLY.value or here]
 
 
 def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:

@@ -115,18 +115,6 @@ def test_an_equal_run_of_another_experiment_is_a_twin(tmp_path):
   assert made['row'] == 'lr1_t1' and made['curve'][0]['agc/clipped_fraction']
 
 
-def test_a_threshold_that_nothing_is_clipped_with_makes_no_difference(tmp_path):
-  def change(config):
-    config['optimizer']['clipping'] = 0.5
-
-  trained(tmp_path, 'nf', change=change)
-  found = twin(tmp_path, run='lr1_none@cpu')
-  config = wanted('lr1_none@cpu')[0]
-  made = records.taken_over(found, config, 'clipping_threshold', 'lr1_none')
-  # It was observed with the other threshold.
-  assert made['curve'] == [{'step': 1015, 'eval/top_1': 0.5}]
-
-
 def test_an_old_record_takes_the_default_of_a_key_that_came_later(tmp_path):
   def older(config):
     del config['optimizer']['frozen'], config['learning_rate_factor']
