@@ -314,8 +314,8 @@ def test_a_short_run_still_evaluates_and_saves():
   [
     ('plan', ['--topology=v3:8x8', '--abstract']),
     ('summary', ['--optimizer']),
-    ('summary', ['--batch_size=64']),
-    ('numerics', ['--noise']),
+    ('inspect', ['batch']),
+    ('inspect', ['numerics', '--noise']),
   ],
 )
 def test_a_script_asks_for_the_weights_that_its_recipe_starts_from(

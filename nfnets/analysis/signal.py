@@ -178,8 +178,7 @@ def _run(
     statistics: of `[N, H, W, C]`: the rows' 'input', 'branch' and 'output'.
     replace: from a block's input, its index and its expected std to another.
   """
-  network = _transformed(network, overrides)
-  rows = []
+  network, rows = _transformed(network, overrides), []
 
   def note(
     call: Callable, args: tuple, kwargs: dict, context: hk.MethodContext
