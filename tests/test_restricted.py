@@ -322,15 +322,12 @@ def test_a_namespace_is_a_dictionary():
   assert _load(pickle.dumps({'args': told}, 2)) == {'args': vars(told)}
 
 
-def test_a_pickle_that_refers_to_itself_a_thousandfold_ends():
+def test_a_pickle_that_refers_to_itself_ends():
   """Fifty doublings: 2^50 leaves if each were visited."""
   data = b'\x80\x02]q\x00'
   for level in range(50):
     data += b'](h' + bytes([level]) + b'h' + bytes([level]) + b'e'
     data += b'q' + bytes([level + 1])
   assert isinstance(_load(data + b'.'), list)
-
-
-def test_a_pickle_that_contains_itself_is_refused():
   with pytest.raises(restricted.Refused, match='deep'):
-    _load(b'\x80\x02]q\x00h\x00a.')
+    _load(b'\x80\x02]q\x00h\x00a.')  # it contains itself
