@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import jax
@@ -22,6 +23,7 @@ from nfnets import (
   parallel,
   step,
   train,
+  weights,
   workdir,
 )
 from nfnets.data import pipeline
@@ -127,6 +129,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
 
 SCRIPT = """
 import sys
+import tarfile
 sys.path[:0] = {paths!r}
 import conftest, test_train
 from nfnets import train
@@ -381,3 +384,24 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
     'dispatch', 'dispatch', 'read 1', 'dispatch', 'read 2', 'dispatch',
     'read 3', 'read 4',  # an evaluation follows
   ]  # fmt: skip
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_would_have_there(tmp_path):
+  """Begun and stopped at step 4 by commit 2369095; its numbers are asked."""
+  golden = pathlib.Path(__file__).parent / 'golden' / 'run_of_2369095.tar.gz'
+  with tarfile.open(golden) as file:
+    file.extractall(tmp_path, filter='data')
+  config = tiny.config(
+    num_steps=8, log_every=1, eval_every=4, eval_batch_size=100,
+    checkpoint_every=2, optimizer__clip='agc', sam__rho=0.05,
+    ema__mode='warmup', model__widths=(4, 4, 4), keep_checkpoints=1,
+  )  # fmt: skip
+  found = weights.of_run(tmp_path / 'run')
+  assert set(found) == {'eval', 'eval_ema'}
+  summary = train.train_and_evaluate(config, tmp_path / 'run')
+  rows = workdir.RunFolder(tmp_path / 'run').read_metrics()
+  losses = {r['step']: r['train/loss'] for r in rows if 'train/loss' in r}
+  there = {5: 2.325284, 6: 2.419393, 7: 2.359896, 8: 2.269136}
+  assert {k: losses[k] for k in there} == pytest.approx(there, rel=1e-5)
+  assert summary['eval/loss'] == pytest.approx(2.289193, rel=1e-5)
+  assert summary['eval_ema/loss'] == pytest.approx(2.292933, rel=1e-5)
