@@ -12,7 +12,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import loggers, models, optim, stacks, step, variants
+from nfnets import loggers, models, optim, step
 from nfnets.data import images, mixing, pipeline, sources
 from nfnets.optim import optimizer, sam
 from nfnets.workdir import flat
@@ -97,7 +97,7 @@ def build(config: ConfigDict) -> Parts:
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
   )
   # Who is named and isn't there, or is a part of a loop, is refused here.
-  params = looped(config, shapes).params
+  params = shapes.params
   jax.eval_shape(optimizer.init, params)
   if config.sam.rho:
     sam.mask_of(params, config.sam.perturbed or None)
@@ -264,33 +264,6 @@ def schedule_of(config: ConfigDict) -> optax.Schedule:
 def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
   """What `config.optimizer` names behind its clipper, and the schedule."""
   return optim.create(schedule_of(config), optim.Settings(**config.optimizer))
-
-
-def looped(config: ConfigDict, state: Any) -> Any:
-  """A `TrainState` as its train step takes it; `stacks.unstack` goes back.
-
-  Where `config.model.scan` runs equal blocks as one loop, their parameters,
-  momentum and averages are stacked once, and all that follows the gradient is
-  compiled once for a whole stack. On unstacked ones the step computes the same.
-
-  Args:
-    config: a recipe.
-    state: arrays or shapes.
-
-  Raises:
-    ValueError: the blocks keep a state, as batch normalization does.
-  """
-  if not config.model.scan or stacks.any_in(state.params):
-    return state
-  row = variants.find(config.model.name) | config.model.to_dict()
-  blocks = stacks.equal_blocks(state.params, row['depths'])
-  whole = stacks.stack(state, blocks)
-  if stacks.any_in(whole.state):
-    raise ValueError(
-      f"config.model.scan=True loops over {config.model.name}'s blocks, which "
-      'keep a state (batch normalization): take config.model.scan=False'
-    )
-  return whole
 
 
 def audit_of(config: ConfigDict, params: Any) -> str:

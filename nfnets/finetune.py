@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from nfnets import step, variants
 from nfnets.data import sources
-from nfnets.weights import files, match, pictures, pretrained
+from nfnets.weights import files, match, pictures, pretrained, stack_like
 
 # Arguments that change how a network is trained, not what it computes.
 TRAINING_ONLY = (
@@ -139,6 +139,10 @@ def _fitting(
   """The weights, whether their head is kept, and what to say of it."""
   weights = _read(config.weights)
   _check_same_function(config, weights)
+  weights = weights._replace(
+    params=stack_like(weights.params, wanted.params),
+    state=stack_like(weights.state, wanted.state),
+  )
   is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
   found, needed = (
     match.unflatten(

@@ -18,7 +18,6 @@ from nfnets import (
   metrics,
   parallel,
   plots,
-  stacks,
   step,
 )
 from nfnets.data import pipeline
@@ -212,8 +211,7 @@ def _first_state(run: Run) -> tuple[step.TrainState | None, int]:
     facts['step of the newest checkpoint'] = done
     facts['--workdir, held by'] = run.folder.holder()
   # Copies: the step donates every leaf, and two leaves may share a buffer.
-  state = factory.looped(config, jax.tree.map(np.array, state))
-  return parallel.replicate(state), done
+  return parallel.replicate(jax.tree.map(np.array, state)), done
 
 
 def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
@@ -285,7 +283,7 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
     elif stops:
       status = 'interrupted'
     elif saves:
-      run.checkpoints.save(done, _whole(state))
+      run.checkpoints.save(done, state)
   if status == 'diverged':
     run.console.print(_divergence(meter, run.checkpoints))
     done = meter.diverged_at
@@ -296,7 +294,7 @@ def _finish(run: Run, end: End) -> dict[str, Any]:
   """Saves, tells and draws how the run ended."""
   config, folder = run.config, run.folder
   if end.status != 'diverged' and end.state is not None:
-    run.checkpoints.save(end.done, _whole(end.state))
+    run.checkpoints.save(end.done, end.state)
   run.checkpoints.wait()
   summary = {'status': end.status, 'step': end.done, **end.evaluation}
   skipped: dict[str, str] = {}
@@ -406,11 +404,6 @@ def _log(run: Run, done: int, row: dict[str, float]) -> None:
   clips = spec.clip == 'agc' and 'agc/clipped_fraction' in row
   if clips and (warning := agc_stats.warning(row, spec.clipping)):
     run.console.print(warning)
-
-
-def _whole(state: step.TrainState) -> Any:
-  """The state as it is saved: on the host, every block by its own path."""
-  return stacks.unstack(parallel.to_host(state))
 
 
 def _divergence(

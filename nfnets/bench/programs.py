@@ -117,7 +117,7 @@ def training(config: ConfigDict) -> Program:
     config, network, optimizer, factory.schedule_of(config)
   )
   devices = jax.devices()[:1]
-  state = parallel.replicate(factory.looped(config, state), devices)
+  state = parallel.replicate(state, devices)
   batch = parallel.shard(random_batch(config), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   compiled, *costs = _compile(

@@ -7,20 +7,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from nfnets.models.platform import traced_platform
+
 Activation = Callable[[jax.Array], jax.Array]
 
-
-# By JAX's own derivative, XLA's CPU and GPU backends keep a tanh or exponential
-# for the backward pass, beside the input that they keep anyway: more memory,
-# and more traffic than computing it again (results/speed.md).
-_gelu = jax.checkpoint(functools.partial(jax.nn.gelu, approximate=True))
-_silu = jax.checkpoint(jax.nn.silu)
 
 FUNCTIONS: dict[str, Activation] = {
   'identity': lambda x: x,
   'celu': jax.nn.celu,
   'elu': jax.nn.elu,
-  'gelu': _gelu,
+  'gelu': functools.partial(jax.nn.gelu, approximate=True),
   'gelu_erf': functools.partial(jax.nn.gelu, approximate=False),
   'glu': jax.nn.glu,
   'leaky_relu': jax.nn.leaky_relu,
@@ -30,7 +26,7 @@ FUNCTIONS: dict[str, Activation] = {
   'relu6': jax.nn.relu6,
   'selu': jax.nn.selu,
   'sigmoid': jax.nn.sigmoid,
-  'silu': _silu,
+  'silu': jax.nn.silu,
   'soft_sign': jax.nn.soft_sign,
   'softplus': jax.nn.softplus,
   'tanh': jnp.tanh,
@@ -76,6 +72,22 @@ def get(name: str, scaled: bool = True) -> Activation:
     known = f'did you mean {hint}?' if hint else f'known: {", ".join(GAMMAS)}.'
     raise ValueError(f'no activation {name!r}: {known}')
   function, gamma = FUNCTIONS[name], GAMMAS[name]
-  if not scaled:
-    return function
-  return lambda x: function(x) * gamma
+  if name in ('gelu', 'silu'):
+    function = _recomputed(function)
+  return (lambda x: function(x) * gamma) if scaled else function
+
+
+def _recomputed(function: Activation) -> Activation:
+  """The same function, of which the backward pass keeps the input alone.
+
+  XLA's CPU and GPU backends keep a tanh or exponential otherwise, beside the
+  input that they keep anyway: more memory, and more traffic than computing it
+  again (results/speed.md). On a TPU XLA recomputes by itself, and a barrier
+  would keep it from fusing the gradient into the convolution before it.
+  """
+
+  def recomputed(x: jax.Array) -> jax.Array:
+    has_barrier = traced_platform() != 'tpu'
+    return jax.checkpoint(function, prevent_cse=has_barrier)(x)
+
+  return recomputed

@@ -19,6 +19,8 @@ from jax import lax
 from jax.experimental import layout
 
 from nfnets.models import activations
+from nfnets.models.platform import traced_for as traced_for
+from nfnets.models.platform import traced_platform
 
 Initializer = Callable[..., jax.Array]
 Padding = Sequence[tuple[int, int]]
@@ -26,7 +28,6 @@ Padding = Sequence[tuple[int, int]]
 PADDINGS = ('same', 'symmetric')
 WS_EPS = ('published', 'timm')
 
-_platform = contextvars.ContextVar('platform', default=None)
 _is_folded = contextvars.ContextVar('is_folded', default=False)
 
 
@@ -290,27 +291,6 @@ def folded(is_folded: bool = True) -> Iterator[None]:
     yield
   finally:
     _is_folded.reset(token)
-
-
-@contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-  """Programs traced within the block are in the form of that platform.
-
-  `jax.jit` keeps what it traced: trace a function there that is new.
-
-  Args:
-    platform: such as 'cpu', 'gpu' or 'tpu'.
-  """
-  token = _platform.set(platform)
-  try:
-    yield
-  finally:
-    _platform.reset(token)
-
-
-def traced_platform() -> str:
-  """The platform that programs are traced for: by default this process's."""
-  return _platform.get() or jax.default_backend()
 
 
 class Linear(hk.Module):

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nfnets import stacks
 from nfnets.models import network
 
 # A pattern, searched in `module/name`, to the axes that make up a unit.
@@ -204,7 +203,7 @@ def named(params: Any, patterns: Iterable[str], also: str = '') -> Any:
   patterns = as_entries(patterns)
   leaves, structure = jax.tree.flatten_with_path(params)
   names = [path_name(path) for path, _ in leaves]
-  public = [member for name in names for member in members(name)]
+  public = [member for name in names for member in network.members(name)]
   for pattern in patterns:
     if not any(re.search(pattern, name) for name in public):
       raise ValueError(f'{pattern!r} matches no parameter{also}')
@@ -231,27 +230,16 @@ def path_name(path: tuple[object, ...]) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def members(name: str) -> list[str]:
-  """The public paths that a leaf's path stands for."""
-  old = stacks.is_stack(name)
-  return stacks.members(name) if old else network.members(name)
-
-
-def is_stacked(name: str) -> bool:
-  """Whether a leaf holds several blocks, `[blocks, ...]`, by its path."""
-  return stacks.is_stack(name) or network.is_stacked(name)
-
-
 def block_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
   """The shape of the leaf `name`, without a stack's first axis."""
-  return tuple(shape[1:] if is_stacked(name) else shape)
+  return tuple(shape[1:] if network.is_stacked(name) else shape)
 
 
 def per_block(
   name: str, function: Callable[..., jax.Array], *leaves: jax.Array
 ) -> jax.Array:
   """`function` of the leaf `name`, or of each block if it is a stack."""
-  return (jax.vmap(function) if is_stacked(name) else function)(*leaves)
+  return (jax.vmap(function) if network.is_stacked(name) else function)(*leaves)
 
 
 def of_members(name: str, function: Callable[[str], Value]) -> Value:
@@ -260,7 +248,7 @@ def of_members(name: str, function: Callable[[str], Value]) -> Value:
   Raises:
     ValueError: it doesn't say the same of all.
   """
-  first, *others = map(function, members(name))
+  first, *others = map(function, network.members(name))
   if any(other != first for other in others):
     raise ValueError(
       f'{name} holds several blocks, compiled as one (config.model.scan=True): '

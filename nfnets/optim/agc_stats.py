@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nfnets.models import network
 from nfnets.optim import agc, optimizer
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -95,8 +96,8 @@ def summarize(
     ratios = grad / jnp.maximum(param, eps)
     hits = jnp.sum(ratios > clipping, axis=-1)
     name = agc.path_name(path)
-    for index, member in enumerate(agc.members(name)):
-      at = index if agc.is_stacked(name) else ...
+    for index, member in enumerate(network.members(name)):
+      at = index if network.is_stacked(name) else ...
       hit = None if spared else hits[at]
       layer = member.rpartition('/')[0]
       leaves.append(_Leaf(layer, label, stage, ratios[at], hit))

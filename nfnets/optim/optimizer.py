@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 import tabulate
 
+from nfnets.models import network
 from nfnets.optim import agc
 
 OPTIMIZERS = ('sgd', 'adamw', 'lamb', 'muon')
@@ -171,7 +172,7 @@ def _muon(momentum: float, nesterov: bool) -> optax.GradientTransformation:
 
   def dimensions(params: Tree) -> Tree:
     def of_leaf(path: tuple, leaf: jax.Array, label: str) -> Any:
-      first = int(agc.is_stacked(agc.path_name(path)))
+      first = int(network.is_stacked(agc.path_name(path)))
       if label != 'weight' or leaf.ndim - first < 2:
         return None
       return optax.contrib.MuonDimensionNumbers(
@@ -267,7 +268,7 @@ def table(params: Tree, learning_rate: float, settings: Settings) -> str:
     if group.clipped and settings.clip == 'agc':
       norms = functools.partial(agc.unit_norms, name, axes=settings.axes)
       units = jax.eval_shape(norms, x).size
-    first, *others = agc.members(name)
+    first, *others = network.members(name)
     row = first, 1 + len(others), math.prod(x.shape), units
     members.setdefault(group, []).append(row)
 
@@ -410,7 +411,7 @@ def stages(params: Tree) -> Tree:
   of_block = _stage_of_each_block(params)
 
   def place(path: tuple, _: jax.Array) -> str:
-    top = _top_module(agc.members(agc.path_name(path))[0])
+    top = _top_module(network.members(agc.path_name(path))[0])
     if top in of_block:
       return f'stage_{of_block[top]}'
     if re.match(r'stem|initial|bias1$', top):
@@ -423,7 +424,7 @@ def stages(params: Tree) -> Tree:
 def _stage_of_each_block(params: Tree) -> dict[str, int]:
   blocks: dict[str, dict[str, int]] = {}  # the last axes of a block's leaves
   for path, leaf in jax.tree.flatten_with_path(params)[0]:
-    for name in agc.members(agc.path_name(path)):
+    for name in network.members(agc.path_name(path)):
       top = _top_module(name)
       if 'block' in top:
         width = (0, *getattr(leaf, 'shape', ()))[-1]

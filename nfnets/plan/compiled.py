@@ -205,8 +205,7 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
   train_step = step.make_train_step(
     config, network, optimizer, factory.schedule_of(config)
   )
-  state = factory.looped(config, jax.eval_shape(init, key))
-  return train_step, (state, batch, key)
+  return train_step, (jax.eval_shape(init, key), batch, key)
 
 
 def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
