@@ -78,7 +78,7 @@ def take_steps(tiny, devices, num_steps=2, host_batch=None):
     step.make_train_step(tiny, network, optimizer, factory.schedule_of(tiny)),
     devices,
   )
-  state = parallel.replicate(factory.looped(tiny, state), devices)
+  state = parallel.replicate(state, devices)
   key = parallel.replicate(jax.random.key(0), devices)
   for index in range(num_steps):
     data = host_batch or batch(tiny.batch_size, seed=index)
