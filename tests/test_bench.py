@@ -286,7 +286,10 @@ def test_numbers_have_three_digits(value, text):
     (['--model=nfnet_f0', '--precision=float16'], "'float16'"),
     (['--model=nfnet_f0', '--batch_size=0'], 'batch_size=0'),
     (['--model=nfnet_f0', '--against=timm', '--ema'], 'no --ema'),
-    (['--model=resnet_50', '--mode=folded', '--image_size=32'], 'nothing to f'),
+    (
+      ['--model=resnet_50', '--mode=folded', '--image_size=32'],
+      'not normalizer-free',
+    ),
     (['--model=resnet_50', '--against=timm'], 'no counterpart'),
   ],
 )
