@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nfnets import factory, models, parallel, step
-from nfnets.weights import folding
+from nfnets.weights import folding, stacked
 
 # The whole training step: forward and backward pass, clipping, decay, Nesterov
 # momentum and the update; the logits; those of the network by `weights.fold`.
@@ -156,7 +156,7 @@ def _inference(config: ConfigDict, is_folded: bool) -> Program:
     model = config.model.to_dict()
     name = model.pop('name')
     eps = models.arguments(name, **model).get('ws_eps', 'published')
-    params = folding.fold(params, eps)
+    params = folding.fold(stacked.unstack(params), eps)
     network = models.create(name, config.data.num_classes, **model, folded=True)
   size, device = config.data.train_image_size, jax.devices()[0]
   images = jnp.ones(
