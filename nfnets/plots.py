@@ -15,7 +15,7 @@ PANELS = (
 def plot(
   rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str
 ) -> None:
-  """Draws loss, accuracy and learning rate against the step, as PNG.
+  """Draws loss, accuracy and learning rate against the step, as PNG, if any.
 
   Args:
     rows: lines of metrics.jsonl.
@@ -24,25 +24,32 @@ def plot(
   """
   from matplotlib.figure import Figure  # no global state, no display
 
-  figure = Figure(figsize=(11, 3.4), layout='constrained')
-  figure.suptitle(title)
-  for axis, (label, names, scale) in zip(
-    figure.subplots(1, len(PANELS)), PANELS
-  ):
-    for name in names:
-      points = [
+  panels = []
+  for label, names, scale in PANELS:
+    lines = {
+      name: [
         (row['step'], scale * row[name])
         for row in rows
         if isinstance(row.get(name), int | float)
       ]
+      for name in names
+    }
+    if any(lines.values()):
+      panels.append((label, lines))
+  if not panels:
+    return
+  figure = Figure(figsize=(3.7 * len(panels), 3.4), layout='constrained')
+  figure.suptitle(title)
+  axes = figure.subplots(1, len(panels), squeeze=False)[0]
+  for axis, (label, lines) in zip(axes, panels):
+    for name, points in lines.items():
       if points:
         style = '-' if name.startswith('train/') else 'o-'
         axis.plot(*zip(*points), style, markersize=3, label=name)
     axis.set_xlabel('step')
     axis.set_ylabel(label)
     axis.grid(alpha=0.3)
-    if axis.lines:
-      axis.legend(fontsize='small')
+    axis.legend(fontsize='small')
   figure.savefig(path, dpi=110)
 
 

@@ -305,10 +305,9 @@ def _finish(run: Run, end: End) -> dict[str, Any]:
     summary['skipped'] = dict(sorted(skipped.items()))
     run.console.print(f'{len(skipped)} unreadable examples: see summary.json')
   if end.status == 'interrupted':
-    saved = run.checkpoints.latest_step() or 0
-    run.console.print(
-      f'interrupted: step {saved} is saved; run the same command to go on'
-    )
+    saved = run.checkpoints.latest_step()
+    left = f'step {saved} is saved' if saved else 'nothing was done yet'
+    run.console.print(f'interrupted: {left}; run the same command to go on')
   if jax.process_index() == 0:
     path, rows = folder.path, folder.read_metrics()
     title = (
@@ -328,7 +327,8 @@ def _tell(
   if 'eval/top_1' in summary:
     say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
   path = folder.path.absolute()
-  say(f'curves {path / "curves.png"}')
+  if (path / 'curves.png').exists():
+    say(f'curves {path / "curves.png"}')
   say(f'run folder {path}')
 
 

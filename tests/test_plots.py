@@ -2,6 +2,7 @@
 
 import matplotlib.image
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 
 from nfnets import plots
@@ -65,4 +66,9 @@ def test_curves_are_drawn_of_whatever_was_logged(tmp_path):
     {'step': 2, 'train/loss': 'nan', 'eval/loss': 1.5, 'eval/top_1': 0.4},
   ]
   plots.plot(rows, tmp_path / 'curves.png', 'a run')
-  assert matplotlib.image.imread(tmp_path / 'curves.png').size
+  picture = matplotlib.image.imread(tmp_path / 'curves.png')
+  plots.plot([{'step': 1, 'train/loss': 2.0}], tmp_path / 'one.png', 'a run')
+  one = matplotlib.image.imread(tmp_path / 'one.png')
+  assert picture.shape[1] == pytest.approx(3 * one.shape[1], abs=2)
+  plots.plot([], tmp_path / 'none.png', 'a run')  # stopped before a log
+  assert not (tmp_path / 'none.png').exists()
