@@ -222,7 +222,7 @@ def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
     for tree, place in zip(shapes, (whole, split, whole))
   ]
   mapped = jax.jit(_mapped(train_step, mesh), donate_argnums=0)
-  with layers.traced_for('tpu'):
+  with layers.traced_for(mesh.devices.flat[0].platform):
     return mapped.lower(*placed)
 
 
