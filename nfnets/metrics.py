@@ -6,9 +6,10 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import haiku as hk
 import jax
 from ml_collections import ConfigDict
 
@@ -125,7 +126,12 @@ class Meter:
     return speed
 
 
-def step_flops(config: ConfigDict, forward: Callable, *args: Any) -> float:
+def step_flops(
+  config: ConfigDict,
+  network: hk.TransformedWithState,
+  params: Any,
+  state: Any,
+) -> float:
   """Of the model in one step: a backward pass costs two forward ones.
 
   SAM's ascent adds its share of the batch (paper A, section 5.1);
@@ -133,12 +139,18 @@ def step_flops(config: ConfigDict, forward: Callable, *args: Any) -> float:
 
   Args:
     config: of the run.
-    forward: the network's pass over images.
-    args: its arguments, arrays or shapes; the last are images `[N, H, W, 3]`.
+    network: its network.
+    params, state: the network's, arrays or shapes.
   """
-  macs = multiply_adds(jax.make_jaxpr(forward)(*args).jaxpr)
+  size = config.data.train_image_size
+  images = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
+
+  def forward(params: Any, state: Any, images: jax.Array) -> Any:
+    return network.apply(params, state, jax.random.key(0), images, True)
+
+  macs = multiply_adds(jax.make_jaxpr(forward)(params, state, images).jaxpr)
   passes = 1 + (config.sam.ascent_fraction if config.sam.rho else 0)
-  return 2.0 * 3 * passes * macs * config.batch_size / args[-1].shape[0]
+  return 2.0 * 3 * passes * macs * config.batch_size
 
 
 def multiply_adds(jaxpr: Any) -> int:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -190,6 +190,9 @@ def _first_state(run: Run) -> tuple[step.TrainState | None, int]:
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
     f'{config.batch_size} images on {jax.device_count()} devices'
   )
+  for source in (parts.train_source, parts.eval_source):
+    if note := getattr(source, 'note', ''):
+      run.console.print(f'{config.data.name}: {note}')
   if run.checkpoints.latest_step() is not None:
     run.console.print('restoring the newest checkpoint')
   state = run.checkpoints.restore_latest(parts.shapes)
@@ -230,20 +233,9 @@ def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
 
 def _loop(run: Run, state: step.TrainState, done: int) -> End:
   """Dispatches step t, then reads the metrics of step t - 1."""
-  config, interrupts = run.config, run.interrupts
-  run.console.print(factory.audit_of(config, run.parts.shapes.params))
-  run.console.print('compiling the first step')
-  eval_step = interrupts.first_in_thread(
-    parallel.map_eval(step.make_eval_step(config, run.parts.network))
-  )
-  train_step, key = train_step_of(config, run.parts, run.skipped)
-  train_step = interrupts.first_in_thread(train_step)
-  meter = _meter(run, state, done)
-  batches = factory.train_batches(
-    config, run.parts.train_source, done, run.skipped
-  )
-  if not config.data.on_device:
-    batches = pipeline.interruptible(batches, interrupts.asked_alone)
+  config = run.config
+  train_step, key, eval_step = _steps(run)
+  meter, batches = _meter(run, state, done), _batches(run, done)
   evaluation = _evaluation_at(run, done)
   due = _is_evaluated(config, done) and not evaluation
   status, newest = '', None
@@ -268,11 +260,9 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
       meter.add(done, newest)
     (state, newest), done = outputs, done + 1
     run.console.advance(done)
-    due, saves = (
-      _is_evaluated(config, done),
-      done % config.checkpoint_every == 0,
-    )
-    stops = interrupts.reached()
+    due = _is_evaluated(config, done)
+    saves = done % config.checkpoint_every == 0
+    stops = run.interrupts.reached()
     if due or saves or stops:  # these wait for the state anyway
       meter.add(done, newest)
       newest = None
@@ -288,6 +278,25 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
     run.console.print(_divergence(meter, run.checkpoints))
     done = meter.diverged_at
   return End(status, state, done, evaluation)
+
+
+def _steps(run: Run) -> tuple[Any, Any, Any]:
+  """The mapped train step and its key, and the mapped eval step."""
+  config, parts = run.config, run.parts
+  run.console.print(factory.audit_of(config, parts.shapes.params))
+  run.console.print('compiling the first step')
+  train_step, key = train_step_of(config, parts, run.skipped)
+  eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
+  in_thread = run.interrupts.first_in_thread
+  return in_thread(train_step), key, in_thread(eval_step)
+
+
+def _batches(run: Run, done: int) -> Iterator[Any]:
+  config, source = run.config, run.parts.train_source
+  batches = factory.train_batches(config, source, done, run.skipped)
+  if config.data.on_device:
+    return batches
+  return pipeline.interruptible(batches, run.interrupts.asked_alone)
 
 
 def _finish(run: Run, end: End) -> dict[str, Any]:
@@ -381,20 +390,12 @@ def _evaluation_at(run: Run, done: int) -> dict[str, float]:
 
 
 def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
-  config, parts = run.config, run.parts
-  size = config.data.train_image_size
-  images = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
-
-  def forward(params: Any, net_state: Any, images: jax.Array) -> Any:
-    key = jax.random.key(0)
-    return parts.network.apply(params, net_state, key, images, True)
-
-  shapes = parts.shapes
+  shapes = run.parts.shapes
   flops = metrics.step_flops(
-    config, forward, shapes.params, shapes.state, images
+    run.config, run.parts.network, shapes.params, shapes.state
   )
-  names = step.observed_names(config, state.params)
-  return metrics.Meter(config, done, names, flops)
+  names = step.observed_names(run.config, state.params)
+  return metrics.Meter(run.config, done, names, flops)
 
 
 def _log(run: Run, done: int, row: dict[str, float]) -> None:

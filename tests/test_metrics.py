@@ -134,11 +134,7 @@ def forward_flops(config, **overrides):
   shapes = jax.eval_shape(
     lambda x: network.init(jax.random.key(0), x, True), images
   )
-
-  def forward(params, state, images):
-    return network.apply(params, state, jax.random.key(0), images, True)
-
-  return metrics.step_flops(config, forward, *shapes, images)
+  return metrics.step_flops(config, network, *shapes)
 
 
 def test_a_steps_flops_are_the_published_count_however_it_is_compiled():
