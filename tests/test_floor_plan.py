@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -106,3 +108,18 @@ def test_every_package_is_installed():
   assert set(listed) == {
     '.'.join(path.parent.relative_to(ROOT).parts) for path in folders
   }
+
+
+def test_a_run_from_scratch_imports_few_modules_and_no_outer_ring():
+  script = (
+    'import sys, configs.nfnet_f0, nfnets.train, scripts.train\n'
+    "print(*(name for name in sys.modules if name.split('.')[0] in "
+    "('configs', 'nfnets', 'scripts')))"
+  )
+  names = subprocess.run(
+    [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True,
+    check=True,
+  ).stdout.split()  # fmt: skip
+  assert len(names) <= 50
+  outer = tuple(f'nfnets.{package}' for package in OUTER)
+  assert not [name for name in names if name.startswith(outer)]
