@@ -7,6 +7,7 @@ kw the sides of a kernel.
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,7 @@ def no_norm(name: str) -> Callable[[jax.Array, bool], jax.Array]:
   return lambda x, is_training: x
 
 
+@dataclasses.dataclass(eq=False)
 class WSConv2D(hk.Module):
   """Convolution with Scaled Weight Standardization (paper B, equation 1).
 
@@ -108,23 +110,13 @@ class WSConv2D(hk.Module):
     eps: how a vanishing variance is guarded, see `standardize`.
   """
 
-  def __init__(
-    self,
-    channels: int,
-    kernel: int,
-    stride: int = 1,
-    groups: int = 1,
-    padding: str = 'same',
-    eps: str = 'published',
-    name: str | None = None,
-  ) -> None:
-    super().__init__(name)
-    self.channels = channels
-    self.kernel = kernel
-    self.stride = stride
-    self.groups = groups
-    self.padding = padding
-    self.eps = eps
+  channels: int
+  kernel: int
+  stride: int = 1
+  groups: int = 1
+  padding: str = 'same'
+  eps: str = 'published'
+  name: str | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
@@ -140,33 +132,24 @@ class WSConv2D(hk.Module):
     return out + _per_channel(bias, x)
 
 
+@dataclasses.dataclass(eq=False)
 class Conv2D(hk.Module):
   """Plain convolution, initialized by He's rule by default."""
 
-  def __init__(
-    self,
-    channels: int,
-    kernel: int,
-    stride: int = 1,
-    groups: int = 1,
-    with_bias: bool = False,
-    w_init: Initializer | None = None,
-    padding: str = 'same',
-    name: str | None = None,
-  ) -> None:
-    super().__init__(name)
-    self.channels = channels
-    self.kernel = kernel
-    self.stride = stride
-    self.groups = groups
-    self.with_bias = with_bias
-    self.padding = padding
-    self.w_init = w_init or normal_fan_in(2.0)
+  channels: int
+  kernel: int
+  stride: int = 1
+  groups: int = 1
+  with_bias: bool = False
+  w_init: Initializer | None = None
+  padding: str = 'same'
+  name: str | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
     shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
-    w = hk.get_parameter('w', shape, init=self.w_init)
+    w_init = self.w_init or normal_fan_in(2.0)
+    w = hk.get_parameter('w', shape, init=w_init)
     strides = (self.stride, self.stride)
     out = conv2d(x, w, strides, self.groups, self.padding)
     if self.with_bias:
@@ -293,18 +276,13 @@ def folded(is_folded: bool = True) -> Iterator[None]:
     _is_folded.reset(token)
 
 
+@dataclasses.dataclass(eq=False)
 class Linear(hk.Module):
   """Linear layer in the type of its input; Haiku's default initialization."""
 
-  def __init__(
-    self,
-    features: int,
-    w_init: Initializer | None = None,
-    name: str | None = None,
-  ) -> None:
-    super().__init__(name)
-    self.features = features
-    self.w_init = w_init
+  features: int
+  w_init: Initializer | None = None
+  name: str | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, C]` to `[N, O]`."""
