@@ -99,7 +99,7 @@ def _flags_of_its_own():
     return {
       name: flags.FLAGS[name]
       for name in flags.FLAGS
-      if 'site-packages' not in place(name)
+      if name.startswith('config.') or 'site-packages' not in place(name)
     }
 
   hidden = scripts_flags()
