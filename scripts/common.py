@@ -101,9 +101,11 @@ def needed(flag: flags.FlagHolder, example: str) -> Any:
   Raises:
     ValueError: it isn't given; `example` says how.
   """
-  if flag.value is None or flag.value == '':
+  value = flag.value
+  # A config isn't compared: that would compute its derived numbers.
+  if value is None or (isinstance(value, str) and not value):
     raise ValueError(f'name --{flag.name}, such as --{flag.name}={example}')
-  return flag.value
+  return value
 
 
 def path(flag: flags.FlagHolder) -> str | None:
