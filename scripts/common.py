@@ -195,7 +195,11 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _empty_tuples(config: ConfigDict) -> None:
   """An empty flag, such as --config.optimizer.unclipped=, is (), not ('',)."""
-  for key, value in config.items():
+  for key in config.keys():  # noqa: SIM118
+    try:
+      value = config[key]
+    except ZeroDivisionError:  # of a batch of 0, which is refused later
+      continue
     if isinstance(value, ConfigDict):
       _empty_tuples(value)
     elif value == ('',):
