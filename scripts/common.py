@@ -195,7 +195,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _empty_tuples(config: ConfigDict) -> None:
   """An empty flag, such as --config.optimizer.unclipped=, is (), not ('',)."""
-  for key in config.keys():  # noqa: SIM118
+  for key in config:
     try:
       value = config[key]
     except ZeroDivisionError:  # of a batch of 0, which is refused later
