@@ -80,11 +80,13 @@ def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
 
 
 def cost(row: str, config: ConfigDict) -> str:
-  """Hours of a run on two CPU cores."""
+  """Hours or minutes of a run on two CPU cores."""
   del row
   passes = 1 + config.sam.ascent_fraction * (config.sam.rho > 0)
   images = config.num_steps * config.batch_size
-  return f'{passes * images * SECONDS / 3600:.1f} hours on two CPU cores'
+  hours = passes * images * SECONDS / 3600
+  time = f'{hours:.1f} hours' if hours >= 1 else f'{60 * hours:.0f} minutes'
+  return f'{time} on two CPU cores'
 
 
 # Skip gains are exempt from AGC unless the arm is called 'clipped', which is
