@@ -166,17 +166,19 @@ def train(job: Job) -> int:
   if job.factor is not None:
     command.append(f'--config.learning_rate_factor={job.factor}')
   child = subprocess.Popen(command, start_new_session=True)
+  is_stopping = False
   while True:
     try:
       code = child.wait()
       break
     except KeyboardInterrupt:
+      is_stopping = True
       stop(child)
   if code == 0 and RESULTS.value:
     place = pathlib.Path(RESULTS.value) / job.path.relative_to(ROOT)
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.path, place)
-  return code
+  return INTERRUPTED if is_stopping else code
 
 
 def stop(child: subprocess.Popen) -> None:
