@@ -60,7 +60,9 @@ class Job(NamedTuple):
 def main() -> int:
   if LIST.value:
     return show()
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  # A shell ignores SIGINT for what it starts in the background.
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
   while job := next((j for j in jobs() if not j.path.exists()), None):
     print(f'{job.experiment}/{job.path.stem}', flush=True)
     if code := train(job):
