@@ -327,4 +327,11 @@ def test_with_scan_on_an_optimizer_takes_the_unrolled_networks_step(name):
     new, _ = taken(placed, parallel.shard(tiny.batch(16), devices), key)
     after.append(stacked.unstack(parallel.to_host(new.params)))
   assert relative_difference(after[1], state.params) > 1e-3
-  all_close(after[1], after[0], 2e-4, 1e-5)
+  # Of updates, by their norms: where an element's gradient is nearly 0, LAMB's
+  # first update of it is the sign of a rounding error.
+  moved = [jax.tree.map(np.subtract, new, state.params) for new in after]
+  for unrolled, looped in zip(*map(jax.tree.leaves, moved)):
+    if norm := np.linalg.norm(unrolled):
+      assert np.linalg.norm(looped - unrolled) < 3e-3 * norm
+    else:
+      assert not looped.any()
