@@ -79,7 +79,7 @@ def test_one_is_asked_to_stop_and_all_save_at_one_step(tmp_path, task):
   ends = [json.loads((tmp_path / f'ended{i}').read_text()) for i in range(2)]
   assert ends[0] == ends[1] and ends[0]['status'] == 'interrupted'
   saved = workdir.RunFolder(tmp_path / 'run').saved_steps()
-  assert saved == [ends[0]['step']] and 3 < saved[0] < 2000
+  assert saved == [ends[0]['step']] and 0 < saved[0] < 2000
 
 
 @pytest.mark.slow

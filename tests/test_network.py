@@ -132,7 +132,9 @@ def test_a_loop_over_equal_blocks_is_the_unrolled_network(name):
 
 @pytest.mark.slow
 def test_a_loop_keeps_bfloat16_and_recomputes_if_asked_to():
-  assert_scan_changes_nothing('cifar_resnet_20', remat=True)
+  # A recomputed ReLU's input may round to the other side of 0.
+  smooth = {'activation': 'silu', 'remat': True}
+  assert_scan_changes_nothing('cifar_resnet_20', **smooth)
   assert_scan_changes_nothing('cifar_resnet_20', 0.02, dtype=jnp.bfloat16)
 
 
