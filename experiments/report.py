@@ -57,8 +57,9 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   picture = ''
   if experiment.plot:
     with contextlib.suppress(study.NotRun):
-      save(experiment.plot(experiment, found), folder / 'plot.png')
-      picture = f'![{experiment.title}](plot.png)'
+      if figure := experiment.plot(experiment, found):
+        save(figure, folder / 'plot.png')
+        picture = f'![{experiment.title}](plot.png)'
   module = importlib.import_module(f'experiments.{name}')
   parts = (
     f'# {experiment.title}\n\n{experiment.claim}',
