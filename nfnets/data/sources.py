@@ -212,15 +212,15 @@ class Tfds:
         raise ValueError(
           f'{name} has no feature {key!r} but {", ".join(sorted(features))}'
           + (
-            '; name the one with the class: config.data.label' * (key == label)
+            '; the one with the class is `label` of sources.create'
+            * (key == label)
           )
         )
     self._label = label
     self.num_classes = getattr(features[label], 'num_classes', None)
     if self.num_classes is None:
       raise ValueError(
-        f'{name}: config.data.label={label!r} is {features[label]}, not one '
-        'class an image'
+        f'{name}: label={label!r} is {features[label]}, not one class an image'
       )
     names = features[label].names
     self.class_names = names or [str(i) for i in range(self.num_classes)]
