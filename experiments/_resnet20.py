@@ -13,6 +13,7 @@ SECONDS = 0.16 / 128  # an image trained on, two CPU cores (results/speed.md)
 # where_to_clip with three finished runs at scale cpu; 22 degrees of freedom.
 SPREAD = (1.6, 22)
 TEN_THOUSAND = {'data.train_split': 'train[:10000]', 'data.num_train': 10000}
+CPU = {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND}
 
 
 def recipe(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
@@ -51,6 +52,7 @@ def scales(
   more: Mapping[str, Any] = {},
   own_batch: bool = False,
   full: Sequence[str] | None = None,
+  between: Mapping[str, Scale] = {},
 ) -> dict[str, Scale]:
   """The whole of CIFAR-10, at two lengths, and what two CPU cores can train on.
 
@@ -60,15 +62,15 @@ def scales(
     own_batch: whether rows have batch sizes of their own; else it is 128
       there, since 13 epochs at 1,024 would be 126 updates.
     full: rows of the others, if not all.
+    between: an experiment's own scales, fuller than 'cpu'.
   """
   at = '' if own_batch else ' at batch 128'
   return {
     FULL: epochs(100, full),
     'short': epochs(30, full),
+    **between,
     'cpu': Scale(
-      f'the first 10,000 images, 13 epochs{at}',
-      {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND, **more},
-      rows,
+      f'the first 10,000 images, 13 epochs{at}', {**CPU, **more}, rows
     ),
   }
 
@@ -80,13 +82,19 @@ def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
 
 
 def cost(row: str, config: ConfigDict) -> str:
-  """Hours or minutes of a run on two CPU cores."""
+  """A run's time in words."""
   del row
+  time = hours(config)
+  told = f'{time:.1f} hours' if time >= 1 else f'{60 * time:.0f} minutes'
+  return f'{told} on two CPU cores'
+
+
+def hours(config: ConfigDict) -> float:
+  """Of a run on two free CPU cores."""
   passes = 1 + config.sam.ascent_fraction * (config.sam.rho > 0)
   images = config.num_steps * config.batch_size
-  hours = passes * images * SECONDS / 3600
-  time = f'{hours:.1f} hours' if hours >= 1 else f'{60 * hours:.0f} minutes'
-  return f'{time} on two CPU cores'
+  area = (config.data.train_image_size / 32) ** 2
+  return passes * images * area * SECONDS / 3600
 
 
 # Skip gains are exempt from AGC unless the arm is called 'clipped', which is

@@ -3,9 +3,12 @@
 Every row sees as many images, at a learning rate in proportion to its batch.
 Rows 'b1024_of32' and the like compute batch statistics over parts of the batch
 (of 32 images, here), as if each part were on a device of its own; scale cpu has
-them of 256.
+them of 256. Rows 'b128_quarter' and the like have a quarter of that rate: scale
+rates has three batches at both, so that a large batch isn't judged by a rate
+that fails.
 """
 
+import numpy as np
 from scipy import stats
 
 from experiments import _figures, _resnet20
@@ -14,6 +17,7 @@ from experiments.study import Above, Differs, Experiment, Rows
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 # Batch size to the images of it that share their statistics.
 PARTS = {1024: (16, 32, 128), 256: (16, 64)}
+RATED = (128, 512, 2048)
 
 
 EXPERIMENT = Experiment(
@@ -26,6 +30,10 @@ EXPERIMENT = Experiment(
     f'b{batch}_of{size}': {'batch_size': batch, 'micro_batches': batch // size}
     for batch, sizes in PARTS.items()
     for size in sizes
+  }
+  | {
+    f'b{size}_quarter': {'batch_size': size, 'learning_rate_factor': 0.25}
+    for size in RATED
   },
   checks=[
     ('accuracy falls with the batch, by rank', lambda rows: falls(rows)),
@@ -37,9 +45,19 @@ EXPERIMENT = Experiment(
     ),
     ('statistics of 16 images change batch 256', Differs('b256_of16', 'b256')),
     ('statistics of 64 images change batch 256', Differs('b256_of64', 'b256')),
+    (
+      'at the better of two rates batch 2,048 is worse than 128',
+      lambda rows: Above(better(rows, 128), better(rows, 2048))(rows),
+    ),
   ],
   scales=_resnet20.scales(
-    [*(f'b{size}' for size in SIZES), 'b256_of16', 'b256_of64'], own_batch=True
+    [*(f'b{size}' for size in SIZES), 'b256_of16', 'b256_of64'],
+    own_batch=True,
+    between={
+      'rates': _resnet20.epochs(
+        15, [f'b{size}{rate}' for size in RATED for rate in ('', '_quarter')]
+      )
+    },
   ),
   config=lambda row: _resnet20.recipe(),
   plot=_figures.lines(
@@ -52,12 +70,19 @@ EXPERIMENT = Experiment(
         }
         for batch, sizes in PARTS.items()
       }
+      | {'a quarter of the rate': {size: f'b{size}_quarter' for size in RATED}}
     },
   ),
   spread=_resnet20.SPREAD,
   cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
+
+
+def better(rows: Rows, size: int) -> str:
+  """The row with the better of a batch size's two rates."""
+  names = (f'b{size}', f'b{size}_quarter')
+  return max(names, key=lambda name: np.nan_to_num(rows[name].mean))
 
 
 def falls(rows: Rows) -> bool | None:

@@ -6,7 +6,9 @@ Meant to run in the background, from a clone of its own at a fixed commit: what
 is edited in the checkout meanwhile changes no run. Finished records are copied
 to `--results`. SIGTERM or Ctrl-C saves the running row and ends with 75; the
 same command goes on from there. `--list` says what is done and what is left.
-Exit codes: 0 all rows are over, 1 one failed, 75 interrupted.
+Exit codes: 0 all rows are over, 1 one failed, 75 interrupted. `--caltech` is a
+tar of train/CLASS/FILE and test/CLASS/FILE: the split of Caltech-101
+(nfnets/data/caltech101_split.json).
 """
 
 import contextlib
@@ -17,15 +19,25 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from absl import flags
 
-from experiments import _grid, _resnet20, large_batch, pilot, records, study
+from experiments import (
+  _grid,
+  _resnet20,
+  large_batch,
+  pilot,
+  records,
+  study,
+  transfer_caltech101,
+)
 from scripts import common
 
 DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where CIFAR-10 is prepared.')
+CALTECH = flags.DEFINE_string('caltech', '', 'Caltech-101, split, as a tar.')
 RESULTS = flags.DEFINE_string('results', '', 'Copy finished records here too.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
 LIST = flags.DEFINE_bool('list', False, 'Say what is left and stop.')
@@ -50,11 +62,17 @@ class Job(NamedTuple):
     )
 
   @property
+  def data_dir(self) -> str:
+    if self.experiment != 'transfer_caltech101':
+      return DATA_DIR.value
+    return str(half(self.row == 'pretrain'))
+
+  @property
   def hours(self) -> float:
     """On two free cores."""
     experiment = study.load(self.experiment)
     config = experiment.get_config(f'{self.row}@{self.scale}')
-    return config.num_steps * config.batch_size * _resnet20.SECONDS / 3600
+    return _resnet20.hours(config)
 
 
 def main() -> int:
@@ -108,7 +126,28 @@ def jobs() -> Iterator[Job]:
       for lambda_ in _grid.LAMBDAS:
         row = f'{network}_b{size}_l{lambda_:g}'
         yield Job('agc_grid', row, 'full', seed, best[arm])
+  for row in study.load('batchnorm_batch_size').rows_at('rates'):
+    yield Job('batchnorm_batch_size', row, 'rates')
+  yield from clipped_where_nothing_clipped_diverges()
+  yield Job('transfer_caltech101', 'pretrain', 'px64')
+  for seed in (0, 1, 2):
+    for row in transfer_caltech101.AT_64:
+      yield Job('transfer_caltech101', row, 'px64', seed)
   yield Job('he_resnet20', 'batch', 'full')
+
+
+def clipped_where_nothing_clipped_diverges() -> Iterator[Job]:
+  """where_to_clip, at the first of two rates at which that is so."""
+  for scale in ('x8', 'x16'):
+    unclipped = Job('where_to_clip', 'nothing', scale)
+    yield unclipped
+    if unclipped.path.exists():
+      record = json.loads(unclipped.path.read_text())
+      if record['status'] == 'diverged':
+        break
+  for seed in (0, 1, 2):
+    for row in study.load('where_to_clip').rows:
+      yield Job('where_to_clip', row, scale, seed)
 
 
 def pilot_of(arm: str) -> Iterator[Job]:
@@ -163,7 +202,7 @@ def train(job: Job) -> int:
     f'--experiment={job.experiment}', f'--scale={job.scale}',
     f'--only={job.row}', f'--seeds={job.seed}',
     f'--workdir={WORKDIR.value}', '--',
-    f'--config.data.data_dir={DATA_DIR.value}',
+    f'--config.data.data_dir={job.data_dir}',
   ]  # fmt: skip
   if job.factor is not None:
     command.append(f'--config.learning_rate_factor={job.factor}')
@@ -181,6 +220,23 @@ def train(job: Job) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.path, place)
   return INTERRUPTED if is_stopping else code
+
+
+def half(is_pretraining: bool) -> pathlib.Path:
+  """Every second class of Caltech-101, or the others, as an image folder."""
+  name = 'even' if is_pretraining else 'odd'
+  folder = pathlib.Path(WORKDIR.value) / 'caltech101' / name
+  if folder.exists():
+    return folder
+  with tarfile.open(common.needed(CALTECH, 'caltech101.tar')) as tar:
+    files = {tuple(m.name.split('/')[-3:]): m for m in tar if m.isfile()}
+    classes = sorted({c for _, c, _ in files})[not is_pretraining :: 2]
+    for (split, name, file), member in files.items():
+      if name in classes:
+        place = folder.with_suffix('.partial') / split / name / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(tar.extractfile(member).read())
+  return folder.with_suffix('.partial').rename(folder)
 
 
 def stop(child: subprocess.Popen) -> None:
