@@ -5,7 +5,6 @@ in the weights, or in the data.
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,9 +13,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import step, variants
+from nfnets import bucket, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
+from nfnets.workdir import read_json
 
 # Arguments that change how a network is trained, not what it computes.
 TRAINING_ONLY = (
@@ -194,10 +194,12 @@ def _earlier(
 
   Who names no weights means the run's own.
   """
-  path = pathlib.Path(workdir or '') / 'config.json'
-  if not workdir or not path.exists():
+  if not workdir:
     return None
-  before = json.loads(path.read_text())
+  with bucket.fetched(bucket.join(workdir, 'config.json')) as path:
+    before = read_json(path)
+  if before is None:
+    return None
   own = before.get('weights', '')
   return before if own and config.weights in ('', own) else None
 

@@ -1,11 +1,12 @@
 """Converts weights: python -m scripts.convert IN OUT.
 
 IN is a published file (F0_haiku.npz), a file of ours (.safetensors, .npz), a
-run's folder, or timm's weights (.safetensors, .pth). OUT is .safetensors or
-.npz; with --to=timm, timm's .safetensors. The content tells what IN is;
---from says it. --certify runs timm's same network besides and prints how far
-the stages' outputs differ; it needs no IN and OUT with --timm, and then takes
-random weights. Exit codes: 0 written, 1 certified to differ, 2 refused.
+run's folder, or timm's weights (.safetensors, .pth), here or in a bucket
+(gs://, s3://). OUT is .safetensors or .npz; with --to=timm, timm's
+.safetensors. The content tells what IN is; --from says it. --certify runs
+timm's same network besides and prints how far the stages' outputs differ; it
+needs no IN and OUT with --timm, and then takes random weights. Exit codes: 0
+written, 1 certified to differ, 2 refused.
 """
 
 import pathlib
@@ -45,16 +46,17 @@ def main(arguments: Sequence[str]) -> int:
     return certify(None, TIMM.value)
   if len(arguments) != 2:
     raise ValueError('name two files: python -m scripts.convert IN OUT')
-  return convert(*map(pathlib.Path, arguments))
+  return convert(arguments[0], pathlib.Path(arguments[1]).expanduser())
 
 
-def convert(source: pathlib.Path, target: pathlib.Path) -> int:
+def convert(source: str, target: pathlib.Path) -> int:
   """Reads, checks, writes, and says what was done."""
-  from nfnets import weights
+  from nfnets import bucket, weights
 
-  target = target.expanduser()
   if target.suffix not in ('.safetensors', '.npz'):
     raise ValueError(f'{target}: write .safetensors or .npz')
+  if bucket.is_url(target):
+    raise ValueError(f'{target}: write a local file, and copy it there')
   found = weights.load(
     source, kind=FROM.value, timm_name=TIMM.value, averaged=not RAW.value
   )

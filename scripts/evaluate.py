@@ -5,12 +5,14 @@
 
 A run is evaluated as it was trained; a config that is given instead names other
 data or another way to prepare them, and must describe the run's network. FILE
-is anything that scripts.convert reads. A normalizer-free network is folded
-first (--nofold keeps it as trained). Exit codes: 0 done, 2 refused. Several
-processes evaluate as one, as in scripts.train; the first one prints.
+is anything that scripts.convert reads; DIR and FILE may be in a bucket. A
+normalizer-free network is folded first (--nofold keeps it as trained). Exit
+codes: 0 done, 2 refused. Several processes evaluate as one, as in
+scripts.train; the first one prints.
 """
 
 import json
+import pathlib
 from typing import Any
 
 from absl import flags
@@ -33,12 +35,15 @@ def main() -> int:
     raise ValueError('name either --workdir=DIR or --weights=FILE')
   import jax
 
-  from nfnets import distributed, evaluate
+  from nfnets import bucket, distributed, evaluate
 
   distributed.initialize(**PROCESSES())
-  with distributed.agreement():
-    config = complete_config()
-    candidates = read_weights(config)
+  with (
+    distributed.agreement(),
+    bucket.fetched(common.path(WORKDIR) or '') as workdir,
+  ):
+    config = complete_config(workdir if WORKDIR.value else None)
+    candidates = read_weights(config, workdir)
   metrics = evaluate.evaluate_weights(config, candidates, fold=FOLD.value)
   if jax.process_index() > 0:
     return 0
@@ -50,28 +55,27 @@ def main() -> int:
   return 0
 
 
-def complete_config() -> ConfigDict:
+def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   """The given recipe, what it leaves open filled in, or the run's own."""
   from nfnets import finetune
   from nfnets.workdir import RunFolder
 
-  if CONFIG.value is None and WORKDIR.value:
-    own = RunFolder(common.path(WORKDIR), must_exist=True).read_config()
-    return ConfigDict(own)
+  if CONFIG.value is None and workdir:
+    return ConfigDict(RunFolder(workdir, must_exist=True).read_config())
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if WEIGHTS.value and not config.model.name:
     config.weights = WEIGHTS.value  # tell what the recipe leaves open
-  finetune.complete(config, common.path(WORKDIR))
+  finetune.complete(config, workdir)
   return config.copy_and_resolve_references()
 
 
-def read_weights(config: ConfigDict) -> dict[str, Any]:
+def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """{prefix of the metrics: weights}."""
   from nfnets import weights
   from nfnets.weights import files
 
   if WORKDIR.value:
-    return weights.of_run(common.path(WORKDIR), config)
+    return weights.of_run(workdir, config)
   found = weights.load(WEIGHTS.value)
   files.require_head(found, WEIGHTS.value)
   return {'eval': found}

@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A package or a file of the inner ring imports only what stands before it; a
 # name that isn't here may be imported by anybody.
 ORDER = (
-  'variants', 'parallel', 'models', 'optim', 'data', 'workdir', 'metrics',
-  'loggers', 'plots', 'checkpoint', 'distributed', 'step', 'factory',
+  'variants', 'parallel', 'models', 'optim', 'bucket', 'data', 'workdir',
+  'metrics', 'loggers', 'plots', 'checkpoint', 'distributed', 'step', 'factory',
   'weights', 'finetune', 'evaluate', 'linear_probe', 'train', 'analysis',
   'bench', 'plan',
 )  # fmt: skip

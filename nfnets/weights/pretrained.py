@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from nfnets import bucket
 from nfnets.data import sources
 from nfnets.weights import files, match, stacked, timm, torch_file
 from nfnets.workdir import RunFolder
@@ -35,7 +36,7 @@ def read(
   Args:
     source: F0_haiku.npz and its like; .safetensors or .npz of ours;
       .safetensors or .pth of timm's; a run's folder, whose newest checkpoint
-      counts.
+      counts; any of them may lie in a bucket.
     kind: one of `KINDS`; 'auto' tells it by the content.
     timm_name: of timm's network; None tells it by its parts.
     averaged: of a run or a checkpoint of PyTorch that averaged its weights,
@@ -44,15 +45,15 @@ def read(
   Raises:
     ValueError, FileNotFoundError: with one line that says what is wrong.
   """
-  source = pathlib.Path(source).expanduser()
   if kind not in KINDS:
     raise ValueError(f'no kind of weights {kind!r}: {", ".join(KINDS)}')
-  if not source.exists():
-    raise FileNotFoundError(f'{source}: no such file or folder')
-  if not (source.is_file() or source.is_dir()):
-    raise ValueError(f'{source}: neither a file nor a folder')
-  with _one_line(source):
-    return _read(source, kind, timm_name, averaged)
+  with bucket.fetched(source) as path:
+    if not path.exists():
+      raise FileNotFoundError(f'{source}: no such file or folder')
+    if not (path.is_file() or path.is_dir()):
+      raise ValueError(f'{source}: neither a file nor a folder')
+    with _one_line(source):
+      return _read(path, kind, timm_name, averaged)
 
 
 def of_run(
@@ -61,7 +62,7 @@ def of_run(
   """A run's newest weights: `eval`, and `eval_ema` if it averaged.
 
   Args:
-    workdir: the run's folder.
+    workdir: the run's folder, local (bucket.fetched).
     config: if given, must describe the run's own network.
 
   Raises:

@@ -1,0 +1,241 @@
+"""Runs in a bucket: a local copy, and what a kill leaves of it."""
+
+import contextlib
+import importlib.util
+import pathlib
+
+import fsspec
+import pytest
+
+from nfnets import bucket
+
+
+@pytest.fixture
+def memory(monkeypatch):
+  """fsspec's storage in memory stands in for a bucket: objects by name."""
+  monkeypatch.setitem(bucket.PACKAGES, 'memory', 'fsspec')
+  storage = fsspec.filesystem('memory')
+  storage.store.clear()
+  yield storage
+  storage.store.clear()
+
+
+def names(storage):
+  return sorted(name.removeprefix('/b/run/') for name in storage.store)
+
+
+def write(path, *steps, rows=1, status='running'):
+  """A folder as a run leaves it after its checkpoints `steps`."""
+  path.mkdir(parents=True, exist_ok=True)
+  (path / 'config.json').write_text('{}')
+  (path / 'metrics.jsonl').write_text('{"step": 1}\n' * rows)
+  (path / 'summary.json').write_text(status)
+  for step in steps:
+    (path / f'checkpoints/{step}/d').mkdir(parents=True, exist_ok=True)
+    (path / f'checkpoints/{step}/d/data').write_text(f'numbers of {step}')
+    (path / f'checkpoints/{step}/meta').write_text(f'{step}')
+
+
+def contents(path):
+  return {
+    file.relative_to(path).as_posix(): file.read_text()
+    for file in path.rglob('*')
+    if file.is_file()
+  }
+
+
+def test_a_local_folder_is_itself_and_stays(tmp_path):
+  with bucket.working_copy(tmp_path / 'run') as (path, upload):
+    write(path, 5)
+    upload()
+  assert path == tmp_path / 'run'
+  with bucket.fetched(path) as found:
+    assert found == path
+  assert (path / 'config.json').exists()
+
+
+def test_a_run_comes_back_as_it_was_left_and_the_copy_goes(memory):
+  with bucket.working_copy('memory://b/run') as (path, upload):
+    write(path, 5)
+    upload()
+    write(path, 10, rows=2)
+    expected = contents(path)
+  assert not path.exists()
+  assert 'checkpoints/10/commit_success.txt' in names(memory)
+  with bucket.working_copy('memory:/b/run/') as (path, _):  # as pathlib says it
+    assert contents(path) == expected
+    write(path, 15, rows=3)
+  with bucket.fetched('memory://b/run') as path:
+    assert contents(path).keys() == {*expected, *(
+      f'checkpoints/15/{name}' for name in ('d/data', 'meta')
+    )}  # fmt: skip
+
+
+def test_what_nobody_needs_elsewhere_stays_where_it_is(memory):
+  with bucket.working_copy('memory://b/run') as (path, _):
+    write(path, 5)
+    for name in ('lock', 'x.1.tmp', 'tensorboard/e', 'checkpoints/7.tmp-0/d'):
+      (path / name).parent.mkdir(exist_ok=True)
+      (path / name).write_text('')
+  assert 'tensorboard/e' in names(memory)
+  assert not {'lock', 'x.1.tmp', 'checkpoints/7.tmp-0/d'} & set(names(memory))
+  with bucket.fetched('memory://b/run') as path:
+    assert not (path / 'tensorboard').exists()
+
+
+def test_checkpoints_that_a_run_removes_are_removed(memory):
+  with bucket.working_copy('memory://b/run') as (path, upload):
+    write(path, 5, 10)
+    upload()
+    for file in [*path.glob('checkpoints/5/**/*')][::-1]:
+      file.rmdir() if file.is_dir() else file.unlink()
+    write(path, 15)
+  kept = {name.split('/')[1] for name in names(memory) if 'checkpoints' in name}
+  assert kept == {'10', '15'}
+
+
+def test_a_process_that_does_not_write_uploads_nothing(memory):
+  with bucket.working_copy('memory://b/run', uploads=False) as (path, upload):
+    write(path, 5)
+    upload()
+  assert not memory.store
+
+
+class Killed(BaseException):
+  """What stops the storage's user in the middle."""
+
+
+@contextlib.contextmanager
+def killed_after(storage, monkeypatch, count):
+  """The block ends, as by a kill, where it would change object `count`."""
+  left = [count]
+
+  def counting(function):
+    def called(*args, **kwargs):
+      if not left[0]:
+        raise Killed
+      left[0] -= 1
+      return function(*args, **kwargs)
+
+    return called
+
+  with monkeypatch.context() as patch:
+    for name in ('pipe_file', 'put_file', 'rm_file'):
+      patch.setattr(storage, name, counting(getattr(storage, name)))
+    with contextlib.suppress(Killed):
+      yield left
+
+
+def test_a_kill_at_any_point_leaves_a_whole_run_and_never_a_torn_step(
+  memory, monkeypatch
+):
+  for count in range(100):
+    memory.store.clear()
+    with bucket.working_copy('memory://b/run') as (path, _):
+      write(path, 5)
+    with (
+      killed_after(memory, monkeypatch, count) as left,
+      bucket.working_copy('memory://b/run') as (path, upload),
+    ):
+      write(path, 10, rows=2)
+      upload()
+      for file in [*path.glob('checkpoints/5/**/*')][::-1]:
+        file.rmdir() if file.is_dir() else file.unlink()
+      (path / 'checkpoints/10/meta').write_text('anew')  # the step again
+      write(path, 15, rows=3, status='finished')
+    with bucket.fetched('memory://b/run') as path:
+      found = contents(path)
+    steps = {name.split('/')[1] for name in found if 'checkpoints' in name}
+    assert steps
+    for step in steps:
+      assert found[f'checkpoints/{step}/d/data'] == f'numbers of {step}'
+      assert f'checkpoints/{step}/meta' in found
+    assert found['metrics.jsonl']
+    assert (found['summary.json'] != 'finished') or '15' in steps
+    if left[0]:  # nothing was left to break
+      assert steps == {'10', '15'}
+      break
+  assert count > 10
+
+
+def test_a_first_upload_that_broke_leaves_the_folder_free(memory, monkeypatch):
+  from nfnets import workdir
+
+  for count in range(100):
+    memory.store.clear()
+    with (
+      killed_after(memory, monkeypatch, count) as left,
+      bucket.working_copy('memory://b/run') as (path, _),
+    ):
+      write(path, 5, status='{}')
+    with bucket.fetched('memory://b/run') as path:
+      folder = workdir.RunFolder(path)
+      folder.check_same_run({})
+    if left[0]:
+      break
+
+
+def test_an_old_checkpoint_that_goes_meanwhile_is_not_missed(
+  memory, monkeypatch
+):
+  with bucket.working_copy('memory://b/run') as (path, _):
+    write(path, 5, 10)
+  get = memory.get
+  calls = []
+
+  def pruned(wanted, *args, **kwargs):
+    if not calls:
+      memory.rm('/b/run/checkpoints/5', recursive=True)
+    calls.append(wanted)
+    return get(wanted, *args, **kwargs)
+
+  monkeypatch.setattr(memory, 'get', pruned)
+  with bucket.fetched('memory://b/run') as path:
+    assert [p.name for p in (path / 'checkpoints').iterdir()] == ['10']
+  assert len(calls) == 2
+
+
+def test_a_file_of_weights_is_fetched_by_its_name(memory):
+  memory.pipe_file('/b/weights/F0.npz', b'numbers')
+  with bucket.fetched('memory://b/weights/F0.npz') as path:
+    assert path.name == 'F0.npz'
+    assert path.read_bytes() == b'numbers'
+
+
+@pytest.mark.parametrize('place', ['ftp://x/y', 'hdfs:/x', 'file:///tmp/x'])
+def test_an_unknown_scheme_is_refused_in_one_line(place):
+  with (
+    pytest.raises(ValueError, match='name a local path, gs:// or s3://'),
+    bucket.fetched(place),
+  ):
+    pass
+
+
+@pytest.mark.parametrize('package', ['gcsfs', 's3fs'])
+def test_a_missing_package_is_named(monkeypatch, package):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  scheme = {'gcsfs': 'gs', 's3fs': 's3'}[package]
+  with (
+    pytest.raises(ValueError, match=f'pip install {package}'),
+    bucket.working_copy(f'{scheme}://b/run'),
+  ):
+    pass
+
+
+def test_a_storage_that_fails_is_named_in_one_line(memory, monkeypatch):
+  def fails(*_, **__):
+    raise RuntimeError('403\nforbidden')
+
+  monkeypatch.setattr(memory, 'find', fails)
+  with (
+    pytest.raises(OSError, match='memory://b/run could not be read: 403 forb'),
+    bucket.fetched('memory://b/run'),
+  ):
+    pass
+
+
+def test_places_are_joined_as_their_kind_is(tmp_path):
+  assert bucket.join('gs://b/run/', 'cache') == 'gs://b/run/cache'
+  assert bucket.join(tmp_path, 'cache') == str(tmp_path / 'cache')
+  assert not bucket.is_url('hf-hub:timm/dm_nfnet_f0')
+  assert bucket.is_url(pathlib.Path('gs://b/run'))
