@@ -147,7 +147,14 @@ def find(name: str) -> dict:
   """
   if name in ALL:
     return ALL[name]
-  likeness = lambda known: difflib.SequenceMatcher(None, name, known).ratio()
+  bare = lambda text: text.lower().replace('_', '').replace('-', '')
+
+  def likeness(known: str) -> float:
+    asked, there = bare(name), bare(known)
+    # 'F0' and 'resnet20' are ends of names.
+    is_end = bool(asked) and there.endswith(asked)
+    return is_end + difflib.SequenceMatcher(None, asked, there).ratio()
+
   # Sorting is stable: among equally near names the table's first come first.
   near = [known for known in ALL if likeness(known) >= 0.6]
   near = sorted(near, key=likeness, reverse=True)[:3]

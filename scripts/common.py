@@ -1,30 +1,59 @@
 """What the commands share: flags, help, refusals and exit codes.
 
 A script defines its flags, a `main`, and ends in `common.run(main)`. What
-`main` returns is the exit code; an error of `REFUSALS` becomes one line on
-stderr and exit code 2.
+`main` returns is the exit code; an error that `explain` knows becomes one line
+on stderr and exit code 2, any other keeps its traceback beside that code.
 """
 
 import contextlib
 import ctypes
+import difflib
+import errno
 import glob
 import inspect
 import io
 import os
+import pathlib
 import platform
+import re
+import runpy
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from nfnets import bucket
+
 REFUSED = 2
-REFUSALS = (ValueError, TypeError, OSError, ImportError, MemoryError)
-# What a config file and its overrides raise besides.
-_PARSING = (*REFUSALS, flags.Error, AttributeError, KeyError)
+LONGEST = 1000  # characters of a refusal
+REFUSALS = (
+  ValueError,
+  TypeError,
+  OSError,
+  ImportError,
+  MemoryError,
+  RecursionError,
+  flags.Error,
+)
+# Packages that one thing alone needs: the file that brings them.
+OPTIONAL = {
+  'onnx': 'requirements-export.txt',
+  'onnxruntime': 'requirements-export.txt',
+  'libtpu': 'requirements-plan.txt',
+  'tensorflow': 'requirements-prepare.txt',
+}
+RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
+WORDS = {
+  errno.ENOSPC: 'the disk is full: free space, then run this again',
+  errno.EDQUOT: 'the quota is used up: free space, then run this again',
+  errno.EACCES: 'permission denied',
+  errno.EPERM: 'permission denied',
+  errno.EEXIST: 'is there already, and is no folder',
+}
 ACCELERATORS = ('/dev/nvidia[0-9]*', '/dev/kfd', '/dev/accel*', '/dev/vfio/*')
 # glibc's malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD.
 MALLOPT = {-8: 1, -4: 0, -1: -1, -2: 300_000_000}
@@ -32,13 +61,19 @@ MALLOPT = {-8: 1, -4: 0, -1: -1, -2: 300_000_000}
 flags.disclaim_key_flags()  # a flag defined here is the calling script's
 
 
-def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
+def run(
+  main: Callable[..., int | None],
+  *,
+  positional: bool = False,
+  elsewhere: bool = False,
+) -> None:
   """Parses the flags, calls `main`, and exits with what it returns.
 
   Args:
     main: the command; it takes the arguments that are no flags, if
       `positional`, and nothing otherwise.
     positional: whether there may be such arguments.
+    elsewhere: whether the paths it is given are another machine's.
   """
   for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
     if isinstance(stream, io.TextIOWrapper):
@@ -50,25 +85,65 @@ def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
   if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
     print(manual(sys.modules[main.__module__]))
     sys.exit(0)
-  arguments = _parse(sys.argv)
-  if arguments and not positional:
-    sys.exit(
-      refuse(f'unexpected argument {arguments[0]!r}; flags start with --')
-    )
   try:
+    argv = sys.argv if elsewhere else [_local(word) for word in sys.argv]
+    arguments = _parse(argv)
+    if arguments and not positional:
+      raise ValueError(
+        f'unexpected argument {arguments[0]!r}; flags start with --'
+      )
     sys.exit(main(arguments) if positional else main())
   except KeyboardInterrupt:
     leave(refuse('stopped by Ctrl-C'))
-  except REFUSALS as error:
-    _exit_refused(error, flags.FLAGS.traceback)
-  except Exception:
-    traceback.print_exc()
-    sys.exit(REFUSED)
+  except Exception as error:
+    why = explain(error)
+    if why is None or '--traceback' in sys.argv:
+      traceback.print_exc()
+    sys.exit(REFUSED if why is None else refuse(why))
+
+
+def explain(error: BaseException) -> str | None:
+  """Culprit and remedy of an error that a user may meet, or None."""
+  causes = list(_causes(error))
+  told = ' '.join(str(error).split()) or type(error).__name__
+  if 'RESOURCE_EXHAUSTED' in told or isinstance(error, MemoryError):
+    known = 'config.' in told  # the run said what to lower
+    return told if known else f'out of memory: take smaller batches ({told})'
+  for cause in causes:
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
+      package = cause.name.partition('.')[0]
+      known = OPTIONAL.get(package)
+      source = f'-r {known}' if known else package
+      return f'the package {package} is missing: pip install {source}'
+    if isinstance(cause, OSError) and cause.errno in (
+      errno.ENOSPC,
+      errno.EDQUOT,
+    ):
+      return f'{_place(causes)}{WORDS[cause.errno]}'
+  if isinstance(error, OSError) and error.strerror:
+    words = WORDS.get(error.errno, error.strerror)
+    return f'{_place([error])}{words}'
+  return told if isinstance(error, REFUSALS) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+  while error is not None:
+    yield error
+    error = error.__cause__
+
+
+def _place(errors: Iterable[BaseException]) -> str:
+  names = [getattr(error, 'filename', None) for error in errors]
+  return next((f'{os.fsdecode(name)}: ' for name in names if name), '')
 
 
 def refuse(why: object) -> int:
   """Says why on one line of stderr; returns the exit code."""
-  print(f'error: {printable(" ".join(str(why).split()))}', file=sys.stderr)
+  # Libraries quote lines, and show objects by where they lie in memory.
+  line = ' '.join(str(why).replace('\\n', ' ').split())[:LONGEST]
+  line = re.sub(r'\[Errno \d+\] ', '', line)
+  line = re.sub(r'<(?:[\w.]*\.)?(\w+)(?: object)? at 0x\w+>', r'\1', line)
+  print(f'error: {printable(line)}', file=sys.stderr)
   return REFUSED
 
 
@@ -176,38 +251,108 @@ def manual(module: Any) -> str:
   return '\n'.join(lines)
 
 
+def _local(word: str) -> str:
+  """A word of the command line, `~` expanded where its value begins so.
+
+  Raises:
+    ValueError: it is an address of an unknown kind.
+  """
+  flag, value = re.fullmatch(r'(--?[\w.]+=)?(.*)', word, re.DOTALL).groups('')
+  bucket.is_url(value)
+  return flag + os.path.expanduser(value)
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, not a traceback."""
+  """Parses flags; what is wrong with a config's keys is told with the right."""
+  given = _given_recipe(argv)
+  keys: dict[str, type] = {}
+  if 'config' in flags.FLAGS and given is not None:
+    keys = _keys(_recipe(given))
+    _check_keys(keys, argv)
   try:
     arguments = flags.FLAGS(argv)[1:]
-    if 'config' in flags.FLAGS and flags.FLAGS['config'].value is not None:
-      _empty_tuples(flags.FLAGS['config'].value)
-    return arguments
   except flags.UnrecognizedFlagError as error:
-    why = str(error)
-    config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
-    if config is not None and error.flagname in config:
-      why += f'; a key of the config is set by --config.{error.flagname}='
-    sys.exit(refuse(why))
-  except _PARSING as error:
-    _exit_refused(error, '--traceback' in argv)
+    near = _nearest(error.flagname, keys) or 'KEY'
+    hint = f"; the config's keys are set by --config.{near}=" if keys else ''
+    raise ValueError(f'{error}{hint}') from error
+  if keys:
+    flag = flags.FLAGS['config']
+    for key, value in config_flags.get_override_values(flag).items():
+      if value == ('',):  # of an empty flag, --config.optimizer.unclipped=
+        flag.value.update_from_flattened_dict({key: ()})
+  return arguments
 
 
-def _empty_tuples(config: ConfigDict) -> None:
-  """An empty flag, such as --config.optimizer.unclipped=, is (), not ('',)."""
+def _given_recipe(argv: Sequence[str]) -> str | None:
+  """FILE of --config=FILE or --config FILE."""
+  for word, after in zip(argv, [*argv[1:], None]):
+    if found := re.fullmatch('--?config(?:=(.*))?', word):
+      return after if found[1] is None else found[1]
+  return None
+
+
+def _recipe(place: str) -> ConfigDict:
+  """The config of FILE or FILE:ARGUMENT.
+
+  Raises:
+    ValueError: there is no such recipe, or it fails: where, and why.
+  """
+  file, _, argument = place.partition(':')
+  if not os.path.isfile(file):
+    known = {path.name: path for path in sorted(RECIPES.glob('*.py'))}
+    name = f'{pathlib.Path(file).stem}.py'
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f'; did you mean configs/{near[0]}?' if file and near else ''
+    raise ValueError(f'--config={place}: no such file{hint}')
+  try:
+    get_config = runpy.run_path(file).get('get_config')
+    if get_config is None:
+      raise ValueError('it defines no get_config()')
+    return get_config(*[argument] * bool(argument))
+  except Exception as error:
+    lines = [
+      f', line {frame.lineno}'
+      for frame in traceback.extract_tb(error.__traceback__)
+      if frame.filename == file
+    ]
+    kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+    raise ValueError(
+      f'--config={place} is no recipe{"".join(lines[-1:])}: {kind}{error}'
+    ) from error
+
+
+def _keys(config: ConfigDict, prefix: str = '') -> dict[str, type]:
+  """Every key's type; groups of keys are keys too. Computes none."""
+  found: dict[str, type] = {}
   for key in config:
-    try:
-      value = config[key]
-    except ZeroDivisionError:  # of a batch of 0, which is refused later
+    kind = found[prefix + key] = config.get_type(key)
+    if issubclass(kind, ConfigDict):
+      found |= _keys(config[key], f'{prefix}{key}.')
+  return found
+
+
+def _check_keys(keys: dict[str, type], argv: Sequence[str]) -> None:
+  for word in argv:
+    if not (found := re.match(r'--?(?:no)?config\.([^=]*)', word)):
       continue
-    if isinstance(value, ConfigDict):
-      _empty_tuples(value)
-    elif value == ('',):
-      config[key] = ()
+    key, single = found[1], [k for k, x in keys.items() if x is not ConfigDict]
+    if keys.get(key) is ConfigDict:
+      inner = next(k for k in single if k.startswith(f'{key}.'))
+      raise ValueError(
+        f'{word}: a group of keys; set one, as --config.{inner}='
+      )
+    if key not in keys:
+      near = _nearest(key, single)
+      hint = f'; did you mean --config.{near}=?' if near else ''
+      raise ValueError(
+        f'{word}: the config has no key {key!r}{hint} '
+        '(scripts.train --print_config shows all)'
+      )
 
 
-def _exit_refused(error: Exception, with_traceback: bool) -> NoReturn:
-  if with_traceback:
-    traceback.print_exc()
-  of_key = isinstance(error, KeyError) and error.args  # quoted by its str()
-  sys.exit(refuse((error.args[0] if of_key else error) or repr(error)))
+def _nearest(wanted: str, keys: Iterable[str]) -> str | None:
+  """The key that was meant, by its whole path or by its last name."""
+  last = {key.rpartition('.')[2]: key for key in reversed(list(keys))}
+  whole = difflib.get_close_matches(wanted, list(last.values()), 1, 0.8)
+  near = difflib.get_close_matches(wanted.rpartition('.')[2], last, 1, 0.7)
+  return whole[0] if whole else last[near[0]] if near else None

@@ -1,5 +1,6 @@
 """Tests of scripts/common.py: what a command says and its exit codes."""
 
+import errno
 import os
 import pathlib
 import platform
@@ -7,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+
+from scripts import common
 
 SCRIPT = '''"""Does things: python -m {name}.
 
@@ -28,6 +31,9 @@ def main() -> int:
     lines""")
   if PROCESSES()['process_id'] == 3:
     raise AssertionError('a fault of ours')
+  if PROCESSES()['coordinator_address']:
+    print(PROCESSES()['coordinator_address'])
+    return 0
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   print(config.batch_size)
   if config.optimizer.unclipped == ():
@@ -47,33 +53,110 @@ def run_thing(run_script, tmp_path, monkeypatch, request):
   return lambda *arguments: run_script(name, *arguments)
 
 
-@pytest.mark.parametrize(
-  'arguments, says',
-  [
-    (['--color=blue'], 'several lines'),
-    ([], 'name --config, such as --config=configs/nfnet_f0.py'),
-    (['more'], "unexpected argument 'more'"),
-    (['--color=green'], 'red|blue'),
-    (['--colour=red'], 'Did you mean: color'),
-    (['--config=configs/none.py'], 'configs/none.py'),
-    (['--config=configs/quickstart.py', '--config.size=3'], 'size'),
-    (
-      ['--config=configs/quickstart.py', '--batch_size=3'],
-      '--config.batch_size=',
-    ),
-  ],
-)
+QUICK = '--config=configs/quickstart.py'
+REFUSED = [
+  (['--color=blue'], 'several lines'),
+  ([], 'name --config, such as --config=configs/nfnet_f0.py'),
+  (['more'], "unexpected argument 'more'"),
+  (['--color=green'], 'red|blue'),
+  (['--colour=red'], 'Did you mean: color'),
+  (['--config=configs/quikstart.py'], 'did you mean configs/quickstart.py?'),
+  (['--config=quickstart'], 'did you mean configs/quickstart.py?'),
+  (['--config='], '--config=: no such file'),
+  (['--config=configs'], '--config=configs: no such file'),
+  (['--config=README.md'], '--config=README.md is no recipe: SyntaxError'),
+  (['--config=configs/lazy.py'], 'it defines no get_config()'),
+  (['--config=configs/finetune.py:big'], "no preset 'big': small, probe"),
+  ([QUICK, '--config.batchsize=3'], 'did you mean --config.batch_size=?'),
+  ([QUICK, '--config.clipping', '3'], 'mean --config.optimizer.clipping=?'),
+  ([QUICK, '--noconfig.nesterov'], 'mean --config.optimizer.nesterov=?'),
+  ([QUICK, '--config.size=3'], "no key 'size'"),
+  ([QUICK, '--config.model=nf'], 'set one, as --config.model.'),
+  ([QUICK, '--config.batch_size=many'], '--config.batch_size=many'),
+  ([QUICK, '--batch_size=3'], '--config.batch_size='),
+  (['--config', QUICK[9:], '--momentum=3'], '--config.optimizer.momentum='),
+  ([QUICK, '--lr=3'], '--config.KEY='),
+  (['--coordinator_address=foo://there/x'], 'a local path, gs:// or'),
+  ([QUICK, '--config.data.data_dir=foo://there'], 'foo://there'),
+]
+
+
+@pytest.mark.parametrize('arguments, says', REFUSED)
 def test_a_refusal_is_one_line_and_exit_code_2(run_thing, arguments, says):
   code, out, err = run_thing(*arguments)
   assert code == 2 and not out
   assert says in err and err.startswith('error: ') and err.count('\n') == 1
+  assert '\\n' not in err and ' at 0x' not in err
+
+
+def test_a_recipe_that_fails_is_named_with_its_line(run_thing, tmp_path):
+  recipe = tmp_path / 'mine.py'
+  recipe.write_text('def get_config():\n  return 1 / 0\n')
+  said = run_thing(f'--config={recipe}').stderr
+  assert f'{recipe} is no recipe, line 2: ZeroDivisionError' in said
+
+
+def test_home_is_expanded_wherever_a_value_begins_with_it(
+  run_thing, monkeypatch
+):
+  monkeypatch.setenv('HOME', '/my/home')
+  # Any flag of a string does.
+  said = run_thing('--coordinator_address=~/place').stdout
+  assert said == '/my/home/place\n'
+
+
+def error_of(raised, cause=None):
+  error = raised
+  error.__cause__ = cause
+  return common.explain(error)
+
+
+def test_what_the_system_refuses_names_the_file_and_the_remedy():
+  full = OSError(errno.ENOSPC, 'No space left on device', '/disk/x')
+  assert error_of(full) == (
+    '/disk/x: the disk is full: free space, then run this again'
+  )
+  # However a library wraps it.
+  assert 'the disk is full' in error_of(ValueError('Error writing x'), full)
+  denied = PermissionError(errno.EACCES, 'Permission denied', '/disk/x')
+  assert error_of(denied) == '/disk/x: permission denied'
+  missing = FileNotFoundError(errno.ENOENT, 'No such file', '/disk/x')
+  assert error_of(missing) == '/disk/x: No such file'
+
+
+@pytest.mark.parametrize('package', [*common.OPTIONAL, 'somebody_elses'])
+def test_a_missing_package_is_named_with_its_command(package):
+  error = ModuleNotFoundError(f'No module named {package}', name=f'{package}.x')
+  source = common.OPTIONAL.get(package, package)
+  said = error_of(error)
+  assert said.startswith(f'the package {package} is missing: pip install')
+  assert said.endswith(source)
+  if source != package:
+    assert (pathlib.Path(common.__file__).parents[1] / source).exists()
+
+
+def test_too_little_memory_says_so_and_others_stay_faults_of_ours():
+  memory = RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
+  for error in (memory, MemoryError()):
+    assert error_of(error).startswith('out of memory: take smaller batches')
+  known = MemoryError('a step does not fit: lower config.batch_size=4096')
+  assert error_of(known) == str(known)
+  assert error_of(RuntimeError('INTERNAL')) is None
+  assert error_of(KeyError('x')) is None
+
+
+def test_no_address_and_no_quoted_newline_is_ever_printed(capsys):
+  common.refuse(
+    '[Errno 2] a\\nb <_io.BytesIO object at 0x7f00> <Name at 0x1>\x1b[31m'
+  )
+  said = capsys.readouterr().err
+  assert said == 'error: a b BytesIO Name\\x1b[31m\n'
 
 
 def test_the_code_is_what_main_returns_and_keys_are_set(run_thing):
-  config = '--config=configs/quickstart.py'
-  assert run_thing(config, '--config.batch_size=8') == (1, '8\n', '')
+  assert run_thing(QUICK, '--config.batch_size=8') == (1, '8\n', '')
   empty = '--config.optimizer.unclipped='
-  assert run_thing(config, empty).stdout.endswith('clips all\n')
+  assert run_thing(QUICK, empty).stdout.endswith('clips all\n')
 
 
 def test_other_errors_keep_their_traceback_and_are_not_exit_code_1(run_thing):

@@ -168,7 +168,7 @@ def test_scratch_memory_changes_no_pixel_and_is_used_again():
 
 
 def test_text_called_jpg_is_an_error():
-  with pytest.raises(ValueError, match='cannot identify'):
+  with pytest.raises(ValueError, match='no picture of a known kind'):
     decode(b'<html>404 Not Found</html>')
 
 

@@ -42,3 +42,12 @@ def test_a_name_like_no_other_gets_examples():
 def test_the_tables_import_no_jax():
   code = 'import sys, nfnets.variants; sys.exit("jax" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+  'asked, meant',
+  [('resnet20', 'cifar_resnet_20'), ('F0', 'nfnet_f0'), ('NF-F1', 'nfnet_f1')],
+)
+def test_the_nearest_name_is_the_one_that_ends_so(asked, meant):
+  with pytest.raises(ValueError, match=f'did you mean {meant}'):
+    variants.find(asked)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import sparse
 
 # The pipeline's threads each resize an image; OpenCV's own would only compete.
@@ -101,6 +101,8 @@ def _decode_any(data: bytes) -> np.ndarray:
       if image.mode.startswith('I') or image.mode == 'F':
         return _high_byte(image)
       return np.array(image.convert('RGB'))
+  except UnidentifiedImageError as error:  # its words quote an address
+    raise ValueError('no picture of a known kind') from error
   except Exception as error:  # Pillow's readers raise nearly anything.
     raise ValueError(str(error) or type(error).__name__) from error
 

@@ -410,7 +410,9 @@ class Reader:
     except (OSError, ValueError, RuntimeError) as error:
       where = self._source.describe(index)
       if self._on_error == 'raise':
-        raise ValueError(f'{where}: {error}') from error
+        raise ValueError(
+          f'{where}: {error}; --config.data.on_error=skip goes on without it'
+        ) from error
       if where not in self._skipped:
         self._skipped[where] = str(error)
         logging.warning('skipped %s: %s', where, error)

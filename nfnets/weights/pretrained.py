@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from nfnets.weights import files, match, stacked, timm, torch_file
 from nfnets.workdir import RunFolder
 
 KINDS = ('auto', 'published', 'ours', 'run', 'timm')
+PUBLISHED = 'https://storage.googleapis.com/dm-nfnets/'
 _TORCH = ('.pth', '.pt', '.bin', '.tar')
 
 
@@ -49,7 +51,10 @@ def read(
     raise ValueError(f'no kind of weights {kind!r}: {", ".join(KINDS)}')
   with bucket.fetched(source) as path:
     if not path.exists():
-      raise FileNotFoundError(f'{source}: no such file or folder')
+      hint = ''
+      if re.fullmatch(r'F[0-6]_haiku\.npz', path.name):
+        hint = f'; it is at {PUBLISHED}{path.name}'
+      raise FileNotFoundError(f'{source}: no such file or folder{hint}')
     if not (path.is_file() or path.is_dir()):
       raise ValueError(f'{source}: neither a file nor a folder')
     with _one_line(source):

@@ -62,7 +62,9 @@ def load(
   except RecursionError as error:
     raise Refused('the pickle nests too deeply for weights') from error
   except Exception as error:  # the opcodes' readers raise whatever they met
-    raise Refused(f'not a whole pickle of arrays: {error!s:.200}') from error
+    raise Refused(
+      f'no file of weights: not a whole pickle of arrays ({error!s:.200})'
+    ) from error
 
 
 def _require(holds: bool, what: str) -> None:
