@@ -100,6 +100,7 @@ def _data(name: FieldReference) -> ConfigDict:
   data.data_dir = ''
   data.train_split = 'train_and_valid'  # all of train; dataset.py:324
   data.eval_split = 'test'  # the official validation set
+  data.label = 'label'  # the feature of a TFDS set that holds the class
   data.num_train = 1281167
   data.num_classes = 1000
   data.train_image_size = lazy.published(name, 'train_image_size', int)

@@ -178,9 +178,7 @@ def images_of(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
     ValueError, FileNotFoundError: the images aren't where the recipe says.
   """
   data = config.data
-  source = sources.create(
-    data.name, data.eval_split, data.data_dir or None, data.num_classes
-  )
+  source = sources.of(data, data.eval_split)
   (batch,) = pipeline.eval_batches(
     source,
     batch_size=len(source),

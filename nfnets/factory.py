@@ -3,7 +3,6 @@
 Every function raises `ValueError` with one line that names the culprit.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -163,12 +162,9 @@ def _check_batch(config: ConfigDict, device_count: int) -> None:
 
 def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
   """The training and the evaluation source, checked against the config."""
-  create = functools.partial(
-    sources.create, config.data.name, data_dir=config.data.data_dir
-  )
   train, evaluation = (
-    create(config.data.train_split),
-    create(config.data.eval_split),
+    sources.of(config.data, split)
+    for split in (config.data.train_split, config.data.eval_split)
   )
   for source in (train, evaluation):
     if source.num_classes != config.data.num_classes:

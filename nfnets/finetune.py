@@ -70,7 +70,7 @@ def complete(
         config.data[key] = tuple(value) if isinstance(is_open, tuple) else value
   if not (config.data.num_train and config.data.num_classes):
     train, test = (
-      sources.create(config.data.name, split, data_dir=config.data.data_dir)
+      sources.of(config.data, split)
       for split in (config.data.train_split, config.data.eval_split)
     )
     config.data.num_train = config.data.num_train or len(train)

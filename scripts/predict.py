@@ -8,7 +8,6 @@ read, 1 some were not, 2 refused.
 """
 
 import json
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -93,13 +92,7 @@ def preparation(
   crop = images.preparation(pictures.crop_name(found))
   size = image_size or pictures.image_size(found)
 
-  def prepare(path: str) -> np.ndarray:
-    file = pathlib.Path(path)
-    if file.exists() and not file.is_file():
-      raise ValueError('no regular file')
-    return crop(images.decode(file.read_bytes()), size)
-
-  return prepare
+  return lambda path: crop(images.decode(images.read(path)), size)
 
 
 def read(

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import pathlib
 import tarfile
 
@@ -12,7 +13,7 @@ from hypothesis import strategies
 from PIL import Image
 
 from nfnets.data import images
-from nfnets.data.images import Scratch, decode
+from nfnets.data.images import decode
 
 SHARED = pathlib.Path(__file__).parents[1] / '..' / 'shared'
 PHOTOGRAPHS = SHARED / 'data' / 'caltech101_3060.tar'
@@ -52,14 +53,6 @@ def test_other_formats_are_told_by_content_not_by_name(form):
   assert distance(image, picture) <= tolerance
 
 
-def test_grey_jpeg_becomes_three_equal_channels():
-  grey = gradient()[..., 0]
-  image = decode(encoded(grey, quality=95))
-  assert (image[..., 0] == image[..., 1]).all()
-  assert (image[..., 0] == image[..., 2]).all()
-  assert distance(image[..., 0], grey) < 2
-
-
 @pytest.mark.parametrize('space', ['RGB', 'YCbCr'])
 def test_both_jpeg_colour_spaces_give_the_same_picture(space):
   picture = Image.fromarray(gradient())
@@ -67,25 +60,25 @@ def test_both_jpeg_colour_spaces_give_the_same_picture(space):
   assert distance(decode(data), gradient()) < 2
 
 
-def test_cmyk_jpeg_equals_pillows_conversion():
-  cmyk = Image.fromarray(gradient()).convert('CMYK')
-  data = encoded(cmyk, quality=95)
+@pytest.mark.parametrize(
+  ('mode', 'form'),
+  [
+    ('L', 'JPEG'),
+    ('CMYK', 'JPEG'),
+    ('1', 'PNG'),
+    ('L', 'PNG'),
+    ('LA', 'PNG'),
+    ('P', 'PNG'),
+    ('RGBA', 'PNG'),
+  ],
+)
+def test_other_pixel_modes_become_pillows_rgb(mode, form):
+  data = encoded(Image.fromarray(gradient()).convert(mode), form)
   with Image.open(io.BytesIO(data)) as file:
-    expected = np.array(file.convert('RGB'))
-  assert distance(decode(data), expected) == 0
-  assert distance(decode(data), gradient()) < 4
-
-
-def test_alpha_is_dropped():
-  alpha = np.full((24, 40, 1), 7, np.uint8)
-  rgba = np.concatenate([gradient(), alpha], -1)
-  assert distance(decode(encoded(rgba, 'PNG')), gradient()) == 0
-
-
-def test_palette_is_looked_up():
-  palette = Image.fromarray(gradient()).quantize(16)
-  expected = np.array(palette.convert('RGB'))
-  assert distance(decode(encoded(palette, 'PNG')), expected) == 0
+    expected = np.array(file.convert('RGB')).astype(float)
+  # libjpeg-turbo's fast transform, as TensorFlow's, is a level off the exact.
+  limit = 2 if (mode, form) == ('L', 'JPEG') else 0
+  assert np.abs(decode(data) - expected).max() <= limit
 
 
 def test_sixteen_bit_grey_keeps_its_high_byte():
@@ -117,9 +110,52 @@ def test_header_that_promises_too_many_pixels_is_an_error(form):
     decode(bytes(data))
 
 
-def test_one_bit_picture_is_black_and_white():
-  bits = Image.fromarray(gradient()).convert('1')
-  assert set(np.unique(decode(encoded(bits, 'PNG')))) == {0, 255}
+@pytest.mark.parametrize('form', ['PNG', 'GIF', 'WEBP'])
+def test_many_pixels_in_few_bytes_are_refused_before_they_are_decoded(form):
+  flat = Image.new('L', (4000, 5000))
+  with pytest.raises(ValueError, match='5000 x 4000 pixels are too many'):
+    decode(encoded(flat, form))
+
+
+def many_scans(picture, count):
+  """A progressive JPEG whose last scan comes `count` times more."""
+  data = encoded(picture, progressive=True)
+  return data[:-2] + data[data.rindex(b'\xff\xda') : -2] * count + data[-2:]
+
+
+def test_progressive_jpeg_of_thousands_of_scans_is_refused():
+  picture = decode(encoded(gradient(), progressive=True))
+  assert distance(picture, gradient()) < 8
+  with pytest.raises(ValueError, match='3010 scans of 24 x 40 pixels'):
+    decode(many_scans(gradient(), 3000))
+
+
+def test_a_film_after_the_image_is_no_scan_of_it():
+  data = encoded(gradient())
+  film = decode(data + 200 * b'\xff\xda')
+  np.testing.assert_array_equal(film, decode(data))
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+  (tmp_path / 'zero.jpg').symlink_to('/dev/zero')
+  os.mkfifo(tmp_path / 'pipe.jpg')
+  for name in ('zero.jpg', 'pipe.jpg'):
+    with pytest.raises(ValueError, match='no regular file'):
+      images.read(tmp_path / name)
+  (tmp_path / 'hole.jpg').touch()
+  os.truncate(tmp_path / 'hole.jpg', 2**40)
+  with pytest.raises(ValueError, match='bytes are over'):
+    images.read(tmp_path / 'hole.jpg')
+  (tmp_path / 'good.jpg').write_bytes(b'\xff\xd8')
+  (tmp_path / 'link.jpg').symlink_to('good.jpg')
+  assert images.read(tmp_path / 'link.jpg') == b'\xff\xd8'
+  with pytest.raises(FileNotFoundError):
+    images.read(tmp_path / 'none.jpg')
+
+
+def test_postscript_is_not_run():
+  with pytest.raises(ValueError, match='no picture of a known kind'):
+    decode(encoded(gradient(), 'EPS'))
 
 
 @pytest.mark.parametrize('form', ['JPEG', 'PNG'])
@@ -136,8 +172,13 @@ def test_exif_orientation_is_applied(orientation):
   stored = upright if undo is None else upright.transpose(undo)
   exif = Image.Exif()
   exif[0x0112] = orientation
-  image = decode(encoded(stored, quality=95, exif=exif))
-  assert distance(image, gradient()) < 3
+  exif[0x011A] = 72.0  # a resolution
+  data = encoded(stored, quality=95, exif=exif)
+  assert distance(decode(data), gradient()) < 3
+  # A resolution that is text harms nobody.
+  broken = data.replace(b'\x01\x1a\0\5', b'\x01\x1a\0\2')
+  assert broken != data
+  assert distance(decode(broken), gradient()) < 3
 
 
 def test_array_passes_through_and_wrong_arrays_do_not():
@@ -156,15 +197,6 @@ def test_truncated_file_is_an_error(form, kept):
   kept = kept if isinstance(kept, int) else int(kept * len(data))
   with pytest.raises(ValueError):
     decode(data[:kept])
-
-
-def test_scratch_memory_changes_no_pixel_and_is_used_again():
-  scratch = Scratch()
-  for shape in ((24, 40), (50, 60), (8, 9)):
-    data = encoded(gradient(*shape))
-    image = decode(data, scratch)
-    np.testing.assert_array_equal(image, decode(data))
-    assert np.shares_memory(image, np.frombuffer(scratch(1), np.uint8))
 
 
 def test_text_called_jpg_is_an_error():

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from test_files import small
+from test_images import many_scans
 
 from nfnets import models, weights
 from nfnets.data import augment
@@ -31,6 +32,8 @@ def folder(tmp_path):
     np.save(tmp_path / f'{name}.npy', image)
   (tmp_path / 'text.jpg').write_text('no picture')
   (tmp_path / 'album.jpg').mkdir()
+  scans = many_scans(np.zeros((900, 900, 3), np.uint8), 3000)
+  (tmp_path / 'scans.jpg').write_bytes(scans)
   return tmp_path
 
 
@@ -38,12 +41,13 @@ def test_five_classes_of_each_picture_and_a_line_for_the_others(
   folder, run_script
 ):
   bad = [folder / name for name in ('text.jpg', 'missing.png', 'album.jpg')]
+  bad.append(folder / 'scans.jpg')
   good = [folder / name for name in MANY]
   flags = '--json', f'--weights={folder}/w.npz'
   done = run_script('scripts.predict', *flags, *bad, '/dev/zero', *good)
   assert done.code == 1, done.stderr
   lines = done.stderr.splitlines()
-  assert len(lines) == 4
+  assert len(lines) == 5
   assert all(line.startswith(f'error: {b}: ') for line, b in zip(lines, bad))
   found = json.loads(done.stdout)
   assert [row['image'] for row in found['predictions']] == list(map(str, good))

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 import tiny_tfds
 from PIL import Image
 
@@ -258,7 +259,18 @@ def test_a_class_may_be_called_train(tmp_path):
 
 def test_a_missing_label_is_refused_with_the_features_there_are(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'train': 10})
-  with pytest.raises(ValueError, match="'real_label' but image, label;"):
+  with pytest.raises(
+    ValueError, match='image, label; pass --config.data'
+  ):
     sources.create('toy', 'train', str(tmp_path), label='real_label')
   with pytest.raises(ValueError, match='not one class an image'):
     sources.create('toy', 'train', str(tmp_path), label='image')
+
+
+def test_the_config_says_which_feature_is_the_label(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 10})
+  config = tiny.config(data__name='toy', data__data_dir=str(tmp_path))
+  assert len(sources.of(config.data, 'train')) == 9
+  config.data.label = 'real_label'
+  with pytest.raises(ValueError, match="no feature 'real_label'"):
+    sources.of(config.data, 'train')

@@ -63,7 +63,7 @@ def measure(
 
 def host_stages(config: ConfigDict, source: sources.Source) -> dict[str, Work]:
   """Reading, decoding and cropping, each alone, in the caller's thread."""
-  data, scratch = config.data, images.Scratch()
+  data = config.data
   order = np.random.RandomState(0).permutation(len(source))
   ids = [int(i) for i in order[:COUNT]]
   files = [source[i]['image'] for i in ids]
@@ -73,7 +73,7 @@ def host_stages(config: ConfigDict, source: sources.Source) -> dict[str, Work]:
   pictures = [(images.decode(file), i) for i, file in enumerate(files)]
   return {
     'host: read': _each(source.__getitem__, ids),
-    'host: decode': _each(lambda file: images.decode(file, scratch), files),
+    'host: decode': _each(images.decode, files),
     'host: crop, flip, resize': _each(lambda pair: crop(*pair), pictures),
   }
 

@@ -1,63 +1,83 @@
-"""Encoded images to the pixels a network takes: decode, cut, resize.
+"""Encoded images to the pixels a network takes: read, decode, crop, resize.
 
-JPEGs take libjpeg-turbo's fast path; what that can't do (CMYK) and every other
-format goes through Pillow. Alpha is dropped, 16-bit channels keep their high
-byte, grey is repeated, EXIF orientation is applied, an animation gives its
-first frame. Anything incomplete or unreadable is a ValueError.
+JPEGs take libjpeg-turbo's fast path; what that can't do (CMYK, a rotation) and
+every other format goes through Pillow. Alpha is dropped, 16-bit channels keep
+their high byte, grey is repeated, EXIF orientation is applied, an animation
+gives its first frame.
 
-Windows are `(top, left, height, width)` in whole pixels. Random ones are a
-function of numbers in [0, 1) that the caller draws.
+Files may come from anybody: only regular ones are read, only the formats below
+are decoded, and a picture's pixels and passes are bounded before it is decoded.
+Whatever is incomplete, unreadable or out of bounds is a ValueError of one line.
+
+Random windows `(top, left, height, width)`, in whole pixels, are a function of
+numbers in [0, 1) that the caller draws.
 """
 
 import functools
 import io
 import math
-import threading
+import os
+import re
+import stat
+import warnings
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from scipy import sparse
 
 # The pipeline's threads each resize an image; OpenCV's own would only compete.
 cv2.setNumThreads(0)
+# `_check_size` decides, with one line.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 Window = tuple[int, int, int, int]
 
-MAX_PIXELS = 80_000_000  # a damaged header must not fill the memory
+SUFFIXES = (
+  '.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.bmp', '.webp', '.gif',
+  '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.tga',
+)  # fmt: skip
+# Of these; Pillow knows more, PostScript by running Ghostscript among them.
+FORMATS = (
+  'JPEG', 'JPEG2000', 'PNG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM', 'TGA'
+)  # fmt: skip
+
+MAX_BYTES = 2**29  # 80 million pixels of 48 bits fit
+MAX_PIXELS = 80_000_000  # ILSVRC2012's largest has 61
+PIXELS_PER_BYTE = 100  # photographs have at most 20
+SMALL = 2**24  # pixels that any file may have, however few bytes it has
+MAX_SCANS = 100  # passes over a progressive JPEG; libtiff's limit, usual are 10
 TRIES = 10  # max_attempts, dataset.py:442-461
 DRAWS_PER_TRY = 4
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 MIN_COVERED = 0.1  # of the whole image, as the box of every example is
+_MARKER = re.compile(rb'\xff+[\x02-\xcf\xd8-\xfe]')
 
 
-class Scratch(threading.local):
-  """Memory that each thread decodes into again and again.
+def read(path: str | os.PathLike) -> bytes:
+  """Returns a regular file's content.
 
-  Fresh pages for every photograph cost the system nearly as much time as
-  decoding does.
+  Raises:
+    ValueError: for a pipe, a device or more than `MAX_BYTES`.
+    OSError: the file can't be opened or read.
   """
+  # Without O_NONBLOCK a pipe that nobody writes into would keep its reader.
+  with open(
+    path, 'rb', opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)
+  ) as file:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+      raise ValueError('no regular file')
+    if status.st_size > MAX_BYTES:
+      raise ValueError(f'{status.st_size} bytes are over {MAX_BYTES}')
+    return file.read(status.st_size)
 
-  def __init__(self):
-    self._bytes = bytearray()
 
-  def __call__(self, size: int) -> bytearray:
-    if len(self._bytes) < size:
-      self._bytes = bytearray(size)
-    return self._bytes
-
-
-def decode(
-  data: bytes | np.ndarray, scratch: Scratch | None = None
-) -> np.ndarray:
+def decode(data: bytes | np.ndarray) -> np.ndarray:
   """Returns uint8 [H, W, 3] for a file's bytes or for uint8 [H, W, 3] itself.
-
-  Args:
-    data: the file's content, or an image.
-    scratch: if given, the result may lie in it, until this thread's next call.
 
   Raises:
     ValueError: saying what is wrong with the data (not where they came from).
@@ -70,46 +90,68 @@ def decode(
     return data
   if not data:
     raise ValueError('the file is empty')
-  # Orientation is a tag of EXIF; without the marker there is nothing to turn.
-  if data[:2] == b'\xff\xd8' and b'Exif\0' not in data[:65536]:
-    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    if colorspace in ('YCbCr', 'RGB', 'Gray'):
-      _check_size(height, width)
-      return _decode_jpeg(data, scratch and scratch(3 * height * width))
-  return _decode_any(data)
-
-
-def _decode_jpeg(data: bytes, buffer: bytearray | None) -> np.ndarray:
-  # The fast transform is TensorFlow's default: equal to it bit for bit.
-  read = functools.partial(
-    simplejpeg.decode_jpeg, data, 'RGB', fastdct=True, buffer=buffer
-  )
   try:
-    return read()
-  except ValueError as error:
-    # Stray bytes between segments harm no pixel; real photographs have them.
-    if 'extraneous bytes' not in str(error):
-      raise
-    return read(strict=False)
-
-
-def _decode_any(data: bytes) -> np.ndarray:
-  try:
-    with Image.open(io.BytesIO(data)) as file:
-      _check_size(*file.size)
-      image = ImageOps.exif_transpose(file)
-      if image.mode.startswith('I') or image.mode == 'F':
-        return _high_byte(image)
-      return np.array(image.convert('RGB'))
+    # Orientation is a tag of EXIF; without the marker there is nothing to turn.
+    if data[:2] == b'\xff\xd8' and b'Exif\0' not in data[:65536]:
+      height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+      if colorspace in ('YCbCr', 'RGB', 'Gray'):
+        _check_size(height, width, data)
+        return _decode_jpeg(data)
+    return _decode_any(data)
   except UnidentifiedImageError as error:  # its words quote an address
     raise ValueError('no picture of a known kind') from error
   except Exception as error:  # Pillow's readers raise nearly anything.
     raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _check_size(height: int, width: int) -> None:
-  if height * width > MAX_PIXELS:
-    raise ValueError(f'{height} x {width} pixels are over {MAX_PIXELS}')
+def _decode_jpeg(data: bytes) -> np.ndarray:
+  # The fast transform is TensorFlow's default: equal to it bit for bit.
+  try:
+    return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True)
+  except ValueError as error:
+    # Stray bytes between segments harm no pixel; real photographs have them.
+    if 'extraneous bytes' not in str(error):
+      raise
+    return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True, strict=False)
+
+
+def _decode_any(data: bytes) -> np.ndarray:
+  with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    _check_size(image.height, image.width, data)
+    if image.mode.startswith('I') or image.mode == 'F':
+      pixels = _high_byte(image)
+    else:
+      pixels = np.asarray(image.convert('RGB'))
+    return _upright(pixels, image.getexif().get(0x0112))
+
+
+def _check_size(height: int, width: int, data: bytes) -> None:
+  """Bounds a decoder's memory by the file's size, and its passes."""
+  pixels = height * width
+  if pixels > min(MAX_PIXELS, max(SMALL, PIXELS_PER_BYTE * len(data))):
+    raise ValueError(
+      f'{height} x {width} pixels are too many for {len(data)} bytes, '
+      f'or over {MAX_PIXELS}'
+    )
+  limit = MAX_SCANS * min(1, SMALL / pixels)
+  # What counts too many may be a film after the image, and is looked at again.
+  if data[:2] != b'\xff\xd8' or data.count(b'\xff\xda') <= limit:
+    return
+  if (scans := _num_scans(data)) > limit:
+    raise ValueError(f'{scans} scans of {height} x {width} pixels are too many')
+
+
+def _num_scans(data: bytes) -> int:
+  """Counts a JPEG's passes over its pixels, without decoding them."""
+  at, scans = 2, 0
+  # Markers are bytes 0xFF that neither 0 (data) nor a restart follows.
+  while marker := _MARKER.search(data, at):
+    code, at = marker[0][-1], marker.end()
+    if code == 0xD9:  # end of image; a film or a preview may follow
+      break
+    scans += code == 0xDA  # start of scan
+    at += int.from_bytes(data[at : at + 2], 'big')
+  return scans
 
 
 def _high_byte(image: Image.Image) -> np.ndarray:
@@ -118,6 +160,17 @@ def _high_byte(image: Image.Image) -> np.ndarray:
     raise ValueError(f'the range of pixel mode {image.mode} is unknown')
   levels = (grey.astype(np.int32) >> 8).astype(np.uint8)
   return np.repeat(levels[..., None], 3, axis=-1)
+
+
+def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
+  """Undoes EXIF's orientations 2 to 8."""
+  if orientation in (5, 6, 7, 8):
+    pixels = pixels.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    pixels = pixels[::-1]
+  if orientation in (2, 3, 6, 7):
+    pixels = pixels[:, ::-1]
+  return np.ascontiguousarray(pixels)
 
 
 def inception_window(
@@ -137,26 +190,26 @@ def inception_window(
   pixels = height * width
   for u in draws[: TRIES * DRAWS_PER_TRY].reshape(TRIES, DRAWS_PER_TRY):
     aspect = ASPECT[0] + u[0] * (ASPECT[1] - ASPECT[0])
-    low = round(math.sqrt(AREA[0] * pixels / aspect))
-    high = round(math.sqrt(AREA[1] * pixels / aspect))
+    low, high = (round(math.sqrt(area * pixels / aspect)) for area in AREA)
     if round(high * aspect) > width:
       high = int((width + 0.5 - 1e-7) / aspect)
     high = min(high, height)
     low = min(low, high)
     h = low + int(u[1] * (high - low + 1))
     w = round(h * aspect)
-    covered = h * w / pixels
-    if not max(AREA[0], MIN_COVERED) <= covered <= AREA[1]:
-      continue
-    if not (0 < w <= width and 0 < h <= height):
-      continue
-    return int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1)), h, w
+    is_inside = 0 < w <= width and 0 < h <= height
+    if is_inside and MIN_COVERED <= h * w / pixels <= AREA[1]:
+      return int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1)), h, w
   return centre_window(height, width, image_size)
 
 
 def centre_window(height: int, width: int, image_size: int) -> Window:
   """Padded centre crop: s / (s + 32) of the short side, square."""
-  side = int(image_size / (image_size + 32) * min(height, width))
+  share = image_size / (image_size + 32)
+  return _square(height, width, int(share * min(height, width)))
+
+
+def _square(height: int, width: int, side: int) -> Window:
   side = max(side, 1)
   return (height - side + 1) // 2, (width - side + 1) // 2, side, side
 
@@ -170,20 +223,18 @@ def cut(image: np.ndarray, window: Window) -> np.ndarray:
 def padded_cut(
   image: np.ndarray, padding: int, draws: np.ndarray
 ) -> np.ndarray:
-  """Pads [H, W, 3] with black and cuts [H, W, 3] out of it at random (D, 4.2).
+  """Pads [H, W, 3] with black and cuts [H, W, 3] out of it at random.
+
+  The CIFAR augmentation of arXiv 1512.03385, section 4.2.
 
   Args:
     image: uint8 [H, W, 3].
     padding: pixels added on each side.
     draws: uniform in [0, 1), at least [2].
   """
-  height, width, channels = image.shape
   top, left = (int(u * (2 * padding + 1)) for u in draws[:2])
-  padded = np.zeros(
-    (height + 2 * padding, width + 2 * padding, channels), image.dtype
-  )
-  padded[padding : padding + height, padding : padding + width] = image
-  return cut(padded, (top, left, height, width))
+  padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+  return cut(padded, (top, left, *image.shape[:2]))
 
 
 def mirrored(image: np.ndarray) -> np.ndarray:
@@ -235,8 +286,7 @@ def crop_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
 def crop_94_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
   """The centre square of 0.94 of the short side, resized: timm's crop_pct."""
   height, width, _ = image.shape
-  side = max(round(0.94 * min(height, width)), 1)
-  window = (height - side + 1) // 2, (width - side + 1) // 2, side, side
+  window = _square(height, width, round(0.94 * min(height, width)))
   return resize_exact(cut(image, window), image_size, image_size)
 
 

@@ -7,9 +7,10 @@ so resuming costs nothing, and neither threads nor processes change the stream.
 """
 
 import functools
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -19,6 +20,7 @@ from nfnets.data import images
 from nfnets.data.sources import Source
 
 Batch = dict[str, np.ndarray]
+Example = tuple[np.ndarray, int, int]  # image, label, index
 
 PIECE = 64  # examples a thread loads at once; no result depends on it
 STALLED = 30  # seconds without a batch, after which it is said
@@ -66,21 +68,16 @@ def train_batches(
     ValueError: for impossible arguments; while iterating, for an example that
       can't be decoded or whose label is out of range, naming it.
   """
-  first, size = part(batch_size, process_index, process_count)
+  place = part(batch_size, process_index, process_count)
   augment = host_augmentation(crop, flip, image_size, seed)
   reader = Reader(source, cache, on_error, skipped)
-  order = epoch_order(len(source), seed)
+  index_at = example_order(len(source), seed)
 
-  def load(step: int, slots: range) -> Batch:
-    batch = _empty(len(slots), image_size)
-    for row, slot in enumerate(slots):
-      position = step * batch_size + first + slot
-      epoch, index = divmod(position, len(source))
-      i, image, label = reader.read(int(order(epoch)[index]))
-      _put(batch, row, augment(image, position), label, i)
-    return batch
+  def load(position: int) -> Example:
+    image, label, index = reader.read(index_at(position))
+    return augment(image, position), label, index
 
-  return _batches(load, size, start_step, None, num_threads)
+  return _batches(load, batch_size, place, start_step, None, num_threads)
 
 
 def eval_batches(
@@ -107,22 +104,21 @@ def eval_batches(
     An iterator of batches that have also `'mask'`, float32 [n]: 1 for an
     example, 0 for padding (and for what `'skip'` left out), whose id is -1.
   """
-  first, size = part(batch_size, process_index, process_count)
+  place = part(batch_size, process_index, process_count)
   prepare = images.preparation(preprocessing)
   reader = Reader(source, False, on_error, skipped)
+  padding = np.zeros((image_size, image_size, 3), np.uint8), 0, -1
 
-  def load(step: int, slots: range) -> Batch:
-    batch = _empty(len(slots), image_size)
-    for row, slot in enumerate(slots):
-      index = step * batch_size + first + slot
-      read = reader.read_or_none(index) if index < len(source) else None
-      if read is None:
-        _put(batch, row, np.uint8(0), 0, -1)
-      else:
-        _put(batch, row, prepare(read[0], image_size), read[1], index)
-    return {**batch, 'mask': (batch['ids'] >= 0).astype(np.float32)}
+  def load(index: int) -> Example:
+    example = reader.read_or_none(index) if index < len(source) else None
+    if example is None:
+      return padding
+    image, label, index = example
+    return prepare(image, image_size), label, index
 
-  return _batches(load, size, 0, -(-len(source) // batch_size), num_threads)
+  num_steps = -(-len(source) // batch_size)
+  batches = _batches(load, batch_size, place, 0, num_steps, num_threads)
+  return ({**b, 'mask': (b['ids'] >= 0).astype(np.float32)} for b in batches)
 
 
 def interruptible(
@@ -142,28 +138,28 @@ def interruptible(
   def read() -> None:
     try:
       for batch in batches:
-        ready.put((batch, None))
-      ready.put((None, StopIteration()))
+        ready.put(batch)
+      ready.put(StopIteration())
     except BaseException as error:  # raised where the batch is wanted
-      ready.put((None, error))
+      ready.put(error)
 
   threading.Thread(target=read, daemon=True).start()
+  waited = 0
   while True:
+    try:
+      batch = ready.get(timeout=1)
+    except queue.Empty:
+      if is_stopping():
+        return
+      waited += 1
+      if waited % STALLED == 0:
+        logging.warning('no input for %d s: does the storage answer?', waited)
+      continue
     waited = 0
-    while True:
-      try:
-        batch, error = ready.get(timeout=1)
-        break
-      except queue.Empty:
-        if is_stopping():
-          return
-        waited += 1
-        if waited % STALLED == 0:
-          logging.warning('no input for %d s: does the storage answer?', waited)
-    if isinstance(error, StopIteration):
+    if isinstance(batch, StopIteration):
       return
-    if error is not None:
-      raise error
+    if isinstance(batch, BaseException):
+      raise batch
     yield batch
 
 
@@ -223,7 +219,7 @@ def load_all(
     'labels': np.empty(len(source), np.int32),
   }
   for index in range(len(source)):
-    _, image, label = reader.read(index)
+    image, label, _ = reader.read(index)
     data['images'][index] = images.resize(image, image_size, image_size)
     data['labels'][index] = label
   return data
@@ -245,14 +241,11 @@ def id_batches(
     batch_size, seed, start_step, process_index, process_count: as there.
   """
   first, size = part(batch_size, process_index, process_count)
-  order = epoch_order(length, seed)
-  start = start_step * batch_size + first
-  while True:
-    positions = np.arange(start, start + size)
-    epochs, indices = np.divmod(positions, length)
-    ids = [order(int(epoch))[index] for epoch, index in zip(epochs, indices)]
+  index_at = example_order(length, seed)
+  for step in itertools.count(start_step):
+    start = step * batch_size + first
+    ids = [index_at(position) for position in range(start, start + size)]
     yield {'ids': np.array(ids, np.int32)}
-    start += batch_size
 
 
 def part(
@@ -297,15 +290,19 @@ def host_augmentation(
   return augment
 
 
-def epoch_order(length: int, seed: int) -> Callable[[int], np.ndarray]:
-  """Returns a function from an epoch to its permutation of `range(length)`."""
+def example_order(length: int, seed: int) -> Callable[[int], int]:
+  """Returns a function from a position in the stream to the example there."""
 
   @functools.lru_cache(maxsize=4)
   def order(epoch: int) -> np.ndarray:
     # NumPy froze RandomState's stream: the order survives its new versions.
     return np.random.RandomState([seed, epoch]).permutation(length)
 
-  return order
+  def index_at(position: int) -> int:
+    epoch, rank = divmod(position, length)
+    return int(order(epoch)[rank])
+
+  return index_at
 
 
 def _uniform(seed: int, position: int, count: int) -> np.ndarray:
@@ -315,34 +312,21 @@ def _uniform(seed: int, position: int, count: int) -> np.ndarray:
   return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
-def _empty(size: int, image_size: int) -> Batch:
-  return {
-    'images': np.empty((size, image_size, image_size, 3), np.uint8),
-    'labels': np.empty(size, np.int32),
-    'ids': np.empty(size, np.int64),
-  }
-
-
-def _put(
-  batch: Batch, row: int, image: np.ndarray, label: int, index: int
-) -> None:
-  batch['images'][row] = image
-  batch['labels'][row] = label
-  batch['ids'][row] = index
-
-
 def _batches(
-  load: Callable[[int, range], Batch],
-  size: int,
+  load: Callable[[int], Example],
+  batch_size: int,
+  place: tuple[int, int],
   start_step: int,
   num_steps: int | None,
   num_threads: int,
 ) -> Iterator[Batch]:
+  """Loads one process's part of each batch, some pieces ahead in threads."""
+  first, size = place
   pieces = [range(i, min(i + PIECE, size)) for i in range(0, size, PIECE)]
 
-  def load_piece(number: int) -> Batch:
+  def load_piece(number: int) -> list[Example]:
     step, piece = divmod(number, len(pieces))
-    return load(step, pieces[piece])
+    return [load(step * batch_size + first + slot) for slot in pieces[piece]]
 
   stop = 2**62 if num_steps is None else num_steps * len(pieces)
   numbers = grain.MapDataset.range(start_step * len(pieces), stop)
@@ -350,26 +334,20 @@ def _batches(
   dataset = numbers.map(load_piece).to_iter_dataset(
     grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
   )
-  return iter(dataset.batch(len(pieces), batch_fn=_join))
+  return iter(dataset.batch(len(pieces), batch_fn=_stack))
 
 
-def _join(parts: list[Batch]) -> Batch:
-  if len(parts) == 1:
-    return parts[0]
-  return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+def _stack(pieces: Sequence[list[Example]]) -> Batch:
+  images, labels, ids = zip(*itertools.chain(*pieces))
+  return {
+    'images': np.stack(images),
+    'labels': np.array(labels, np.int32),
+    'ids': np.array(ids, np.int64),
+  }
 
 
 class Reader:
-  """Decoded, checked examples of a source.
-
-  An image is good until its thread reads the next.
-
-  Args:
-    source: the examples.
-    cache: whether to keep decoded images in memory.
-    on_error: `'raise'` or `'skip'`.
-    skipped: collects `{where: why}` under `'skip'`.
-  """
+  """Decoded, checked examples of a source; arguments as of `train_batches`."""
 
   def __init__(
     self,
@@ -383,30 +361,26 @@ class Reader:
     if not len(source):
       raise ValueError('the source holds no examples')
     self._source = source
-    self._cache = {} if cache else None
-    self._scratch = None if cache else images.Scratch()
+    self._decoded = functools.cache(self._decode) if cache else self._decode
     self._on_error = on_error
     self._skipped = {} if skipped is None else skipped
 
-  def read(self, index: int) -> tuple[int, np.ndarray, int]:
-    """Returns (index, image, label) of the first good one from `index` on."""
+  def read(self, index: int) -> Example:
+    """Returns the first example from `index` on that can be read."""
     for ahead in range(len(self._source)):
-      i = (index + ahead) % len(self._source)
-      example = self.read_or_none(i)
+      example = self.read_or_none((index + ahead) % len(self._source))
       if example is not None:
-        return i, *example
+        return example
     raise ValueError(f'none of {len(self._source)} examples could be read')
 
-  def read_or_none(self, index: int) -> tuple[np.ndarray, int] | None:
-    """Returns (image, label), or None for what `'skip'` leaves out.
+  def read_or_none(self, index: int) -> Example | None:
+    """Returns an example, or None for what `'skip'` leaves out.
 
     Raises:
       ValueError: under `'raise'`, naming the example and what is wrong.
     """
-    if self._cache is not None and index in self._cache:
-      return self._cache[index]
     try:
-      example = self._read(index)
+      return self._decoded(index)
     except (OSError, ValueError, RuntimeError) as error:
       where = self._source.describe(index)
       if self._on_error == 'raise':
@@ -417,13 +391,10 @@ class Reader:
         self._skipped[where] = str(error)
         logging.warning('skipped %s: %s', where, error)
       return None
-    if self._cache is not None:
-      self._cache[index] = example
-    return example
 
-  def _read(self, index: int) -> tuple[np.ndarray, int]:
+  def _decode(self, index: int) -> Example:
     example = self._source[index]
     label, num_classes = example['label'], self._source.num_classes
     if not 0 <= label < num_classes:
       raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
-    return images.decode(example['image'], self._scratch), label
+    return images.decode(example['image']), label, index

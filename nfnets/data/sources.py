@@ -16,13 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nfnets.data import images
+
 SPLITS = ('train', 'valid', 'train_and_valid', 'test')
 PARTS = ('train', 'val', 'test')
 TEST = ('val', 'test')
-IMAGE_SUFFIXES = (
-  '.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.bmp', '.webp', '.gif',
-  '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.tga',
-)  # fmt: skip
 
 
 class Source(Protocol):
@@ -76,6 +74,13 @@ def create(
       f'{num_classes} are expected; set num_classes={source.num_classes}'
     )
   return source
+
+
+def of(data: Any, split: str) -> Source:
+  """Opens a split of what `config.data` names."""
+  # Configs of earlier runs have no label.
+  label = data.get('label', 'label')
+  return create(data.name, split, data.data_dir, label=label)
 
 
 class Digits:
@@ -166,7 +171,7 @@ class Folder:
       if len(pictures) < at_least:
         raise ValueError(
           f'{folder / name} holds {len(pictures) or "no"} pictures '
-          f'({", ".join(IMAGE_SUFFIXES)})'
+          f'({", ".join(images.SUFFIXES)})'
           + (', too few to hold one out' if at_least > 1 else '')
         )
       files += [(path, label) for path in pictures]
@@ -177,11 +182,7 @@ class Folder:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path, label = self._files[index]
-    # A pipe would keep its reader waiting; what is missing, open names.
-    if os.path.exists(path) and not os.path.isfile(path):
-      raise ValueError('is no regular file any more')
-    with open(path, 'rb') as f:
-      return {'image': f.read(), 'label': label}
+    return {'image': images.read(path), 'label': label}
 
   def describe(self, index: int) -> str:
     return self._files[index][0]
@@ -211,10 +212,7 @@ class Tfds:
       if key not in features:
         raise ValueError(
           f'{name} has no feature {key!r} but {", ".join(sorted(features))}'
-          + (
-            '; the one with the class is `label` of sources.create'
-            * (key == label)
-          )
+          + '; pass --config.data.label=NAME for the class' * (key == label)
         )
     self._label = label
     self.num_classes = getattr(features[label], 'num_classes', None)
@@ -302,7 +300,7 @@ def _pictures(folder: str | pathlib.Path) -> tuple[list[str], list[str]]:
         for found, more in zip((pictures, others), _pictures(entry.path)):
           found += more
       elif entry.is_file():
-        is_picture = entry.name.lower().endswith(IMAGE_SUFFIXES)
+        is_picture = entry.name.lower().endswith(images.SUFFIXES)
         (pictures if is_picture else others).append(entry.path)
   return pictures, others
 

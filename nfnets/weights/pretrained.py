@@ -188,7 +188,7 @@ def _network(config: ConfigDict) -> dict[str, Any]:
 
 def _class_names(data: ConfigDict) -> dict[str, Any]:
   try:
-    source = sources.create(data.name, data.eval_split, data_dir=data.data_dir)
+    source = sources.of(data, data.eval_split)
   except (ValueError, OSError):  # the data may have moved
     return {}
   return {'class_names': list(source.class_names)}
