@@ -31,7 +31,7 @@ FREE_KEYS = (
   'data.on_device',
 )
 # What runs from before there was a key did, where that isn't off.
-EARLIER = {'optimizer.name': 'sgd'}
+EARLIER = {'optimizer.name': 'sgd', 'data.label': 'label'}
 
 
 class RunFolder:

@@ -259,9 +259,7 @@ def test_a_class_may_be_called_train(tmp_path):
 
 def test_a_missing_label_is_refused_with_the_features_there_are(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'train': 10})
-  with pytest.raises(
-    ValueError, match='image, label; pass --config.data'
-  ):
+  with pytest.raises(ValueError, match='image, label; pass --config.data'):
     sources.create('toy', 'train', str(tmp_path), label='real_label')
   with pytest.raises(ValueError, match='not one class an image'):
     sources.create('toy', 'train', str(tmp_path), label='image')
