@@ -6,6 +6,8 @@ recipes is added here, and nowhere else; runs and records from before it take
 the value it has here.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict, FieldReference
 
 from configs import lazy
@@ -63,6 +65,11 @@ def imagenet(model_name: str) -> ConfigDict:
   config.stop_after_nonfinite = 10  # in a row; fewer are skipped
   config.wandb = False
   return config
+
+
+def defaults() -> dict[str, Any]:
+  """What a key meant before it was a key: for older runs and their records."""
+  return imagenet('nfnet_f0').copy_and_resolve_references().to_dict()
 
 
 def _model(model_name: str) -> ConfigDict:

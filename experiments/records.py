@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs import base
 from nfnets import workdir
 
 FULL = 'full'
@@ -100,17 +101,15 @@ def read_all(root: pathlib.Path, experiment: str) -> list[Record]:
   return [{'scale': FULL} | json.loads(path.read_text()) for path in paths]
 
 
-def twin(
-  root: pathlib.Path, config: Config, defaults: Config, experiment: str
-) -> Record | None:
+def twin(root: pathlib.Path, config: Config, experiment: str) -> Record | None:
   """Another experiment's record of a run with this config and seed, if any.
 
-  A key that a record lacks, since it came later, has its default there: that
-  of the recipe before overrides. One that has left since counts for nothing.
-  There is no twin where a run depends on more than its config: on files of
-  weights, or on the number of devices. ValueError for a damaged record.
+  A key that a record lacks, since it came later, has its default there; one
+  that has left since counts for nothing. There is no twin where a run depends
+  on more than its config: on files of weights, or on the number of devices.
+  ValueError for a damaged record.
   """
-  wanted, defaults = (workdir.flat(_as_json(c)) for c in (config, defaults))
+  wanted, defaults = workdir.flat(_as_json(config)), base.defaults()
   by_device = wanted.get('model.normalizer', 'batch') == 'batch' or (
     wanted['sam.rho'] and not wanted['sam.m']
   )
@@ -121,7 +120,8 @@ def twin(
     trains = 'scripts.train' in record.get('command', '')
     if path.parts[-3] == experiment or 'same_as' in record or not trains:
       continue
-    known = defaults | workdir.flat(record['config'])
+    known = workdir.completed(record['config'], defaults)
+    known = workdir.flat(_as_json(known))
     if {key: known.get(key) for key in wanted} == wanted:
       return record
   return None

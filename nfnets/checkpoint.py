@@ -9,7 +9,7 @@ import logging
 import pathlib
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -51,7 +51,7 @@ class Checkpoints:
     """Copies the state to the host, then writes in the background.
 
     Args:
-      step: the state's.
+      step: the state's; nothing is written if its checkpoint is there.
       state: replicated; all processes call with equal ones.
 
     Raises:
@@ -63,10 +63,8 @@ class Checkpoints:
       host = parallel.to_host(state)
       sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
       args = ocp.args.StandardSave(host)
-      saved = self._manager.save(
-        step, args=args, custom_metadata={'checksums': sums}
-      )
-      if not saved:
+      metadata = {'checksums': sums}
+      if not self._manager.save(step, args=args, custom_metadata=metadata):
         raise OSError(f'step {step} does not follow {self.latest_step()}')
 
   def restore_latest(self, like: Tree) -> Tree | None:
@@ -89,7 +87,8 @@ class Checkpoints:
         continue
       for why in failures.values():
         logging.warning('checkpoint skipped: %s', why)
-      self._move_aside(list(failures))
+      if failures and not self._read_only:
+        self._move_aside(failures)
       return state
     if failures:
       raise ValueError(
@@ -113,10 +112,8 @@ class Checkpoints:
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
     """Every array by its path, as it was written."""
-    shapes = self._manager.item_metadata(step)
-    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes.tree)
-    args = ocp.args.StandardRestore(target)
-    found = _by_path(self._manager.restore(step, args=args))
+    restored = self._manager.restore(step, args=ocp.args.StandardRestore())
+    found = _by_path(restored)
     sums = (self._manager.metadata(step).custom_metadata or {}).get('checksums')
     for path, leaf in found.items():
       if sums and sums[path] != _checksum(leaf):
@@ -125,9 +122,7 @@ class Checkpoints:
       raise ValueError(f'it holds step {int(found["step"])}')
     return found
 
-  def _move_aside(self, steps: list[int]) -> None:
-    if not steps or self._read_only:
-      return
+  def _move_aside(self, steps: Iterable[int]) -> None:
     if jax.process_index() == 0:
       for step in steps:
         aside = self._path / f'{step}.damaged'
@@ -156,13 +151,9 @@ class Checkpoints:
 
 def _by_path(tree: Tree) -> dict[str, Any]:
   """A tree's leaves by their paths, equal for tuples and dictionaries."""
-  leaves, _ = jax.tree.flatten_with_path(tree)
   return {
-    '/'.join(
-      str(getattr(k, 'name', getattr(k, 'key', getattr(k, 'idx', k))))
-      for k in path
-    ): leaf
-    for path, leaf in leaves
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree.leaves_with_path(tree)
   }
 
 

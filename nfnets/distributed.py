@@ -10,10 +10,10 @@ import glob
 import importlib.util
 import json
 import os
-import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -35,10 +35,11 @@ def initialize(
   Args:
     distributed: None joins where the arguments or the surroundings tell of
       others; True insists; False is alone.
-    coordinator_address: 'host:port' of process 0; None where JAX finds it, on
-      a TPU pod, under SLURM or Open MPI.
-    num_processes: of the whole run; likewise.
-    process_id: 0 to num_processes - 1; likewise.
+    coordinator_address: 'host:port' of process 0; None takes
+      JAX_COORDINATOR_ADDRESS, or what JAX finds on a TPU pod, under SLURM or
+      Open MPI; likewise the next two.
+    num_processes: of the whole run.
+    process_id: 0 to num_processes - 1.
     heartbeat_timeout_seconds: after so much silence of a process the others
       end.
 
@@ -48,38 +49,41 @@ def initialize(
   Raises:
     ValueError: some of the three are missing or impossible.
   """
-  place = {
-    'coordinator_address': coordinator_address,
-    'num_processes': num_processes,
-    'process_id': process_id,
-  }
-  place = {
-    key: os.environ.get(f'JAX_{key.upper()}') if value is None else value
-    for key, value in place.items()
-  }
-  given = {key: value for key, value in place.items() if value is not None}
-  if distributed is False or not (distributed or given or seem_several()):
-    return False
-  if given:
-    if missing := sorted(place.keys() - given.keys()):
-      raise ValueError(
-        'several processes need all of --coordinator_address, --num_processes '
-        f'and --process_id; missing: {", ".join(missing)}'
-      )
-    given = {
-      k: int(v) if k != 'coordinator_address' else v for k, v in given.items()
+  place = _told_by_environment(
+    {
+      'coordinator_address': coordinator_address,
+      'num_processes': num_processes,
+      'process_id': process_id,
     }
-    given['cluster_detection_method'] = 'deactivate'
+  )
+  missing = [name for name, value in place.items() if value is None]
+  is_given = len(missing) < len(place)
+  if distributed is False or not (distributed or is_given or seem_several()):
+    return False
+  if is_given and missing:
+    raise ValueError(
+      'several processes need all of --coordinator_address, --num_processes '
+      f'and --process_id; missing: {", ".join(missing)}'
+    )
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   # Gloo mixes up the collectives of programs that run at the same time.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   jax.distributed.initialize(
-    **given,
+    **place,
+    cluster_detection_method='deactivate' if is_given else None,
     heartbeat_timeout_seconds=heartbeat_timeout_seconds,
     # Who ends by an error doesn't wait for those who wait for it.
     shutdown_timeout_seconds=heartbeat_timeout_seconds,
   )
   return True
+
+
+def _told_by_environment(place: dict[str, Any]) -> dict[str, Any]:
+  for name, value in place.items():
+    told = os.environ.get(f'JAX_{name.upper()}')
+    if value is None and told is not None:
+      place[name] = told if name == 'coordinator_address' else int(told)
+  return place
 
 
 def seem_several(environment: Mapping[str, str] = os.environ) -> bool:
@@ -130,21 +134,22 @@ def agreement() -> Iterator[dict[str, Any]]:
     if jax.process_count() == 1:
       raise
     problem = str(error)
-  if jax.process_count() == 1:
-    return
-  everybody = exchange({'problem': problem, 'facts': facts})
-  for index, other in enumerate(everybody):
-    if other['problem'] is not None:
-      raise ValueError(f'process {index}: {other["problem"]}')
-  first = everybody[0]['facts']
-  for index, other in enumerate(everybody):
-    found = other['facts']
-    for key in sorted(first.keys() | found.keys()):
-      if first.get(key) != found.get(key):
+  everybody = exchange((problem, facts))
+  for index, (problem, _) in enumerate(everybody):
+    if problem is not None:
+      raise ValueError(f'process {index}: {problem}')
+  first = everybody[0][1]
+  for index, (_, other) in enumerate(everybody):
+    for key in sorted(first.keys() | other.keys()):
+      if first.get(key) != other.get(key):
         raise ValueError(
           f'processes differ in {key}: {first.get(key)!r} in process 0, '
-          f'{found.get(key)!r} in process {index}; start all alike'
+          f'{other.get(key)!r} in process {index}; start all alike'
         )
+
+
+class Interrupted(Exception):
+  """A stop was asked for, and what was being waited for didn't come."""
 
 
 class Interrupts:
@@ -171,10 +176,6 @@ class Interrupts:
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
-  def asked_alone(self) -> bool:
-    """Whether a stop was asked of this process, and there is no other."""
-    return self._asked and jax.process_count() == 1
-
   def reached(self) -> bool:
     """Whether to stop here; all processes must call as often as each other."""
     self._calls += 1
@@ -182,29 +183,34 @@ class Interrupts:
       return self._asked
     return multihost_utils.reached_preemption_sync_point(self._calls)
 
+  def check(self) -> None:
+    """Raises Interrupted if this is where to stop, as `reached`."""
+    if self.reached():
+      raise Interrupted
+
+  def check_alone(self) -> None:
+    """Raises Interrupted if this process was asked, and there is no other."""
+    if self._asked and jax.process_count() == 1:
+      raise Interrupted
+
   def call(self, function: Callable[..., Any], *args: Any) -> Any:
     """Calls it in a thread: Python sees no signal while it is inside XLA.
 
-    Returns:
-      Its result; None if this process alone is asked to stop meanwhile: what
-      was begun goes on, for nobody.
+    Raises:
+      Interrupted: as `check_alone`; what was begun goes on, for nobody.
     """
-    results: queue.Queue = queue.Queue()
+    future: futures.Future = futures.Future()
 
     def work() -> None:
       try:
-        results.put((function(*args), None))
+        future.set_result(function(*args))
       except BaseException as error:
-        results.put((None, error))
+        future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    while not self.asked_alone():
-      with contextlib.suppress(queue.Empty):
-        result, error = results.get(timeout=0.1)
-        if error is not None:
-          raise error
-        return result
-    return None
+    while futures.wait([future], timeout=0.1).not_done:
+      self.check_alone()
+    return future.result()
 
   def first_in_thread(self, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function; its first call, which compiles, as by `call`."""

@@ -18,8 +18,8 @@ def evaluate(
   eval_step: Callable[..., Any],
   variables: Mapping[str, Any],
   batches: Iterable[Mapping[str, np.ndarray]],
-  asked_to_stop: Callable[[], bool] | None = None,
-) -> dict[str, float] | None:
+  check: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
   """Averages over all examples of all processes.
 
   Args:
@@ -27,11 +27,11 @@ def evaluate(
     variables: {prefix: (params, state)}, replicated.
     batches: this process's, as `data.pipeline.eval_batches` yields them; every
       process must yield the same number.
-    asked_to_stop: asked before each batch; says the same on all processes.
+    check: called before each batch; to stop it raises, on all processes alike.
 
   Returns:
     `{prefix}/loss`, `{prefix}/top_1`, `{prefix}/top_5` (shares of 1) and
-    `{prefix}/count` (examples); None if it was stopped.
+    `{prefix}/count` (examples).
 
   Raises:
     ValueError: there was no example.
@@ -39,17 +39,12 @@ def evaluate(
   sums: dict[str, dict[str, float]] = {}
   pending = None
   for batch in batches:
-    if asked_to_stop is not None and asked_to_stop():
-      return None
+    check()
     inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
     dispatched = eval_step(variables, parallel.shard(inputs))
-    if dispatched is None:
-      return None
     _add(sums, pending)
     pending = dispatched
   _add(sums, pending)
-  if asked_to_stop is not None and asked_to_stop():  # batches end at a stop
-    return None
   if not sums or not all(s['count'] for s in sums.values()):
     raise ValueError('nothing to evaluate: the evaluation split is empty')
   return {

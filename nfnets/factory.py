@@ -3,6 +3,7 @@
 Every function raises `ValueError` with one line that names the culprit.
 """
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import loggers, models, optim, step
+from nfnets import models, optim, step
 from nfnets.data import images, mixing, pipeline, sources
 from nfnets.optim import optimizer, sam
 from nfnets.workdir import flat
@@ -90,7 +91,7 @@ def build(config: ConfigDict) -> Parts:
   check(config, jax.device_count())
   network, optimizer = network_of(config), optimizer_of(config)
   if config.wandb:
-    loggers.need_wandb()
+    _need_wandb()
   # Networks check their arguments when they are traced.
   shapes = jax.eval_shape(
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
@@ -102,6 +103,14 @@ def build(config: ConfigDict) -> Parts:
     sam.mask_of(params, config.sam.perturbed or None)
   schedule, data = schedule_of(config), sources_of(config)
   return Parts(network, schedule, optimizer, *data, shapes)
+
+
+def _need_wandb() -> None:
+  if importlib.util.find_spec('wandb') is None:
+    raise ValueError(
+      'config.wandb is on but the wandb package is missing: '
+      'pip install -r requirements-wandb.txt, or --config.wandb=False'
+    )
 
 
 def check(config: ConfigDict, device_count: int) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +36,9 @@ class Linear(NamedTuple):
 
 
 def probe(
-  config: ConfigDict, workdir: str | os.PathLike[str]
+  config: ConfigDict,
+  workdir: str | os.PathLike[str],
+  defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Fits a probe on `config.weights` and leaves a run's folder.
 
@@ -45,6 +47,7 @@ def probe(
       `probe_l2`, the penalty of `fit`; 0 chooses it (see `choose_l2`).
     workdir: the run's folder; holds `features.npz`, which is computed once, and
       `probe.safetensors`, the folded network with its new head.
+    defaults: as for `train.train_and_evaluate`.
 
   Returns:
     The summary, as in summary.json: `status`, `step` (iterations), `l2`,
@@ -57,7 +60,7 @@ def probe(
     raise ValueError('a probe needs weights: pass --config.weights=FILE')
   folder = RunFolder(workdir)
   with folder.lock():
-    folder.check_same_run(config.to_dict())
+    folder.check_same_run(config.to_dict(), defaults)
     summary = folder.read_summary()
     if summary is None or summary['status'] != 'finished':
       folder.write_config(config.to_dict())

@@ -1,14 +1,18 @@
-"""Where a run's metrics go: console, JSON lines, TensorBoard, W&B if asked."""
+"""Where a run's metrics go: console, JSON lines, TensorBoard, W&B if asked.
+
+A logger takes a step's metrics by `log(step, metrics)`, and writes them before
+it returns; `close()` ends it.
+"""
 
 import contextlib
-import importlib.util
+import datetime
 import os
 import pathlib
 import secrets
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from nfnets import workdir
 
@@ -18,30 +22,19 @@ SILENT = ('_seconds', '_per_device', '_bytes', '_utilization', '/count')
 Metrics = Mapping[str, float]
 
 
-class Logger(Protocol):
-  """Takes one step's metrics; `close` flushes what is left."""
-
-  def log(self, step: int, metrics: Metrics) -> None: ...
-
-  def close(self) -> None: ...
-
-
 class JsonLines:
-  """Appends `{"step": ..., "time": ..., name: value}` lines.
+  """Appends `{"step": ..., "time": ..., name: value}` lines to metrics.jsonl.
 
   A resumed run goes on after `last_step`; lines past it belong to steps that
   will be taken again and are dropped.
   """
 
-  def __init__(self, path: pathlib.Path, last_step: int):
-    rows = [
-      row for row in workdir.read_json_lines(path) if row['step'] <= last_step
-    ]
-    workdir.write_atomically(
-      path, ''.join(workdir.dump_line(row) for row in rows)
-    )
-    self._path = path
-    self._file = path.open('a')
+  def __init__(self, folder: workdir.RunFolder, last_step: int):
+    self._path = folder.path / 'metrics.jsonl'
+    rows = [row for row in folder.read_metrics() if row['step'] <= last_step]
+    text = ''.join(workdir.dump_line(row) for row in rows)
+    workdir.write_atomically(self._path, text)
+    self._file = self._path.open('a')
 
   def log(self, step: int, metrics: Metrics) -> None:
     row = {'step': step, 'time': round(time.time(), 3), **metrics}
@@ -67,8 +60,8 @@ class TensorBoard:
 
     self._event = event_pb2.Event
     self._path = path
-    path.mkdir(parents=True, exist_ok=True)
     with workdir.naming(path):
+      path.mkdir(parents=True, exist_ok=True)
       self._writer = event_file_writer.EventsWriter(
         str(path / 'events'), f'.{os.getpid()}'
       )
@@ -120,48 +113,41 @@ class WeightsAndBiases:
     self._run.finish()
 
 
-def need_wandb() -> None:
-  """Raises ValueError if the wandb package isn't installed."""
-  if importlib.util.find_spec('wandb') is None:
-    raise ValueError(
-      'config.wandb is on but the wandb package is missing: '
-      'pip install -r requirements-wandb.txt, or --config.wandb=False'
-    )
-
-
 class Console:
   """A progress bar on a terminal; elsewhere a plain line per log.
 
   Args:
     num_steps: of the whole run.
-    stream: where to print.
+    stream: where to print; default: stdout.
     quiet: print nothing; another process does.
   """
 
-  def __init__(
-    self,
-    num_steps: int,
-    stream: Any = None,
-    quiet: bool = False,
-  ):
+  def __init__(self, num_steps: int, stream: Any = None, quiet: bool = False):
     self._num_steps = num_steps
     self._stream = stream or sys.stdout
     self._quiet = quiet
     self._bar = None
     if not quiet and self._stream.isatty():
-      self._bar, self._task = _progress_bar(num_steps)
+      from rich import progress
+
+      self._bar = progress.Progress(
+        progress.TextColumn('step {task.completed}/{task.total}'),
+        progress.BarColumn(),
+        progress.TextColumn('{task.fields[metrics]}'),
+        progress.TimeElapsedColumn(),
+      )
+      self._bar.start()
+      self._task = self._bar.add_task('', total=num_steps, metrics='')
 
   def advance(self, step: int) -> None:
     if self._bar is not None:
       self._bar.update(self._task, completed=step)
 
   def log(self, step: int, metrics: Metrics) -> None:
-    text = format_metrics(metrics)
-    if not text:
-      return
+    text = _format(metrics)
     if self._bar is not None and 'train/loss' in metrics:
       self._bar.update(self._task, completed=step, metrics=text)
-    else:
+    elif text:
       self.print(f'step {step}/{self._num_steps}  {text}')
 
   def print(self, text: str) -> None:
@@ -174,14 +160,15 @@ class Console:
         print(text, file=self._stream, flush=True)
     except OSError:  # the terminal or the pipe is gone; the run goes on
       self._quiet, self._bar = True, None
-      silence(self._stream)
+      with contextlib.suppress(OSError, ValueError):  # nor fails at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
   def close(self) -> None:
     if self._bar is not None:
       self._bar.stop()
 
 
-def format_metrics(metrics: Metrics) -> str:
+def _format(metrics: Metrics) -> str:
   """What the step or the evaluation returned, in one line, and the speed."""
   shown = []
   for name, value in metrics.items():
@@ -189,7 +176,7 @@ def format_metrics(metrics: Metrics) -> str:
     if short == 'images_per_second':
       shown.append(f'{value:.4g} images/s')
     elif short == 'seconds_left':
-      shown.append(f'{_clock(value)} left')
+      shown.append(f'{datetime.timedelta(seconds=int(value))} left')
     elif short.endswith(('top_1', 'top_5')):
       shown.append(f'{short} {100 * value:.2f} %')
     elif name.endswith(SILENT) or (short == 'nonfinite' and not value):
@@ -197,29 +184,3 @@ def format_metrics(metrics: Metrics) -> str:
     elif name.startswith(('train/', 'eval')):
       shown.append(f'{short} {value:.4g}')
   return '  '.join(shown)
-
-
-def silence(stream: Any) -> None:
-  """Lets nothing that is printed there fail any more."""
-  with contextlib.suppress(OSError, ValueError):
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _progress_bar(num_steps: int) -> tuple[Any, Any]:
-  from rich import progress
-
-  bar = progress.Progress(
-    progress.TextColumn('step {task.completed}/{task.total}'),
-    progress.BarColumn(),
-    progress.TextColumn('{task.fields[metrics]}'),
-    progress.TimeElapsedColumn(),
-  )
-  bar.start()
-  task = bar.add_task('', total=num_steps, metrics='')
-  return bar, task
-
-
-def _clock(seconds: float) -> str:
-  minutes, seconds = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f'{hours}:{minutes:02d}:{seconds:02d}'

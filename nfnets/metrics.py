@@ -40,18 +40,16 @@ class Meter:
     self._flops = flops
     self._sums: dict[str, float] = {}
     self._count = 0
-    self._rows: list[tuple[int, dict[str, float]]] = []
     self._waited = 0.0
     self._compiled = compile_seconds()
-    self._first_step = first_step
-    self.last_step = first_step
+    self._first_step = self._last_step = first_step
     self.nonfinite_in_a_row = 0
     self.diverged_at: int | None = None  # the step that ends the run
     self.restart_clock()
 
   def restart_clock(self) -> None:
     """Leaves out of the rate what isn't training, such as an evaluation."""
-    self._since, self._since_step = time.perf_counter(), self.last_step
+    self._since, self._since_step = time.perf_counter(), self._last_step
 
   def next_of(self, batches: Iterator[Any]) -> Any:
     """The next batch, or None; counts how long it kept the loop waiting."""
@@ -60,77 +58,67 @@ class Meter:
     self._waited += time.perf_counter() - start
     return batch
 
-  def add(self, step_done: int, metrics: Any) -> None:
-    """Takes what the step returned that made the count `step_done`.
+  def add(self, step: int, metrics: dict[str, Any]) -> dict[str, float]:
+    """Takes what the step returned that made the count `step`.
 
     Every scalar in it is averaged from log to log, whatever its name.
+
+    Returns:
+      What is to be logged of this step, by name; often nothing.
     """
     observed = metrics.pop('observed', None)
-    values = {k: float(v) for k, v in parallel.to_host(metrics).items()}
-    self.last_step = step_done
-    skipped = values['nonfinite'] > 0
-    self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if skipped else 0
-    if self.nonfinite_in_a_row == self._config.stop_after_nonfinite:
-      self.diverged_at = self.diverged_at or step_done
-    self._count += 1
-    for name, value in values.items():
+    newest = {k: float(v) for k, v in parallel.to_host(metrics).items()}
+    self._last_step, self._count = step, self._count + 1
+    for name, value in newest.items():
       self._sums[name] = self._sums.get(name, 0.0) + value
-    is_last = step_done == self._config.num_steps
-    if step_done % self._config.log_every == 0 or is_last:
-      self._rows.append((step_done, self._row(values)))
-    if observed is not None and step_done % self._config.observe_every == 0:
-      numbers = map(float, parallel.to_host(observed))
-      self._rows.append((step_done, dict(zip(self._observed, numbers))))
-    if step_done == self._first_step + 1:  # it was compiled meanwhile
+    is_bad = newest['nonfinite'] > 0
+    self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if is_bad else 0
+    if self.nonfinite_in_a_row == self._config.stop_after_nonfinite:
+      self.diverged_at = self.diverged_at or step
+    row = {}
+    if step % self._config.log_every == 0 or step == self._config.num_steps:
+      row = self._row(newest['learning_rate'])
+    if observed is not None and step % self._config.observe_every == 0:
+      row |= zip(self._observed, map(float, parallel.to_host(observed)))
+    if step == self._first_step + 1:  # it was compiled meanwhile
       self.restart_clock()
+    return row
 
-  def due(self) -> Iterator[tuple[int, dict[str, float]]]:
-    """The rows to log since the last call: (step, values by name)."""
-    while self._rows:
-      yield self._rows.pop(0)
-
-  def _row(self, newest: dict[str, float]) -> dict[str, float]:
+  def _row(self, learning_rate: float) -> dict[str, float]:
     names = sorted(self._sums, key=lambda name: name not in FIRST)
     row = {f'train/{k}': self._sums[k] / self._count for k in names}
-    row['train/learning_rate'] = newest['learning_rate']
+    row['train/learning_rate'] = learning_rate
     row['train/nonfinite'] = self._sums['nonfinite']
     row['train/input_wait_seconds'] = self._waited / self._count
     compiled = compile_seconds()
     row['train/compile_seconds'] = compiled - self._compiled
-    steps = self.last_step - self._since_step
-    seconds = time.perf_counter() - self._since
-    if steps:
-      left = self._config.num_steps - self.last_step
-      row['train/step_seconds'] = seconds / steps
-      row['train/seconds_left'] = left * seconds / steps
-      row |= self._speed(steps / seconds)
-    row |= memory()
+    if steps := self._last_step - self._since_step:
+      row |= self._speed((time.perf_counter() - self._since) / steps)
     self._sums, self._count = {}, 0
     self._waited, self._compiled = 0.0, compiled
     self.restart_clock()
-    return row
+    return row | memory()
 
-  def _speed(self, steps_per_second: float) -> dict[str, float]:
-    devices = jax.device_count()
-    images = self._config.batch_size * steps_per_second
+  def _speed(self, step_seconds: float) -> dict[str, float]:
+    devices, config = jax.device_count(), self._config
+    images = config.batch_size / step_seconds
     speed = {
+      'train/step_seconds': step_seconds,
+      'train/seconds_left': (config.num_steps - self._last_step) * step_seconds,
       'train/images_per_second': images,
       'train/images_per_second_per_device': images / devices,
     }
     if self._flops:
-      rate = self._flops * steps_per_second / devices
+      rate = self._flops / step_seconds / devices
       speed['train/teraflops_per_device'] = rate / 1e12
       kind = jax.devices()[0].device_kind
-      if peak := chips.peak_flops(kind, self._config.precision):
+      if peak := chips.peak_flops(kind, config.precision):
         speed['train/model_flops_utilization'] = rate / peak
     return speed
 
 
 def step_flops(
-  config: ConfigDict,
-  network: hk.TransformedWithState,
-  params: Any,
-  state: Any,
+  config: ConfigDict, network: hk.TransformedWithState, params: Any, state: Any
 ) -> float:
   """Of the model in one step: a backward pass costs two forward ones.
 
@@ -157,16 +145,17 @@ def multiply_adds(jaxpr: Any) -> int:
   """Of the convolutions and matrix products in a jaxpr, loops unrolled."""
   total = 0
   for equation in jaxpr.eqns:
-    params, count = equation.params, 1
+    params, outputs = equation.params, equation.outvars[0].aval
     if equation.primitive.name == 'conv_general_dilated':
       kernel = equation.invars[1].aval.shape
-      outputs = kernel[params['dimension_numbers'].rhs_spec[0]]
-      count = math.prod(kernel) // outputs
+      channels = kernel[params['dimension_numbers'].rhs_spec[0]]
+      total += math.prod(outputs.shape) * math.prod(kernel) // channels
     elif equation.primitive.name == 'dot_general':
       (contracted, _), _ = params['dimension_numbers']
       left = equation.invars[0].aval.shape
-      count = math.prod(left[axis] for axis in contracted)
-    else:
+      terms = math.prod(left[axis] for axis in contracted)
+      total += math.prod(outputs.shape) * terms
+    else:  # of a loop, a branch, a function: what it holds
       inner = jax.tree.leaves(
         list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
       )
@@ -174,8 +163,6 @@ def multiply_adds(jaxpr: Any) -> int:
       total += turns * sum(
         multiply_adds(x) for x in inner if hasattr(x, 'eqns')
       )
-      continue
-    total += count * math.prod(equation.outvars[0].aval.shape)
   return total
 
 
@@ -199,9 +186,9 @@ def compile_seconds() -> float:
 @functools.cache
 def _compilations() -> list[float]:
   total = [0.0]
-  counted = tuple(
-    f'/jax/core/compile/{name}_duration'
-    for name in ('jaxpr_to_mlir_module', 'backend_compile')
+  counted = (
+    '/jax/core/compile/jaxpr_to_mlir_module_duration',
+    '/jax/core/compile/backend_compile_duration',
   )
 
   def listen(event: str, seconds: float, **_: object) -> None:
@@ -213,7 +200,7 @@ def _compilations() -> list[float]:
 
 
 class Profile:
-  """Within the block, traces steps A to B - 1 for TensorBoard or XProf.
+  """Traces steps A to B - 1 for TensorBoard or XProf.
 
   Args:
     steps: (A, B), counted as the loop does; None traces nothing.
@@ -221,27 +208,23 @@ class Profile:
   """
 
   def __init__(self, steps: tuple[int, int] | None, folder: pathlib.Path):
-    self._first, self._end = steps or (0, 0)
+    self._steps = range(*steps or (0, 0))
     self._folder = folder
     self._running = False
 
-  def __enter__(self) -> 'Profile':
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    if self._running:
-      jax.profiler.stop_trace()
-
-  def before(self, done: int, newest: Any) -> None:
+  def before(self, step: int, newest: Any) -> None:
     """Begins or ends; `newest` are the metrics of the last step, to wait for.
 
     Waiting here costs nothing: steps that are traced are slow anyway.
     """
-    if self._running == (self._first <= done < self._end):
-      return
-    jax.block_until_ready(newest)
+    if self._running != (step in self._steps):
+      jax.block_until_ready(newest)
+      self.close()
+      if step in self._steps:
+        jax.profiler.start_trace(str(self._folder))
+        self._running = True
+
+  def close(self) -> None:
     if self._running:
       jax.profiler.stop_trace()
-    else:
-      jax.profiler.start_trace(str(self._folder))
-    self._running = not self._running
+    self._running = False

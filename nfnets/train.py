@@ -16,6 +16,7 @@ from nfnets import (
   factory,
   loggers,
   metrics,
+  models,
   parallel,
   plots,
   step,
@@ -64,6 +65,7 @@ def train_and_evaluate(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
   *,
+  defaults: Mapping[str, Any] | None = None,
   processes: Mapping[str, Any] | None = None,
   profile_steps: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def train_and_evaluate(
     config: a recipe (configs/); what it leaves open is found in its weights
       and data (finetune.py).
     workdir: the run's folder; of several processes, one folder for all.
+    defaults: `configs.base.defaults()`, to go on with a run of a version that
+      lacked some of the keys.
     processes: how to join others: arguments of `distributed.initialize`; None
       if that was called before, or this is alone.
     profile_steps: (A, B): steps A to B - 1 are traced.
@@ -83,17 +87,18 @@ def train_and_evaluate(
 
   Raises:
     ValueError: the config or the workdir is refused, before any compilation.
-    OSError: a checkpoint could not be written.
+    OSError: a file could not be written.
     MemoryError: a step doesn't fit the device.
   """
   if processes is not None:
     distributed.initialize(**processes)
-  if config.get('probe'):
+  if config.probe:
     from nfnets import linear_probe
 
-    return linear_probe.probe(complete(config, workdir), workdir)
+    return linear_probe.probe(complete(config, workdir), workdir, defaults)
   with contextlib.ExitStack() as stack:
-    config, folder, parts = _agree(config, workdir, stack)
+    stack.enter_context(_naming_the_keys_of_memory(config))
+    config, folder, parts = _agree(config, workdir, defaults or {}, stack)
     if folder.is_finished():
       summary = folder.read_summary()
       if jax.process_index() == 0:
@@ -102,53 +107,11 @@ def train_and_evaluate(
     run = _open(config, folder, parts, profile_steps, stack)
     try:
       state, done = _first_state(run)
-      if state is None:
-        return _finish(run, End('interrupted', None, 0, {}))
       _open_loggers(run, done, stack)
-      return _finish(run, _loop(run, state, done))
-    except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      raise MemoryError(
-        'a step does not fit the memory of a device: lower config.batch_size='
-        f'{config.batch_size}, raise config.micro_batches='
-        f'{config.micro_batches}, or set config.model.remat=True '
-        f'({" ".join(str(error).split())[:200]})'
-      ) from error
-
-
-def _agree(
-  config: ConfigDict,
-  workdir: str | os.PathLike[str],
-  stack: contextlib.ExitStack,
-) -> tuple[ConfigDict, RunFolder, factory.Parts]:
-  """The parts, checked; what one process refuses, all refuse."""
-  with distributed.agreement() as facts:
-    config = complete(config, workdir)
-    parts = factory.build(config)
-    folder = RunFolder(workdir)
-    if jax.process_index() == 0:
-      stack.enter_context(folder.lock())
-    folder.check_same_run(config.to_dict())
-    begun = folder.saved_steps() or folder.is_finished()
-    if config.weights and not begun:  # who goes on needs them no more
-      from nfnets import finetune
-
-      finetune.check(config, parts.shapes, parts.train_source.class_names)
-    facts |= {
-      f'config.{key}': value
-      for key, value in flat(plain(config.to_dict())).items()
-      if key not in OWN_KEYS
-    }
-    facts['numbers of examples'] = [
-      len(parts.train_source),
-      len(parts.eval_source),
-    ]
-    facts['number of devices'] = jax.local_device_count()
-    facts['version of jax'] = jax.__version__
-  if jax.process_index() == 0:
-    folder.write_config(config.to_dict())
-  return config, folder, parts
+      end = _loop(run, state, done)
+    except distributed.Interrupted:
+      end = End('interrupted', None, 0, {})
+    return _finish(run, end)
 
 
 def complete(
@@ -164,6 +127,40 @@ def complete(
   return config.copy_and_resolve_references()
 
 
+def _agree(
+  config: ConfigDict,
+  workdir: str | os.PathLike[str],
+  defaults: Mapping[str, Any],
+  stack: contextlib.ExitStack,
+) -> tuple[ConfigDict, RunFolder, factory.Parts]:
+  """The parts, checked; what one process refuses, all refuse."""
+  with distributed.agreement() as facts:
+    config = complete(config, workdir)
+    parts = factory.build(config)
+    folder = RunFolder(workdir)
+    if jax.process_index() == 0:
+      stack.enter_context(folder.lock())
+    own = {'model': models.arguments(config.model.name)}
+    folder.check_same_run(config.to_dict(), dict(defaults) | own)
+    begun = folder.saved_steps() or folder.is_finished()
+    if config.weights and not begun:  # who goes on needs them no more
+      from nfnets import finetune
+
+      finetune.check(config, parts.shapes, parts.train_source.class_names)
+    facts |= {
+      f'config.{key}': value
+      for key, value in flat(plain(config.to_dict())).items()
+      if key not in OWN_KEYS
+    }
+    sources = parts.train_source, parts.eval_source
+    facts['numbers of examples'] = [len(source) for source in sources]
+    facts['number of devices'] = jax.local_device_count()
+    facts['version of jax'] = jax.__version__
+  if jax.process_index() == 0:
+    folder.write_config(config.to_dict())
+  return config, folder, parts
+
+
 def _open(
   config: ConfigDict,
   folder: RunFolder,
@@ -173,18 +170,17 @@ def _open(
 ) -> Run:
   interrupts = stack.enter_context(distributed.Interrupts())
   checkpoints = checkpoint.Checkpoints(folder.path, config.keep_checkpoints)
-  stack.callback(checkpoints.close)
   console = loggers.Console(config.num_steps, quiet=jax.process_index() > 0)
-  stack.callback(console.close)
-  board = folder.path / 'tensorboard'
-  profile = stack.enter_context(metrics.Profile(profile_steps, board))
+  profile = metrics.Profile(profile_steps, folder.path / 'tensorboard')
+  for part in (checkpoints, console, profile):
+    stack.callback(part.close)
   return Run(
     config, folder, parts, interrupts, checkpoints, console, [], profile, {}
   )
 
 
-def _first_state(run: Run) -> tuple[step.TrainState | None, int]:
-  """The newest checkpoint's state, or a new one; None if asked to stop."""
+def _first_state(run: Run) -> tuple[step.TrainState, int]:
+  """The newest checkpoint's state, or a new one; and its step."""
   config, parts = run.config, run.parts
   run.console.print(
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
@@ -202,13 +198,10 @@ def _first_state(run: Run) -> tuple[step.TrainState | None, int]:
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     state = run.interrupts.call(lambda: parallel.to_host(init(key)))
-    if state is not None and config.weights:
+    if config.weights:
       from nfnets import finetune
 
-      names = parts.train_source.class_names
-      state = finetune.start(config, state, names)
-  if state is None:
-    return None, 0
+      state = finetune.start(config, state, parts.train_source.class_names)
   done = int(state.step)
   with distributed.agreement() as facts:
     facts['step of the newest checkpoint'] = done
@@ -220,64 +213,55 @@ def _first_state(run: Run) -> tuple[step.TrainState | None, int]:
 def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
   """Only process 0 writes; rows past step `done` are dropped."""
   if jax.process_index() == 0:
-    path = run.folder.path
-    run.sinks.append(loggers.JsonLines(path / 'metrics.jsonl', done))
-    run.sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
+    path, sinks = run.folder.path, run.sinks
+    sinks.append(loggers.JsonLines(run.folder, done))
+    sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
     if run.config.wandb:
-      config = run.config.to_dict()
-      run.sinks.append(loggers.WeightsAndBiases(path, config))
-  for sink in run.sinks:
-    stack.callback(sink.close)
+      sinks.append(loggers.WeightsAndBiases(path, run.config.to_dict()))
+    for sink in sinks:
+      stack.callback(sink.close)
   run.sinks.append(run.console)
 
 
 def _loop(run: Run, state: step.TrainState, done: int) -> End:
   """Dispatches step t, then reads the metrics of step t - 1."""
-  config = run.config
+  config, first = run.config, done
   train_step, key, eval_step = _steps(run)
   meter, batches = _meter(run, state, done), _batches(run, done)
   evaluation = _evaluation_at(run, done)
   due = _is_evaluated(config, done) and not evaluation
-  status, newest = '', None
-  while not status:
-    if due:
-      found = _evaluate(run, eval_step, state)
-      if found is None:  # the next start makes up for it
+  newest = None
+  try:
+    while True:
+      if due:
+        evaluation = _evaluate(run, eval_step, state)
+        _log(run, done, evaluation)
+        meter.restart_clock()
+      if done == config.num_steps:
+        return End('finished', state, done, evaluation)
+      run.profile.before(done, newest)
+      batch = meter.next_of(batches)
+      outputs = train_step(state, parallel.shard(batch), key)
+      if newest is not None:
+        _log(run, done, meter.add(done, newest))
+      (state, newest), done = outputs, done + 1
+      run.console.advance(done)
+      due = _is_evaluated(config, done)
+      saves = done % config.checkpoint_every == 0
+      stops = run.interrupts.reached()
+      if due or saves or stops:  # these wait for the state anyway
+        _log(run, done, meter.add(done, newest))
+        newest = None
+      if meter.diverged_at:
+        run.console.print(_divergence(meter, run.checkpoints))
+        return End('diverged', state, meter.diverged_at, evaluation)
+      if stops:
         return End('interrupted', state, done, evaluation)
-      evaluation = found
-      _log(run, done, evaluation)
-      meter.restart_clock()
-    if done == config.num_steps:
-      return End('finished', state, done, evaluation)
-    run.profile.before(done, newest)
-    batch = meter.next_of(batches)
-    if batch is None:
-      return End('interrupted', state, done, evaluation)
-    outputs = train_step(state, parallel.shard(batch), key)
-    if outputs is None:  # what is on disk is all that was done
-      return End('interrupted', None, done, evaluation)
-    if newest is not None:
-      meter.add(done, newest)
-    (state, newest), done = outputs, done + 1
-    run.console.advance(done)
-    due = _is_evaluated(config, done)
-    saves = done % config.checkpoint_every == 0
-    stops = run.interrupts.reached()
-    if due or saves or stops:  # these wait for the state anyway
-      meter.add(done, newest)
-      newest = None
-    for logged_step, row in meter.due():
-      _log(run, logged_step, row)
-    if meter.diverged_at:
-      status = 'diverged'
-    elif stops:
-      status = 'interrupted'
-    elif saves:
-      run.checkpoints.save(done, state)
-  if status == 'diverged':
-    run.console.print(_divergence(meter, run.checkpoints))
-    done = meter.diverged_at
-  return End(status, state, done, evaluation)
+      if saves:
+        run.checkpoints.save(done, state)
+  except distributed.Interrupted:  # of the first step, donated, is none left
+    left = state if done > first else None
+    return End('interrupted', left, done, evaluation)
 
 
 def _steps(run: Run) -> tuple[Any, Any, Any]:
@@ -289,56 +273,6 @@ def _steps(run: Run) -> tuple[Any, Any, Any]:
   eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
   in_thread = run.interrupts.first_in_thread
   return in_thread(train_step), key, in_thread(eval_step)
-
-
-def _batches(run: Run, done: int) -> Iterator[Any]:
-  config, source = run.config, run.parts.train_source
-  batches = factory.train_batches(config, source, done, run.skipped)
-  if config.data.on_device:
-    return batches
-  return pipeline.interruptible(batches, run.interrupts.asked_alone)
-
-
-def _finish(run: Run, end: End) -> dict[str, Any]:
-  """Saves, tells and draws how the run ended."""
-  config, folder = run.config, run.folder
-  if end.status != 'diverged' and end.state is not None:
-    run.checkpoints.save(end.done, end.state)
-  run.checkpoints.wait()
-  summary = {'status': end.status, 'step': end.done, **end.evaluation}
-  skipped: dict[str, str] = {}
-  if end.state is not None:
-    for others in distributed.exchange(run.skipped):
-      skipped |= others
-  if skipped:
-    summary['skipped'] = dict(sorted(skipped.items()))
-    run.console.print(f'{len(skipped)} unreadable examples: see summary.json')
-  if end.status == 'interrupted':
-    saved = run.checkpoints.latest_step()
-    left = f'step {saved} is saved' if saved else 'nothing was done yet'
-    run.console.print(f'interrupted: {left}; run the same command to go on')
-  if jax.process_index() == 0:
-    path, rows = folder.path, folder.read_metrics()
-    title = (
-      f'{config.model.name} on {config.data.name}: {end.status} at step '
-      f'{end.done}'
-    )
-    plots.plot(rows, path / 'curves.png', title)
-    plots.heat_map(rows, path / 'clipping.png', title)
-    folder.write_summary(summary)
-  _tell(folder, summary, run.console.print)
-  return summary
-
-
-def _tell(
-  folder: RunFolder, summary: Mapping[str, Any], say: Callable[[str], Any]
-) -> None:
-  if 'eval/top_1' in summary:
-    say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  path = folder.path.absolute()
-  if (path / 'curves.png').exists():
-    say(f'curves {path / "curves.png"}')
-  say(f'run folder {path}')
 
 
 def train_step_of(
@@ -359,24 +293,19 @@ def train_step_of(
   return parallel.map_step(train_step), parallel.replicate(key)
 
 
-def _evaluate(
-  run: Run, eval_step: Any, state: step.TrainState
-) -> dict[str, float] | None:
-  """The metrics; None if any process is asked to stop meanwhile."""
-  batches = evaluate.eval_batches(
-    run.config, run.parts.eval_source, run.skipped
-  )
-  batches = pipeline.interruptible(iter(batches), run.interrupts.asked_alone)
-  variables = evaluate.variables_of(state, run.config.ema.mode)
-  return evaluate.evaluate(
-    eval_step, variables, batches, run.interrupts.reached
-  )
+def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
+  network, shapes = run.parts.network, run.parts.shapes
+  flops = metrics.step_flops(run.config, network, shapes.params, shapes.state)
+  names = step.observed_names(run.config, state.params)
+  return metrics.Meter(run.config, done, names, flops)
 
 
-def _is_evaluated(config: ConfigDict, done: int) -> bool:
-  if done == config.num_steps:
-    return True
-  return done > 0 and done % config.eval_every == 0
+def _batches(run: Run, done: int) -> Iterator[Any]:
+  config, source = run.config, run.parts.train_source
+  batches = factory.train_batches(config, source, done, run.skipped)
+  if config.data.on_device:
+    return batches
+  return pipeline.interruptible(batches, run.interrupts.check_alone)
 
 
 def _evaluation_at(run: Run, done: int) -> dict[str, float]:
@@ -389,16 +318,26 @@ def _evaluation_at(run: Run, done: int) -> dict[str, float]:
   }
 
 
-def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
-  shapes = run.parts.shapes
-  flops = metrics.step_flops(
-    run.config, run.parts.network, shapes.params, shapes.state
+def _is_evaluated(config: ConfigDict, done: int) -> bool:
+  if done == config.num_steps:
+    return True
+  return done > 0 and done % config.eval_every == 0
+
+
+def _evaluate(
+  run: Run, eval_step: Any, state: step.TrainState
+) -> dict[str, float]:
+  batches = evaluate.eval_batches(
+    run.config, run.parts.eval_source, run.skipped
   )
-  names = step.observed_names(run.config, state.params)
-  return metrics.Meter(run.config, done, names, flops)
+  batches = pipeline.interruptible(iter(batches), run.interrupts.check_alone)
+  variables = evaluate.variables_of(state, run.config.ema.mode)
+  return evaluate.evaluate(eval_step, variables, batches, run.interrupts.check)
 
 
 def _log(run: Run, done: int, row: dict[str, float]) -> None:
+  if not row:
+    return
   for sink in run.sinks:
     sink.log(done, row)
   spec = run.config.optimizer
@@ -422,3 +361,57 @@ def _divergence(
     f'stopped: the loss or gradient of step {meter.diverged_at} is not finite'
     f'{others}; {left}'
   )
+
+
+def _finish(run: Run, end: End) -> dict[str, Any]:
+  """Saves, tells and draws how the run ended."""
+  config, folder, say = run.config, run.folder, run.console.print
+  if end.status != 'diverged' and end.state is not None:
+    run.checkpoints.save(end.done, end.state)
+  run.checkpoints.wait()
+  summary = {'status': end.status, 'step': end.done, **end.evaluation}
+  skipped: dict[str, str] = {}
+  for others in distributed.exchange(run.skipped):
+    skipped |= others
+  if skipped:
+    summary['skipped'] = dict(sorted(skipped.items()))
+    say(f'{len(skipped)} unreadable examples: see summary.json')
+  if end.status == 'interrupted':
+    saved = run.checkpoints.latest_step()
+    left = f'step {saved} is saved' if saved else 'nothing was done yet'
+    say(f'interrupted: {left}; run the same command to go on')
+  if jax.process_index() == 0:
+    path, rows = folder.path, folder.read_metrics()
+    where = f'{config.model.name} on {config.data.name}'
+    title = f'{where}: {end.status} at step {end.done}'
+    plots.plot(rows, path / 'curves.png', title)
+    plots.heat_map(rows, path / 'clipping.png', title)
+    folder.write_summary(summary)
+  _tell(folder, summary, say)
+  return summary
+
+
+def _tell(
+  folder: RunFolder, summary: Mapping[str, Any], say: Callable[[str], Any]
+) -> None:
+  if 'eval/top_1' in summary:
+    say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
+  path = folder.path.absolute()
+  if (path / 'curves.png').exists():
+    say(f'curves {path / "curves.png"}')
+  say(f'run folder {path}')
+
+
+@contextlib.contextmanager
+def _naming_the_keys_of_memory(config: ConfigDict) -> Iterator[None]:
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise MemoryError(
+      'a step does not fit the memory of a device: lower config.batch_size='
+      f'{config.batch_size}, raise config.micro_batches='
+      f'{config.micro_batches}, or set config.model.remat=True '
+      f'({" ".join(str(error).split())[:200]})'
+    ) from error

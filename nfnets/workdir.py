@@ -10,28 +10,15 @@ import math
 import os
 import pathlib
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Keys that a resumed run may change: they decide where and when, not what.
 FREE_KEYS = (
-  'log_every',
-  'eval_every',
-  'eval_batch_size',
-  'checkpoint_every',
-  'keep_checkpoints',
-  'observe_every',
-  'stop_after_nonfinite',
-  'steps_per_dispatch',  # of earlier versions' runs
-  'wandb',
-  'data.data_dir',
-  'data.num_threads',
-  'data.cache',
-  'data.on_device',
-)
-# What runs from before there was a key did, where that isn't off.
-EARLIER = {'optimizer.name': 'sgd', 'data.label': 'label'}
+  'log_every', 'eval_every', 'eval_batch_size', 'checkpoint_every',
+  'keep_checkpoints', 'observe_every', 'stop_after_nonfinite', 'wandb',
+  'data.data_dir', 'data.num_threads', 'data.cache', 'data.on_device',
+)  # fmt: skip
 
 
 class RunFolder:
@@ -62,12 +49,8 @@ class RunFolder:
     """
     path = self.path / 'lock'
     with contextlib.ExitStack() as stack:
-      try:
-        with tempfile.TemporaryFile(dir=self.path) as file:
-          file.write(b'x')
+      with naming(path):
         held = stack.enter_context(path.open('a+'))
-      except OSError as error:
-        raise OSError(f'{self.path} is not writable: {error}') from error
       try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
@@ -77,9 +60,10 @@ class RunFolder:
         ) from None
       except OSError:  # a file system without locks
         pass
-      held.truncate(0)
-      held.write(f'{socket.gethostname()}, process {os.getpid()}\n')
-      held.flush()
+      with naming(path):
+        held.truncate(0)
+        held.write(f'{socket.gethostname()}, process {os.getpid()}\n')
+        held.flush()
       yield
 
   def holder(self) -> str:
@@ -87,53 +71,46 @@ class RunFolder:
     path = self.path / 'lock'
     return path.read_text().strip() if path.exists() else ''
 
+  def check_same_run(
+    self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+  ) -> None:
+    """Raises ValueError if another config's run lives here, or a part of one.
+
+    A folder without a checkpoint is free. A key that only the run's config has
+    left since, and counts for nothing.
+
+    Args:
+      config: the run to begin or to go on with.
+      defaults: of keys that the config of an older version's run lacks.
+    """
+    saved, summary = self.saved_steps(), self.read_summary() or {}
+    status, there = summary.get('status'), self.read_config()
+    if saved and there is None:
+      self._refuse('checkpoints, but no config.json that says whose')
+    if not saved and status != 'finished':
+      unsaved = self.read_metrics() and not (self.path / 'checkpoints').exists()
+      if unsaved or (status == 'interrupted' and summary['step']):
+        self._refuse('a run whose checkpoints are gone')
+      return
+    old = flat(plain(completed(there or {}, defaults or {})))
+    differ = [
+      f'{key} ({old.get(key)!r} there, {value!r} here)'
+      for key, value in sorted(flat(plain(config)).items())
+      if key not in FREE_KEYS and old.get(key) != value
+    ]
+    if differ:
+      more = f' and {len(differ) - 4} more' if len(differ) > 4 else ''
+      raise ValueError(
+        f"{self.path} holds another config's run: {', '.join(differ[:4])}"
+        f'{more}; choose another --workdir or remove that one'
+      )
+
   def read_config(self) -> dict[str, Any] | None:
     """The config of the run that lives here, or None."""
     return read_json(self.path / 'config.json')
 
-  def saved_steps(self) -> list[int]:
-    """Steps of the checkpoints, whole or damaged."""
-    names = [path.name for path in (self.path / 'checkpoints').glob('*')]
-    return sorted(int(name) for name in names if name.isdecimal())
-
-  def check_same_run(self, config: Mapping[str, Any]) -> None:
-    """Raises ValueError if another config's run lives here, or a part of one.
-
-    A folder without a checkpoint is free. A key that an older version's run
-    lacks doesn't count while it is off.
-    """
-    saved, summary = self.saved_steps(), self.read_summary() or {}
-    finished = summary.get('status') == 'finished'
-    there = self.read_config()
-    if saved and there is None:
-      self._refuse('checkpoints, but no config.json that says whose')
-    if not saved and not finished:
-      kept = (self.path / 'checkpoints').exists()
-      if (
-        self.read_metrics()
-        and not kept
-        or summary.get('status') == 'interrupted'
-        and summary['step']
-      ):
-        self._refuse('a run whose checkpoints are gone')
-      return
-    differ = differences(there or {}, plain(config))
-    if differ:
-      shown = ', '.join(
-        f'{key} ({old!r} there, {new!r} here)'
-        for key, (old, new) in list(differ.items())[:4]
-      )
-      more = f' and {len(differ) - 4} more' if len(differ) > 4 else ''
-      raise ValueError(
-        f"{self.path} holds another config's run: {shown}{more}; choose "
-        'another --workdir or remove that one'
-      )
-
   def write_config(self, config: Mapping[str, Any]) -> None:
     write_atomically(self.path / 'config.json', dump_json(config))
-
-  def write_summary(self, summary: Mapping[str, Any]) -> None:
-    write_atomically(self.path / 'summary.json', dump_json(summary))
 
   def read_summary(self) -> dict[str, Any] | None:
     """The last end's; None if there is none, or only a damaged one."""
@@ -143,13 +120,27 @@ class RunFolder:
       return None
     return found if found and 'status' in found else None
 
+  def write_summary(self, summary: Mapping[str, Any]) -> None:
+    write_atomically(self.path / 'summary.json', dump_json(summary))
+
   def is_finished(self) -> bool:
     """Whether the run that lives here reached its last step."""
     return (self.read_summary() or {}).get('status') == 'finished'
 
   def read_metrics(self) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl, in order; a torn last line is left out."""
-    return read_json_lines(self.path / 'metrics.jsonl')
+    path = self.path / 'metrics.jsonl'
+    lines = path.read_bytes().split(b'\n') if path.exists() else []
+    return [
+      _parse(line, f'line {number} of {path}')
+      for number, line in enumerate(lines[:-1], 1)
+      if line
+    ]
+
+  def saved_steps(self) -> list[int]:
+    """Steps of the checkpoints, whole or damaged."""
+    names = [path.name for path in (self.path / 'checkpoints').glob('*')]
+    return sorted(int(name) for name in names if name.isdecimal())
 
   def _refuse(self, what: str) -> None:
     raise ValueError(
@@ -158,48 +149,21 @@ class RunFolder:
     )
 
 
-def differences(
-  old: Mapping[str, Any], new: Mapping[str, Any]
-) -> dict[str, tuple[Any, Any]]:
-  """What two configs' runs differ in: {key: (old, new)}."""
-  old, new = flat(old), flat(new)
-  old = {key: value for key, value in EARLIER.items() if key in new} | old
+def completed(
+  config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The config of an older version's run, with the keys that came later.
+
+  Args:
+    config: as it was written down.
+    defaults: what such keys mean: `configs.base.defaults()`.
+  """
   return {
-    key: (old.get(key), new.get(key))
-    for key in sorted(old.keys() | new.keys())
-    if key not in FREE_KEYS
-    and old.get(key) != new.get(key)
-    and not (key not in old and _is_off(new[key]))
+    key: completed(value, defaults[key])
+    if isinstance(value, Mapping) and key in defaults
+    else value
+    for key, value in (dict(defaults) | dict(config)).items()
   }
-
-
-def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Whole lines of a JSON-lines file; a kill may tear the last one."""
-  if not path.exists():
-    return []
-  lines = path.read_bytes().split(b'\n')
-  return [
-    _parse(line, f'line {number} of {path}')
-    for number, line in enumerate(lines[:-1], 1)
-    if line
-  ]
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-  """What the file holds, or None if there is none."""
-  return _parse(path.read_bytes(), str(path)) if path.exists() else None
-
-
-def _parse(text: bytes, where: str) -> dict[str, Any]:
-  try:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-      raise ValueError('no JSON object')
-    return found
-  except ValueError as error:
-    raise ValueError(
-      f'{where} is damaged ({error}); restore it, or choose another --workdir'
-    ) from error
 
 
 @contextlib.contextmanager
@@ -214,8 +178,9 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes beside the file, then renames: a kill leaves old or new, whole."""
   temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  temporary.write_text(text)
-  temporary.replace(path)
+  with naming(path):
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def dump_json(tree: Mapping[str, Any]) -> str:
@@ -249,5 +214,18 @@ def plain(value: Any) -> Any:
   return number if math.isfinite(number) else str(number)
 
 
-def _is_off(value: Any) -> bool:
-  return value in (None, False, 0, '', 'none', 'sgd') or value == []
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+  """What the file holds, or None if there is none."""
+  return _parse(path.read_bytes(), str(path)) if path.exists() else None
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+  try:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+      raise ValueError('no JSON object')
+    return found
+  except ValueError as error:
+    raise ValueError(
+      f'{where} is damaged ({error}); restore it, or choose another --workdir'
+    ) from error

@@ -57,11 +57,13 @@ def main() -> int:
 
 def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   """The given recipe, what it leaves open filled in, or the run's own."""
+  from configs import base
   from nfnets import finetune
-  from nfnets.workdir import RunFolder
+  from nfnets.workdir import RunFolder, completed
 
   if CONFIG.value is None and workdir:
-    return ConfigDict(RunFolder(workdir, must_exist=True).read_config())
+    own = RunFolder(workdir, must_exist=True).read_config()
+    return ConfigDict(completed(own, base.defaults()))
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if WEIGHTS.value and not config.model.name:
     config.weights = WEIGHTS.value  # tell what the recipe leaves open
@@ -75,7 +77,7 @@ def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   from nfnets.weights import files
 
   if WORKDIR.value:
-    return weights.of_run(workdir, config)
+    return weights.of_run(workdir, config if CONFIG.value else None)
   found = weights.load(WEIGHTS.value)
   files.require_head(found, WEIGHTS.value)
   return {'eval': found}

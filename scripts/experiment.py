@@ -186,11 +186,8 @@ def take_over(experiment: study.Experiment, one: Run) -> bool:
   root = pathlib.Path(RESULTS.value)
   config = experiment.get_config(records.run_name(one.row, SCALE.value))
   config.seed = one.seed
-  config, defaults = (
-    c.copy_and_resolve_references().to_dict()
-    for c in (config, experiment.config(one.row))
-  )
-  record = records.twin(root, config, defaults, EXPERIMENT.value)
+  config = config.copy_and_resolve_references().to_dict()
+  record = records.twin(root, config, EXPERIMENT.value)
   if record is None:
     return False
   place = (EXPERIMENT.value, one.row, SCALE.value)

@@ -41,6 +41,7 @@ PROCESSES = common.process_flags()
 def main() -> int:
   import jax
 
+  from configs import base
   from nfnets import train, workdir
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
@@ -58,7 +59,11 @@ def main() -> int:
     jax.config.update('jax_compilation_cache_dir', str(cache.absolute()))
   common.keep_freed_memory()
   summary = train.train_and_evaluate(
-    config, folder, processes=PROCESSES(), profile_steps=profile
+    config,
+    folder,
+    defaults=base.defaults(),
+    processes=PROCESSES(),
+    profile_steps=profile,
   )
   code = EXIT_CODES[summary['status']]
   if summary['status'] == 'interrupted' and jax.process_count() == 1:

@@ -14,15 +14,15 @@ from nfnets import loggers, workdir
 
 
 def test_metrics_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
-  path = tmp_path / 'metrics.jsonl'
-  log = loggers.JsonLines(path, last_step=0)
+  folder = workdir.RunFolder(tmp_path)
+  log = loggers.JsonLines(folder, last_step=0)
   for step in (10, 20, 30):
     log.log(step, {'train/loss': 1 / step})
   log.close()
-  with path.open('a') as file:
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 40, "tra')  # torn by a kill
-  loggers.JsonLines(path, last_step=20).close()
-  rows = workdir.RunFolder(tmp_path).read_metrics()
+  loggers.JsonLines(folder, last_step=20).close()
+  rows = folder.read_metrics()
   assert [row['step'] for row in rows] == [10, 20]
   assert rows[1]['train/loss'] == 0.05
 
@@ -30,8 +30,7 @@ def test_metrics_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
 def test_tensorboards_file_holds_what_was_logged(tmp_path):
   log = loggers.TensorBoard(tmp_path, last_step=4)
   log.log(5, {'train/loss': 0.5, 'eval/top_1': 0.25})
-  log.close()
-  (path,) = tmp_path.iterdir()
+  (path,) = tmp_path.iterdir()  # a kill may come now
   data, events = path.read_bytes(), []
   while data:  # length, its checksum, the event, its checksum
     (size,) = struct.unpack('<Q', data[:8])
@@ -44,15 +43,16 @@ def test_tensorboards_file_holds_what_was_logged(tmp_path):
   assert {e.step for e in logged} == {5}
   assert found['train/loss'].simple_value == 0.5
   assert found['eval/top_1'].simple_value == 0.25
+  log.close()
 
 
 FULL = """
 import pathlib, resource, signal, sys
-from nfnets import loggers
+from nfnets import loggers, workdir
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = pathlib.Path(sys.argv[1])
-made = {'TensorBoard': path / 'board', 'JsonLines': path / 'lines.jsonl'}
-log = getattr(loggers, sys.argv[2])(made[sys.argv[2]], 0)
+place = {'TensorBoard': path / 'board', 'JsonLines': workdir.RunFolder(path)}
+log = getattr(loggers, sys.argv[2])(place[sys.argv[2]], 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
   for step in range(1000):
@@ -63,7 +63,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize(
-  ('kind', 'name'), [('TensorBoard', 'board'), ('JsonLines', 'lines.jsonl')]
+  ('kind', 'name'), [('TensorBoard', 'board'), ('JsonLines', 'metrics.jsonl')]
 )
 def test_where_no_more_can_be_written_the_run_ends_and_names_the_place(
   kind, name, tmp_path

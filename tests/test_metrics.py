@@ -29,20 +29,19 @@ GOOD = {'loss': 1, 'learning_rate': 1, 'nonfinite': 0}
 
 def test_every_scalar_of_the_step_is_averaged_loss_and_accuracy_first():
   meter = metrics.Meter(config(stop_after_nonfinite=9), 0)
+  rows = {}
   for step, loss in enumerate([1, 3, 5, 7], 1):
     own = {'distillation': 10.0 * step, 'top_1': 0.5, 'loss': loss}
-    meter.add(step, own | {'learning_rate': step, 'nonfinite': step > 3})
-  rows = list(meter.due())
-  assert [step for step, _ in rows] == [2, 4]
-  assert [row['train/loss'] for _, row in rows] == [2, 6]
-  assert [row['train/distillation'] for _, row in rows] == [15, 35]
-  assert [row['train/learning_rate'] for _, row in rows] == [2, 4]
-  assert [row['train/nonfinite'] for _, row in rows] == [0, 1]
-  assert list(rows[0][1])[:3] == [
-    'train/loss',
-    'train/top_1',
-    'train/distillation',
-  ]
+    own |= {'learning_rate': step, 'nonfinite': step > 3}
+    rows[step] = meter.add(step, own)
+  assert rows.pop(1) == rows.pop(3) == {}
+  for name, values in {
+    'loss': [2, 6], 'distillation': [15, 35], 'learning_rate': [2, 4],
+    'nonfinite': [0, 1],
+  }.items():  # fmt: skip
+    assert [row[f'train/{name}'] for row in rows.values()] == values
+  first = ['train/loss', 'train/top_1', 'train/distillation']
+  assert list(rows[2])[:3] == first
 
 
 @pytest.mark.parametrize(
@@ -69,10 +68,11 @@ def test_speed_is_the_models_flops_over_the_chips_peak(clock, monkeypatch):
     monkeypatch.setattr(metrics.chips, 'peak_flops', lambda *_, p=peak: p)
     meter = metrics.Meter(config(), 0, (), flops=8e12)
     clock.time += 50  # the first step compiles
+    rows = []
     for step in range(1, 5):
-      meter.add(step, dict(GOOD))
+      rows.append(meter.add(step, dict(GOOD)))
       clock.time += 0.5
-    first, second = (row for _, row in meter.due())
+    _, first, _, second = rows
     assert first['train/step_seconds'] == second['train/step_seconds'] == 0.5
     assert second['train/images_per_second'] == 64
     assert second['train/images_per_second_per_device'] == 16
@@ -93,20 +93,18 @@ def test_the_wait_for_input_is_the_time_in_next(clock):
   for step in (1, 2):
     meter.next_of(batches)
     clock.time += 1
-    meter.add(step, dict(GOOD))
-  ((_, row),) = meter.due()
+    row = meter.add(step, dict(GOOD))
   assert row['train/input_wait_seconds'] == 0.25
 
 
 def test_compilations_are_counted_whenever_they_happen():
   meter = metrics.Meter(config(log_every=1), 0)
-  meter.add(1, dict(GOOD))
+  rows = [meter.add(1, dict(GOOD))]
   number = np.random.RandomState().randint(1 << 30)
   jax.block_until_ready(jax.jit(lambda x: x * number + 1)(1.0))
-  meter.add(2, dict(GOOD))
-  meter.add(3, dict(GOOD))
-  rows = [row['train/compile_seconds'] for _, row in meter.due()]
-  assert rows[1] > 0 and rows[2] == 0
+  rows += [meter.add(step, dict(GOOD)) for step in (2, 3)]
+  _, during, after = (row['train/compile_seconds'] for row in rows)
+  assert during > 0 and after == 0
 
 
 def test_memory_is_the_hosts_peak_and_the_fullest_devices(monkeypatch):
@@ -119,10 +117,11 @@ def test_memory_is_the_hosts_peak_and_the_fullest_devices(monkeypatch):
 
 def test_a_profile_is_there_for_tensorboard(tmp_path):
   step = jax.jit(lambda x: x + 1)
-  with metrics.Profile((2, 4), tmp_path) as profile:
-    for done in range(6):
-      profile.before(done, None)
-      jax.block_until_ready(step(1.0))
+  profile = metrics.Profile((2, 4), tmp_path)
+  for done in range(6):
+    profile.before(done, None)
+    jax.block_until_ready(step(1.0))
+  profile.close()
   (trace,) = tmp_path.glob('plugins/profile/*/*.xplane.pb')
   assert trace.stat().st_size > 1000
 

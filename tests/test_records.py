@@ -14,7 +14,7 @@ def finished_run(path):
   data = {'data_dir': '/home/me/data', 'name': 'digits', 'num_train': 100}
   folder.write_config({'seed': 3, 'batch_size': 10, 'data': data})
   folder.write_summary({'status': 'finished', 'step': 20, 'eval/top_1': 0.5})
-  log = loggers.JsonLines(path / 'metrics.jsonl', 0)
+  log = loggers.JsonLines(folder, 0)
   for step, loss in ((10, 2.0), (20, 1.0)):
     log.log(step, {'train/loss': loss, 'train/step_seconds': 0.1})
     log.log(step, {'eval/top_1': step / 40, 'eval/loss': loss})
@@ -88,19 +88,16 @@ def trained(root, row, seed=0, change=lambda config: None):
   )  # fmt: skip
 
 
-def wanted(run='lr1_t1@cpu', seed=0):
-  """A config of clipping_threshold, and its recipe before the overrides."""
-  experiment = clipping_threshold.EXPERIMENT
-  config = experiment.get_config(run)
+def wanted(run='lr1_t1@cpu', seed=0, **optimizer):
+  """A config of clipping_threshold."""
+  config = clipping_threshold.EXPERIMENT.get_config(run)
   config.seed = seed
-  return [
-    c.copy_and_resolve_references().to_dict()
-    for c in (config, experiment.config(run))
-  ]
+  config.optimizer.update(optimizer)
+  return config.copy_and_resolve_references().to_dict()
 
 
 def twin(root, **run):
-  return records.twin(root, *wanted(**run), 'clipping_threshold')
+  return records.twin(root, wanted(**run), 'clipping_threshold')
 
 
 def test_an_equal_run_of_another_experiment_is_a_twin(tmp_path):
@@ -108,7 +105,7 @@ def test_an_equal_run_of_another_experiment_is_a_twin(tmp_path):
   assert twin(tmp_path) is None
   trained(tmp_path, 'nf_norm', seed=1)
   assert twin(tmp_path) is None and twin(tmp_path, seed=1)
-  config = wanted(seed=1)[0]
+  config = wanted(seed=1)
   place = ('clipping_threshold', 'lr1_t1', 'cpu')
   made = records.taken_over(twin(tmp_path, seed=1), config, *place)
   assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed1'
@@ -117,19 +114,19 @@ def test_an_equal_run_of_another_experiment_is_a_twin(tmp_path):
 
 def test_an_old_record_takes_the_default_of_a_key_that_came_later(tmp_path):
   def older(config):
-    del config['optimizer']['frozen'], config['learning_rate_factor']
+    del config['optimizer']['frozen'], config['probe']
     config['a_key_that_left'] = 1
 
   trained(tmp_path, 'nf_norm', change=older)
-  assert twin(tmp_path, run='lr1_t1@cpu')
-  assert twin(tmp_path, run='lr4_t1@cpu') is None  # not the default there
+  assert twin(tmp_path)
+  assert twin(tmp_path, frozen=('stem',)) is None  # not the default
 
 
 def test_what_depends_on_more_than_its_config_has_no_twin(tmp_path):
   trained(tmp_path, 'nf_norm')
-  config, defaults = wanted()
+  config = wanted()
   batch = json.loads(json.dumps(config))
   batch['model']['normalizer'] = 'batch'
   for other in (batch, config | {'weights': 'a.npz'}):
-    assert records.twin(tmp_path, other, defaults, 'x') is None
-  assert records.twin(tmp_path, config, defaults, 'resnet20_three_ways') is None
+    assert records.twin(tmp_path, other, 'x') is None
+  assert records.twin(tmp_path, config, 'resnet20_three_ways') is None

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
+from configs import base
 from nfnets import (
   checkpoint,
   factory,
@@ -217,8 +218,8 @@ def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
     calls.append(int(state.step))
     if len(calls) == 1:
       os.kill(os.getpid(), signal.SIGTERM)
-    stops = run.interrupts.reached()
-    return None if stops else {'eval/loss': float(len(calls))}
+    run.interrupts.check()
+    return {'eval/loss': float(len(calls))}
 
   monkeypatch.setattr(train, 'train_step_of', no_work)
   monkeypatch.setattr(train, '_evaluate', evaluate)
@@ -357,8 +358,9 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
   def logged_add(meter, step_done, metrics):
     events.append(f'read {step_done}')
     inside.append(step_done)
-    add(meter, step_done, metrics)
+    row = add(meter, step_done, metrics)
     inside.pop()
+    return row
 
   def blocks(name, function):
     def logged(*args, **kwargs):
@@ -398,7 +400,9 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_would_have_there(tmp_path):
   )  # fmt: skip
   found = weights.of_run(tmp_path / 'run')
   assert set(found) == {'eval', 'eval_ema'}
-  summary = train.train_and_evaluate(config, tmp_path / 'run')
+  summary = train.train_and_evaluate(
+    config, tmp_path / 'run', defaults=base.defaults()
+  )
   rows = workdir.RunFolder(tmp_path / 'run').read_metrics()
   losses = {r['step']: r['train/loss'] for r in rows if 'train/loss' in r}
   there = {5: 2.325284, 6: 2.419393, 7: 2.359896, 8: 2.269136}

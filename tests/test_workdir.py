@@ -1,15 +1,22 @@
 """A run's folder."""
 
-import errno
 import json
 import math
 import os
 import socket
-import tempfile
 
 import pytest
 
+from configs import base
 from nfnets import workdir
+
+
+def run_folder(path, config):
+  """A folder of a run of that config, with a checkpoint."""
+  folder = workdir.RunFolder(path)
+  folder.write_config(config)
+  (path / 'checkpoints' / '5').mkdir(parents=True)
+  return folder
 
 
 def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
@@ -21,37 +28,30 @@ def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
 
 
 def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
-  folder = workdir.RunFolder(tmp_path)
-  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
-  folder.write_config({'model': {'name': 'a'}, 'log_every': 1, 'x': (1, 2)})
-  folder.check_same_run({'model': {'name': 'a'}, 'log_every': 2, 'x': [1, 2]})
+  config = {'model': {'name': 'a'}, 'log_every': 1, 'x': (1, 2)}
+  folder = run_folder(tmp_path, config)
+  folder.check_same_run(config | {'log_every': 2, 'x': [1, 2]})
   with pytest.raises(ValueError, match="model.name .'a' there, 'b' here"):
-    folder.check_same_run({'model': {'name': 'b'}, 'x': [1, 2]})
+    folder.check_same_run(config | {'model': {'name': 'b'}})
 
 
-def test_a_key_that_an_older_run_lacks_counts_only_where_it_is_on(tmp_path):
-  folder = workdir.RunFolder(tmp_path)
-  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
-  folder.write_config({'seed': 0})
-  off = {'new': False, 'mode': 'none', 'rate': 0.0, 'names': ()}
-  folder.check_same_run({'seed': 0, 'model': off})
-  folder.check_same_run({'seed': 0, 'optimizer': {'name': 'sgd'}})
+def test_a_key_that_an_older_run_lacks_has_its_default_there(tmp_path):
+  defaults = base.defaults()
+  there = defaults | {'optimizer': dict(defaults['optimizer']), 'gone': 1}
+  del there['optimizer']['name'], there['probe_l2']
+  folder = run_folder(tmp_path, there)
+  folder.check_same_run(defaults, defaults)
+  lamb = defaults | {'optimizer': defaults['optimizer'] | {'name': 'lamb'}}
   with pytest.raises(ValueError, match="name .'sgd' there, 'lamb' here"):
-    folder.check_same_run({'seed': 0, 'optimizer': {'name': 'lamb'}})
-  with pytest.raises(ValueError, match='model.rate .None there, 0.1 here'):
-    folder.check_same_run({'seed': 0, 'model': off | {'rate': 0.1}})
-  with pytest.raises(ValueError, match='seed .0 there, None here'):
-    folder.check_same_run({'model': off})
+    folder.check_same_run(lamb, defaults)
+  with pytest.raises(ValueError, match='probe_l2 .0.0 there, 0.1 here'):
+    folder.check_same_run(defaults | {'probe_l2': 0.1}, defaults)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-  def full(**_):
-    raise OSError(errno.ENOSPC, 'No space left on device')
-
-  folder = workdir.RunFolder(tmp_path)
-  monkeypatch.setattr(tempfile, 'TemporaryFile', full)
-  with pytest.raises(OSError, match=f'{tmp_path} is not writable.*No space'):
-    folder.lock().__enter__()
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'lock').symlink_to('/dev/full')
+  with pytest.raises(OSError, match=f'{tmp_path}/lock could not be written'):
+    workdir.RunFolder(tmp_path).lock().__enter__()
 
 
 def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
