@@ -109,7 +109,7 @@ def _need_wandb() -> None:
   if importlib.util.find_spec('wandb') is None:
     raise ValueError(
       'config.wandb is on but the wandb package is missing: '
-      'pip install -r requirements-wandb.txt, or --config.wandb=False'
+      'pip install wandb, or --config.wandb=False'
     )
 
 

@@ -39,12 +39,12 @@ REFUSALS = (
   RecursionError,
   flags.Error,
 )
-# Packages that one thing alone needs: the file that brings them.
+# Packages that one thing alone needs: the extra that brings them.
 OPTIONAL = {
-  'onnx': 'requirements-export.txt',
-  'onnxruntime': 'requirements-export.txt',
-  'libtpu': 'requirements-plan.txt',
-  'tensorflow': 'requirements-prepare.txt',
+  'onnx': 'export',
+  'onnxruntime': 'export',
+  'libtpu': 'plan',
+  'tensorflow': 'prepare',
 }
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
 WORDS = {
@@ -113,7 +113,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(cause, ModuleNotFoundError) and cause.name:
       package = cause.name.partition('.')[0]
       known = OPTIONAL.get(package)
-      source = f'-r {known}' if known else package
+      source = f"-e '.[{known}]'" if known else package
       return f'the package {package} is missing: pip install {source}'
     if isinstance(cause, OSError) and cause.errno in (
       errno.ENOSPC,

@@ -1,5 +1,5 @@
 # Sourced by the shell commands beside it: goes to the repository's root and
-# makes an environment once. Usage: make_environment REQUIREMENTS_FILE...
+# makes an environment once. Usage: make_environment EXTRA,... (pyproject.toml)
 #   ENVIRONMENT  the folder (default: .venv)
 #   PYTHON       'newest' (default), 'oldest', or an interpreter; those of
 #                Python 3.11 to 3.14 on the PATH and of pyenv are looked at
@@ -36,8 +36,8 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2> /dev/null; then
 
 make_environment() {
   local stamp wanted python
-  wanted=$(cat "$@" constraints.txt | cksum)
-  stamp=$ENVIRONMENT/installed-$(echo "$@" | tr ' /' '__')
+  wanted=$(cat pyproject.toml constraints.txt | cksum)
+  stamp=$ENVIRONMENT/installed-$1
   # It may be half made, or its Python gone: then it is made anew.
   if ! "$ENVIRONMENT/bin/python" -c 'import pip' 2> /dev/null; then
     python=$(find_python)
@@ -46,13 +46,12 @@ make_environment() {
   elif [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then
     return
   fi
-  local arguments=()
-  for file in "$@"; do arguments+=(-r "$file"); done
+  local arguments=(-e ".[$1]")
   if "$ENVIRONMENT/bin/python" -c \
     'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     arguments+=(-c constraints.txt)
   fi
-  echo "installing $* (a minute or two the first time)"
+  echo "installing nfnets[$1] (a minute or two the first time)"
   if ! "$ENVIRONMENT/bin/python" -m pip install --quiet \
     --disable-pip-version-check "${arguments[@]}"; then
     echo 'error: the installation failed. A package registry must be within' \

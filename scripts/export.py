@@ -8,7 +8,7 @@ folded first. OUT takes images `[N, S, S, 3]` to logits `[N, K]`, and holds how
 pictures become images and the classes' names. nfnets/weights/exported.py says
 how it does and runs it; it needs nothing else of this package. OUT appears when
 another process has run it so and its logits are the network's. ONNX takes
-`pip install -r requirements-export.txt`. Exit codes: 0 written, 2 refused.
+`pip install -e '.[export]'`. Exit codes: 0 written, 2 refused.
 """
 
 import pathlib

@@ -4,7 +4,7 @@ r"""Foresees a run on TPUs that are not attached.
   python -m scripts.plan --table [--compile=nfnet_f0@v3,nfnet_f6_sam@v3]
 
 The first form compiles the recipe's training step for the topology (`libtpu`
-needs no TPU: pip install -r requirements-plan.txt) and prints what a device, a
+needs no TPU: pip install -e '.[plan]') and prints what a device, a
 host and the whole run need, whether the step fits, and if not what makes it
 fit. Without libtpu, or with --abstract, the same is estimated from shapes.
 

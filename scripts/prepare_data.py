@@ -7,7 +7,7 @@
       ARCHIVE is 101_ObjectCategories, as a folder or a tar
 
 Data that TFDS already prepared in DIR as TFRecord, of any name, are converted
-instead, in their order. All but that needs requirements-prepare.txt.
+instead, in their order. All but that needs the extra `prepare`.
 """
 
 import importlib.util
@@ -87,9 +87,7 @@ def prepared_versions(folder: pathlib.Path) -> list[pathlib.Path]:
 def need(*modules: str) -> None:
   for module in modules:
     if importlib.util.find_spec(module) is None:
-      raise ImportError(
-        f'preparing needs {module}: pip install -r requirements-prepare.txt'
-      )
+      raise ImportError(f'preparing needs {module}: pip install {module}')
 
 
 def convert(folder: pathlib.Path) -> None:

@@ -6,6 +6,6 @@ set -euo pipefail
 workdir=${1:-}
 [[ -z $workdir || $workdir = /* ]] || workdir=$PWD/$workdir
 source "$(dirname "$0")/environment.sh"
-make_environment requirements.txt
+make_environment train
 "$ENVIRONMENT/bin/python" -m scripts.train --config=configs/quickstart.py \
   --workdir="${workdir:-runs/quickstart}"

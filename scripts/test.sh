@@ -3,12 +3,11 @@
 #   ./scripts/test.sh [--slow] [pytest arguments]
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
-requirements=(requirements.txt requirements-test.txt)
+extras=train,test
 if [[ " $* " == *" --slow "* ]]; then
-  requirements+=(requirements-export.txt) # onnxruntime is an oracle
-  requirements+=(requirements-wandb.txt)
+  extras+=,slow,export,wandb,hub,gcs,s3 # onnxruntime is an oracle
 fi
-make_environment "${requirements[@]}"
+make_environment "$extras"
 "$ENVIRONMENT/bin/ruff" check .
 "$ENVIRONMENT/bin/ruff" format --check .
 "$ENVIRONMENT/bin/python" -m pytest -n "${TEST_PROCESSES:-2}" "$@"

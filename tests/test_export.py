@@ -16,7 +16,7 @@ from nfnets.weights import export, exported, files
 
 needs_onnx = pytest.mark.skipif(
   not all(map(importlib.util.find_spec, ('onnx', 'onnxruntime'))),
-  reason='ONNX is not installed: pip install -r requirements-export.txt',
+  reason='ONNX is not installed: pip install onnx onnxruntime',
 )
 FORMATS = ['stablehlo', pytest.param('onnx', marks=needs_onnx)]
 SIZES = {'widths': (16, 24, 32, 32), 'depths': (2, 1, 1, 1)}

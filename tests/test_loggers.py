@@ -166,7 +166,7 @@ def test_a_restarted_run_goes_on_under_its_weights_and_biases_id(
 @pytest.mark.slow
 @pytest.mark.skipif(
   importlib.util.find_spec('wandb') is None,
-  reason='wandb is not installed: pip install -r requirements-wandb.txt',
+  reason='wandb is not installed: pip install wandb',
 )
 def test_weights_and_biases_itself_takes_it_offline(tmp_path, monkeypatch):
   monkeypatch.setenv('WANDB_MODE', 'offline')

@@ -9,7 +9,7 @@ from jax import lax
 from nfnets.models import activations, layers, network
 from nfnets.weights import onnx_writer
 
-pytest.importorskip('onnx', reason='pip install -r requirements-export.txt')
+pytest.importorskip('onnx', reason='pip install onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 
 SHAPE = (1, 7, 6, 4)

@@ -245,8 +245,7 @@ def devices(pod: pods.Pod) -> list[Any]:
   """
   if not has_compiler():
     raise ValueError(
-      'libtpu is not installed: pip install -r requirements-plan.txt, or pass '
-      '--abstract'
+      "libtpu is not installed: pip install 'jax[tpu]', or pass --abstract"
     )
   # There is no TPU: don't ask the network for one, don't lock it, don't warn.
   for key, value in {

@@ -171,8 +171,7 @@ def _check_onnx(weights: files.Weights) -> None:
   missing = [n for n in packages if importlib.util.find_spec(n) is None]
   if missing:
     raise ImportError(
-      f'ONNX needs {" and ".join(missing)}: '
-      'pip install -r requirements-export.txt'
+      f'ONNX needs {" and ".join(missing)}: pip install {" ".join(missing)}'
     )
   size = sum(leaf.nbytes for leaf in files.leaves(weights).values())
   if size > _PROTOBUF:
