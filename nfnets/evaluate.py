@@ -37,12 +37,12 @@ def evaluate(
     ValueError: there was no example.
   """
   sums: dict[str, dict[str, float]] = {}
-  pending = None
+  pending: Mapping[str, Any] = {}
   for batch in batches:
     check()
     inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
     dispatched = eval_step(variables, parallel.shard(inputs))
-    _add(sums, pending)
+    _add(sums, pending)  # waits for it while the next one runs
     pending = dispatched
   _add(sums, pending)
   if not sums or not all(s['count'] for s in sums.values()):
@@ -52,6 +52,13 @@ def evaluate(
     for prefix, values in sums.items()
     for name, value in values.items()
   }
+
+
+def _add(sums: dict[str, dict[str, float]], found: Mapping[str, Any]) -> None:
+  for prefix, values in parallel.to_host(found).items():
+    so_far = sums.setdefault(prefix, dict.fromkeys(values, 0.0))
+    for name, value in values.items():
+      so_far[name] += float(value)
 
 
 def variables_of(state: Any, ema_mode: str) -> dict[str, Any]:
@@ -68,10 +75,10 @@ def eval_batches(
   skipped: dict[str, str] | None = None,
 ) -> Iterable[Mapping[str, np.ndarray]]:
   """This process's batches, of a size that fills its devices."""
+  devices = jax.device_count()
   return pipeline.eval_batches(
     source,
-    batch_size=jax.process_count()
-    * device_batch_multiple(config.eval_batch_size, jax.process_count()),
+    batch_size=-(-config.eval_batch_size // devices) * devices,
     image_size=config.data.eval_image_size,
     preprocessing=config.data.eval_preprocessing,
     process_index=jax.process_index(),
@@ -98,39 +105,20 @@ def evaluate_weights(
   from nfnets.weights import files, folding
 
   _, source = factory.sources_of(config)
-  candidates = {
-    prefix: files.with_classes(weights, source.class_names)
-    for prefix, weights in candidates.items()
-  }
-  if fold:
-    candidates = {
-      prefix: folding.fold_weights(weights)
-      if folding.can_fold(weights)
-      else weights
-      for prefix, weights in candidates.items()
-    }
+
+  def prepared(weights: files.Weights) -> files.Weights:
+    weights = files.with_classes(weights, source.class_names)
+    can_fold = fold and folding.can_fold(weights)
+    return folding.fold_weights(weights) if can_fold else weights
+
+  candidates = {prefix: prepared(w) for prefix, w in candidates.items()}
   one = next(iter(candidates.values()))
   network = models.create(one.model, one.num_classes, **one.overrides)
   eval_step = parallel.map_eval(step.make_eval_step(config, network))
   variables = parallel.replicate(
     {
-      prefix: (dict(w.params), dict(w.state))
-      for prefix, w in candidates.items()
+      prefix: (dict(weights.params), dict(weights.state))
+      for prefix, weights in candidates.items()
     }
   )
   return evaluate(eval_step, variables, eval_batches(config, source))
-
-
-def device_batch_multiple(batch_size: int, process_count: int) -> int:
-  """This process's evaluation batch: rounded up to fill its devices."""
-  devices = jax.local_device_count()
-  per_device = -(-batch_size // (process_count * devices))
-  return per_device * devices
-
-
-def _add(sums: dict[str, dict[str, float]], pending: Any) -> None:
-  """Waits for a step's sums while the next one runs, and adds them."""
-  for prefix, values in parallel.to_host(pending or {}).items():
-    mine = sums.setdefault(prefix, dict.fromkeys(values, 0.0))
-    for name, value in values.items():
-      mine[name] += float(value)

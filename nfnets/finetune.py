@@ -6,7 +6,7 @@ in the weights, or in the data.
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -61,9 +61,12 @@ def complete(
         '--config.weights=FILE (published, timm, .safetensors, a run)'
       )
     model, data = (
-      (before['model'], before['data']) if before else _found(config)
+      (before['model'], before['data']) if before else _told_by(config.weights)
     )
-    _set_model(config, model)
+    with config.unlocked():
+      for key in model.keys() - set(TRAINING_ONLY):
+        value = model[key]
+        config.model[key] = tuple(value) if isinstance(value, list) else value
     for key, is_open in DATA_KEYS.items():
       if config.data[key] == is_open:
         value = data[key]
@@ -83,10 +86,10 @@ def complete(
   return lines
 
 
-def check(
+def fitting(
   config: ConfigDict, shapes: step.TrainState, class_names: Sequence[str] = ()
-) -> None:
-  """Refuses weights that don't fit, before anything is compiled.
+) -> files.Weights:
+  """The weights of a recipe that names some, less a head of other classes.
 
   Args:
     config: a recipe, resolved.
@@ -97,77 +100,43 @@ def check(
     match.Mismatch: the weights are another network's: the whole report.
     ValueError, FileNotFoundError: they can't be read or trained.
   """
-  if config.weights:
-    _fitting(config, shapes, class_names)
-
-
-def start(
-  config: ConfigDict,
-  state: step.TrainState,
-  class_names: Sequence[str] = (),
-) -> step.TrainState:
-  """A state with the numbers of `config.weights`, if the recipe names any.
-
-  Args:
-    config: a recipe, resolved.
-    state: newly initialized, on the host; its head stays where the weights'
-      head is for other classes.
-    class_names: of the training data.
-
-  Raises:
-    As `check`.
-  """
-  if not config.weights:
-    return state
-  weights, is_kept, why = _fitting(config, state, class_names)
-  _read_once.cache_clear()
-  params = _overlaid(state.params, weights.params, with_head=is_kept)
-  net_state = _overlaid(state.state, weights.state, with_head=True)
+  weights = _read(config.weights)
+  _read.cache_clear()
+  _check_same_function(config, weights)
+  is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
+  found, wanted = stack_like(weights.params, shapes.params), shapes.params
+  if not is_kept:
+    found, wanted = match.without_head(found), match.without_head(wanted)
+  state = stack_like(weights.state, shapes.state)
+  match.require(found, wanted, config.weights)
+  match.require(state, shapes.state, config.weights)
   if jax.process_index() == 0:
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(found))
     print(f'weights: {config.weights}, {weights.model}, {count:,} parameters')
     print(f'head: {"kept" if is_kept else "new"}, {why}', flush=True)
+  return weights._replace(params=found, state=state)
+
+
+def start(state: step.TrainState, weights: files.Weights) -> step.TrainState:
+  """A state with these numbers; what they lack, a head, stays.
+
+  Args:
+    state: newly initialized, on the host.
+    weights: `fitting` ones.
+  """
+  params = _overlaid(state.params, weights.params)
+  net_state = _overlaid(state.state, weights.state)
   state = state._replace(params=params, state=net_state)
   if state.ema_params:
     state = state._replace(ema_params=params, ema_state=net_state)
   return state
 
 
-def _fitting(
-  config: ConfigDict, wanted: step.TrainState, class_names: Sequence[str]
-) -> tuple[files.Weights, bool, str]:
-  """The weights, whether their head is kept, and what to say of it."""
-  weights = _read(config.weights)
-  _check_same_function(config, weights)
-  weights = weights._replace(
-    params=stack_like(weights.params, wanted.params),
-    state=stack_like(weights.state, wanted.state),
-  )
-  is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
-  found, needed = (
-    match.unflatten(
-      {
-        p: x
-        for p, x in match.flatten(tree).items()
-        if is_kept or not match.is_head(p)
-      }
-    )
-    for tree in (weights.params, wanted.params)
-  )
-  match.require(found, needed, config.weights)
-  match.require(weights.state, wanted.state, config.weights)
-  return weights, is_kept, why
-
-
 def _overlaid(
-  tree: match.Tree, found: match.Tree, with_head: bool
+  tree: match.Tree, found: match.Tree
 ) -> dict[str, dict[str, np.ndarray]]:
   """The tree with the numbers that were found, in its own types."""
-  values = {
-    path: leaf
-    for path, leaf in match.flatten(found).items()
-    if with_head or not match.is_head(path)
-  }
+  values = match.flatten(found)
   return match.unflatten(
     {
       path: np.asarray(values.get(path, leaf), leaf.dtype)
@@ -176,14 +145,8 @@ def _overlaid(
   )
 
 
+@functools.lru_cache(maxsize=1)  # `complete` and `fitting` read one large file
 def _read(path: str) -> files.Weights:
-  file = pathlib.Path(path).expanduser()
-  return _read_once(path, file.stat().st_mtime_ns if file.exists() else 0)
-
-
-@functools.lru_cache(maxsize=1)  # the check and the start read one large file
-def _read_once(path: str, modified: int) -> files.Weights:
-  del modified
   return pretrained.read(path)
 
 
@@ -204,17 +167,16 @@ def _earlier(
   return before if own and config.weights in ('', own) else None
 
 
-def _found(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
+def _told_by(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """The network and the data's preparation as the weights tell them."""
-  weights = _read(config.weights)
+  _read.cache_clear()  # the file may have changed since
+  weights = _read(path)
   if weights.model is None:
     raise ValueError(
-      f'{config.weights} does not say of which network it is: convert it with '
+      f'{path} does not say of which network it is: convert it with '
       'scripts.convert, or take a recipe that names its network'
     )
   row = variants.find(weights.model)
-  own = {k: v for k, v in weights.overrides.items() if k not in TRAINING_ONLY}
-  model = {'name': weights.model, **own}
   size = pictures.image_size(weights)
   usual = size == row['eval_image_size']
   data = {
@@ -223,14 +185,7 @@ def _found(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
     'train_image_size': row['train_image_size'] if usual else size,
     **pictures.statistics(weights),
   }
-  return model, data
-
-
-def _set_model(config: ConfigDict, found: Mapping[str, Any]) -> None:
-  with config.unlocked():
-    for key, value in found.items():
-      if key == 'name' or key not in TRAINING_ONLY:
-        config.model[key] = tuple(value) if isinstance(value, list) else value
+  return {'name': weights.model, **weights.overrides}, data
 
 
 def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:

@@ -61,10 +61,10 @@ def probe(
   folder = RunFolder(workdir)
   with folder.lock():
     folder.check_same_run(config.to_dict(), defaults)
-    summary = folder.read_summary()
-    if summary is None or summary['status'] != 'finished':
+    if not folder.is_finished():
       folder.write_config(config.to_dict())
-      summary = _probe(config, folder)
+      _probe(config, folder)
+  summary = folder.read_summary()
   print(
     f'probe: l2 {summary["l2"]:g}, {summary["step"]} iterations, training '
     f'accuracy {100 * summary["train/top_1"]:.1f} %'
@@ -74,29 +74,50 @@ def probe(
   return summary
 
 
-def _probe(config: ConfigDict, folder: RunFolder) -> dict[str, Any]:
+def _probe(config: ConfigDict, folder: RunFolder) -> None:
   weights = weighing.load(config.weights)
   if weighing.can_fold(weights):
     weights = weighing.fold_weights(weights)
-  data = _cached_features(config, weights, folder.path / 'features.npz')
-  num_classes, l2 = config.data.num_classes, config.probe_l2
-  if not l2:
-    l2 = choose_l2(*data['train'], num_classes, L2_GRID, config.seed)
-  linear, iterations = fit(*data['train'], num_classes, l2)
-  scores = {
-    f'{prefix}/{name}': value
-    for prefix, split in (('train', 'train'), ('eval', 'test'))
-    for name, value in score(linear, *data[split]).items()
+  splits = factory.sources_of(config)
+  train, test = _cached_features(
+    config, weights, splits, folder.path / 'features.npz'
+  )
+  num_classes = config.data.num_classes
+  l2 = config.probe_l2 or choose_l2(*train, num_classes, seed=config.seed)
+  linear, iterations = fit(*train, num_classes, l2)
+  scores = {'train/top_1': score(linear, *train)['top_1']} | {
+    f'eval/{name}': value for name, value in score(linear, *test).items()
   }
-  scores.pop('train/top_5')
-  row = {'step': iterations, 'time': round(time.time(), 3), **scores}
-  names = factory.sources_of(config)[0].class_names
-  probed = _with_head(config, weights, linear, list(names))
+  probed = _with_head(config, weights, linear, splits[0].class_names)
   weighing.write(folder.path / WEIGHTS, probed)
-  summary = {'status': 'finished', 'step': iterations, 'l2': l2, **scores}
-  folder.write_summary(summary)
+  row = {'step': iterations, 'time': round(time.time(), 3), **scores}
   write_atomically(folder.path / 'metrics.jsonl', dump_line(row))
-  return summary
+  folder.write_summary(
+    {'status': 'finished', 'step': iterations, 'l2': l2, **scores}
+  )
+
+
+def _cached_features(
+  config: ConfigDict,
+  weights: weighing.Weights,
+  splits: Iterable[sources.Source],
+  path: pathlib.Path,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Features and labels of both splits, from the file if they are there."""
+  names = 'train_features', 'train_labels', 'test_features', 'test_labels'
+  made_of = json.dumps(plain([config.weights, config.data.to_dict()]))
+  found = {}
+  if path.exists():
+    with np.load(path, allow_pickle=False) as file:
+      found = dict(file)
+  if str(found.get('made_of')) != made_of:
+    arrays = [x for one in splits for x in features_of(config, weights, one)]
+    found = dict(zip(names, arrays))
+    temporary = path.with_name('features.tmp.npz')
+    np.savez(temporary, made_of=made_of, **found)
+    temporary.replace(path)
+  train, test = names[:2], names[2:]
+  return [(found[x], found[y]) for x, y in (train, test)]
 
 
 def features_of(
@@ -110,11 +131,8 @@ def features_of(
   # A backbone has no head; any does, since only the features are taken.
   num_classes = weights.num_classes or 1
   network = models.create(weights.model, num_classes, **weights.overrides)
-  size = config.data.eval_image_size
-  wanted, _ = jax.eval_shape(
-    lambda: network.init(
-      jax.random.key(0), jnp.zeros((1, size, size, 3)), False
-    )
+  wanted, _ = weighing.files.shapes(
+    weights.model, num_classes, **weights.overrides
   )
   own = match.flatten(weights.params)
   params = match.unflatten(
@@ -141,53 +159,6 @@ def features_of(
   return np.concatenate(features), np.concatenate(labels)
 
 
-def fit(
-  features: np.ndarray, labels: np.ndarray, num_classes: int, l2: float
-) -> tuple[Linear, int]:
-  """Minimizes mean cross-entropy + l2 / 2 |w|^2.
-
-  The features are standardized first, so that `l2` means the same for every
-  network; the result takes them as they are.
-
-  Args:
-    features: `[M, C]`.
-    labels: `[M]`.
-    num_classes: K.
-    l2: above 0.
-
-  Returns:
-    The classifier and the number of iterations.
-  """
-  from sklearn.linear_model import LogisticRegression
-
-  if not 0 < l2 < float('inf'):
-    raise ValueError(f'config.probe_l2={l2}: must be above 0, or 0 to choose')
-  mean, std = features.mean(0), features.std(0)
-  std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, 1.0)
-  present = np.unique(labels)
-  w = np.zeros((features.shape[1], num_classes))
-  b = np.full(num_classes, -30.0)  # of classes that have no example
-  iterations = 0
-  if len(present) == 1:
-    b[present] = 0.0
-  else:
-    # It sums the losses. Of two classes it fits the difference of the weights,
-    # whose square is twice the sum of both ones' squares.
-    strength = l2 * len(labels) / (2 if len(present) == 2 else 1)
-    model = LogisticRegression(
-      C=1 / strength, tol=1e-6, max_iter=MAX_ITERATIONS
-    ).fit((features - mean) / std, labels)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(present) == 2:
-      coefficients = np.concatenate([-coefficients, coefficients]) / 2
-      intercept = np.concatenate([-intercept, intercept]) / 2
-    w[:, present], b[present] = coefficients.T, intercept
-    iterations = int(np.max(model.n_iter_))
-  w = w / std[:, None]
-  b = b - mean @ w
-  return Linear(w.astype(np.float32), b.astype(np.float32)), iterations
-
-
 def choose_l2(
   features: np.ndarray,
   labels: np.ndarray,
@@ -212,14 +183,55 @@ def choose_l2(
   return max(grid, key=lambda l2: (hits[l2], l2))
 
 
+def fit(
+  features: np.ndarray, labels: np.ndarray, num_classes: int, l2: float
+) -> tuple[Linear, int]:
+  """Minimizes mean cross-entropy + l2 / 2 |w|^2.
+
+  The features are standardized first, so that `l2` means the same for every
+  network; the result takes them as they are.
+
+  Args:
+    features: `[M, C]`.
+    labels: `[M]`, of two classes at least.
+    num_classes: K.
+    l2: above 0.
+
+  Returns:
+    The classifier and the number of iterations.
+  """
+  from sklearn.linear_model import LogisticRegression
+
+  if not 0 < l2 < float('inf'):
+    raise ValueError(f'config.probe_l2={l2}: must be above 0, or 0 to choose')
+  mean, std = features.mean(0), features.std(0)
+  std = np.where(std > 1e-6 * std.max(), std, 1.0)  # of constant features
+  present = np.unique(labels)
+  is_binary = len(present) == 2
+  # It sums the losses. Of two classes it fits the difference of the weights,
+  # whose square is twice the sum of both ones' squares.
+  strength = l2 * len(labels) / (2 if is_binary else 1)
+  model = LogisticRegression(
+    C=1 / strength, tol=1e-6, max_iter=MAX_ITERATIONS
+  ).fit((features - mean) / std, labels)
+  coefficients, intercept = model.coef_, model.intercept_
+  if is_binary:
+    coefficients = np.concatenate([-coefficients, coefficients]) / 2
+    intercept = np.concatenate([-intercept, intercept]) / 2
+  w = np.zeros((features.shape[1], num_classes))
+  b = np.full(num_classes, -30.0)  # of classes that have no example
+  w[:, present], b[present] = coefficients.T / std[:, None], intercept
+  b = b - mean @ w
+  linear = Linear(w.astype(np.float32), b.astype(np.float32))
+  return linear, int(np.max(model.n_iter_))
+
+
 def score(
   linear: Linear, features: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
   """Mean cross-entropy `loss`, `top_1` and `top_5`, shares of 1."""
-  logits, labels = (
-    jnp.asarray(features @ linear.w + linear.b),
-    jnp.asarray(labels),
-  )
+  logits = jnp.asarray(features @ linear.w + linear.b)
+  labels = jnp.asarray(labels)
   values = {
     'loss': optax.softmax_cross_entropy_with_integer_labels(logits, labels),
     'top_1': step.top_k_correct(logits, labels, 1),
@@ -228,41 +240,18 @@ def score(
   return {name: float(jnp.mean(value)) for name, value in values.items()}
 
 
-def _cached_features(
-  config: ConfigDict, weights: weighing.Weights, path: pathlib.Path
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  splits = dict(zip(('train', 'test'), factory.sources_of(config)))
-  made_of = json.dumps(plain([config.weights, config.data.to_dict()]))
-  if path.exists():
-    with np.load(path, allow_pickle=False) as file:
-      if 'made_of' in file and str(file['made_of']) == made_of:
-        return {s: (file[f'{s}_features'], file[f'{s}_labels']) for s in splits}
-  found = {s: features_of(config, weights, x) for s, x in splits.items()}
-  np.savez(
-    path,
-    made_of=made_of,
-    **{f'{s}_features': x for s, (x, _) in found.items()},
-    **{f'{s}_labels': y for s, (_, y) in found.items()},
-  )
-  return found
-
-
 def _with_head(
   config: ConfigDict,
   weights: weighing.Weights,
   linear: Linear,
-  class_names: list[str],
+  class_names: Iterable[str],
 ) -> weighing.Weights:
-  leaves = {
-    path: leaf
-    for path, leaf in match.flatten(weights.params).items()
-    if not match.is_head(path)
-  }
-  root = next(iter(leaves)).partition('/')[0]
-  leaves |= {f'{root}/~/linear/w': linear.w, f'{root}/~/linear/b': linear.b}
+  params = match.without_head(weights.params)
+  root = next(iter(params)).partition('/')[0]
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
+  data = {key: config.data[key] for key in keys}
   return weights._replace(
-    params=match.unflatten(leaves),
+    params=params | {f'{root}/~/linear': {'w': linear.w, 'b': linear.b}},
     num_classes=len(linear.b),
-    data={key: config.data[key] for key in keys} | {'class_names': class_names},
+    data=data | {'class_names': list(class_names)},
   )

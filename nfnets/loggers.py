@@ -127,7 +127,10 @@ class Console:
     self._stream = stream or sys.stdout
     self._quiet = quiet
     self._bar = None
-    if not quiet and self._stream.isatty():
+
+  def start(self) -> None:
+    """Shows the bar, if there is to be one."""
+    if not self._quiet and self._stream.isatty():
       from rich import progress
 
       self._bar = progress.Progress(
@@ -137,7 +140,7 @@ class Console:
         progress.TimeElapsedColumn(),
       )
       self._bar.start()
-      self._task = self._bar.add_task('', total=num_steps, metrics='')
+      self._task = self._bar.add_task('', total=self._num_steps, metrics='')
 
   def advance(self, step: int) -> None:
     if self._bar is not None:

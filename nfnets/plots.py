@@ -5,16 +5,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PANELS = (
-  ('loss', ('train/loss', 'eval/loss', 'eval_ema/loss'), 1.0),
-  ('top-1 (%)', ('train/top_1', 'eval/top_1', 'eval_ema/top_1'), 100.0),
-  ('learning rate', ('train/learning_rate',), 1.0),
-)
+Rows = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
+
+PANELS = {  # names and factor by label
+  'loss': (('train/loss', 'eval/loss', 'eval_ema/loss'), 1.0),
+  'top-1 (%)': (('train/top_1', 'eval/top_1', 'eval_ema/top_1'), 100.0),
+  'learning rate': (('train/learning_rate',), 1.0),
+}
+CLIPPED = re.compile(r'agc/(?!label/|stage/)(.+)/clipped_fraction')
 
 
-def plot(
-  rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str
-) -> None:
+def plot(rows: Rows, path: pathlib.Path, title: str) -> None:
   """Draws loss, accuracy and learning rate against the step, as PNG, if any.
 
   Args:
@@ -24,38 +25,27 @@ def plot(
   """
   from matplotlib.figure import Figure  # no global state, no display
 
-  panels = []
-  for label, names, scale in PANELS:
-    lines = {
-      name: [
-        (row['step'], scale * row[name])
-        for row in rows
-        if isinstance(row.get(name), int | float)
-      ]
-      for name in names
-    }
-    if any(lines.values()):
-      panels.append((label, lines))
+  panels = {
+    label: lines
+    for label, (names, factor) in PANELS.items()
+    if (lines := _lines(rows, names, factor))
+  }
   if not panels:
     return
   figure = Figure(figsize=(3.7 * len(panels), 3.4), layout='constrained')
   figure.suptitle(title)
   axes = figure.subplots(1, len(panels), squeeze=False)[0]
-  for axis, (label, lines) in zip(axes, panels):
+  for axis, (label, lines) in zip(axes, panels.items()):
     for name, points in lines.items():
-      if points:
-        style = '-' if name.startswith('train/') else 'o-'
-        axis.plot(*zip(*points), style, markersize=3, label=name)
-    axis.set_xlabel('step')
-    axis.set_ylabel(label)
+      style = '-' if name.startswith('train/') else 'o-'
+      axis.plot(*zip(*points), style, markersize=3, label=name)
+    axis.set(xlabel='step', ylabel=label)
     axis.grid(alpha=0.3)
     axis.legend(fontsize='small')
   figure.savefig(path, dpi=110)
 
 
-def heat_map(
-  rows: Sequence[Mapping[str, Any]], path: pathlib.Path, title: str
-) -> bool:
+def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
   """Draws AGC's share of clipped units per layer and step, as PNG.
 
   Args:
@@ -67,40 +57,52 @@ def heat_map(
     Whether there was anything to draw: a run observes AGC if
     `config.observe_every` isn't 0.
   """
-  name = re.compile(r'agc/(?!label/|stage/)(.+)/clipped_fraction')
-  observed = [row for row in rows if any(name.fullmatch(key) for key in row)]
-  if not observed:
-    return False
   from matplotlib.figure import Figure
 
-  found = {m.group(1) for row in observed for key in row
-           if (m := name.fullmatch(key))}  # fmt: skip
-  layers = sorted(found, key=_place)
-  shares = [
-    [_number(row.get(f'agc/{layer}/clipped_fraction')) for row in observed]
-    for layer in layers
+  observed = [
+    (row['step'], shares)
+    for row in rows
+    if (shares := {k: row[k] for k in row if CLIPPED.fullmatch(k)})
   ]
-  labels = [layer.partition('/~/')[2].replace('/~/', ' ') for layer in layers]
-  height = min(1.6 + 0.16 * len(layers), 24)
+  if not observed:
+    return False
+  steps, shares = zip(*observed)
+  keys = sorted({key for one in shares for key in one}, key=_place)
+  labels = [
+    CLIPPED.fullmatch(key)[1].partition('/~/')[2].replace('/~/', ' ')
+    for key in keys
+  ]
+  height = min(1.6 + 0.16 * len(keys), 24)
   figure = Figure(figsize=(11, height), layout='constrained')
   axis = figure.subplots()
-  # Steps as they are: a resumed run's, or a last one, needn't be even.
+  # A cell reaches back to the observation before, wherever that was.
   mesh = axis.pcolormesh(
-    _edges([row['step'] for row in observed]),
-    [index - 0.5 for index in range(len(layers) + 1)],
-    shares,
+    [0, *steps],
+    [index - 0.5 for index in range(len(keys) + 1)],
+    [[_number(one.get(key)) for one in shares] for key in keys],
     vmin=0,
     vmax=1,
     cmap='viridis',
   )
-  shown = range(0, len(layers), 1 + len(layers) // 150)
+  shown = range(0, len(keys), 1 + len(keys) // 150)
   axis.set_yticks(shown, [labels[index] for index in shown], fontsize=6)
   axis.invert_yaxis()
-  axis.set_xlabel('step')
-  axis.set_title(title)
+  axis.set(xlabel='step', title=title)
   figure.colorbar(mesh, ax=axis, label='share of clipped units')
   figure.savefig(path, dpi=110)
   return True
+
+
+def _lines(
+  rows: Rows, names: Sequence[str], factor: float
+) -> dict[str, list[tuple[int, float]]]:
+  """(step, value) of those names that have any; 'nan' is none."""
+  found: dict[str, list[tuple[int, float]]] = {}
+  for name in names:
+    for row in rows:
+      if isinstance(value := row.get(name), int | float):
+        found.setdefault(name, []).append((row['step'], factor * value))
+  return found
 
 
 def _place(layer: str) -> tuple[int, int, str]:
@@ -113,10 +115,3 @@ def _place(layer: str) -> tuple[int, int, str]:
 
 def _number(value: Any) -> float:
   return value if isinstance(value, int | float) else float('nan')
-
-
-def _edges(steps: Sequence[int]) -> list[float]:
-  middles = [(a + b) / 2 for a, b in zip(steps, steps[1:])]
-  half = (steps[1] - steps[0]) / 2 if len(steps) > 1 else 0.5
-  last = (steps[-1] - steps[-2]) / 2 if len(steps) > 1 else 0.5
-  return [steps[0] - half, *middles, steps[-1] + last]

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ class Run(NamedTuple):
   """What the loop works with.
 
   Attributes:
+    weights: to start from, if any.
     sinks: all loggers, the console too.
     skipped: unreadable examples: where, and why.
   """
@@ -39,6 +40,7 @@ class Run(NamedTuple):
   config: ConfigDict
   folder: RunFolder
   parts: factory.Parts
+  weights: Any
   interrupts: distributed.Interrupts
   checkpoints: checkpoint.Checkpoints
   console: loggers.Console
@@ -98,13 +100,11 @@ def train_and_evaluate(
     return linear_probe.probe(complete(config, workdir), workdir, defaults)
   with contextlib.ExitStack() as stack:
     stack.enter_context(_naming_the_keys_of_memory(config))
-    config, folder, parts = _agree(config, workdir, defaults or {}, stack)
-    if folder.is_finished():
-      summary = folder.read_summary()
-      if jax.process_index() == 0:
-        _tell(folder, summary, print)
+    run = _agree(config, workdir, defaults or {}, profile_steps, stack)
+    if run.folder.is_finished():
+      summary = run.folder.read_summary()
+      _tell(run, summary)
       return summary
-    run = _open(config, folder, parts, profile_steps, stack)
     try:
       state, done = _first_state(run)
       _open_loggers(run, done, stack)
@@ -131,52 +131,58 @@ def _agree(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
   defaults: Mapping[str, Any],
+  profile_steps: tuple[int, int] | None,
   stack: contextlib.ExitStack,
-) -> tuple[ConfigDict, RunFolder, factory.Parts]:
+) -> Run:
   """The parts, checked; what one process refuses, all refuse."""
+  is_first = jax.process_index() == 0
   with distributed.agreement() as facts:
     config = complete(config, workdir)
     parts = factory.build(config)
     folder = RunFolder(workdir)
-    if jax.process_index() == 0:
+    if is_first:
       stack.enter_context(folder.lock())
     own = {'model': models.arguments(config.model.name)}
     folder.check_same_run(config.to_dict(), dict(defaults) | own)
     begun = folder.saved_steps() or folder.is_finished()
+    weights = None
     if config.weights and not begun:  # who goes on needs them no more
       from nfnets import finetune
 
-      finetune.check(config, parts.shapes, parts.train_source.class_names)
-    facts |= {
-      f'config.{key}': value
-      for key, value in flat(plain(config.to_dict())).items()
-      if key not in OWN_KEYS
-    }
-    sources = parts.train_source, parts.eval_source
-    facts['numbers of examples'] = [len(source) for source in sources]
-    facts['number of devices'] = jax.local_device_count()
-    facts['version of jax'] = jax.__version__
-  if jax.process_index() == 0:
+      names = parts.train_source.class_names
+      weights = finetune.fitting(config, parts.shapes, names)
+    facts |= _facts(config, parts)
+  if is_first:
     folder.write_config(config.to_dict())
-  return config, folder, parts
-
-
-def _open(
-  config: ConfigDict,
-  folder: RunFolder,
-  parts: factory.Parts,
-  profile_steps: tuple[int, int] | None,
-  stack: contextlib.ExitStack,
-) -> Run:
-  interrupts = stack.enter_context(distributed.Interrupts())
-  checkpoints = checkpoint.Checkpoints(folder.path, config.keep_checkpoints)
-  console = loggers.Console(config.num_steps, quiet=jax.process_index() > 0)
-  profile = metrics.Profile(profile_steps, folder.path / 'tensorboard')
-  for part in (checkpoints, console, profile):
-    stack.callback(part.close)
-  return Run(
-    config, folder, parts, interrupts, checkpoints, console, [], profile, {}
+  run = Run(
+    config,
+    folder,
+    parts,
+    weights,
+    stack.enter_context(distributed.Interrupts()),
+    checkpoint.Checkpoints(folder.path, config.keep_checkpoints),
+    loggers.Console(config.num_steps, quiet=not is_first),
+    [],
+    metrics.Profile(profile_steps, folder.path / 'tensorboard'),
+    {},
   )
+  for part in (run.checkpoints, run.console, run.profile):
+    stack.callback(part.close)
+  return run
+
+
+def _facts(config: ConfigDict, parts: factory.Parts) -> dict[str, Any]:
+  """What must be equal in all processes."""
+  sources = parts.train_source, parts.eval_source
+  return {
+    'numbers of examples': [len(source) for source in sources],
+    'number of devices': jax.local_device_count(),
+    'version of jax': jax.__version__,
+  } | {
+    f'config.{key}': value
+    for key, value in flat(plain(config.to_dict())).items()
+    if key not in OWN_KEYS
+  }
 
 
 def _first_state(run: Run) -> tuple[step.TrainState, int]:
@@ -198,10 +204,10 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     state = run.interrupts.call(lambda: parallel.to_host(init(key)))
-    if config.weights:
+    if run.weights:
       from nfnets import finetune
 
-      state = finetune.start(config, state, parts.train_source.class_names)
+      state = finetune.start(state, run.weights)
   done = int(state.step)
   with distributed.agreement() as facts:
     facts['step of the newest checkpoint'] = done
@@ -221,6 +227,7 @@ def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
     for sink in sinks:
       stack.callback(sink.close)
   run.sinks.append(run.console)
+  run.console.start()
 
 
 def _loop(run: Run, state: step.TrainState, done: int) -> End:
@@ -253,7 +260,7 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
         _log(run, done, meter.add(done, newest))
         newest = None
       if meter.diverged_at:
-        run.console.print(_divergence(meter, run.checkpoints))
+        run.console.print(_divergence(run, meter))
         return End('diverged', state, meter.diverged_at, evaluation)
       if stops:
         return End('interrupted', state, done, evaluation)
@@ -346,20 +353,16 @@ def _log(run: Run, done: int, row: dict[str, float]) -> None:
     run.console.print(warning)
 
 
-def _divergence(
-  meter: metrics.Meter, checkpoints: checkpoint.Checkpoints
-) -> str:
-  saved = checkpoints.latest_step()
-  left = (
-    f'the last good state is the checkpoint of step {saved}'
-    if saved
-    else 'there is no checkpoint'
-  )
-  more = meter.nonfinite_in_a_row - 1
-  others = f', like the {more} before' if more else ''
+def _divergence(run: Run, meter: metrics.Meter) -> str:
+  saved, before = run.checkpoints.latest_step(), meter.nonfinite_in_a_row - 1
   return (
     f'stopped: the loss or gradient of step {meter.diverged_at} is not finite'
-    f'{others}; {left}'
+    + (f', like the {before} before; ' if before else '; ')
+    + (
+      f'the last good state is the checkpoint of step {saved}'
+      if saved
+      else 'there is no checkpoint'
+    )
   )
 
 
@@ -387,16 +390,14 @@ def _finish(run: Run, end: End) -> dict[str, Any]:
     plots.plot(rows, path / 'curves.png', title)
     plots.heat_map(rows, path / 'clipping.png', title)
     folder.write_summary(summary)
-  _tell(folder, summary, say)
+  _tell(run, summary)
   return summary
 
 
-def _tell(
-  folder: RunFolder, summary: Mapping[str, Any], say: Callable[[str], Any]
-) -> None:
+def _tell(run: Run, summary: Mapping[str, Any]) -> None:
+  path, say = run.folder.path.absolute(), run.console.print
   if 'eval/top_1' in summary:
     say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  path = folder.path.absolute()
   if (path / 'curves.png').exists():
     say(f'curves {path / "curves.png"}')
   say(f'run folder {path}')

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -79,9 +78,3 @@ def test_every_example_counts_once_for_any_batch_size_on_four_devices(
 def test_an_empty_evaluation_is_an_error():
   with pytest.raises(ValueError, match='nothing to evaluate'):
     evaluate.evaluate(lambda *_: None, {}, [])
-
-
-def test_evaluation_batches_fill_the_devices():
-  assert evaluate.device_batch_multiple(50, 1) == 52
-  assert evaluate.device_batch_multiple(50, 2) == 28
-  assert jax.local_device_count() == 4

@@ -41,7 +41,8 @@ def started(path, class_names=(), **values):
   values = {'ema__mode': 'warmup'} | values
   config = tiny.config(weights=path, **values)
   _, _, state = tiny.network_and_state(config)
-  return state, finetune.start(config, state, class_names)
+  weights = finetune.fitting(config, state, class_names)
+  return state, finetune.start(state, weights)
 
 
 def assert_equal(found, wanted, paths):
@@ -90,12 +91,6 @@ def test_a_head_is_kept_unless_its_classes_are_known_to_be_others(
   assert_equal(after.params, source.params, [f'{HEAD}/w', f'{HEAD}/b'])
   word = 'kept' if kept else 'new'
   assert f'head: {word}, 10 classes' in capsys.readouterr().out
-
-
-def test_a_recipe_without_weights_starts_as_it_was():
-  config = tiny.config()
-  _, _, state = tiny.network_and_state(config)
-  assert finetune.start(config, state) is state
 
 
 def test_what_does_not_fit_is_one_report_of_everything(tmp_path):

@@ -115,6 +115,7 @@ def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
       return True
 
   console = loggers.Console(100, Terminal())
+  console.start()
   console.log(
     50,
     {

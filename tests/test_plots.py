@@ -39,7 +39,7 @@ def test_the_heat_map_shows_layers_from_the_images_to_the_head(
   monkeypatch.setattr(Axes, 'pcolormesh', pcolormesh)
   rows = [{'step': 50, 'train/loss': 1.0}, *observed_rows()]
   assert plots.heat_map(rows, tmp_path / 'clipping.png', 'a run')
-  assert drawn['edges'] == [50, 150, 250, 350]
+  assert drawn['edges'] == [0, 100, 200, 300]
   np.testing.assert_allclose(
     drawn['shares'],
     [[1, 1, 1], [0, 1 / 3, 2 / 3], [0, 0, 0], [0.5, 0.5, 0.5]],
