@@ -238,45 +238,23 @@ def network_of(config: ConfigDict) -> hk.TransformedWithState:
 
 def schedule_of(config: ConfigDict) -> optax.Schedule:
   """The learning rate as a function of the step."""
-  peak, spec = config.learning_rate, config.schedule
+  peak, num_steps = config.learning_rate, config.num_steps
+  spec = config.schedule
+  warmup = {'warmup_steps': spec.warmup_steps, 'start': spec.start}
   match spec.name:
     case 'warmup_cosine':
-      return optim.warmup_cosine(
-        peak, config.num_steps, spec.warmup_steps, spec.start, spec.end
-      )
+      return optim.warmup_cosine(peak, num_steps, end=spec.end, **warmup)
     case 'warmup_exponential':
-      return optim.warmup_exponential(
-        peak,
-        config.num_steps,
-        spec.warmup_steps,
-        spec.decay_rate,
-        spec.decay_steps,
-        spec.start,
-      )
+      decay = {'decay_rate': spec.decay_rate, 'decay_steps': spec.decay_steps}
+      return optim.warmup_exponential(peak, num_steps, **decay, **warmup)
     case 'piecewise':
-      return optim.piecewise(
-        peak,
-        [round(share * config.num_steps) for share in spec.boundaries],
-        spec.factor,
-        spec.warmup_steps,
-        spec.start,
-      )
+      boundaries = [round(share * num_steps) for share in spec.boundaries]
+      return optim.piecewise(peak, boundaries, spec.factor, **warmup)
     case 'constant':
-      return optim.constant(peak, spec.warmup_steps, spec.start)
+      return optim.constant(peak, **warmup)
   raise ValueError(f'config.schedule.name={spec.name!r} is unknown')
 
 
 def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
   """What `config.optimizer` names behind its clipper, and the schedule."""
   return optim.create(schedule_of(config), optim.Settings(**config.optimizer))
-
-
-def audit_of(config: ConfigDict, params: Any) -> str:
-  """Who is decayed and clipped, as a table; every parameter exactly once.
-
-  Args:
-    config: a recipe.
-    params: the network's parameters, or their shapes.
-  """
-  settings = optim.Settings(**config.optimizer)
-  return optim.table(params, config.learning_rate, settings)

@@ -17,6 +17,7 @@ from nfnets import (
   loggers,
   metrics,
   models,
+  optim,
   parallel,
   plots,
   step,
@@ -274,7 +275,9 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
 def _steps(run: Run) -> tuple[Any, Any, Any]:
   """The mapped train step and its key, and the mapped eval step."""
   config, parts = run.config, run.parts
-  run.console.print(factory.audit_of(config, parts.shapes.params))
+  settings = optim.Settings(**config.optimizer)
+  params, rate = parts.shapes.params, config.learning_rate
+  run.console.print(optim.table(params, rate, settings))
   run.console.print('compiling the first step')
   train_step, key = train_step_of(config, parts, run.skipped)
   eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))

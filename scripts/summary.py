@@ -169,7 +169,7 @@ def of_optimizer() -> str:
   """The recipe's parameter groups, from shapes alone."""
   import jax
 
-  from nfnets import factory, finetune, step
+  from nfnets import factory, finetune, optim, step
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   finetune.complete(config)
@@ -179,7 +179,8 @@ def of_optimizer() -> str:
     lambda key: step.init_state(config, network, optimizer, key),
     jax.random.key(0),
   )
-  return factory.audit_of(config, shapes.params)
+  settings = optim.Settings(**config.optimizer)
+  return optim.table(shapes.params, config.learning_rate, settings)
 
 
 def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
