@@ -1,216 +1,231 @@
-"""The experiments' plots: `curves`, `lines` and `bars` each make a `Plot`."""
+"""The experiments' plots: `curves` over updates, `lines` over what rows vary.
 
+A plot is panels of curves; `plot_of` makes one of any function that gives them.
+"""
+
+import math
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.study import Experiment, NotRun, Plot, Rows
+from experiments.study import Experiment, NotRun, Plot, Row, Rows
 
-# Okabe and Ito's, told apart by the color-blind too.
+# Okabe and Ito's, told apart by the color-blind too; then other markers.
 COLORS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
 )  # fmt: skip
+MARKERS = 'os^'
 # A record's key, the factor of its values, what the axis is called.
 TOP_1 = ('eval/top_1', 100, 'test top-1 (%)')
 LOSS = ('train/loss', 1, 'training loss')
 CLIPPED = ('agc/clipped_fraction', 100, 'units above lambda (%)')
 
-Found = Mapping[str, Rows]
+
+class Curve(NamedTuple):
+  """Its label gives the color; a y that is NaN is a cross below the axes."""
+
+  label: str
+  x: Sequence[float] | Sequence[str]
+  y: Sequence[float]
+  error: Sequence[float] | None = None
+  line: str = '-'
+  marker: str | None = None  # the label's
 
 
-def figure(
-  experiment: Experiment, found: Found, width: float = 7, height: float = 4.2
-) -> tuple[Figure, Rows]:
-  """An empty figure, its title, and the rows of the fullest scale there is."""
-  if not found:
-    raise NotRun(experiment.title)
-  made = Figure(figsize=(width, height), layout='constrained')
-  scale, rows = next(iter(found.items()))
-  at = experiment.scales[scale]
-  note = f'smoke test: {at.note}' if at.smoke else at.note
-  note = textwrap.fill(note, int(13 * width))
-  made.suptitle(f'{experiment.title}\n{note}', fontsize=10)
-  return made, rows
+class Panel(NamedTuple):
+  """Curves on axes of their own."""
+
+  x: str
+  y: str
+  curves: Sequence[Curve]
+  title: str = ''
+  log: str = ''  # axes: 'x', 'y' or both
 
 
-def finish(ax: Axes, x: str, y: str, title: str = '') -> None:
-  """Names an axis and gives it the study's looks."""
-  ax.set_xlabel(x)
-  ax.set_ylabel(y)
-  if title:
-    ax.set_title(title, fontsize=10)
+Panels = Iterable[Panel | Callable[[Axes], None]]
+
+
+def plot_of(panels: Callable[[Experiment, Rows], Panels]) -> Plot:
+  """Draws panels made of the rows of the fullest scale there is, if any."""
+
+  def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
+    nothing = (next(iter(experiment.scales)), Rows({}))
+    scale, rows = next(iter(found.items()), nothing)
+    made = [p for p in panels(experiment, rows) if callable(p) or p.curves]
+    if not made:
+      raise NotRun(experiment.title)
+    columns = len(made) if len(made) < 4 else 2
+    size = max(7, 4.5 * columns), 0.8 + 3.6 * math.ceil(len(made) / columns)
+    figure = Figure(figsize=size, layout='constrained')
+    at = experiment.scales[scale]
+    note = f'smoke test: {at.note}' if at.smoke else at.note
+    note = textwrap.fill(note, int(13 * size[0]))
+    figure.suptitle(f'{experiment.title}\n{note}', fontsize=10)
+    axes = figure.subplots(-(-len(made) // columns), columns, squeeze=False)
+    labels: dict[str, int] = {}
+    for ax, panel in zip(axes.flat, made):
+      _draw(ax, panel, labels) if isinstance(panel, Panel) else panel(ax)
+    _legend(figure)
+    return figure
+
+  return plot
+
+
+def _draw(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
+  for label, x, y, error, line, marker in panel.curves:
+    number = labels.setdefault(label, len(labels))
+    color = COLORS[number % len(COLORS)]
+    marker = MARKERS[number // len(COLORS) % 3] if marker is None else marker
+    style = {'color': color, 'ls': line, 'marker': marker, 'ms': 5, 'lw': 1.4}
+    ax.errorbar(x, y, error, label=label, **style)
+    if gone := [at for at, value in zip(x, y) if math.isnan(value)]:
+      style = {'transform': ax.get_xaxis_transform(), 'clip_on': False}
+      size = 12 - 2 * (number % 4)  # each seen where several are
+      foot = ax.plot(gone, [0] * len(gone), 'x', color=color, ms=size, **style)
+      foot[0].set_in_layout(False)
+  ax.set(xlabel=panel.x, ylabel=panel.y)
+  ax.set_title(panel.title, fontsize=10)
   ax.grid(alpha=0.25)
   ax.spines[['top', 'right']].set_visible(False)
+  ticks = {x for curve in panel.curves for x in curve.x}
+  if any(isinstance(tick, str) for tick in ticks):
+    ax.tick_params(axis='x', rotation=20)
+  if 'x' in panel.log:
+    ax.set_xscale('log')
+    if len(ticks) < 12:
+      ax.set_xticks(sorted(ticks), [f'{tick:g}' for tick in sorted(ticks)])
+      ax.minorticks_off()
+  if 'y' in panel.log:
+    ax.set_yscale('log')
 
 
-def legend(made: Figure, ax: Axes, columns: int = 3) -> None:
-  """One legend for all axes, below them."""
-  handles, labels = ax.get_legend_handles_labels()
-  place = {'loc': 'outside lower center', 'ncols': columns, 'frameon': False}
-  if unique := dict(zip(labels, handles)):
-    made.legend(unique.values(), unique.keys(), **place)
+def _legend(figure: Figure) -> None:
+  """One for all axes, below them."""
+  handles = [ax.get_legend_handles_labels() for ax in figure.axes]
+  told: dict = {}
+  for handle, label in (one for pair in handles for one in zip(*pair)):
+    told.setdefault(label, handle)
+  if told:
+    place = {'loc': 'outside lower center', 'ncols': 3, 'frameon': False}
+    figure.legend(told.values(), told.keys(), fontsize=9, **place)
 
 
 def curves(
-  *panels: tuple[str, float, str],
+  *metrics: tuple[str, float, str],
   level: Callable[[Rows], tuple[float, str]] | None = None,
 ) -> Plot:
-  """Metrics over updates, a panel each: `TOP_1`, `LOSS`, `CLIPPED`.
+  """Metrics of every run over its updates; a diverged one ends in a cross.
 
   Args:
-    *panels: what to draw.
+    *metrics: `TOP_1`, `LOSS`, `CLIPPED`, a panel each.
     level: from the rows to an accuracy that a dashed line shows, and its label.
   """
 
-  def plot(experiment: Experiment, found: Found) -> Figure:
-    made, rows = figure(experiment, found, max(7, 4 * len(panels)))
-    axes = made.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (key, factor, name) in zip(axes, panels):
-      for color, row in zip(COLORS, experiment.rows):
-        if row in rows and (key != CLIPPED[0] or 'agc' in row):
-          label = experiment.label(row)
-          _draw_runs(ax, rows[row].records, key, factor, color, label)
-      if level and key == TOP_1[0]:
+  def panels(experiment: Experiment, rows: Rows) -> Panels:
+    for metric in metrics if rows else ():
+      found = []
+      for name, row in rows.items():
+        if metric != CLIPPED or 'agc' in name:
+          found += _runs(experiment.label(name), row, metric)
+      if level and metric == TOP_1:
         value, label = level(rows)
-        ax.axhline(value, color='0.4', ls='--', lw=1, label=label)
-      finish(ax, 'update', name)
-    legend(made, axes[0])
-    return made
+        ends = [0, max(row.updates for row in rows.values())]
+        found.append(Curve(label, ends, [value] * 2, line='--', marker=''))
+      yield Panel('update', metric[2], found)
 
-  return plot
+  return plot_of(panels)
 
 
-def _draw_runs(
-  ax: Axes, runs: Sequence[Any], key: str, factor: float, color: str, label: str
-) -> None:
-  """The finished runs' mean and range; each diverged run ends in a cross.
-
-  Of one that never came to the metric the cross is at the foot of a line.
-  """
-  done, gone = [], []
-  for run in runs:
+def _runs(
+  label: str, row: Row, metric: tuple[str, float, str]
+) -> Iterable[Curve]:
+  key, factor, _ = metric
+  for run in row.records:
     points = [p for p in run['curve'] if key in p]
     points = points or [p for p in run.get('epochs', ()) if key in p]
     steps = [p['step'] for p in points]
-    values = factor * np.array([p[key] for p in points])
-    if run['status'] != 'finished':
-      gone.append((run, steps, values))
+    values = [factor * p[key] for p in points]
+    if run['status'] == 'finished':
+      yield Curve(label, steps, values)
     elif steps:
-      done.append((steps, values))
-  if done:
-    values = np.array([values for _, values in done])
-    ax.plot(done[0][0], values.mean(0), 'o-', ms=4, color=color, label=label)
-    ends = values.min(0), values.max(0)
-    ax.fill_between(done[0][0], *ends, color=color, alpha=0.15, lw=0)
-  style = {'color': color, 'ls': ':', 'lw': 1}
-  style['label'] = None if done else f'{label} (diverged)'
-  cross = {'color': color, 'ms': 9, 'mew': 2}
-  for run, steps, values in gone:
-    if steps:
-      ax.plot(steps, values, **style)
-      ax.plot(steps[-1], values[-1], 'x', **cross)
+      yield Curve(label, steps, values, line=':')
+      yield Curve(label, steps[-1:], values[-1:], line='', marker='X')
     else:
-      ax.axvline(run['updates'], **style)
-      draw_at_foot(ax, [run['updates']], 'x', **cross)
+      yield Curve(label, [run['updates']], [math.nan])
 
 
-def lines(
-  x: str,
-  panels: Mapping[str, Mapping[str, Mapping[float, str]]],
-  references: Mapping[str, str] = {},
-  dashed: str = '',
-) -> Plot:
-  """Test top-1 over a hyperparameter, a panel for each title.
+Place = Callable[[str], tuple[float | str, str] | None]
+
+
+def lines(x: str, place: str | Place, by: str = '') -> Plot:
+  """Top-1 over what the rows' names vary; published numbers apart from ours.
+
+  Rows that have no place are dashed lines.
 
   Args:
-    x: the hyperparameter.
-    panels: title to the panel's series: label to {x: row}.
-    references: a series' label to the row that a dashed line shows.
-    dashed: what the dashed lines are.
+    x: what varies.
+    place: an expression whose group is the number or the word in a row's name,
+      the rest of which is the curve's; or a function from a name to both.
+    by: an expression; what it finds in a curve's name is its panel's title.
   """
+  locate = _locator(place) if isinstance(place, str) else place
 
-  def plot(experiment: Experiment, found: Found) -> Figure:
-    made, rows = figure(experiment, found, max(7, 5 * len(panels)))
-    axes = made.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (title, series) in zip(axes, panels.items()):
-      draw_lines(ax, rows, series)
-      for color, label in zip(COLORS, series):
-        if references.get(label) in rows:
-          mean = rows[references[label]].mean
-          ax.axhline(mean, color=color, ls='--', lw=1)
-      if references:
-        ax.plot([], [], '--', color='0.4', lw=1, label=dashed)
-      finish(ax, x, TOP_1[2], title)
-    legend(made, axes[0])
-    return made
+  def panels(experiment: Experiment, rows: Rows) -> Panels:
+    published = {
+      name: (math.nan if isinstance(number, str) else number, 0.0, [])
+      for name, (number, *_) in experiment.published.items()
+      if locate(name)
+    }
+    ours = {n: (row.mean, row.spread, row.diverged) for n, row in rows.items()}
+    for title, values in (('published', published), ('here', ours)):
+      apart: dict[str, list[Curve]] = {}
+      for name, curve in _series(values, locate).items():
+        found = re.search(by, name)
+        named = curve._replace(label=experiment.label(name))
+        apart.setdefault(found[0] if found else '', []).append(named)
+      for name, found in apart.items():
+        told = f'{title} {name}' if published else name
+        is_word = any(isinstance(at, str) for c in found for at in c.x)
+        if is_word and len(found) == 1:  # in no order
+          found = [found[0]._replace(line='')]
+        yield Panel(x, 'top-1 (%)', found, told, '' if is_word else 'x')
 
-  return plot
-
-
-def draw_lines(
-  ax: Axes, rows: Rows, series: Mapping[str, Mapping[float, str]]
-) -> None:
-  """Test top-1 on a logarithmic axis; series: label to {x: row}.
-
-  A diverged run is a cross on the lower edge, where it reads as no accuracy;
-  crosses of several series stand side by side.
-  """
-  found = {
-    label: {x: rows[name] for x, name in places.items() if name in rows}
-    for label, places in series.items()
-  }
-  found = {label: there for label, there in found.items() if there}
-  if not found:
-    return
-  ticks = sorted({x for there in found.values() for x in there})
-  width, crosses = ticks[-1] / ticks[0], False
-  for index, (color, (label, there)) in enumerate(zip(COLORS, found.items())):
-    done = {x: row for x, row in there.items() if row.values}
-    if done:
-      means = [row.mean for row in done.values()]
-      spreads = [np.nan_to_num(row.spread) for row in done.values()]
-      style = {'color': color, 'label': label, 'ms': 5}
-      ax.errorbar(list(done), means, spreads, fmt='o-', **style)
-    aside = width ** (0.022 * (index - (len(found) - 1) / 2))
-    failed = [aside * x for x, row in there.items() if row.diverged]
-    draw_at_foot(ax, failed, 'x', color=color, ms=9, mew=2)
-    crosses = crosses or bool(failed)
-  if crosses:
-    ax.plot([], [], 'x', color='0.4', ms=9, mew=2, label='diverged')
-  ax.set_xscale('log')
-  ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
-  ax.minorticks_off()
+  return plot_of(panels)
 
 
-def draw_at_foot(
-  ax: Axes, x: Sequence[float], marker: str, **style: Any
-) -> None:
-  """Markers on the axis' lower edge: of what has no value on it."""
-  place = {'transform': ax.get_xaxis_transform(), 'clip_on': False, 'zorder': 3}
-  if len(x):
-    (line,) = ax.plot(x, [0.0] * len(x), marker, **place, **style)
-    line.set_in_layout(False)
+def _locator(pattern: str) -> Place:
+  def locate(name: str) -> tuple[float | str, str] | None:
+    match = re.search(pattern, name)
+    if match is None:
+      return None
+    rest = f'{name[: match.start()]} {name[match.end() :]}'.strip('_- ')
+    is_number = match[1].replace('.', '', 1).isdecimal()
+    return float(match[1]) if is_number else match[1], rest
+
+  return locate
 
 
-def bars(y: str = '') -> Plot:
-  """Test top-1 of each row, written beside its bar."""
-
-  def plot(experiment: Experiment, found: Found) -> Figure:
-    height = 1.4 + 0.33 * len(experiment.rows)
-    made, rows = figure(experiment, found, 7, height)
-    ax = made.subplots()
-    means = [np.nan_to_num(row.mean) for row in rows.values()]
-    labels = [experiment.label(name) for name in rows]
-    ax.barh(labels, means, color=COLORS[0], height=0.6)
-    for place, row in enumerate(rows.values()):
-      ax.text(means[place], place, f' {row.text}', va='center', fontsize=9)
-    ax.set_xlim(0, 1.18 * max(means))
-    ax.invert_yaxis()
-    finish(ax, TOP_1[2], y)
-    return made
-
-  return plot
+def _series(
+  values: Mapping[str, tuple[float, float, Sequence[int]]], locate: Place
+) -> dict[str, Curve]:
+  """Names' (mean, spread, diverged runs) as curves by their names."""
+  points: dict[str, list[tuple]] = {}
+  ends: set = set()
+  for name, (mean, spread, diverged) in values.items():
+    if place := locate(name):
+      series = points.setdefault(place[1], [])
+      series.append((place[0], mean, np.nan_to_num(spread)))
+      ends.add(place[0])
+      if diverged and not math.isnan(mean):
+        series.append((place[0], math.nan, 0.0))
+  found = {name: Curve('', *zip(*series)) for name, series in points.items()}
+  for name, (mean, *_) in values.items():
+    if locate(name) is None and ends:
+      level = [min(ends), max(ends)], [mean] * 2
+      found[name] = Curve('', *level, line='--', marker='')
+  return found

@@ -8,13 +8,11 @@ chance, or whose skip gains AGC can't have opened.
 import functools
 import itertools
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import special, stats
 
 from experiments import _figures, study
@@ -32,19 +30,17 @@ class Grid(NamedTuple):
   def row(self, size: int, lambda_: float) -> str:
     return f'{self.network}_b{size}_l{lambda_:g}'
 
-  def sizes(self, rows: Rows) -> list[int]:
-    """The batch sizes there are; `NotRun` if a cell is missing."""
+  def cells(self, rows: Rows) -> dict[tuple[int, float], Row]:
+    """Batch size and lambda to row; `NotRun` if a cell is missing."""
     names = [name.split('_') for name in rows]
     sizes = {int(b[1:]) for network, b, _ in names if network == self.network}
-    for size, lambda_ in itertools.product(sizes, LAMBDAS):
-      rows[self.row(size, lambda_)]
     if len(sizes) < 4:
       raise study.NotRun(self.name)
-    return sorted(sizes)
-
-  def cells(self, rows: Rows) -> dict[tuple[int, float], Row]:
-    places = itertools.product(self.sizes(rows), LAMBDAS)
+    places = itertools.product(sorted(sizes), LAMBDAS)
     return {place: rows[self.row(*place)] for place in places}
+
+  def sizes(self, rows: Rows) -> list[int]:
+    return sorted({size for size, _ in self.cells(rows)})
 
   def judged(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """log2 of batch size and lambda `[N, 2]` and test top-1 `[N]`."""
@@ -53,25 +49,25 @@ class Grid(NamedTuple):
       for place, row in self.cells(rows).items()
       if not row.diverged
       and row.growth >= study.OPEN
-      and row.mean >= 2 * row.chance
+      and not row.is_near_chance
     }
     places = np.array(list(cells)).reshape(-1, 2)
     return np.log2(places), np.array(list(cells.values()))
 
 
-def checks(*grids: Grid) -> list[tuple[str, Check]]:
+def checks(*grids: Grid) -> dict[str, Check]:
   """What the report says of each network."""
-  return [
-    (f'{grid.name}: {sentence}', functools.partial(check, grid))
+  return {
+    f'{grid.name}: {sentence}': functools.partial(check, grid)
     for grid in grids
-    for sentence, check in (
-      ('batch size correlates negatively', falls_with_batch),
-      ('lambda correlates positively', rises_with_lambda),
-      ('batch size matters more', batch_matters_more),
-      ('small batches want a bigger lambda', small_batches_want_more),
-      ('lambda 0.01 is too tight at every batch size', is_too_tight),
-    )
-  ]
+    for sentence, check in {
+      'batch size correlates negatively': falls_with_batch,
+      'lambda correlates positively': rises_with_lambda,
+      'batch size matters more': batch_matters_more,
+      'small batches want a bigger lambda': small_batches_want_more,
+      'lambda 0.01 is too tight at every batch size': is_too_tight,
+    }.items()
+  }
 
 
 def falls_with_batch(grid: Grid, rows: Rows) -> bool | None:
@@ -101,8 +97,8 @@ def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:
   n = len(top_1)
   if n < 5:
     return None
-  a, b = (correlation(x, top_1) for x in inputs.T)
-  both = correlation(*inputs.T) * (1 if a * b >= 0 else -1)
+  a, b, both = _correlations(inputs, top_1)[[0, 1, 0], [2, 2, 1]].tolist()
+  both *= 1 if a * b >= 0 else -1
   a, b = abs(a), abs(b)
   rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
   spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
@@ -141,19 +137,14 @@ def is_too_tight(grid: Grid, rows: Rows) -> bool | None:
 
 def partial(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> float:
   """Correlation with a factor after the other's linear part is removed."""
-  other = np.column_stack([inputs[:, 1 - factor], np.ones(len(top_1))])
-  left = [
-    values - other @ np.linalg.lstsq(other, values, rcond=None)[0]
-    for values in (inputs[:, factor], top_1)
-  ]
-  return correlation(*left)
+  inverse = np.linalg.inv(_correlations(inputs, top_1))
+  own, last = inverse[factor, factor], inverse[2, 2]
+  return float(-inverse[factor, 2] / math.sqrt(own * last))
 
 
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-  """Pearson's; 0 where nothing varies."""
-  if np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
-    return 0.0
-  return float(np.corrcoef(x, y)[0, 1])
+def _correlations(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
+  """Of batch size, lambda and accuracy `[3, 3]`."""
+  return np.corrcoef(inputs.T, top_1)
 
 
 def interaction(inputs: np.ndarray, top_1: np.ndarray) -> float:
@@ -172,72 +163,46 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 
 
 def plot(*grids: Grid) -> Plot:
-  """Heat maps above parallel coordinates, a column for each network."""
+  """Accuracy over lambda, and parallel coordinates, of each network."""
 
-  def draw(experiment: study.Experiment, found: Mapping[str, Rows]) -> Figure:
-    made, rows = _figures.figure(experiment, found, 5.2 * len(grids), 8)
-    axes = made.subplots(2, len(grids), squeeze=False)
-    for grid, heat, lines in zip(grids, *axes):
-      inputs, top_1 = grid.judged(rows)
-      _heat_map(heat, grid.cells(rows))
-      heat.set_title(grid.name, fontsize=10)
-      _parallel(lines, 2**inputs, top_1)
-      shares = importance(inputs, top_1)
-      told = [
-        f'{factor} {partial(inputs, top_1, k):+.2f} ({shares[k]:.2f})'
-        for k, factor in enumerate(('batch size', 'lambda'))
+  def panels(experiment: study.Experiment, rows: Rows) -> _figures.Panels:
+    for grid in grids if rows else ():
+      cells = grid.cells(rows)
+      found = [
+        _figures.Curve(
+          f'batch {size}', LAMBDAS, [cells[size, v].mean for v in LAMBDAS]
+        )
+        for size in grid.sizes(rows)
       ]
-      lines.set_title(
-        f'partial correlation (importance): {", ".join(told)}\n'
-        f'{interaction(inputs, top_1):.0%} of the variance is interaction',
-        fontsize=9,
-      )
-    return made
+      yield _figures.Panel('lambda', 'top-1 (%)', found, grid.name, 'x')
+      yield functools.partial(_parallel, *grid.judged(rows))
 
-  return draw
+  return _figures.plot_of(panels)
 
 
-def _heat_map(ax: Axes, cells: Mapping[tuple[int, float], Row]) -> None:
-  sizes = sorted({size for size, _ in cells})
-  means = np.array([[cells[s, v].mean for s in sizes] for v in LAMBDAS])
-  image = ax.imshow(means, origin='lower', cmap='viridis', aspect='auto')
-  middle = (np.nanmin(means) + np.nanmax(means)) / 2
-  for (y, value), (x, size) in itertools.product(
-    enumerate(LAMBDAS), enumerate(sizes)
-  ):
-    row = cells[size, value]
-    text = 'diverged' if row.diverged else f'{row.mean:.1f}'
-    dark = means[y, x] > middle or math.isnan(means[y, x])
-    color = 'black' if dark else 'white'
-    ax.text(x, y, text, ha='center', va='center', color=color)
-  ax.set_xticks(range(len(sizes)), sizes)
-  ax.set_yticks(range(len(LAMBDAS)), [f'{value:g}' for value in LAMBDAS])
-  ax.set_xlabel('batch size')
-  ax.set_ylabel('lambda')
-  ax.figure.colorbar(image, ax=ax, label='test top-1 (%)')
-
-
-def _parallel(ax: Axes, places: np.ndarray, top_1: np.ndarray) -> None:
+def _parallel(inputs: np.ndarray, top_1: np.ndarray, ax: Axes) -> None:
   """A line for each cell: batch size, lambda, accuracy."""
-  values = np.column_stack([np.log2(places), top_1])
+  values = np.column_stack([inputs, top_1])
   low, high = values.min(0), values.max(0)
   shares = (values - low) / np.maximum(high - low, 1e-9)
   for line in shares[np.argsort(top_1)]:
-    color = matplotlib.colormaps['viridis'](line[2])
-    ax.plot(range(3), line, color=color, lw=1.8, alpha=0.9)
-  middle = f'{(low[2] + high[2]) / 2:.1f}'
-  ticks = (
-    {share: f'{size:g}' for share, size in zip(shares[:, 0], places[:, 0])},
-    {share: f'{value:g}' for share, value in zip(shares[:, 1], places[:, 1])},
-    {0: f'{low[2]:.1f}', 0.5: middle, 1: f'{high[2]:.1f}'},
-  )
-  box = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8, 'pad': 1}
-  for x, marks in enumerate(ticks):
+    ax.plot(range(3), line, color=matplotlib.colormaps['viridis'](line[2]))
+  for x, (column, numbers) in enumerate(zip(shares.T, values.T)):
+    numbers = 2**numbers if x < 2 else numbers[[top_1.argmin(), top_1.argmax()]]
+    column = column if x < 2 else (0, 1)
     ax.axvline(x, color='0.3', lw=1)
-    for y, text in marks.items():
-      ax.text(x + 0.04, y, text, va='center', fontsize=9, zorder=9, bbox=box)
+    for y, number in dict(zip(column, numbers)).items():
+      ax.text(x + 0.04, y, f'{number:.3g}', va='center', fontsize=9)
   ax.set_xticks(range(3), ('batch size', 'lambda', 'test top-1 (%)'))
-  ax.set_xlim(-0.1, 2.35)
-  ax.set_ylim(-0.05, 1.05)
   ax.set_yticks([])
   ax.spines[:].set_visible(False)
+  shares = importance(inputs, top_1)
+  told = [
+    f'{factor} {partial(inputs, top_1, k):+.2f} ({shares[k]:.2f})'
+    for k, factor in enumerate(('batch size', 'lambda'))
+  ]
+  ax.set_title(
+    f'partial correlation (importance):\n{", ".join(told)}\n'
+    f'{interaction(inputs, top_1):.0%} of the variance is interaction',
+    fontsize=9,
+  )

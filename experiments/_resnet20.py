@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from configs import cifar_resnet20, lazy
 from experiments.study import FULL, Scale
 
-SECONDS = 0.16 / 128  # an image trained on, two CPU cores (results/speed.md)
 # Over seeds, in points: pooled over the eleven rows of resnet20_three_ways and
 # where_to_clip with three finished runs at scale cpu; 22 degrees of freedom.
 SPREAD = (1.6, 22)
@@ -64,14 +63,13 @@ def scales(
     full: rows of the others, if not all.
     between: an experiment's own scales, fuller than 'cpu'.
   """
-  at = '' if own_batch else ' at batch 128'
+  note = 'the first 10,000 images, 13 epochs'
+  note += '' if own_batch else ' at batch 128'
   return {
     FULL: epochs(100, full),
     'short': epochs(30, full),
     **between,
-    'cpu': Scale(
-      f'the first 10,000 images, 13 epochs{at}', {**CPU, **more}, rows
-    ),
+    'cpu': Scale(note, {**CPU, **more}, rows),
   }
 
 
@@ -79,22 +77,6 @@ def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
   """All 50,000 images, so many times."""
   note = f'all 50,000 images, {count} epochs'
   return Scale(note, {'num_epochs': float(count)}, rows)
-
-
-def cost(row: str, config: ConfigDict) -> str:
-  """A run's time in words."""
-  del row
-  time = hours(config)
-  told = f'{time:.1f} hours' if time >= 1 else f'{60 * time:.0f} minutes'
-  return f'{told} on two CPU cores'
-
-
-def hours(config: ConfigDict) -> float:
-  """Of a run on two free CPU cores."""
-  passes = 1 + config.sam.ascent_fraction * (config.sam.rho > 0)
-  images = config.num_steps * config.batch_size
-  area = (config.data.train_image_size / 32) ** 2
-  return passes * images * area * SECONDS / 3600
 
 
 # Skip gains are exempt from AGC unless the arm is called 'clipped', which is

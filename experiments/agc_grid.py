@@ -9,23 +9,20 @@ from experiments import _grid, _resnet20
 from experiments.study import FULL, Experiment, Scale
 
 ARMS = {'nf': 'nf_agc', 'none': 'none_agc'}
-SIZES = (16, 32, 64, 128)
-GRIDS = [
-  _grid.Grid(network, _resnet20.LABELS[arm]) for network, arm in ARMS.items()
-]
+GRIDS = [_grid.Grid(name, _resnet20.LABELS[arm]) for name, arm in ARMS.items()]
 EXPERIMENT = Experiment(
   title="AGC: batch size and lambda, at each arm's own learning rate",
   claim='Test accuracy correlates negatively with the batch size and '
   'positively with lambda; the batch size matters more; small batches want a '
   'bigger lambda.',
   rows={
-    f'{network}_b{size}_l{lambda_:g}': {
+    f'{name}_b{size}_l{lambda_:g}': {
       **_resnet20.ARMS[arm],
       'batch_size': size,
       'optimizer.clipping': lambda_,
     }
-    for network, arm in ARMS.items()
-    for size in reversed(SIZES)
+    for name, arm in ARMS.items()
+    for size in (128, 64, 32, 16)
     for lambda_ in _grid.LAMBDAS
   },
   checks=_grid.checks(*GRIDS),
@@ -38,6 +35,5 @@ EXPERIMENT = Experiment(
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(),
   plot=_grid.plot(*GRIDS),
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config

@@ -8,13 +8,12 @@ starts at 0: `agc_grid` exempts them. Scale cpu tries batches of 16 to 128, the
 others 128 to 1,024.
 """
 
-from collections.abc import Sequence
-
 from experiments import _grid, _resnet20
 from experiments.study import Experiment
 
 NETWORKS = {'nf': 'normalizer-free', 'none': 'no normalization'}
 SMALL, LARGE = (16, 32, 64, 128), (128, 256, 512, 1024)
+GRIDS = [_grid.Grid(*named) for named in NETWORKS.items()]
 ROWS = {
   f'{network}_b{size}_l{lambda_:g}': {
     'model.normalizer': network,
@@ -23,17 +22,9 @@ ROWS = {
     'optimizer.clipping': lambda_,
   }
   for network in NETWORKS
-  for size in dict.fromkeys((*SMALL, *LARGE))
+  for size in (*SMALL, *LARGE[1:])
   for lambda_ in _grid.LAMBDAS
 }
-
-
-def of(sizes: Sequence[int]) -> list[str]:
-  """The rows with these batch sizes."""
-  return [row for row, at in ROWS.items() if at['batch_size'] in sizes]
-
-
-GRIDS = [_grid.Grid(*named) for named in NETWORKS.items()]
 EXPERIMENT = Experiment(
   title='AGC: batch size and lambda',
   claim='With AGC, test accuracy correlates negatively with the batch size and '
@@ -41,10 +32,13 @@ EXPERIMENT = Experiment(
   'bigger lambda; and 0.01 is too tight, as the report suspected.',
   rows=ROWS,
   checks=_grid.checks(*GRIDS),
-  scales=_resnet20.scales(of(SMALL), own_batch=True, full=of(LARGE)),
+  scales=_resnet20.scales(
+    [row for row, at in ROWS.items() if at['batch_size'] in SMALL],
+    own_batch=True,
+    full=[row for row, at in ROWS.items() if at['batch_size'] in LARGE],
+  ),
   config=lambda row: _resnet20.recipe(),
   plot=_grid.plot(*GRIDS),
   spread=_resnet20.SPREAD,
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config

@@ -15,74 +15,49 @@ from experiments import _figures, _resnet20
 from experiments.study import Above, Differs, Experiment, Rows
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-# Batch size to the images of it that share their statistics.
-PARTS = {1024: (16, 32, 128), 256: (16, 64)}
-RATED = (128, 512, 2048)
-
-
+WHOLE = {f'b{size}': {'batch_size': size} for size in SIZES}
+PARTS = {
+  f'b{size}_of{part}': {'batch_size': size, 'micro_batches': size // part}
+  for size, part in ((1024, 16), (1024, 32), (1024, 128), (256, 16), (256, 64))
+}
+QUARTER = {
+  f'b{size}_quarter': {'batch_size': size, 'learning_rate_factor': 0.25}
+  for size in (128, 512, 2048)
+}
 EXPERIMENT = Experiment(
   title='Batch normalization and the batch size',
   claim='At a fixed number of epochs the accuracy of a batch-normalized '
   'ResNet-20 falls as the batch grows; and statistics of a small part of the '
   'batch, as many devices compute them, change what is learnt.',
-  rows={f'b{size}': {'batch_size': size} for size in SIZES}
-  | {
-    f'b{batch}_of{size}': {'batch_size': batch, 'micro_batches': batch // size}
-    for batch, sizes in PARTS.items()
-    for size in sizes
-  }
-  | {
-    f'b{size}_quarter': {'batch_size': size, 'learning_rate_factor': 0.25}
-    for size in RATED
+  rows=WHOLE | PARTS | QUARTER,
+  checks={
+    'accuracy falls with the batch, by rank': lambda rows: falls(rows),
+    'batch 4,096 is worse than 16': Above('b16', 'b4096'),
+    'batch 128 is worse than 16': Above('b16', 'b128'),
+    'statistics of 32 images change batch 1,024': Differs(
+      'b1024_of32', 'b1024'
+    ),
+    'statistics of 16 images change batch 256': Differs('b256_of16', 'b256'),
+    'statistics of 64 images change batch 256': Differs('b256_of64', 'b256'),
+    'at the better of two rates batch 2,048 is worse than 128': lambda rows: (
+      Above(better(rows, 'b128'), better(rows, 'b2048'))(rows)
+    ),
   },
-  checks=[
-    ('accuracy falls with the batch, by rank', lambda rows: falls(rows)),
-    ('batch 4,096 is worse than 16', Above('b16', 'b4096')),
-    ('batch 128 is worse than 16', Above('b16', 'b128')),
-    (
-      'statistics of 32 images change batch 1,024',
-      Differs('b1024_of32', 'b1024'),
-    ),
-    ('statistics of 16 images change batch 256', Differs('b256_of16', 'b256')),
-    ('statistics of 64 images change batch 256', Differs('b256_of64', 'b256')),
-    (
-      'at the better of two rates batch 2,048 is worse than 128',
-      lambda rows: Above(better(rows, 128), better(rows, 2048))(rows),
-    ),
-  ],
   scales=_resnet20.scales(
-    [*(f'b{size}' for size in SIZES), 'b256_of16', 'b256_of64'],
+    [*WHOLE, 'b256_of16', 'b256_of64'],
     own_batch=True,
     between={
-      'rates': _resnet20.epochs(
-        15, [f'b{size}{rate}' for size in RATED for rate in ('', '_quarter')]
-      )
+      'rates': _resnet20.epochs(15, ['b128', 'b512', 'b2048', *QUARTER])
     },
   ),
+  labels={'': 'statistics of the batch', 'quarter': 'a quarter of the rate'},
   config=lambda row: _resnet20.recipe(),
   plot=_figures.lines(
-    'images that share statistics',
-    {
-      '': {'statistics of the batch': {size: f'b{size}' for size in SIZES}}
-      | {
-        f'of parts of a batch of {batch}': {
-          size: f'b{batch}_of{size}' for size in sizes
-        }
-        for batch, sizes in PARTS.items()
-      }
-      | {'a quarter of the rate': {size: f'b{size}_quarter' for size in RATED}}
-    },
+    'images that share statistics', r'(?:^b|_of)(\d+)(?!\d*_of)'
   ),
   spread=_resnet20.SPREAD,
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
-
-
-def better(rows: Rows, size: int) -> str:
-  """The row with the better of a batch size's two rates."""
-  names = (f'b{size}', f'b{size}_quarter')
-  return max(names, key=lambda name: np.nan_to_num(rows[name].mean))
 
 
 def falls(rows: Rows) -> bool | None:
@@ -90,7 +65,13 @@ def falls(rows: Rows) -> bool | None:
 
   A diverged row is the worst.
   """
-  found = [rows[f'b{size}'] for size in SIZES]
+  found = [rows[name] for name in WHOLE]
   values = [0.0 if row.diverged else row.mean for row in found]
   rank = stats.spearmanr(SIZES, values)[0]
   return True if rank <= -0.7 else False if rank >= 0 else None
+
+
+def better(rows: Rows, name: str) -> str:
+  """The row with the better of a batch size's two rates."""
+  both = name, f'{name}_quarter'
+  return max(both, key=lambda name: np.nan_to_num(rows[name].mean))

@@ -14,7 +14,6 @@ depends on it, the image size and the device: see figure_latency.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import _batchnorm, _figures, _resnet20
@@ -44,32 +43,25 @@ EXPERIMENT = Experiment(
     'device_count': "difference from one device's gradient of a batch of 64 "
     'that is split among 1, 2, 8 and 32',
   },
-  checks=[
-    (
-      'batch normalization takes more time a step, by the quartiles',
-      lambda rows: beyond(rows['step_cost'].measured['batch']['ratio']),
+  checks={
+    'batch normalization takes more time a step, by the quartiles': (
+      lambda rows: beyond(rows['step_cost'].measured['batch']['ratio'])
     ),
-    (
-      'and more than 1 % more memory',
-      lambda rows: memory(rows, 'batch') > 1.01 * memory(rows, 'nf'),
+    'and more than 1 % more memory': lambda rows: (
+      memory(rows, 'batch') > 1.01 * memory(rows, 'nf')
     ),
-    (
-      'with it alone batch mates change the logits',
-      lambda rows: only_batch(rows['batch_mates'], lambda v: v['logits']),
+    'with it alone batch mates change the logits': lambda rows: only_batch(
+      rows['batch_mates'], lambda found: found['logits']
     ),
-    (
-      'with it alone training and inference differ',
+    'with it alone training and inference differ': lambda rows: only_batch(
+      rows['train_eval_gap'], lambda found: max(found['logits'].values())
+    ),
+    'with it alone the gradient depends on the number of devices': (
       lambda rows: only_batch(
-        rows['train_eval_gap'], lambda v: max(v['logits'].values())
-      ),
+        rows['device_count'], lambda found: max(found['gradient'].values())
+      )
     ),
-    (
-      'with it alone the gradient depends on the number of devices',
-      lambda rows: only_batch(
-        rows['device_count'], lambda v: max(v['gradient'].values())
-      ),
-    ),
-  ],
+  },
   scales={
     FULL: Scale(
       '32 pixels, float32, 1,024 images',
@@ -82,7 +74,7 @@ EXPERIMENT = Experiment(
   },
   config=lambda row: recipe(),
   measure=_batchnorm.measure,
-  plot=lambda experiment, found: plot(experiment, found),
+  plot=_figures.plot_of(lambda experiment, rows: panels(rows)),
 )
 get_config = EXPERIMENT.get_config
 
@@ -118,11 +110,8 @@ def cell(row: Row, found: Mapping[str, Any]) -> str:
     seconds = ' / '.join(f'{1000 * s:.0f}' for s in found['seconds'])
     ratios = ' / '.join(f'{ratio:.2f}' for ratio in found['ratio'])
     return f'{seconds} ms; {ratios}; {found["temporary"] / 2**20:.0f} MiB'
-  return '; '.join(
-    percent(found[key])
-    for key in ('changed', 'logits', 'gradient')
-    if key in found
-  )
+  keys = ('changed', 'logits', 'gradient')
+  return '; '.join(percent(found[key]) for key in keys if key in found)
 
 
 def percent(values: float | Mapping[str, float]) -> str:
@@ -133,26 +122,16 @@ def percent(values: float | Mapping[str, float]) -> str:
   return f'{told} %'
 
 
-def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
+def panels(rows: Rows) -> _figures.Panels:
   """Two of the drawbacks over what they depend on."""
-  if not found:
-    return None
-  made, rows = _figures.figure(experiment, found, 9.2)
-  for ax, (row, key, x, y) in zip(
-    made.subplots(1, 2),
-    (
-      ('train_eval_gap', 'logits', 'batch size', 'training - inference (%)'),
-      ('device_count', 'gradient', 'devices', 'change of the gradient (%)'),
-    ),
+  for row, key, x, y in (
+    ('train_eval_gap', 'logits', 'batch size', 'training - inference (%)'),
+    ('device_count', 'gradient', 'devices', 'change of the gradient (%)'),
   ):
-    for color, (name, label) in zip(_figures.COLORS, NAMES.items()):
-      if row in rows:
-        values = rows[row].measured[name][key]
-        ticks = sorted(map(int, values))
-        percents = [100 * values[str(tick)] for tick in ticks]
-        ax.plot(ticks, percents, 'o-', color=color, label=label)
-        ax.set_xscale('log', base=2)
-        ax.set_xticks(ticks, ticks)
-    _figures.finish(ax, x, y)
-  _figures.legend(made, made.axes[0])
-  return made
+    found = []
+    for name, label in NAMES.items() if row in rows else ():
+      values = rows[row].measured[name][key]
+      ticks = sorted(map(int, values))
+      percents = [100 * values[str(tick)] for tick in ticks]
+      found.append(_figures.Curve(label, ticks, percents))
+    yield _figures.Panel(x, y, found, log='x')

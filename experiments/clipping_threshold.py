@@ -11,56 +11,44 @@ from scipy import stats
 from experiments import _figures, _resnet20
 from experiments.study import Experiment, Rows
 
-RATES = (1, 4)
-THRESHOLDS = (0.03, 0.1, 0.3, 1.0, 3.0)
-
-
-def names(rate: int) -> dict[str, float]:
-  """The rows of a rate, to their thresholds."""
-  return {f'lr{rate}_t{value:g}': value for value in THRESHOLDS}
-
-
+RATES = {'lr1': 1.0, 'lr4': 4.0}
+THRESHOLDS = {'t0.03': 0.03, 't0.1': 0.1, 't0.3': 0.3, 't1': 1.0, 't3': 3.0}
 EXPERIMENT = Experiment(
   title='Plain gradient clipping: how much the threshold matters',
   claim='What plain gradient clipping gives a normalizer-free ResNet-20 '
   'depends on the threshold, and the best threshold on the learning rate.',
   rows={
-    name: {
-      'learning_rate_factor': float(rate),
+    f'{rate}_{threshold}': {
+      'learning_rate_factor': RATES[rate],
       'optimizer.clip': 'norm',
-      'optimizer.clipping': threshold,
+      'optimizer.clipping': norm,
     }
     for rate in RATES
-    for name, threshold in names(rate).items()
+    for threshold, norm in THRESHOLDS.items()
   }
-  | {f'lr{rate}_none': {'learning_rate_factor': float(rate)} for rate in RATES},
-  checks=[
-    ('at rate x 1 the threshold matters', lambda rows: matters(1, rows)),
-    ('at rate x 4 the threshold matters', lambda rows: matters(4, rows)),
-    ('the best threshold depends on the rate', lambda rows: depends(rows)),
-  ],
+  | {f'{rate}_none': {'learning_rate_factor': RATES[rate]} for rate in RATES},
+  labels={
+    'lr1': 'rate x 1',
+    'lr4': 'rate x 4',
+    'lr1_none': 'rate x 1, not clipped',
+    'lr4_none': 'rate x 4, not clipped',
+  },
+  checks={
+    'at rate x 1 the threshold matters': lambda rows: matters('lr1', rows),
+    'at rate x 4 the threshold matters': lambda rows: matters('lr4', rows),
+    'the best threshold depends on the rate': lambda rows: depends(rows),
+  },
   scales=_resnet20.scales(),
   config=lambda row: _resnet20.recipe('nf', batch_size=1024),
-  plot=_figures.lines(
-    'threshold of the norm',
-    {
-      '': {
-        f'rate x {rate}': {value: name for name, value in names(rate).items()}
-        for rate in RATES
-      }
-    },
-    {f'rate x {rate}': f'lr{rate}_none' for rate in RATES},
-    'not clipped',
-  ),
+  plot=_figures.lines('threshold of the norm', r'_t([\d.]+)'),
   spread=_resnet20.SPREAD,
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
 
 
-def matters(rate: int, rows: Rows) -> bool | None:
+def matters(rate: str, rows: Rows) -> bool | None:
   """Whether thresholds differ by more than chance makes of equal ones."""
-  found = [rows[name] for name in names(rate)]
+  found = [rows[f'{rate}_{threshold}'] for threshold in THRESHOLDS]
   if len({bool(row.diverged) for row in found}) == 2:
     return True
   deviation, freedom = _resnet20.SPREAD
@@ -75,10 +63,12 @@ def depends(rows: Rows) -> bool | None:
   It is undecided if one may be, unless it alone is, within those tried.
   """
   a, b = (
-    {names(rate)[name] for name in rows.best(list(names(rate)))}
+    {name.removeprefix(f'{rate}_') for name in rows.best(tried)}
     for rate in RATES
+    for tried in [[f'{rate}_{threshold}' for threshold in THRESHOLDS]]
   )
   if not a & b:
     return True
-  inside = len(a | b) == 1 and not a & {THRESHOLDS[0], THRESHOLDS[-1]}
+  least, *_, most = THRESHOLDS
+  inside = len(a | b) == 1 and not a & {least, most}
   return False if inside else None

@@ -8,24 +8,20 @@ average, is not known. Which of two twins is faster depends on the network, the
 image size and the device: batchnorm_costs has ResNet-20 at batch 128.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import _figures, _papers
+from experiments import _figures, _published
 from experiments.study import FULL, Check, Experiment, Row, Rows, Scale
 
+BATCHNORM = {'model.normalizer': 'batch'}
 ROWS = {
   'resnet_50': {'model.name': 'resnet_50'},
   'nf_resnet_50': {'model.name': 'nf_resnet_50'},
   **{f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(6)},
   **{
-    f'f{k}_batchnorm': {
-      'model.name': f'nfnet_f{k}',
-      'model.normalizer': 'batch',
-    }
+    f'f{k}_batchnorm': {'model.name': f'nfnet_f{k}', **BATCHNORM}
     for k in range(4)
   },
 }
@@ -52,12 +48,14 @@ EXPERIMENT = Experiment(
   'batch-normalized twin: 20 to 40 % less as the text says [P], 14 to 39 % '
   'less by its Table 6 [P].',
   rows=ROWS,
-  checks=[
-    (f'{nf} takes less time than {bn}', faster(nf, bn))
+  checks={
+    f'{nf} takes less time than {bn}': faster(nf, bn)
     for nf, bn in TWINS.items()
-  ],
+  },
   published={
-    row: (_papers.times(row), 'P') for row in ROWS if row in _papers.STEP_MS
+    row: (_published.step_times(row), 'P')
+    for row in ROWS
+    if row in _published.STEP_MS
   },
   scales={
     FULL: Scale('32 images in bfloat16 at the training size, an accelerator'),
@@ -76,7 +74,7 @@ EXPERIMENT = Experiment(
     {'batch_size': 32, 'precision': 'bfloat16', 'shrink': 1, 'model': {}}
   ),
   measure=lambda config: measure(config),
-  plot=lambda experiment, found: plot(experiment, found),
+  plot=_figures.plot_of(lambda experiment, rows: panels(rows)),
 )
 get_config = EXPERIMENT.get_config
 
@@ -107,24 +105,23 @@ def measure(config: ConfigDict) -> dict[str, Any]:
   return step_time.measure(plain, seconds=10.0)
 
 
-def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
-  """Times of all rows, and Figure 1 with them in place of the paper's."""
-  made, rows = _figures.figure(experiment, found, 11)
-  left, right = made.subplots(1, 2)
-  blue, orange, *_ = _figures.COLORS
-  for name, row in rows.items():
-    median, low, high = milliseconds(row)
-    color = orange if name in TWINS.values() else blue
-    errors = [[median - low], [high - median]]
-    left.barh(name, median, xerr=errors, color=color, height=0.6, capsize=3)
-    if name in _papers.TABLE_3:
-      place = (median, _papers.TABLE_3[name][0])
-      right.plot(*place, 'o', color=blue)
-      right.annotate(name, place, (5, -10), textcoords='offset points')
-  left.invert_yaxis()
-  x = 'ms a training step'
-  _figures.finish(left, f'{x}, quartiles (orange: batch-normalized)', '')
-  _figures.finish(right, x, 'published ImageNet top-1 (%) [P]')
-  right.set_xscale('log', base=2)
-  right.xaxis.set_major_formatter('{x:g}')
-  return made
+def panels(rows: Rows) -> _figures.Panels:
+  """Times of twins, and Figure 1 with them in place of the paper's."""
+  times = {name: milliseconds(row)[0] for name, row in rows.items()}
+  arms = {
+    'normalizer-free': {nf: times.get(nf) for nf in [*TWINS, 'f4', 'f5']},
+    'batch normalization': {nf: times.get(bn) for nf, bn in TWINS.items()},
+  }
+  found = [
+    _figures.Curve(label, *zip(*((n, ms) for n, ms in arm.items() if ms)))
+    for label, arm in arms.items()
+    if any(arm.values())
+  ]
+  yield _figures.Panel('', 'ms a training step', found, log='y')
+  figure = [
+    _figures.Curve(name, [ms], [_published.TABLE_3[name][0]])
+    for name, ms in times.items()
+    if name in _published.TABLE_3
+  ]
+  y = 'published ImageNet top-1 (%) [P]'
+  yield _figures.Panel('ms a training step', y, figure)

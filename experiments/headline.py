@@ -22,23 +22,18 @@ EXPERIMENT = Experiment(
     **_resnet20.LABELS,
     'nf_agc_gain1': 'normalizer-free, AGC as published, skip gains start at 1',
   },
-  checks=[
-    ('without normalization it loses accuracy', Above('batch', 'none')),
-    ('AGC restores part of it', Above('none_agc', 'none')),
-    ('AGC does not restore all of it', Above('batch', 'none_agc')),
-    (
-      'normalizer-free it is at most 1 point below batch normalization',
-      Above('nf', 'batch', by=-1),
+  checks={
+    'without normalization it loses accuracy': Above('batch', 'none'),
+    'AGC restores part of it': Above('none_agc', 'none'),
+    'AGC does not restore all of it': Above('batch', 'none_agc'),
+    'normalizer-free it is at most 1 point below batch normalization': Above(
+      'nf', 'batch', by=-1
     ),
-    (
-      'normalizer-free, AGC costs at most 1 point',
-      Above('nf_agc', 'nf', by=-1),
-    ),
-  ],
+    'normalizer-free, AGC costs at most 1 point': Above('nf_agc', 'nf', by=-1),
+  },
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(20)},
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(),
   plot=_figures.curves(_figures.TOP_1, _figures.LOSS, _figures.CLIPPED),
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config

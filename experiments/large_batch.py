@@ -30,24 +30,19 @@ EXPERIMENT = Experiment(
   'a ResNet-20 without normalization.',
   rows=ROWS,
   labels=LABELS,
-  checks=[
-    (
-      'AGC 0.01 adds at most 1 point to no normalization',
-      Above('none', 'none_agc', by=-1),
+  checks={
+    'AGC 0.01 adds at most 1 point to no normalization': Above(
+      'none', 'none_agc', by=-1
     ),
-    ('without normalization it loses accuracy', Above('batch', 'none')),
-    ('with AGC 0.01 in its place it still does', Above('batch', 'none_agc')),
-    ('AGC 0.02 is better than 0.01', Above('none_agc_own', 'none_agc')),
-    (
-      'normalizer-free with AGC 0.02 it is at most 1 point below batch '
-      'normalization',
-      Above('nf_agc', 'batch', by=-1),
-    ),
-  ],
+    'without normalization it loses accuracy': Above('batch', 'none'),
+    'with AGC 0.01 in its place it still does': Above('batch', 'none_agc'),
+    'AGC 0.02 is better than 0.01': Above('none_agc_own', 'none_agc'),
+    'normalizer-free with AGC 0.02 it is at most 1 point below batch '
+    'normalization': Above('nf_agc', 'batch', by=-1),
+  },
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(30)},
   seeds=(0, 1),
   config=lambda row: _resnet20.recipe(batch_size=1024),
   plot=_figures.curves(_figures.TOP_1, _figures.LOSS, _figures.CLIPPED),
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config

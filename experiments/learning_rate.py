@@ -16,21 +16,6 @@ NETWORKS = {
   'nf': {'model.normalizer': 'nf'},
   'nf_agc': {'model.normalizer': 'nf', 'optimizer.clip': 'agc'},
 }
-NAMES = {
-  'batch': 'batch normalization',
-  'nf': 'normalizer-free',
-  'nf_agc': 'normalizer-free, AGC',
-}
-
-
-def rates(network: str, size: int) -> dict[float, str]:
-  """Peak learning rates to rows."""
-  return {
-    0.1 * size / 128 * factor: f'{network}_b{size}_x{factor:g}'
-    for factor in FACTORS[size]
-  }
-
-
 EXPERIMENT = Experiment(
   title='The largest stable learning rate',
   claim='Batch normalization allows larger learning rates than a '
@@ -46,32 +31,21 @@ EXPERIMENT = Experiment(
     for factor in factors
     for network, overrides in NETWORKS.items()
   },
-  checks=[
-    check
+  checks={
+    f'at batch {size} {sentence}': check
     for size in FACTORS
-    for check in (
-      (
-        f'at batch {size} batch normalization allows a larger rate',
-        lambda rows, size=size: allows(size, 'batch', 'nf', rows, True),
+    for sentence, check in {
+      'batch normalization allows a larger rate': lambda rows, size=size: (
+        allows(size, 'batch', 'nf', rows, strictly=True)
       ),
-      (
-        f'at batch {size} AGC allows as large a one as batch normalization',
-        lambda rows, size=size: allows(size, 'nf_agc', 'batch', rows),
+      'AGC allows as large a one as batch normalization': (
+        lambda rows, size=size: allows(size, 'nf_agc', 'batch', rows)
       ),
-    )
-  ],
+    }.items()
+  },
   scales=_resnet20.scales(own_batch=True),
   config=lambda row: _resnet20.recipe(),
-  plot=_figures.lines(
-    'peak learning rate',
-    {
-      f'batch {size}': {
-        name: rates(network, size) for network, name in NAMES.items()
-      }
-      for size in FACTORS
-    },
-  ),
-  cost=_resnet20.cost,
+  plot=_figures.lines('factor of the learning rate', r'_x([\d.]+)', by=r'b\d+'),
 )
 get_config = EXPERIMENT.get_config
 
@@ -85,16 +59,19 @@ def allows(
   opened a skip gain.
   """
   a, b = (largest(rows, name, size) for name in (network, other))
-  tried = [*rates(network, size).values(), *rates(other, size).values()]
-  shut = any(rows[name].growth < OPEN for name in tried)
-  if shut or (a == b and a in (0, max(rates(network, size)))):
+  shut = any(
+    rows[f'{name}_b{size}_x{factor:g}'].growth < OPEN
+    for name in (network, other)
+    for factor in FACTORS[size]
+  )
+  if shut or (a == b and a in (0, max(FACTORS[size]))):
     return None
   return a > b if strictly else a >= b
 
 
 def largest(rows: Rows, network: str, size: int) -> float:
-  """The largest stable rate; 0 if none is."""
-  runs = {rate: rows[row] for rate, row in rates(network, size).items()}
-  top_1 = {r: 0 if row.diverged else row.mean for r, row in runs.items()}
+  """The largest stable factor; 0 if none is."""
+  runs = {x: rows[f'{network}_b{size}_x{x:g}'] for x in FACTORS[size]}
+  top_1 = {x: 0 if row.diverged else row.mean for x, row in runs.items()}
   floor = max(max(top_1.values()) / 2, 20)  # twice chance
-  return max((r for r, value in top_1.items() if value >= floor), default=0)
+  return max((x for x, value in top_1.items() if value >= floor), default=0)

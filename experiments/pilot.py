@@ -27,11 +27,6 @@ ARMS = _resnet20.ARMS | {
   f'b1024_{arm}': {'batch_size': 1024, 'num_epochs': 26.0, **overrides}
   for arm, overrides in large_batch.ROWS.items()
 }
-NAMES = _resnet20.LABELS | {
-  f'b1024_{arm}': name for arm, name in large_batch.LABELS.items()
-}
-
-
 EXPERIMENT = Experiment(
   title="The arms' learning rates",
   claim='Arms differ in the learning rate that suits them.',
@@ -40,16 +35,14 @@ EXPERIMENT = Experiment(
     for arm, overrides in ARMS.items()
     for factor in FACTORS
   },
-  checks=[
-    (
-      'no normalization wants a lower rate than batch normalization',
-      lambda rows: best(rows, 'none') < best(rows, 'batch'),
+  checks={
+    'no normalization wants a lower rate than batch normalization': (
+      lambda rows: best(rows, 'none') < best(rows, 'batch')
     ),
-    (
-      'so it does at batch 1,024',
-      lambda rows: best(rows, 'b1024_none') < best(rows, 'b1024_batch'),
+    'so it does at batch 1,024': lambda rows: (
+      best(rows, 'b1024_none') < best(rows, 'b1024_batch')
     ),
-  ],
+  },
   scales={
     FULL: Scale(
       '10,000 training images, 13 epochs, judged by 5,000 others',
@@ -60,19 +53,9 @@ EXPERIMENT = Experiment(
       },
     )
   },
+  labels=_resnet20.LABELS,
   config=lambda row: _resnet20.recipe(),
-  plot=_figures.lines(
-    'factor of the learning rate',
-    {
-      f'batch {batch}': {
-        NAMES[arm]: {factor: f'{arm}_x{factor:g}' for factor in FACTORS}
-        for arm in ARMS
-        if arm.startswith('b1024') == (batch == 1024)
-      }
-      for batch in (128, 1024)
-    },
-  ),
-  cost=_resnet20.cost,
+  plot=_figures.lines('factor of the learning rate', r'_x([\d.]+)', by='b1024'),
 )
 get_config = EXPERIMENT.get_config
 

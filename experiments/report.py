@@ -13,7 +13,7 @@ from typing import Any
 
 import tabulate
 
-from experiments import records, study
+from experiments import costs, records, study
 from experiments.study import FULL, Experiment, Row, Rows
 from nfnets import workdir
 
@@ -29,6 +29,7 @@ TRUST = {
 }
 ANSWERS = {True: 'holds', False: "doesn't hold", None: 'undecided'}
 NOT_RUN = 'not run'
+WORDS = (*ANSWERS.values(), NOT_RUN)
 LEAD = """# Results
 
 Every number of ours comes from a record in `NAME/runs/` with its config and
@@ -57,9 +58,8 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   picture = ''
   if experiment.plot:
     with contextlib.suppress(study.NotRun):
-      if figure := experiment.plot(experiment, found):
-        save(figure, folder / 'plot.png')
-        picture = f'![{experiment.title}](plot.png)'
+      save(experiment.plot(experiment, found), folder / 'plot.png')
+      picture = f'![{experiment.title}](plot.png)'
   module = importlib.import_module(f'experiments.{name}')
   parts = (
     f'# {experiment.title}\n\n{experiment.claim}',
@@ -85,20 +85,17 @@ def note(folder: pathlib.Path) -> str:
 
 def checks(experiment: Experiment, found: Mapping[str, Rows]) -> str:
   """The checks as a list; those that weren't planned apart."""
-  lines = [_line(*check, experiment, found) for check in experiment.checks]
-  if experiment.explored:
-    lines.append('\nExploratory, not planned before the runs:\n')
-    lines += [_line(*check, experiment, found) for check in experiment.explored]
+  lines = []
+  for sentence, check in (experiment.checks | experiment.explored).items():
+    if sentence == next(iter(experiment.explored), None):
+      lines.append('\nExploratory, not planned before the runs:\n')
+    word, scale, rows = answer(check, experiment, found)
+    told = [scale] if scale not in ('', FULL) else []
+    if rows is not None and hasattr(check, 'told'):
+      told.append(check.told(rows))
+    numbers = f' ({"; ".join(told)})' if told else ''
+    lines.append(f'- **{word}**: {sentence}{numbers}')
   return '\n'.join(lines)
-
-
-def _line(sentence: str, check: study.Check, *where: Any) -> str:
-  word, scale, rows = answer(check, *where)
-  told = [scale] if scale not in ('', FULL) else []
-  if rows is not None and hasattr(check, 'told'):
-    told.append(check.told(rows))
-  numbers = f' ({"; ".join(told)})' if told else ''
-  return f'- **{word}**: {sentence}{numbers}'
 
 
 def answer(
@@ -223,8 +220,7 @@ def not_run(
     for row in experiment.rows_at(scale):
       if row not in found.get(scale, ()):
         run = records.run_name(row, scale)
-        config, cost = experiment.get_config(run), experiment.cost
-        lines.append((f'`{run}`', cost(row, config) if cost else '–'))
+        lines.append((f'`{run}`', costs.of_seed(experiment, row, scale)))
   if not lines:
     return ''
   command = f'train --config=experiments/{name}.py:ROW --workdir=runs/ROW'
@@ -255,16 +251,14 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
   for name in study.names():
     experiment = study.load(name)
     found = experiment.gather(records.read_all(root, name))
-    words = [answer(c, experiment, found)[0] for _, c in experiment.checks]
-    known = [w for w in (*ANSWERS.values(), NOT_RUN) if w in words]
-    told = ', '.join(f'{word}: {words.count(word)}' for word in known)
+    words = [
+      answer(c, experiment, found)[0] for c in experiment.checks.values()
+    ]
     title = f'[{experiment.title}]({name}/README.md)'
-    lines.append((title, experiment.claim, told))
-  text = LEAD + tabulate.tabulate(
-    lines, ('experiment', 'claim', 'checks'), 'github'
-  )
-  text += f'\n\n{note(root)}'
-  workdir.write_atomically(root / 'README.md', text.strip() + '\n')
+    lines.append((title, *(words.count(word) or '' for word in WORDS)))
+  table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
+  text = f'{LEAD}{note(root)}\n\n{table}\n'
+  workdir.write_atomically(root / 'README.md', text)
   return root / 'README.md'
 
 

@@ -33,27 +33,24 @@ EXPERIMENT = Experiment(
     'nf_agc': 'normalizer-free, AGC 0.01',
     'nf_norm': 'normalizer-free, norm clipping 1.0',
   },
-  checks=[
-    ('without normalization it loses accuracy', Above('batch', 'none')),
-    ('with AGC in its place it still does', Above('batch', 'none_agc')),
-    (
-      'normalizer-free it is at most 1 point below batch normalization',
-      Above('nf', 'batch', by=-1),
+  checks={
+    'without normalization it loses accuracy': Above('batch', 'none'),
+    'with AGC in its place it still does': Above('batch', 'none_agc'),
+    'normalizer-free it is at most 1 point below batch normalization': Above(
+      'nf', 'batch', by=-1
     ),
-  ],
-  explored=[
-    (
-      'without normalization AGC is better than nothing',
-      Above('none_agc', 'none'),
+  },
+  explored={
+    'without normalization AGC is better than nothing': Above(
+      'none_agc', 'none'
     ),
-    ('normalizer-free AGC costs accuracy', Above('nf', 'nf_agc')),
-    ('normalizer-free norm clipping costs accuracy', Above('nf', 'nf_norm')),
-  ],
+    'normalizer-free AGC costs accuracy': Above('nf', 'nf_agc'),
+    'normalizer-free norm clipping costs accuracy': Above('nf', 'nf_norm'),
+  },
   published={'batch': (91.25, 'R', 'He et al., Table 6, batch 128')},
   scales=_resnet20.scales(),
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(batch_size=1024),
   plot=_figures.curves(_figures.TOP_1, _figures.LOSS, _figures.CLIPPED),
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config

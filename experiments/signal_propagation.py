@@ -12,33 +12,24 @@ four stages.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import _figures
 from experiments.study import Experiment, Row, Rows
 
-# Digitised, at the ends of the stages.
-FIGURE = {
-  'bn_act': {
-    'squared_mean': (13.7, 14.6, 16.7, 17.2),
-    'variance': (35, 35, 35, 35),
-    'branch_variance': (0.68, 0.68, 0.68, 0.68),
-  },
-  'act_bn': {
-    'squared_mean': (0, 0, 0, 0),
-    'variance': (51, 51, 51, 51),
-    'branch_variance': (1.0, 1.0, 1.0, 1.0),
-  },
-}
 MEASURES = {
   'squared_mean': 'average squared channel mean',
   'variance': 'average channel variance',
   'branch_variance': 'residual branch variance',
+}
+# Digitised, at the ends of the stages, each measure in turn.
+FIGURE = {
+  'bn_act': ((13.7, 14.6, 16.7, 17.2), (35,) * 4, (0.68,) * 4),
+  'act_bn': ((0,) * 4, (51,) * 4, (1.0,) * 4),
 }
 CHANNELS = (256, 512, 1024, 2048)
 CLOSE = 0.05  # relative; the figure's numbers are good to a few per cent
@@ -69,35 +60,26 @@ EXPERIMENT = Experiment(
     'he': 'no normalization, He init.',
     'nf': 'normalizer-free',
   },
-  checks=[
-    (
-      'NF: the variance at the ends of the stages is the expected one, within '
-      '5 %',
-      lambda rows: all(
-        abs(end['variance'] / end['expected_variance'] - 1) <= CLOSE
-        for end in ends(rows['nf'])
-      ),
+  checks={
+    'NF: the variance at the ends of the stages is the expected one, within '
+    '5 %': lambda rows: all(
+      abs(end['variance'] / end['expected_variance'] - 1) <= CLOSE
+      for end in ends(rows['nf'])
     ),
-    (
-      'NF: the squared mean there is below 5 % of the variance',
-      lambda rows: all(
-        end['squared_mean'] < CLOSE * end['variance']
-        for end in ends(rows['nf'])
-      ),
+    'NF: the squared mean there is below 5 % of the variance': lambda rows: all(
+      end['squared_mean'] < CLOSE * end['variance'] for end in ends(rows['nf'])
     ),
-    (
-      'NF, and ReLU, BN, conv: the variance grows by a fixed step a block and '
-      'starts again at every stage',
-      lambda rows: is_saw_tooth(rows['nf']) and is_saw_tooth(rows['act_bn']),
+    'NF, and ReLU, BN, conv: the variance grows by a fixed step a block and '
+    'starts again at every stage': lambda rows: (
+      is_saw_tooth(rows['nf']) and is_saw_tooth(rows['act_bn'])
     ),
-    (
-      "the batch-normalized networks have the numbers of paper B's figure, as "
-      'far as reading and the draw of the weights let one tell',
-      lambda rows: all(abs(off) <= by for off, by in differences(rows)),
+    "the batch-normalized networks have the numbers of paper B's figure, as "
+    'far as reading and the draw of the weights let one tell': lambda rows: all(
+      is_as_digitised(rows[name], name) for name in FIGURE
     ),
-  ],
+  },
   published={
-    row: ('; '.join(', '.join(map(str, v)) for v in found.values()), 'D')
+    row: ('; '.join(', '.join(map(str, values)) for values in found), 'D')
     for row, found in FIGURE.items()
   },
   columns={
@@ -110,7 +92,7 @@ EXPERIMENT = Experiment(
     {'seed': 0, 'batch_size': 4, 'image_size': 512, 'model': {}}
   ),
   measure=lambda config: measure(config),
-  plot=lambda experiment, found: plot(experiment, found),
+  plot=_figures.plot_of(lambda experiment, rows: panels(experiment, rows)),
 )
 get_config = EXPERIMENT.get_config
 
@@ -151,39 +133,37 @@ def is_saw_tooth(row: Row) -> bool:
   return True
 
 
-def differences(rows: Rows) -> Iterator[tuple[float, float]]:
-  """Measured against digitised: the relative difference, and what is allowed.
+def is_as_digitised(row: Row, name: str) -> bool:
+  """Whether a network's numbers are the figure's.
 
   A mean that is published as 0 is held against the variance.
   """
-  for row, figure in FIGURE.items():
-    for key, numbers in figure.items():
-      for end, number, channels in zip(ends(rows[row]), numbers, CHANNELS):
-        off = (end[key] - number) / (number or end['variance'])
-        scatter = 4 / math.sqrt(channels) if key == 'squared_mean' else 0.0
-        yield off, max(CLOSE, scatter) if number else CLOSE
+  for key, numbers in zip(MEASURES, FIGURE[name]):
+    for end, number, channels in zip(ends(row), numbers, CHANNELS):
+      allowed = CLOSE
+      if key == 'squared_mean' and number:
+        allowed = max(CLOSE, 4 / math.sqrt(channels))
+      if abs(end[key] - number) / (number or end['variance']) > allowed:
+        return False
+  return True
 
 
-def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
-  """The three measures over all blocks, with the figure's and the expected."""
-  made, rows = _figures.figure(experiment, found, 12)
-  axes = made.subplots(1, 3)
-  for ax, (key, title) in zip(axes, MEASURES.items()):
-    for color, (name, row) in zip(_figures.COLORS, rows.items()):
+def panels(experiment: Experiment, rows: Rows) -> _figures.Panels:
+  """The measures over all blocks, with the figure's and the expected."""
+  for index, (key, title) in enumerate(MEASURES.items()):
+    found = []
+    for name, row in rows.items():
       blocks = range(1, len(row.measured) + 1)
       values = [block[key] for block in row.measured]
-      ax.plot(blocks, values, color=color, label=experiment.label(name))
+      label = experiment.label(name)
+      found.append(_figures.Curve(label, blocks, values, marker=''))
       if name in FIGURE:
-        depth = len(values) // 4
-        at = [stage * depth for stage in (1, 2, 3, 4)]
-        ax.plot(at, FIGURE[name][key], 'x', color=color, ms=8, mew=2)
-      if name == 'nf' and key == 'variance':
-        expected = [block['expected_variance'] for block in row.measured]
-        ax.plot(blocks, expected, 'k:', zorder=5)
-    _figures.finish(ax, 'residual block', '', title)
-    ax.set_yscale('symlog' if key == 'squared_mean' else 'log')
-  axes[0].set_ylim(bottom=0)
-  axes[0].plot([], [], 'k:', label='expected: 1 + 0.04 j')
-  axes[0].plot([], [], 'kx', label="paper B's Figure 1 [D]")
-  _figures.legend(made, axes[0], columns=6)
-  return made
+        at = [(stage + 1) * len(values) // 4 for stage in range(4)]
+        crosses = label, at, FIGURE[name][index], None, '', 'x'
+        found.append(_figures.Curve(*crosses))
+    if key == 'variance' and 'nf' in rows:
+      steps = [block['expected_variance'] for block in rows['nf'].measured]
+      places, label = range(1, len(steps) + 1), 'expected: 1 + 0.04 j'
+      found.append(_figures.Curve(label, places, steps, None, ':', ''))
+    log = '' if key == 'squared_mean' else 'y'
+    yield _figures.Panel('residual block', '', found, title, log)

@@ -31,7 +31,7 @@ FOLDER = pathlib.Path(__file__).parent
 OPEN = 1 + math.log(1000)
 
 Check = Callable[['Rows'], bool | None]
-Checks = Sequence[tuple[str, Check]]
+Checks = Mapping[str, Check]
 Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure']
 
 
@@ -57,26 +57,26 @@ class Experiment:
   Attributes:
     rows: name to dotted overrides of the recipe.
     config: a row's recipe before its overrides.
-    checks: sentence and function of one scale's rows: True, False or None for
+    checks: sentence to a function of one scale's rows: True, False or None for
       undecided. At most five compare rows (`Above`): they are planned.
     explored: checks that nobody planned.
     published: row, or anything else, to (number, trust tag, ...).
     scales: the fullest first.
-    plot: draws what is found, by scale; raises `NotRun` if that is nothing.
-    labels: of rows, in words.
+    plot: draws what is found, by scale; `NotRun` if that is nothing.
+    labels: of rows, or of what a plot groups them by, in words.
     measure: from a row's config to what is recorded, where nothing is trained.
     columns: header to cell of a row, in the place of accuracies.
     spread: standard deviation over seeds and its degrees of freedom, borrowed
       from another experiment where this one has one seed.
-    cost: of one seed of a row, given its config, in words.
+    image_seconds: two CPU cores' time of a training image of 32 pixels.
   """
 
   title: str
   claim: str
   rows: Mapping[str, Mapping[str, Any]]
   config: Callable[[str], ConfigDict]
-  checks: Checks = ()
-  explored: Checks = ()
+  checks: Checks = dataclasses.field(default_factory=dict)
+  explored: Checks = dataclasses.field(default_factory=dict)
   published: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
   scales: Mapping[str, Scale] = dataclasses.field(
     default_factory=lambda: {FULL: Scale('')}
@@ -87,7 +87,7 @@ class Experiment:
   measure: Callable[[ConfigDict], Any] | None = None
   columns: Mapping[str, Callable[['Row'], Any]] | None = None
   spread: tuple[float, int] | None = None
-  cost: Callable[[str, ConfigDict], str] | None = None
+  image_seconds: float = 0.16 / 128  # a ResNet-20's, results/speed.md
 
   def get_config(self, run: str) -> ConfigDict:
     """The config of 'row' or 'row@scale': scale, row, then what shrinks it.
@@ -131,7 +131,7 @@ class Experiment:
           runs[record['row']].append(record)
       rows = {row: Row(row, tuple(rs)) for row, rs in runs.items() if rs}
       if rows:
-        checks = [check for _, check in (*self.checks, *self.explored)]
+        checks = (*self.checks.values(), *self.explored.values())
         pairs = [(c.better, c.worse) for c in checks if isinstance(c, Above)]
         by_scale[scale] = Rows(rows, pairs, self.spread)
     return by_scale
@@ -180,9 +180,9 @@ class Row:
     return self.records[0]['config']
 
   @property
-  def chance(self) -> float:
-    """What guessing is worth, in %."""
-    return 100 / self.config['data']['num_classes']
+  def is_near_chance(self) -> bool:
+    """Below twice what guessing is worth."""
+    return self.mean < 2 * 100 / self.config['data']['num_classes']
 
   @property
   def updates(self) -> int:
@@ -214,7 +214,7 @@ class Row:
       return 'diverged'
     text = f'{self.mean:.2f}'
     text += '' if math.isnan(self.spread) else f' ± {self.spread:.2f}'
-    return text + (' (near chance)' if self.mean < 2 * self.chance else '')
+    return text + (' (near chance)' if self.is_near_chance else '')
 
 
 class Rows(dict[str, Row]):

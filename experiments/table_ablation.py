@@ -8,11 +8,12 @@ every row; the accuracy is the averaged parameters'.
 """
 
 from configs import nfnet_f0
-from experiments import _papers
+from experiments import _figures, _papers
 from experiments.study import Above, Experiment, Rows
+from nfnets import variants
 
 MODELS = ('f0', 'f1', 'f2', 'f3')
-DEFAULT = {'model.widths': (256, 512, 1024, 2048)}
+DEFAULT = {'model.widths': variants.NFNET_DEFAULT_WIDTHS}
 ONE_CONV = {'model.use_two_convs': False}
 PLAIN = {'augment.mix': 'none', 'augment.randaugment_layers': 0}
 PIECES = {
@@ -45,23 +46,19 @@ EXPERIMENT = Experiment(
     for model in MODELS
     for piece, overrides in PIECES.items()
   },
-  checks=[
-    *(
-      (
-        f'{model.upper()} is at most 0.3 points below its BN twin',
-        Above(f'{model}_cutmix', f'{model}_batchnorm', by=-0.3),
-      )
-      for model in MODELS
-    ),
-    # The paper's own ladder has steps of 0.0 at F2 and F3.
-    *(
-      (
-        f'no step of the ladder loses {model.upper()} a tenth of a point',
-        lambda rows, model=model: climbs(rows, model),
-      )
-      for model in MODELS
-    ),
-  ],
+  checks={
+    f'{model.upper()} is at most 0.3 points below its BN twin': Above(
+      f'{model}_cutmix', f'{model}_batchnorm', by=-0.3
+    )
+    for model in MODELS
+  }
+  # The paper's own ladder has steps of 0.0 at F2 and F3.
+  | {
+    f'no step of the ladder loses {model.upper()} a tenth of a point': (
+      lambda rows, model=model: climbs(rows, model)
+    )
+    for model in MODELS
+  },
   published={
     f'{model}_{piece}': (number, 'P')
     for piece, numbers in TABLE.items()
@@ -75,19 +72,7 @@ EXPERIMENT = Experiment(
   ),
   seeds=(0, 1, 2),
   config=lambda row: nfnet_f0.get_config(),
-  cost=_papers.cost(
-    # Augmentation is free: rows that differ in nothing else take F0's to F3's.
-    lambda row: _papers.hours_of_steps(
-      row if row in _papers.STEP_MS else row[:2]
-    )
-  ),
-  plot=_papers.beside(
-    'rows add up to cutmix, which is NFNet',
-    {
-      model.upper(): {piece: f'{model}_{piece}' for piece in PIECES}
-      for model in MODELS
-    },
-  ),
+  plot=_figures.lines('rows add up to cutmix, which is NFNet', r'_(\w+)$'),
 )
 get_config = EXPERIMENT.get_config
 

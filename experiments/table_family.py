@@ -14,27 +14,20 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments._published import SIZES
 from experiments.study import Experiment, Row
 from nfnets import variants
 
-DEFAULT = {'model.widths': (256, 512, 1024, 2048)}
+DEFAULT = {'model.widths': variants.NFNET_DEFAULT_WIDTHS}
 ONE_CONV = {'model.use_two_convs': False}
 PIECES = {
   'baseline': DEFAULT | ONE_CONV,
   'width': ONE_CONV,
   'default_width': DEFAULT,
 }
+WHOLE = (*(f'f{k}' for k in range(8)), 'f4_plus')
 # Parameters in M, multiply-adds in G at the evaluation size, as printed; tag.
-PUBLISHED = {
-  'f0': ('71.49', '12.38', 'P'),
-  'f1': ('132.63', '35.54', 'P'),
-  'f2': ('193.78', '62.59', 'P'),
-  'f3': ('254.92', '114.76', 'P'),
-  'f4': ('316.07', '215.24', 'P'),
-  'f5': ('377.21', '289.76', 'P'),
-  'f6': ('438.36', '377.28', 'P'),
-  'f7': ('499.50', '478.78', 'K'),
-  'f4_plus': ('524.95', '333.39', 'K'),
+PUBLISHED = {name: SIZES[f'nfnet_{name}'] for name in WHOLE} | {
   'f4_plus_exact': ('527', '367', 'P'),
   'f0_baseline': ('60.81', '7.68', 'K'),
   'f1_baseline': ('107.63', '20.70', 'K'),
@@ -54,8 +47,7 @@ EXPERIMENT = Experiment(
   claim='F0 to F6 have the published depths, resolutions, dropout, parameters '
   'and multiply-adds, and so do the networks of Table 2 and F4+.',
   rows={
-    **{f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(8)},
-    'f4_plus': {'model.name': 'nfnet_f4_plus'},
+    **{name: {'model.name': f'nfnet_{name}'} for name in WHOLE},
     'f4_plus_exact': {'model.name': 'nfnet_f4_plus', 'model.exact_width': True},
     **{
       f'f{k}_{name}': {'model.name': f'nfnet_f{k}', **overrides}
@@ -63,26 +55,19 @@ EXPERIMENT = Experiment(
       for k in range(4)
     },
   },
-  checks=[
-    (
-      'depths, pixels and dropout are the published ones (nfnets/variants.py)',
-      lambda rows: all(is_as_configured(rows[name]) for name in PUBLISHED),
+  checks={
+    'depths, pixels and dropout are the published ones (nfnets/variants.py)': (
+      lambda rows: all(is_as_configured(rows[name]) for name in PUBLISHED)
     ),
-    (
-      'parameters agree in every printed digit',
-      lambda rows: all(
-        as_printed(rows[name].measured['params'] / 1e6, printed) == printed
-        for name, (printed, _, _) in PUBLISHED.items()
-      ),
+    'parameters agree in every printed digit': lambda rows: all(
+      as_printed(rows[name].measured['params'] / 1e6, printed) == printed
+      for name, (printed, _, _) in PUBLISHED.items()
     ),
-    (
-      'multiply-adds agree in every printed digit',
-      lambda rows: all(
-        as_printed(rows[name].measured['macs'] / 1e9, printed) == printed
-        for name, (_, printed, _) in PUBLISHED.items()
-      ),
+    'multiply-adds agree in every printed digit': lambda rows: all(
+      as_printed(rows[name].measured['macs'] / 1e9, printed) == printed
+      for name, (_, printed, _) in PUBLISHED.items()
     ),
-  ],
+  },
   published={
     name: (f'{params} M, {macs} G', tag)
     for name, (params, macs, tag) in PUBLISHED.items()
@@ -124,12 +109,12 @@ def measure(config: ConfigDict) -> dict[str, Any]:
   name = overrides.pop('name')
   recipe = nfnet_f0.get_config()
   recipe.model.name = name
-  data = recipe.data
-  parts = counts.parts(name, data.eval_image_size, **overrides)
+  sizes = {key: recipe.data[f'{key}_image_size'] for key in ('train', 'eval')}
+  parts = counts.parts(name, sizes['eval'], **overrides)
   return {
     'depths': counts.traced_depths(name, **overrides),
-    'train_image_size': data.train_image_size,
-    'eval_image_size': data.eval_image_size,
+    'train_image_size': sizes['train'],
+    'eval_image_size': sizes['eval'],
     'drop_rate': recipe.model.drop_rate,
     'params': sum(part.params for part in parts),
     'macs': round(sum(part.published_macs for part in parts)),

@@ -9,20 +9,16 @@ measured by figure_latency. Other code bases' networks, EfficientNet to DeiT,
 are not trained here.
 """
 
+import re
+
 from configs import nfnet_f0
-from experiments import _papers
-from experiments._papers import TABLE_3
+from experiments import _figures, _papers
+from experiments._published import STEP_MS, TABLE_3, step_times
 from experiments.study import Experiment
 
 SAM = {'sam.rho': 0.05, 'sam.ascent_fraction': 0.2}  # A.5, A.4
 ROWS = {f'f{k}': {'model.name': f'nfnet_f{k}'} for k in range(6)} | {
   f'f{k}_sam': {'model.name': f'nfnet_f{k}', **SAM} for k in (5, 6)
-}
-FAMILIES = {
-  'NFNet': 'f',
-  'EfficientNet': 'EffNet',
-  'LambdaNet': 'LambdaNet',
-  'BoTNet': 'BoTNet',
 }
 TIMM = (83.468, 84.700, 85.184, 85.676, 85.838, 86.102, 86.364)
 EXPERIMENT = Experiment(
@@ -30,35 +26,30 @@ EXPERIMENT = Experiment(
   claim='NFNets reach from 83.6 % [P] (F0) to 86.5 % [P] (F6 with SAM) top-1 '
   'on ImageNet without extra data.',
   rows=ROWS,
-  checks=[
-    (
-      f'{row} is within half a point of {TABLE_3[row][0]}',
+  checks={
+    f'{row} is within half a point of {TABLE_3[row][0]}': (
       lambda rows, row=row: (
         not rows[row].diverged and abs(rows[row].mean - TABLE_3[row][0]) <= 0.5
-      ),
+      )
     )
     for row in ROWS
-  ],
+  },
   published={
-    name: (top_1, 'P', _papers.times(name), work)
+    name: (top_1, 'P', step_times(name), work)
     for name, (top_1, _, _, work) in TABLE_3.items()
   }
   | {f'F{k}, published weights': (top_1, 'T') for k, top_1 in enumerate(TIMM)},
   scales=_papers.scales(('f0', 'f1'), width=8, depth=2, clipping=16),
   seeds=(0, 1, 2),
   config=lambda row: nfnet_f0.get_config(),
-  cost=_papers.cost(_papers.hours_of_steps),
-  plot=_papers.beside(
-    'ms a training step on TPUv3, 32 images a core (published)',
-    {
-      label: {
-        ms: name
-        for name, ms in _papers.STEP_MS.items()
-        if name.startswith(prefix) and name in TABLE_3
-      }
-      for label, prefix in FAMILIES.items()
-    },
-    smoke=False,
+  labels={'f': 'NFNet'},
+  plot=_figures.lines(
+    'ms a training step on TPUv3 (published)',
+    lambda name: (
+      (STEP_MS[name], re.match('[A-Za-z]+', name)[0])
+      if name in STEP_MS
+      else None
+    ),
   ),
 )
 get_config = EXPERIMENT.get_config

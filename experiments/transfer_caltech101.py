@@ -16,7 +16,7 @@ not how well NFNets do.
 from ml_collections import ConfigDict
 
 from configs import cifar_resnet20, lazy
-from experiments import _figures, _resnet20
+from experiments import _figures
 from experiments.study import FULL, Above, Experiment, Scale
 
 PRETRAINED = {'weights': 'runs/cifar10_first_runs/nf_agc_seed0'}
@@ -60,19 +60,17 @@ EXPERIMENT = Experiment(
     'scratch_long': 'from scratch, with the updates of pre-training',
     'finetune_cifar10': 'fine-tuned from CIFAR-10',
   },
-  checks=[
-    ('the probe beats training from scratch', Above('probe', 'scratch')),
-    ('fine-tuning beats training from scratch', Above('finetune', 'scratch')),
-    ('fine-tuning beats the probe', Above('finetune', 'probe')),
-    (
-      'so it does if scratch gets the updates of pre-training as well',
-      Above('finetune', 'scratch_long'),
+  checks={
+    'the probe beats training from scratch': Above('probe', 'scratch'),
+    'fine-tuning beats training from scratch': Above('finetune', 'scratch'),
+    'fine-tuning beats the probe': Above('finetune', 'probe'),
+    'fine-tuning beats scratch with the updates of pre-training as well': Above(
+      'finetune', 'scratch_long'
     ),
-    (
-      'fine-tuning from CIFAR-10 beats training from scratch',
-      Above('finetune_cifar10', 'scratch'),
+    'fine-tuning from CIFAR-10 beats training from scratch': Above(
+      'finetune_cifar10', 'scratch'
     ),
-  ],
+  },
   scales={
     FULL: Scale('100 epochs', rows=list(ROWS)),
     'px64': Scale(
@@ -102,7 +100,6 @@ EXPERIMENT = Experiment(
   plot=_figures.curves(
     _figures.TOP_1, level=lambda rows: (rows['probe'].mean, 'linear probe')
   ),
-  cost=_resnet20.cost,
 )
 get_config = EXPERIMENT.get_config
 

@@ -13,30 +13,20 @@ from ml_collections import ConfigDict
 from experiments import _figures, _resnet20
 from experiments.study import Above, Experiment, Scale
 
-
-def alone(stage: int) -> dict[str, tuple[str, ...]]:
-  """Clips one stage of three."""
-  others = (f'stage_{other}' for other in (1, 2, 3) if other != stage)
-  return {'optimizer.unclipped': ('stem', 'final', *others)}
-
-
-def at_rate(factor: int) -> Scale:
-  """As scale cpu, at a multiple of its learning rate."""
-  lambda_ = 0.64 / factor
-  rate = {'learning_rate_factor': factor, 'optimizer.clipping': lambda_}
-  note = f'10,000 images, 13 epochs, {factor} x the rate, lambda {lambda_:g}'
-  return Scale(note, {**_resnet20.CPU, **rate})
-
-
+UNCLIPPED = {
+  'all': (),
+  'not_head': ('head',),
+  'not_head_stem': ('head', 'stem'),
+  'stage_1': ('stem', 'final', 'stage_2', 'stage_3'),
+  'stage_2': ('stem', 'final', 'stage_1', 'stage_3'),
+  'stage_3': ('stem', 'final', 'stage_1', 'stage_2'),
+}
 EXPERIMENT = Experiment(
   title='Where to clip: ResNet-20',
   claim='Leaving the head unclipped is never worse than clipping everything; '
   'the stem may go unclipped; no stage alone does as well as all of them.',
   rows={
-    'all': {'optimizer.unclipped': ()},
-    'not_head': {'optimizer.unclipped': ('head',)},
-    'not_head_stem': {'optimizer.unclipped': ('head', 'stem')},
-    **{f'stage_{stage}': alone(stage) for stage in (1, 2, 3)},
+    **{name: {'optimizer.unclipped': at} for name, at in UNCLIPPED.items()},
     'nothing': {'optimizer.clip': 'none'},
   },
   labels={
@@ -48,37 +38,39 @@ EXPERIMENT = Experiment(
     'stage_3': 'stage 3 alone',
     'nothing': 'nothing',
   },
-  checks=[
-    (
-      'all but the head is at most 1 point below all layers',
-      Above('not_head', 'all', by=-1),
+  checks={
+    'all but the head is at most 1 point below all layers': Above(
+      'not_head', 'all', by=-1
     ),
-    (
-      'all but head and stem is at most 1 point below all but the head',
-      Above('not_head_stem', 'not_head', by=-1),
+    'all but head and stem is at most 1 point below all but the head': Above(
+      'not_head_stem', 'not_head', by=-1
     ),
-    *(
-      (
-        f'stage {stage} alone is worse than all but the head',
-        Above('not_head', f'stage_{stage}'),
+    **{
+      f'stage {k} alone is worse than all but the head': Above(
+        'not_head', f'stage_{k}'
       )
-      for stage in (1, 2, 3)
-    ),
-  ],
-  explored=[
-    (
-      'clipping nothing is worse than all but the head',
-      Above('not_head', 'nothing'),
+      for k in (1, 2, 3)
+    },
+  },
+  explored={
+    'clipping nothing is worse than all but the head': Above(
+      'not_head', 'nothing'
     )
-  ],
+  },
   scales=_resnet20.scales(
     more={'optimizer.clipping': 0.16},
-    between={f'x{factor}': at_rate(factor) for factor in (8, 16)},
+    between={
+      f'x{factor}': Scale(
+        f'10,000 images, 13 epochs, {factor} x the rate, lambda {lambda_}',
+        _resnet20.CPU
+        | {'learning_rate_factor': factor, 'optimizer.clipping': lambda_},
+      )
+      for factor, lambda_ in ((8, 0.08), (16, 0.04))
+    },
   ),
   seeds=(0, 1, 2),
   config=lambda row: recipe(),
-  plot=_figures.bars('clipped'),
-  cost=_resnet20.cost,
+  plot=_figures.lines('clipped', '^(.+)$'),
 )
 get_config = EXPERIMENT.get_config
 

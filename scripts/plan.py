@@ -31,7 +31,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import _papers
+from experiments import costs
 from nfnets import finetune
 from nfnets.plan import budget, compiled, pods
 from nfnets.plan.compiled import Program
@@ -151,7 +151,7 @@ def _device_lines(
     f'peaks: arithmetic {1e3 * bounds.arithmetic:.1f}, memory '
     f'{1e3 * bounds.memory:.1f}, collectives {1e3 * bounds.collectives:.1f}',
   ]
-  if published := published_ms(config):
+  if published := costs.step_ms(config):
     lines.append(
       f'  published    {published:,.1f} ms a step, measured on TPUv3 at '
       f'{PUBLISHED_AT} images a core (paper A, Table 3)'
@@ -178,7 +178,7 @@ def _run_lines(
   config: ConfigDict, pod: Pod, program: Program, bound: float
 ) -> list[str]:
   slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
-  if _is_as_published(config, pod) and (published := published_ms(config)):
+  if _is_as_published(config, pod) and (published := costs.step_ms(config)):
     slowest, why = published / 1e3, 'the published step time'
   fast, slow = budget.run(config, pod, bound), budget.run(config, pod, slowest)
   most = fast.host_images_per_second
@@ -215,13 +215,6 @@ def _verdict(
   else:
     lines.append('none of these alone makes it fit: take more chips')
   return lines
-
-
-def published_ms(config: ConfigDict) -> float | None:
-  """Paper A's step time on TPUv3 of this network, if it has one."""
-  name = config.model.name.removeprefix('nfnet_')
-  name += '_batchnorm' if config.model.normalizer == 'batch' else ''
-  return _papers.STEP_MS.get(name + ('_sam' if config.sam.rho else ''))
 
 
 def _is_as_published(config: ConfigDict, pod: Pod) -> bool:
@@ -264,7 +257,7 @@ def _cell(recipe: str, place: str) -> tuple[ConfigDict, Pod]:
 
 def _row(config: ConfigDict, pod: Pod, program: Program) -> list[str]:
   bound = 1e3 * budget.roofline(config, pod, program).seconds
-  published = published_ms(config) if _is_as_published(config, pod) else None
+  published = costs.step_ms(config) if _is_as_published(config, pod) else None
   return [
     config.model.name
     + (' with SAM' if config.sam.rho else '')

@@ -28,6 +28,7 @@ from absl import flags
 from experiments import (
   _grid,
   _resnet20,
+  costs,
   large_batch,
   pilot,
   records,
@@ -72,7 +73,7 @@ class Job(NamedTuple):
     """On two free cores."""
     experiment = study.load(self.experiment)
     config = experiment.get_config(f'{self.row}@{self.scale}')
-    return _resnet20.hours(config)
+    return costs.cpu_hours(config, experiment.image_seconds)
 
 
 def main() -> int:

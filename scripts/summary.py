@@ -35,51 +35,6 @@ halve to fractions; the other columns count what is computed. Published: the
 papers' own figures, or, marked (code), the released code's.
 
 """
-# Parameters in millions and multiply-adds in billions at the evaluation size,
-# with one more decimal where the source prints it. F0 to F6: paper A, Tables 1
-# and 3. The rest was computed with the released code (its widths and its
-# formula, which halves odd sides to fractions).
-PUBLISHED = {
-  'nfnet_f0': (71.5, 12.38),
-  'nfnet_f1': (132.6, 35.54),
-  'nfnet_f2': (193.8, 62.59),
-  'nfnet_f3': (254.9, 114.76),
-  'nfnet_f4': (316.1, 215.24),
-  'nfnet_f5': (377.2, 289.76),
-  'nfnet_f6': (438.4, 377.28),
-}
-RELEASED = {
-  'nfnet_f7': (499.50, 478.78),
-  'nfnet_f0_plus': (118.82, 19.52),
-  'nfnet_f1_plus': (220.36, 55.45),
-  'nfnet_f2_plus': (321.89, 97.28),
-  'nfnet_f3_plus': (423.42, 177.99),
-  'nfnet_f4_plus': (524.95, 333.39),
-  'nfnet_f5_plus': (626.49, 448.43),
-  'nfnet_f6_plus': (728.02, 583.52),
-  'nfnet_f7_plus': (829.55, 740.16),
-  'nf_regnet_b0': (8.60, 0.444),
-  'nf_regnet_b1': (10.02, 0.734),
-  'nf_regnet_b2': (13.79, 1.099),
-  'nf_regnet_b3': (18.14, 1.999),
-  'nf_regnet_b4': (29.32, 4.467),
-  'nf_regnet_b5': (48.71, 10.56),
-  'nf_regnet_b6': (70.05, 19.69),
-  'nf_regnet_b7': (101.74, 37.45),
-  'nf_regnet_b8': (142.31, 63.72),
-  'nf_resnet_50': (25.56, 4.09),
-  'nf_resnet_101': (44.55, 7.80),
-  'nf_resnet_152': (60.19, 11.51),
-  'nf_resnet_200': (64.67, 15.01),
-  'nf_resnet_288': (146.46, 21.56),
-  'nf_resnet_600': (300.65, 44.27),
-  'resnet_50': (25.55, 4.09),
-  'resnet_101': (44.54, 7.80),
-  'resnet_152': (60.19, 11.51),
-  'resnet_200': (64.67, 15.01),
-  'resnet_288': (146.45, 21.56),
-  'resnet_600': (300.64, 44.27),
-}
 
 
 def main() -> None:
@@ -131,6 +86,7 @@ def of_model(name: str, image_size: int | None) -> list[str]:
 
 def of_all() -> str:
   """Every network, one row each."""
+  from experiments._published import SIZES
   from nfnets import variants
   from nfnets.analysis import counts
 
@@ -150,8 +106,8 @@ def of_all() -> str:
     train_macs = macs
     if train != evaluation:
       train_macs = counts.multiply_adds(name, train)
-    figure = (PUBLISHED | RELEASED).get(name)
-    source = '' if name in PUBLISHED else ' (code)'
+    figure = SIZES.get(name)
+    source = ' (code)' if figure and figure[2] == 'K' else ''
     rows.append(
       (
         name,

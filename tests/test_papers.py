@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments import (
-  _papers,
+  costs,
   figure_batch_size,
   figure_clipping,
   sam_imagenet,
@@ -19,6 +19,7 @@ from experiments import (
   table_regnet,
   table_small_batch,
 )
+from experiments._published import SIZES
 from nfnets.analysis import counts
 
 
@@ -43,7 +44,7 @@ def rows_of(module, top_1, scale=study.FULL):
 def answers(module, top_1):
   """What each check says; 'not run' where a row is missing."""
   rows, found = rows_of(module, top_1), []
-  for _, check in module.EXPERIMENT.checks:
+  for check in module.EXPERIMENT.checks.values():
     try:
       found.append(check(rows))
     except study.NotRun:
@@ -55,17 +56,13 @@ def answers(module, top_1):
   ('module', 'row', 'entry'),
   [
     (figure_batch_size, 'nf_agc_200_bs1024', (79.6, 'D')),
-    (figure_batch_size, 'nf_50_bs4096', ('below 70', 'D')),
     (table_ablation, 'f2_mixup', (83.1, 'P')),
     (table_depth, 'skipinit_152_reg', (78.0, 'M')),
     (table_depth, 'nf_288_reg', (79.5, 'S')),
     (table_family, 'f6', ('438.36 M, 377.28 G', 'P')),
     (table_imagenet, 'f5', (86.0, 'P', '1,398.5 / 2,177.1 ms', '')),
     (table_imagenet, 'EffNet-B3', (81.6, 'P', '129.5 / 116.6 ms', '1.80 G')),
-    (table_imagenet, 'F6, published weights', (86.364, 'T')),
     (table_regnet, 'b4', (82.5, 'D', '4.42 G')),
-    (table_regnet, 'b4_plain', (81.7, 'M')),
-    (table_regnet, 'EfficientNet-b4', (82.9, 'R')),
     (table_small_batch, 'bn_bs4', (55.7, 'S')),
     (sam_imagenet, 'resnet_101_400_sam', (81.0, 'R')),
   ],
@@ -113,17 +110,23 @@ def test_a_row_resolves_to_what_the_paper_says(module, run, facts):
 
 
 def test_chip_hours_of_the_paper_s_own_step_agree_both_ways():
-  by_time = _papers.hours_of_steps('f0')
-  gmacs = counts.multiply_adds('nfnet_f0', 192) / 1e9
+  config = table_imagenet.get_config('f0')
+  by_time = costs.chip_hours('f0', config)
   assert by_time == pytest.approx(147, abs=1)  # 2.3 hours of 64 chips
-  assert _papers.hours_of_macs(gmacs, 360) == pytest.approx(by_time, rel=0.02)
-  assert _papers.hours_of_macs(1, 1, 2) == 2 * _papers.hours_of_macs(1, 1)
+  flops = 6 * counts.multiply_adds('nfnet_f0', 192) * 360 * 1_281_167
+  by_flops = flops / (costs.CHIP_FLOPS * costs.UTILIZATION) / 3600
+  assert by_flops == pytest.approx(by_time, rel=0.02)
+  plain, sam = (
+    costs.chip_hours('', sam_imagenet.get_config(f'resnet_50_100{suffix}'))
+    for suffix in ('', '_sam')
+  )
+  assert sam == pytest.approx(2 * plain)
 
 
-@pytest.mark.parametrize('depth', ['50', '101', '152'])
-def test_the_multiply_adds_behind_a_cost_are_the_networks_own(depth):
-  counted = counts.multiply_adds(f'nf_resnet_{depth}') / 1e9
-  assert _papers.GMACS[depth] == pytest.approx(counted, abs=0.006)
+@pytest.mark.parametrize('name', ['nf_resnet_50', 'nf_regnet_b1', 'nfnet_f1'])
+def test_the_multiply_adds_behind_a_cost_are_the_networks_own(name):
+  published = sum(part.published_macs for part in counts.parts(name)) / 1e9
+  assert float(SIZES[name][1]) == pytest.approx(published, rel=0.002)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def block(stage, position, step, mean=0.0, branch=1.0):
 def signals(**changes):
   """Saw-teeth as claimed, or with another (step, branch variance)."""
   rows = {'nf': (0.04, 1.0), 'act_bn': (1.0, 1.0), 'bn_act': (0.68, 0.68)}
-  means = signal_propagation.FIGURE['bn_act']['squared_mean']
+  means = signal_propagation.FIGURE['bn_act'][0]
   records = [
     {
       'row': row,
@@ -193,7 +196,8 @@ def signals(**changes):
     for row, (step, branch) in {**rows, **changes}.items()
   ]
   rows = signal_propagation.EXPERIMENT.gather(records)[study.FULL]
-  return [check(rows) for _, check in signal_propagation.EXPERIMENT.checks]
+  checks = signal_propagation.EXPERIMENT.checks.values()
+  return [check(rows) for check in checks]
 
 
 def test_signals_are_held_against_the_formula_and_paper_b_s_figure():

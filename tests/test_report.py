@@ -28,9 +28,8 @@ def experiment(**fields):
     **{
       'scales': SCALES,
       'spread': (1.6, 22),
-      'checks': [('a is better', Above('a', 'b'))],
+      'checks': {'a is better': Above('a', 'b')},
       'published': {'a': (76.8, 'P', 'x'), 'Other': (70, 'M')},
-      'cost': lambda row, config: f'{config.num_steps} hours',
     }
     | fields,
   )
@@ -58,31 +57,9 @@ def test_the_table_has_rows_with_a_record_or_a_published_number():
   ]  # fmt: skip
   assert '76.8 [P]' in lines[2] and '51.00 ± 1.41' in lines[3]
   assert 'Published: [M] from memory' in lines[-1]
-
-
-def test_smoke_tests_are_called_so_and_decide_nothing():
-  made = experiment()
-  found = made.gather([record('a', 0.5, scale='tiny')])
-  text = report.table(made, found)
-  assert 'tiny (smoke test): test top-1' in text and 'decides nothing' in text
-
-
-def test_diverged_runs_are_counted_and_in_no_mean():
-  made = experiment()
   gone = record('a', 0.1, seed=1, status='diverged')
   text = report.table(made, made.gather([record('a', 0.5), gone]))
   assert re.search(r'\| +50\.00 \| +2, diverged after 1,000 \|', text)
-
-
-def test_what_is_not_run_is_one_collapsed_list_with_command_and_cost():
-  made = experiment()
-  text = report.not_run('x', made, made.gather([record('a', 0.5)]))
-  assert text.startswith('<details><summary>Not run: 2</summary>')
-  assert 'scripts.train --config=experiments/x.py:ROW' in text
-  assert re.search(r'`b` +\| 5 hours', text) and '`a`' not in text
-  assert '`b@tiny`' not in text  # a scale that nobody began
-  every = [record(row, 0.5) for row in 'abc']
-  assert report.not_run('x', made, made.gather(every)) == ''
 
 
 @pytest.mark.parametrize('name', study.names())
