@@ -139,16 +139,6 @@ def test_identical_images_stay_themselves_under_cutmix():
   np.testing.assert_allclose(soft, labels, atol=1e-6)
 
 
-def test_no_mixing_returns_the_batch():
-  images, labels = batch(3)
-  mixed, soft = mixing.mix(jax.random.key(0), images, labels, 'none')
-  np.testing.assert_array_equal(mixed, images)
-  np.testing.assert_array_equal(soft, labels)
-  plan = mixing.plan(jax.random.key(0), images.shape, 'none')
-  np.testing.assert_array_equal(plan.ratio, 1)
-  np.testing.assert_array_equal(plan.first, plan.second)
-
-
 def test_mixing_is_a_function_of_the_key():
   images, labels = batch(7)
   first = mix(jax.random.key(1), images, labels)
@@ -172,7 +162,6 @@ def test_bytes_mix_like_floats():
     ({'pairs': 'old'}, "pairs is 'old'"),
     ({'alpha': 0.0}, 'alpha is 0.0'),
     ({'pairs': 'fresh'}, 'even batch, not 3'),
-    ({'pairs': 'fresh', 'mode': 'none'}, "with mix='none'"),
   ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -32,11 +32,10 @@ def augment(
   std: Sequence[float] = IMAGENET_STD,
   dtype: jnp.dtype = jnp.float32,
 ) -> tuple[jax.Array, jax.Array]:
-  """Augments one device's batch in the published order.
+  """Augments one device's batch in the order of arXiv 2102.06171, appendix A.
 
-  Mix, then clip and truncate to whole grey levels and RandAugment, then
-  normalize (arXiv 2102.06171, appendix A). Label smoothing is left to the loss,
-  which applies it to the mixed labels.
+  Mix, truncate to whole grey levels, RandAugment, normalize. Label smoothing is
+  left to the loss, which applies it to the mixed labels.
 
   Args:
     key: a jax key; under pmap, the device's own.
@@ -44,27 +43,23 @@ def augment(
     labels: [B] int32.
     num_classes: K.
     pad: when above 0, first the CIFAR crop and flip with that padding.
-    mix: one of `mixing.MODES`.
-    pairs: 'batch' (N = B) or 'fresh' (N = B / 2); see `mixing.mix`.
-    mixup_alpha: of Beta(alpha, alpha).
-    randaugment_layers: operations per image; 0 switches RandAugment off.
-    randaugment_magnitude: M of `randaugment.argument`.
-    mean: [3] grey levels.
-    std: [3] grey levels.
+    mix, pairs, mixup_alpha: of `mixing.plan`; N = B, or B / 2 for 'fresh'.
+    randaugment_layers, randaugment_magnitude: of `randaugment`; 0 layers: none.
+    mean, std: [3] grey levels.
     dtype: of the returned images.
 
   Returns:
     Images [N, H, W, 3] of `dtype` and soft labels [N, K] float32.
   """
-  if labels.ndim != 1 or labels.shape[0] != images.shape[0]:
-    raise ValueError(
-      f'labels must be [{images.shape[0]}] integers, not {labels.shape}'
-    )
+  if labels.shape != images.shape[:1]:
+    raise ValueError(f'labels must be [{len(images)}], not {labels.shape}')
   crop_key, mix_key, policy_key = jax.random.split(key, 3)
   soft_labels = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
   if pad:
     images = pad_crop_flip(crop_key, images, pad)
-  if mix != 'none' or pairs != 'batch':
+  if pairs == 'fresh' and mix == 'none':
+    raise ValueError("pairs='fresh' needs mixing; with mix='none' say 'batch'")
+  if mix != 'none':
     images, soft_labels = mixing.mix(
       mix_key, images, soft_labels, mix, pairs=pairs, alpha=mixup_alpha
     )
@@ -85,8 +80,7 @@ def normalize(
 
   Args:
     images: [..., 3] grey levels 0..255, any dtype.
-    mean: [3] grey levels.
-    std: [3] grey levels.
+    mean, std: [3] grey levels.
     dtype: of the result.
   """
   shape = (1,) * (images.ndim - 1) + (len(mean),)

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-MODES = ('none', 'mixup', 'cutmix', 'mixup_cutmix')
+MODES = ('none', 'mixup', 'cutmix', 'mixup_cutmix')  # of config.augment.mix
 PAIRS = ('batch', 'fresh')
 
 
@@ -42,85 +41,24 @@ def mix(
   pairs: str = 'batch',
   alpha: float = 0.2,
 ) -> tuple[jax.Array, jax.Array]:
-  """Mixes a batch: `apply(plan(...), ...)`, for whoever needs no ratios.
+  """Mixes a batch, as `plan` draws it.
 
   Args:
     key: a jax key; the result is a pure function of it and the batch.
     images: [B, H, W, C] grey levels 0..255, float32 or uint8.
     soft_labels: [B, K] float32.
-    mode: 'none', 'mixup', 'cutmix', or 'mixup_cutmix' (first half MixUp, second
-      half CutMix, arXiv 2102.06171 appendix A; an odd batch's extra image goes
-      to MixUp).
-    pairs: 'batch' pairs each image with another of the same batch (N = B, one
-      decode per image), 'fresh' takes 2N images for N outputs: the published
-      layout, where the first half of the output mixes quarters 1 and 2 of the
-      input and the second half quarters 3 and 4.
-    alpha: MixUp's ratio is Beta(alpha, alpha), per sample.
+    mode, pairs, alpha: of `plan`.
 
   Returns:
     Images [N, H, W, C] float32 and soft labels [N, K] float32.
-
-  Raises:
-    ValueError: unknown mode or pairs, alpha not positive, labels that are not
-      [B, K], an odd number of fresh images, or fresh images with mode 'none'.
   """
-  _check(images, soft_labels)
-  drawn = plan(key, images.shape, mode, pairs=pairs, alpha=alpha)
-  if mode == 'none':
-    return jnp.asarray(images, jnp.float32), jnp.asarray(soft_labels)
-  return apply(drawn, images, soft_labels)
-
-
-def plan(
-  key: jax.Array,
-  images_shape: tuple[int, ...],
-  mode: str = 'mixup_cutmix',
-  *,
-  pairs: str = 'batch',
-  alpha: float = 0.2,
-) -> Plan:
-  """Draws the mixing of a batch of shape [B, H, W, C]; arguments as in `mix`.
-
-  In-batch partners are the batch rolled by a random offset from 1 to B - 1, so
-  that no image but a lone one meets itself.
-  """
-  if mode not in MODES:
-    raise ValueError(f'mix is {mode!r}; choose one of {", ".join(MODES)}')
-  if pairs not in PAIRS:
-    raise ValueError(f'pairs is {pairs!r}; choose one of {", ".join(PAIRS)}')
-  if not alpha > 0:
-    raise ValueError(f'mixup alpha is {alpha}; it must be above 0')
-  batch, height, width = images_shape[:3]
-  if pairs == 'fresh' and mode == 'none':
-    raise ValueError("pairs='fresh' needs mixing; with mix='none' say 'batch'")
-  if pairs == 'fresh' and batch % 2:
-    raise ValueError(f"pairs='fresh' needs an even batch, not {batch} images")
-  pair_key, blend_key, box_key = jax.random.split(key, 3)
-  n = batch // 2 if pairs == 'fresh' else batch
-  n_mixup = {'none': 0, 'mixup': n, 'cutmix': 0}.get(mode, (n + 1) // 2)
-  if pairs == 'fresh':
-    first, second = _fresh_pairs(n_mixup, n)
-  else:
-    first, second = _rolled_pairs(pair_key, n)
-  blend, box = jnp.ones((n,)), jnp.zeros((n, 4), jnp.int32)
-  if n_mixup:
-    ratios = jax.random.beta(blend_key, alpha, alpha, (n_mixup,))
-    blend = blend.at[:n_mixup].set(ratios)
-  if mode in ('cutmix', 'mixup_cutmix') and n > n_mixup:
-    boxes = _cutmix_boxes(box_key, n - n_mixup, height, width)
-    box = box.at[n_mixup:].set(boxes)
-  if mode == 'none':
-    second = first
-  area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
-  ratio = blend * (1 - area / (height * width))
-  return Plan(first, second, blend, box, ratio)
-
-
-def apply(
-  drawn: Plan, images: jax.Array, soft_labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Mixes images [B, H, W, C] and soft labels [B, K] as the plan says."""
   images, soft_labels = jnp.asarray(images), jnp.asarray(soft_labels)
+  if soft_labels.ndim != 2 or soft_labels.shape[0] != images.shape[0]:
+    raise ValueError(
+      f'soft labels must be [{images.shape[0]}, K], not {soft_labels.shape};'
+      ' one-hot integer labels first'
+    )
+  drawn = plan(key, images.shape, mode, pairs=pairs, alpha=alpha)
   top, bottom, left, right = drawn.box.T[:, :, None, None, None]
   rows = jnp.arange(images.shape[1])[None, :, None, None]
   columns = jnp.arange(images.shape[2])[None, None, :, None]
@@ -136,28 +74,65 @@ def apply(
   return mixed, labels
 
 
-def _check(images: jax.Array, soft_labels: jax.Array) -> None:
-  if images.ndim != 4:
-    raise ValueError(f'images must be [B, H, W, C], not {images.shape}')
-  if soft_labels.ndim != 2 or soft_labels.shape[0] != images.shape[0]:
-    raise ValueError(
-      f'soft labels must be [{images.shape[0]}, K], not {soft_labels.shape};'
-      ' one-hot integer labels first'
-    )
+def plan(
+  key: jax.Array,
+  images_shape: tuple[int, ...],
+  mode: str = 'mixup_cutmix',
+  *,
+  pairs: str = 'batch',
+  alpha: float = 0.2,
+) -> Plan:
+  """Draws the mixing of a batch of shape [B, H, W, C].
+
+  Args:
+    key: a jax key.
+    images_shape: of the batch.
+    mode: 'mixup', 'cutmix', or 'mixup_cutmix' (first half MixUp, second half
+      CutMix, arXiv 2102.06171 appendix A; an odd batch's extra image goes to
+      MixUp).
+    pairs: 'batch' pairs each image with another of the same batch, rolled by a
+      random offset from 1 to B - 1 (N = B, one decode per image). 'fresh' takes
+      2N images for N outputs: the published layout, where the first half of the
+      output mixes quarters 1 and 2 of the input and the second half 3 and 4.
+    alpha: MixUp's ratio is Beta(alpha, alpha), per sample.
+
+  Raises:
+    ValueError: what is unknown, not positive or odd, named.
+  """
+  if mode not in MODES[1:]:
+    raise ValueError(f'mix is {mode!r}; choose one of {", ".join(MODES[1:])}')
+  if pairs not in PAIRS:
+    raise ValueError(f'pairs is {pairs!r}; choose one of {", ".join(PAIRS)}')
+  if not alpha > 0:
+    raise ValueError(f'mixup alpha is {alpha}; it must be above 0')
+  n, height, width = images_shape[:3]
+  if pairs == 'fresh':
+    if n % 2:
+      raise ValueError(f"pairs='fresh' needs an even batch, not {n} images")
+    n //= 2
+  pair_key, blend_key, box_key = jax.random.split(key, 3)
+  num_mixup = {'mixup': n, 'cutmix': 0, 'mixup_cutmix': (n + 1) // 2}[mode]
+  num_cutmix = n - num_mixup
+  if pairs == 'fresh':
+    first, second = _quarters(num_mixup, num_cutmix)
+  else:
+    first = jnp.arange(n)
+    offset = 1 + (jax.random.uniform(pair_key) * (n - 1)).astype(jnp.int32)
+    second = (first + offset) % n
+  ratios = jax.random.beta(blend_key, alpha, alpha, (num_mixup,))
+  blend = jnp.pad(ratios, (0, num_cutmix), constant_values=1)
+  box = _cutmix_boxes(box_key, num_cutmix, height, width)
+  box = jnp.pad(box, ((num_mixup, 0), (0, 0)))
+  area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+  return Plan(first, second, blend, box, blend * (1 - area / (height * width)))
 
 
-def _rolled_pairs(key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-  index = jnp.arange(n)
-  offset = 1 + (jax.random.uniform(key) * (n - 1)).astype(jnp.int32)
-  return index, (index + offset) % n
-
-
-def _fresh_pairs(n_mixup: int, n: int) -> tuple[jax.Array, jax.Array]:
-  a = np.arange(n_mixup)
-  b = 2 * n_mixup + np.arange(n - n_mixup)
-  first = np.concatenate([a, b])
-  second = np.concatenate([a + n_mixup, b + n - n_mixup])
-  return jnp.asarray(first), jnp.asarray(second)
+def _quarters(num_mixup: int, num_cutmix: int) -> tuple[jax.Array, jax.Array]:
+  first, second = [], []
+  for start, count in ((0, num_mixup), (2 * num_mixup, num_cutmix)):
+    first.append(start + jnp.arange(count))
+    second.append(start + count + jnp.arange(count))
+  return jnp.concatenate(first), jnp.concatenate(second)
 
 
 def _cutmix_boxes(key: jax.Array, n: int, height: int, width: int) -> jax.Array:
