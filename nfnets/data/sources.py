@@ -43,7 +43,6 @@ def create(
   name: str,
   split: str,
   data_dir: str | None = None,
-  num_classes: int | None = None,
   label: str = 'label',
 ) -> Source:
   """Opens `'digits'`, `'folder'`, or any prepared TFDS data set by its name.
@@ -54,26 +53,19 @@ def create(
     split: one of `SPLITS`; for TFDS also a slice such as `'train[:500]'`.
     data_dir: where the folder or the prepared TFDS data are; for TFDS,
       `$TFDS_DATA_DIR` and then `~/tensorflow_datasets` stand in for None.
-    num_classes: what the network expects; None takes what is there.
     label: for TFDS, the feature that holds the class.
 
   Raises:
     ValueError, FileNotFoundError: naming what is wrong, where, and the remedy.
   """
-  if split not in SPLITS and '[' not in split:
+  is_slice = '[' in split and name not in ('digits', 'folder')
+  if split not in SPLITS and not is_slice:
     raise ValueError(f'split {split!r} is unknown; choose among {SPLITS}')
   if name == 'digits':
-    source = Digits(split)
-  elif name == 'folder':
-    source = Folder(data_dir, split)
-  else:
-    source = Tfds(name, split, data_dir, label)
-  if num_classes is not None and num_classes != source.num_classes:
-    raise ValueError(
-      f'{name} in {data_dir} has {source.num_classes} classes, but '
-      f'{num_classes} are expected; set num_classes={source.num_classes}'
-    )
-  return source
+    return Digits(split)
+  if name == 'folder':
+    return Folder(data_dir, split)
+  return Tfds(name, split, data_dir, label)
 
 
 def of(data: Any, split: str) -> Source:
@@ -129,53 +121,45 @@ class Folder:
       raise ValueError(
         "a 'folder' source needs to know which: pass --config.data.data_dir=DIR"
       )
-    self._root = pathlib.Path(root).expanduser()
-    self._left_out: list[str] = []
+    base = pathlib.Path(root).expanduser()
     notes = []
-    is_test = split == 'test'
-    if is_flat := _is_flat(self._root):
-      train = folder = self._root
+    if is_flat := _is_flat(base):
+      train = folder = base
       notes.append('a fixed fifth of each class is held out to test')
     else:
-      folder = _existing(self._root, *(TEST if is_test else ('train',)))
-      train = self._root / 'train'
-      train = train if train.is_dir() else folder
-    self.class_names = sorted(p.name for p in _folders(train))
+      folder = _existing(base, TEST if split == 'test' else ('train',))
+      train = base / 'train' if (base / 'train').is_dir() else folder
+    self.class_names = _classes(train)
+    self.num_classes = len(self.class_names)
     if not self.class_names:
       raise ValueError(f'{train} holds no class folders')
-    self.num_classes = len(self.class_names)
-    files = self._list(folder, at_least=2 if is_flat else 1)
+    if odd := set(_classes(folder)) ^ set(self.class_names):
+      raise ValueError(
+        f'{folder} has not the classes of {train}; for instance '
+        f'{min(odd)!r} is in one only'
+      )
+    files, others = [], []
+    for label, name in enumerate(self.class_names):
+      pictures, more = _pictures(folder / name)
+      if len(pictures) < 1 + is_flat:
+        raise ValueError(
+          f'{folder / name} holds {len(pictures) or "no"} pictures '
+          f'({", ".join(images.SUFFIXES)})'
+          + (', too few to hold one out' if is_flat else '')
+        )
+      files += [(path, label) for path in pictures]
+      others += more
+    if others:
+      notes.append(
+        f'{len(others)} files left out that are no pictures by their names, '
+        f'for instance {others[0]!r}'
+      )
+    self.note = '; '.join(notes)
     if is_flat:
       order, test = _hold_out([label for _, label in files])
     else:
       order = test = np.random.RandomState(0).permutation(len(files))
     self._files = [files[i] for i in _choose(order, test, split)]
-    if self._left_out:
-      notes.append(
-        f'{len(self._left_out)} files left out that are no pictures by their '
-        f'names, for instance {self._left_out[0]!r}'
-      )
-    self.note = '; '.join(notes)
-
-  def _list(self, folder: pathlib.Path, at_least: int) -> list[tuple[str, int]]:
-    found = sorted(p.name for p in _folders(folder))
-    if odd := set(found) ^ set(self.class_names):
-      raise ValueError(
-        f'{folder} has {len(found)} class folders, train has '
-        f'{self.num_classes}; for instance {sorted(odd)[0]!r} is in one only'
-      )
-    files = []
-    for label, name in enumerate(self.class_names):
-      pictures, others = _pictures(folder / name)
-      self._left_out += others
-      if len(pictures) < at_least:
-        raise ValueError(
-          f'{folder / name} holds {len(pictures) or "no"} pictures '
-          f'({", ".join(images.SUFFIXES)})'
-          + (', too few to hold one out' if at_least > 1 else '')
-        )
-      files += [(path, label) for path in pictures]
-    return files
 
   def __len__(self) -> int:
     return len(self._files)
@@ -276,13 +260,15 @@ def _is_flat(root: pathlib.Path) -> bool:
   if not root.is_dir():
     return False
   parts = [root / part for part in PARTS if (root / part).is_dir()]
-  if any(_folders(part) for part in parts):
+  if any(_classes(part) for part in parts):
     return False
-  return any(_pictures(folder)[0] for folder in _folders(root))
+  return any(_pictures(root / name)[0] for name in _classes(root))
 
 
-def _folders(path: pathlib.Path) -> list[pathlib.Path]:
-  return [p for p in path.iterdir() if p.is_dir() and p.name[0] != '.']
+def _classes(path: pathlib.Path) -> list[str]:
+  return sorted(
+    p.name for p in path.iterdir() if p.is_dir() and p.name[0] != '.'
+  )
 
 
 def _pictures(folder: str | pathlib.Path) -> tuple[list[str], list[str]]:
@@ -305,7 +291,7 @@ def _pictures(folder: str | pathlib.Path) -> tuple[list[str], list[str]]:
   return pictures, others
 
 
-def _existing(root: pathlib.Path, *names: str) -> pathlib.Path:
+def _existing(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
   for name in names:
     if (root / name).is_dir():
       return root / name
@@ -322,27 +308,35 @@ def _prepared(name: str, data_dir: str | None) -> str:
   ).expanduser()
   base, _, version = name.partition(':')
   prepare = f'python -m scripts.prepare_data --dataset={base} --data_dir={root}'
-  found = {
-    info.parent.name: info
-    for info in (root / base).glob('*/dataset_info.json')
-    if all(part.isdigit() for part in info.parent.name.split('.'))
-  }
+  found = {folder.name: folder for folder in prepared_versions(root / base)}
   if not found:
     raise FileNotFoundError(f'{base} is not prepared in {root}; run {prepare}')
-  if version and version not in found:
+  version = version or next(iter(found))
+  if version not in found:
     raise FileNotFoundError(
       f'{root / base} holds version {", ".join(sorted(found))}, not {version}'
     )
-  newest = max(found, key=lambda v: [int(part) for part in v.split('.')])
-  info = found[version or newest]
-  facts = json.loads(info.read_text())
-  formats = [facts.get('fileFormat', 'tfrecord')]
-  if 'array_record' not in formats + facts.get('alternativeFileFormats', []):
+  formats = file_formats(found[version])
+  if 'array_record' not in formats:
     raise ValueError(
-      f'{info.parent} is in {formats[0]} format, which has no random access; '
-      f'convert it: {prepare}'
+      f'{found[version]} is in {formats[0]} format, which has no random '
+      f'access; convert it: {prepare}'
     )
-  return str(info.parent)
+  return str(found[version])
+
+
+def prepared_versions(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The versions that TFDS prepared in a data set's folder, newest first."""
+  found = [info.parent for info in folder.glob('*/dataset_info.json')]
+  found = [f for f in found if all(p.isdigit() for p in f.name.split('.'))]
+  return sorted(found, key=lambda f: [int(p) for p in f.name.split('.')])[::-1]
+
+
+def file_formats(version: pathlib.Path) -> list[str]:
+  """What a prepared version is stored as, such as 'array_record'."""
+  info = json.loads((version / 'dataset_info.json').read_text())
+  first = info.get('fileFormat', 'tfrecord')
+  return [first, *info.get('alternativeFileFormats', [])]
 
 
 def _tfds_split(name: str, splits: Any, split: str) -> str:
