@@ -1,1 +1,44 @@
-"""Normalizer-Free Networks in JAX and Haiku."""
+"""Normalizer-Free Networks in JAX and Haiku.
+
+`create` makes a network, `load` one with weights, `list_models` names both;
+`sgd`, `adaptive_grad_clip` and `sharpness_aware` train any network. Nothing is
+imported before it is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from nfnets.hub import list_models as list_models
+  from nfnets.hub import load as load
+  from nfnets.models import create as create
+  from nfnets.optim import adaptive_grad_clip as adaptive_grad_clip
+  from nfnets.optim import sgd as sgd
+  from nfnets.optim import sharpness_aware as sharpness_aware
+
+__version__ = '0.1.0'
+_PUBLIC = {
+  'create': 'nfnets.models',
+  'load': 'nfnets.hub',
+  'list_models': 'nfnets.hub',
+  'adaptive_grad_clip': 'nfnets.optim',
+  'sgd': 'nfnets.optim',
+  'sharpness_aware': 'nfnets.optim',
+}
+_MODULES = (
+  'analysis', 'data', 'evaluate', 'finetune', 'hub', 'linear_probe', 'models',
+  'optim', 'step', 'train', 'variants', 'weights',
+)  # fmt: skip
+__all__ = ['__version__', *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+  if name in _PUBLIC:
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+  if name in _MODULES:
+    return importlib.import_module(f'nfnets.{name}')
+  raise AttributeError(f'module nfnets has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_PUBLIC, *_MODULES})

@@ -32,7 +32,6 @@ CHOICES = {
   ),
   'augment.mix': mixing.MODES,
   'augment.pairs': mixing.PAIRS,
-  'data.eval_preprocessing': tuple(images.PREPARATIONS),
   'data.on_error': ('raise', 'skip'),
 }
 # Numbers: words, condition, keys.
@@ -132,6 +131,7 @@ def check(config: ConfigDict, device_count: int) -> None:
       raise ValueError(
         f'config.{key}={values[key]!r}: choose one of ' + ', '.join(allowed)
       )
+  images.preparation(config.data.eval_preprocessing)
   for words, holds, keys in BOUNDS:
     for key in keys.split():
       if key in values and not holds(values[key]):

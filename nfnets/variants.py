@@ -4,6 +4,7 @@ A row's keys are a network's arguments (`depths`, `widths`, `drop_rate`,
 `stochdepth_rate`) and what training and evaluation read (`train_image_size` and
 `eval_image_size` in pixels, RandAugment's layers and magnitude, weight decay).
 Paper A is arXiv 2102.06171 (NFNets), paper B arXiv 2101.08692 (NF-ResNets).
+timm's networks are rows too: a row may hold any argument of its network.
 """
 
 import difflib
@@ -128,6 +129,93 @@ CIFAR_RESNET = _table(
   stochdepth_rate=0.0,
 )
 
+# timm's networks: facts of timm 1.0.31 (models/nfnet.py and its default_cfgs).
+# Rates of dropout and stochastic depth are the published variants', since timm
+# leaves them to the recipe. An `eval_preprocessing` is of `data.images`.
+_TIMM = {'ws_eps': 'timm', 'eval_preprocessing': 'center_0.9'}
+_SYMMETRIC = _TIMM | {'padding': 'symmetric'}
+_GELU = {'activation': 'gelu_erf'}
+_DM_CROPS = (0.9, 0.91, 0.92, 0.94, 0.951, 0.954, 0.956)
+_LIGHT = _SYMMETRIC | {
+  'widths': NFNET['nfnet_f0']['widths'],
+  'drop_rate': 0.0,
+  'stochdepth_rate': 0.0,
+  'activation': 'silu',
+  'bottleneck_ratio': 0.25,
+  'group_size': 64,
+  'se_ratio': 0.25,
+}
+_LIGHT_COLUMNS = (
+  'depths',
+  'train_image_size',
+  'eval_image_size',
+  'eval_preprocessing',
+  'attention',
+  'final_ratio',
+)
+_LIGHT_ROWS = {
+  'nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'se', 1.5),
+  'eca_nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'eca', 1.5),
+  'eca_nfnet_l1': ((2, 4, 12, 6), 256, 320, 'center_1.0', 'eca', 2.0),
+  'eca_nfnet_l2': ((3, 6, 18, 9), 320, 384, 'center_1.0', 'eca', 2.0),
+  'eca_nfnet_l3': ((4, 8, 24, 12), 352, 448, 'center_1.0', 'eca', 2.0),
+  'test_nfnet': ((1, 1, 1, 1), 160, 160, 'center_0.95', 'se', 1.5),
+}
+TIMM_NFNET = (
+  {
+    f'dm_nfnet_f{n}': NFNET[f'nfnet_f{n}']
+    | _GELU
+    | {'ws_eps': 'timm', 'eval_preprocessing': f'squash_{crop}'}
+    for n, crop in enumerate(_DM_CROPS)
+  }
+  | {
+    f'timm/nfnet_f{n}': NFNET[f'nfnet_f{n}'] | _SYMMETRIC | _GELU
+    for n in range(8)
+  }
+  | {
+    name: _LIGHT | row
+    for name, row in _table(_LIGHT_COLUMNS, _LIGHT_ROWS).items()
+  }
+)
+TIMM_NFNET['test_nfnet'] |= {
+  'widths': (32, 64, 96, 128),
+  'group_size': 8,
+  'stem': ((16, 2), (32, 1), (64, 1), (128, 2)),
+  'mean': (127.5, 127.5, 127.5),
+  'std': (127.5, 127.5, 127.5),
+}
+TIMM_NF_RESNET = {
+  f'nf_{prefix}resnet{depth}': NF_RESNET['nf_resnet_50']
+  | _SYMMETRIC
+  | {
+    'depths': RESNET_DEPTHS.get(depth, (2, 2, 2, 2)),
+    'attention': attention,
+    'pool_shortcut': True,
+  }
+  | ({'se_ratio': 1 / 16} if attention == 'se' else {})
+  for prefix, attention in (('', 'none'), ('se', 'se'), ('eca', 'eca'))
+  for depth in (26, 50, 101)
+}
+TIMM_NF_RESNET['nf_resnet50'] |= {
+  'train_image_size': 256,
+  'eval_image_size': 288,
+  'eval_preprocessing': 'center_0.94',
+}
+_TIMM_REGNET_SIZES = (
+  (192, 256), (256, 288), (240, 272), (288, 320), (320, 384), (384, 456),
+)  # fmt: skip
+TIMM_NF_REGNET = {
+  f'timm/nf_regnet_b{n}': NF_REGNET[f'nf_regnet_b{n}']
+  | _SYMMETRIC
+  | {
+    'channel_divisor': 8,
+    'train_image_size': train,
+    'eval_image_size': evaluation,
+  }
+  for n, (train, evaluation) in enumerate(_TIMM_REGNET_SIZES)
+}
+TIMM = TIMM_NFNET | TIMM_NF_RESNET | TIMM_NF_REGNET
+
 ALL = (
   NFNET
   | NF_RESNET
@@ -136,17 +224,27 @@ ALL = (
   | SKIPINIT_RESNET
   | FIXUP_RESNET
   | CIFAR_RESNET
+  | TIMM
 )
+
+
+def canonical(name: str) -> str:
+  """The key of `ALL`: `timm/eca_nfnet_l0` is `eca_nfnet_l0`, timm's alone."""
+  bare = name.removeprefix('timm/')
+  return bare if name not in ALL and bare in TIMM else name
 
 
 def find(name: str) -> dict:
   """Returns the row of a model's name, such as 'nfnet_f0'.
 
+  timm's names are known too: `timm/NAME` all of them, NAME alone where no
+  other network has it. `timm/nfnet_f0` and `nfnet_f0` differ.
+
   Raises:
     ValueError: for an unknown name, with the nearest known ones.
   """
-  if name in ALL:
-    return ALL[name]
+  if (key := canonical(name)) in ALL:
+    return ALL[key]
   bare = lambda text: text.lower().replace('_', '').replace('-', '')
 
   def likeness(known: str) -> float:
@@ -162,6 +260,6 @@ def find(name: str) -> dict:
     raise ValueError(f'no model {name!r}: did you mean {" or ".join(near)}?')
   raise ValueError(
     f'no model {name!r}: names look like nfnet_f0, nfnet_f4_plus, nf_resnet_50,'
-    ' nf_regnet_b0, resnet_50, skipinit_resnet_50, fixup_resnet_50 and '
-    'cifar_resnet_20.'
+    ' nf_regnet_b0, resnet_50, skipinit_resnet_50, fixup_resnet_50, '
+    'cifar_resnet_20 and timm/eca_nfnet_l0.'
   )

@@ -1,12 +1,13 @@
 """Converts weights: python -m scripts.convert IN OUT.
 
 IN is a published file (F0_haiku.npz), a file of ours (.safetensors, .npz), a
-run's folder, or timm's weights (.safetensors, .pth), here or in a bucket
-(gs://, s3://). OUT is .safetensors or .npz; with --to=timm, timm's
-.safetensors. The content tells what IN is; --from says it. --certify runs
-timm's same network besides and prints how far the stages' outputs differ; it
-needs no IN and OUT with --timm, and then takes random weights. Exit codes: 0
-written, 1 certified to differ, 2 refused.
+run's folder, timm's weights (.safetensors, .pth), here or in a bucket (gs://,
+s3://), or a name of published weights (nfnet_f0, dm_nfnet_f0.dm_in1k,
+hf-hub:timm/NAME), which is downloaded. OUT is .safetensors or .npz; with
+--to=timm, timm's .safetensors. The content tells what IN is; --model says it.
+--certify runs timm's same network besides and prints how far the stages'
+outputs differ; it needs no IN and OUT with --timm, and then takes random
+weights. Exit codes: 0 written, 1 certified to differ, 2 refused.
 """
 
 import pathlib
@@ -20,12 +21,13 @@ from scripts import common
 DIFFERENT = 1
 # Two float32 implementations of one function, relative to the norm.
 TOLERANCE = 1e-4
-FORMATS = ('auto', 'published', 'ours', 'run', 'timm')
 
-FROM = flags.DEFINE_enum('from', 'auto', FORMATS, 'What IN is.')
+MODEL = flags.DEFINE_string(
+  'model', None, "IN's network; default: what it says, or by its tensors."
+)
 TO = flags.DEFINE_enum('to', 'ours', ('ours', 'timm'), 'What OUT shall be.')
 TIMM = flags.DEFINE_string(
-  'timm', None, "timm's network, such as dm_nfnet_f0; default: by its parts."
+  'timm', None, "Of --to=timm, --certify: timm's network; default: the nearest."
 )
 FOLD = flags.DEFINE_bool(
   'fold', False, 'Write weights for inference alone, standardized once.'
@@ -57,9 +59,7 @@ def convert(source: str, target: pathlib.Path) -> int:
     raise ValueError(f'{target}: write .safetensors or .npz')
   if bucket.is_url(target):
     raise ValueError(f'{target}: write a local file, and copy it there')
-  found = weights.load(
-    source, kind=FROM.value, timm_name=TIMM.value, averaged=not RAW.value
-  )
+  found = weights.load(source, model=MODEL.value, averaged=not RAW.value)
   if found.note:
     print(f'note: {found.note}')
   if TO.value == 'timm':
@@ -86,10 +86,9 @@ def write_timm(target: pathlib.Path, weights: Any) -> None:
   if target.suffix != '.safetensors':
     raise ValueError(f'{target}: timm reads .safetensors; name it so')
   name = timm_name(weights)
-  if timm.peer_of(name).model != weights.model:
-    raise ValueError(f"timm's {name} is no {weights.model}")
-  for line in timm.differences(name, weights.overrides):
-    print(f'note: {line}')
+  differing = timm.changes(name, weights.model, weights.overrides)
+  for key, value in differing.items():
+    print(f"note: timm's {name} is this network with {key}={value!r}")
   safetensors.numpy.save_file(timm.to_timm(weights.params, name), target)
 
 
@@ -98,13 +97,12 @@ def certify(weights: Any, name: str) -> int:
   import numpy as np
   from tabulate import tabulate
 
-  from nfnets.weights import certificate, timm
+  from nfnets.weights import certificate
 
-  peer = timm.peer_of(name)
   weights = weights or certificate.random_weights(name)
   shape = (1, IMAGE_SIZE.value, IMAGE_SIZE.value, 3)
   image = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-  print(f'{peer.model} with {peer.overrides} against timm {name}:')
+  print(f'{name} against timm:')
   rows = certificate.compare(weights, name, image)
   header = ('activation', 'shape', 'norm', 'difference')
   print(tabulate(rows, header, floatfmt='.2e'))

@@ -16,7 +16,7 @@ from filling import fill
 
 from nfnets import checkpoint, weights
 from nfnets.models import network
-from nfnets.weights import files, match, timm
+from nfnets.weights import files, match, pictures, timm
 from nfnets.workdir import RunFolder
 
 SMALL = {'normalizer': 'nf', 'depths': [1, 1, 1]}
@@ -33,8 +33,7 @@ def small(num_classes=4, **data):
 @pytest.fixture(scope='module')
 def regnet():
   """NF-RegNet-B0's parameters: the smallest network that timm has too."""
-  peer = timm.PEERS['nf_regnet_b0']
-  return fill(files.shapes(peer.model, 3, **peer.overrides)[0])
+  return fill(files.shapes('timm/nf_regnet_b0', 3)[0])
 
 
 def assert_same(found, wanted):
@@ -107,12 +106,11 @@ def test_timms_file_is_told_by_its_names(tmp_path, regnet, prefix):
   path = tmp_path / 'model.safetensors'
   write_timm(path, regnet, prefix=prefix)
   found = weights.load(path)
-  assert found.model == 'nf_regnet_b0'
-  assert timm.name_of(found.model, found.overrides) == 'nf_regnet_b0'
+  assert found.model == 'timm/nf_regnet_b0' and not found.overrides
   # The same function from other numbers: its skip gains are in the weights.
   arrays = timm.to_timm(regnet, 'nf_regnet_b0')
   assert_same(found.params, timm.from_timm(arrays, 'nf_regnet_b0'))
-  assert found.data == {'eval_image_size': 256}
+  assert pictures.image_size(found) == 256
 
 
 @pytest.mark.parametrize('is_timm', [True, False])
@@ -121,9 +119,8 @@ def test_a_file_without_a_head_is_a_backbone(tmp_path, regnet, is_timm):
   if is_timm:
     write_timm(path, match.without_head(regnet))
   else:
-    overrides = timm.PEERS['nf_regnet_b0'].overrides
     body = match.without_head(regnet)
-    kept = files.Weights(body, {}, 'nf_regnet_b0', 0, overrides)
+    kept = files.Weights(body, {}, 'timm/nf_regnet_b0', 0)
     files.write(path, kept)
   found = weights.load(path)
   assert found.num_classes == 0
@@ -310,8 +307,6 @@ def test_a_leaf_that_is_no_finite_number_is_refused_by_name(tmp_path):
 def test_what_is_not_there_and_unknown_kinds_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='nothing: no such file'):
     weights.read(tmp_path / 'nothing')
-  with pytest.raises(ValueError, match="no kind of weights 'keras'"):
-    weights.read(tmp_path, 'keras')
   with pytest.raises(ValueError, match='no run'):
     weights.read(tmp_path)
   with pytest.raises(ValueError, match='neither a file nor a folder'):

@@ -89,7 +89,7 @@ def test_arguments_are_the_table_the_defaults_and_the_overrides():
     ({'name': 'nfnet_f0', 'drop_rte': 0}, 'did you mean drop_rate'),
     ({'name': 'nfnet_f0', 'zzz': 0}, 'known: activation, alpha'),
     ({'name': 'nfnet_f0', 'activation': 'swish'}, 'did you mean silu'),
-    ({'name': 'nfnet_f0', 'num_classes': 0}, 'num_classes=0'),
+    ({'name': 'nfnet_f0', 'num_classes': -1}, 'num_classes=-1'),
   ],
 )
 def test_a_mistake_is_one_clear_line(arguments, words):

@@ -14,7 +14,8 @@ import pytest
 import tiny
 import tiny_tfds
 
-from nfnets.weights import files, pretrained
+from nfnets import weights
+from nfnets.weights import certificate, files, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -98,6 +99,21 @@ def call(workspace, command, extra=''):
   return done.stdout
 
 
+def test_the_python_of_the_readme_runs(workspace):
+  """As it stands there, on a small network in the place of F0."""
+  blocks = re.findall(r'```python\n(.*?)```', README, re.S)
+  assert len(blocks) == 2
+  kept = certificate.random_weights('test_nfnet')
+  data = {'eval_image_size': 32}
+  files.write(workspace / 'F0.safetensors', kept._replace(data=data))
+  code = '\n'.join(blocks)
+  code = code.replace('dm_nfnet_f0.dm_in1k', 'F0.safetensors')
+  code = code.replace('dm_nfnet_f0', 'test_nfnet')
+  code += "\nassert output['logits'].shape == (1, 10) and 32 in maps"
+  said = call(workspace, f'python -c {shlex.quote(code)}')
+  assert said.strip() in weights.imagenet_classes()
+
+
 def starting(text):
   found = [c for c in COMMANDS if c.startswith(text)]
   assert len(found) == 1, f'{text!r} begins {len(found)} README commands'
@@ -167,8 +183,8 @@ def test_ten_photographs_of_two_classes_get_a_new_head(workspace):
   )
   assert '2 classes, 8 pictures to train on, 2 to test on' in said
   assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
-  weights = pretrained.load(workspace / 'runs' / 'probe' / 'probe.safetensors')
-  assert weights.data['class_names'] == ['cat', 'dog']
+  found = pretrained.load(workspace / 'runs' / 'probe' / 'probe.safetensors')
+  assert found.data['class_names'] == ['cat', 'dog']
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import golden_lib
 import numpy as np
 import pytest
 
+from nfnets import variants
 from nfnets.models import activations
-from nfnets.weights import certificate, files, match, pictures, timm
+from nfnets.weights import certificate, files, match, names, pictures, timm
 
 # Entries of timm 1.0.31's state_dict, counted there.
 SIZES = {'dm_nfnet_f0': 233, 'nf_resnet50': 161, 'nf_regnet_b0': 228}
@@ -38,7 +39,6 @@ def test_every_parameter_has_its_entry(name):
   leaves = {p: np.ones(s, np.float32) for p, s in tree.items()}
   found = timm.to_timm(match.unflatten(leaves), name)
   assert len(found) == SIZES[name]
-  assert timm.guess(found) == name
   back = match.flatten(timm.from_timm(found, name))
   assert {p: list(x.shape) for p, x in back.items()} == tree
 
@@ -129,20 +129,23 @@ def test_what_one_network_lacks_is_named():
     timm.from_timm({'stages.9.0.conv1.weight': np.ones(1)}, 'dm_nfnet_f0')
   with pytest.raises(ValueError, match="no network of timm 'resnet50'"):
     timm.to_timm(params, 'resnet50')
-  with pytest.raises(ValueError, match='name it with --timm'):
+  with pytest.raises(ValueError, match='name it with --model'):
     timm.guess({'stages.0.0.conv1.weight': np.ones(1)})
 
 
 def test_differing_functions_are_said_argument_by_argument():
-  assert timm.differences('dm_nfnet_f0', {}) == [
-    "timm's dm_nfnet_f0 is this network with activation='gelu_erf'",
-    "timm's dm_nfnet_f0 is this network with ws_eps='timm'",
-  ]
-  for name in ('dm_nfnet_f3', 'nfnet_f3', 'nf_regnet_b1'):
-    peer = timm.PEERS[name]
-    assert not timm.differences(name, peer.overrides)
-    assert timm.name_of(peer.model, peer.overrides) == name
+  assert timm.changes('dm_nfnet_f0', 'nfnet_f0', {}) == {
+    'activation': 'gelu_erf',
+    'ws_eps': 'timm',
+  }
+  for name in ('dm_nfnet_f3', 'timm/nfnet_f3', 'timm/nf_regnet_b1'):
+    assert timm.name_of(name) == name
+    model = name.removeprefix('timm/').removeprefix('dm_')
+    differing = timm.changes(name, model, {})
+    assert differing and not timm.changes(name, model, differing)
+    assert timm.name_of(model, differing) == name
   assert timm.name_of('nfnet_f3') == 'dm_nfnet_f3'
+  assert timm.name_of('nf_resnet_50') == 'nf_resnet50'
   with pytest.raises(ValueError, match='timm has no cifar_resnet_20'):
     timm.name_of('cifar_resnet_20')
 
@@ -162,11 +165,11 @@ def test_preparations_are_timms_own():
     pytest.skip('timm is not importable; NFNETS_TIMM_PYTHON names a Python')
   command = [python, '-c', _CONFIGS]
   configs = json.loads(subprocess.check_output(command))
-  for name, peer in timm.PEERS.items():
-    theirs = configs[name]
-    made = files.Weights({}, {}, peer.model, 1000, peer.overrides, peer.data)
-    if name.startswith(('dm_', 'nf_resnet50', 'nf_regnet')):
-      size = theirs.get('test_input_size', theirs['input_size'])[1]
-      assert pictures.image_size(made) == size, name
-    squashes = theirs['crop_mode'] == 'squash'
-    assert (pictures.crop_name(made) == 'resize_crop_32') == squashes, name
+  for name in variants.TIMM:
+    theirs = configs[name.removeprefix('timm/')]
+    made = files.Weights({}, {}, name, 1000)
+    told = names.data_of(theirs)
+    assert pictures.image_size(made) == told['eval_image_size'], name
+    assert pictures.crop_name(made) == told['eval_preprocessing'], name
+    for key, value in pictures.statistics(made).items():
+      np.testing.assert_allclose(value, told[key], rtol=1e-6)

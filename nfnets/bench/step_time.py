@@ -91,11 +91,11 @@ def counterpart(model: str) -> tuple[str, dict[str, Any]]:
   """The other side's name of a network, and our overrides that make it."""
   if model in variants.CIFAR_RESNET:
     return 'cifar_resnet', {'normalizer': 'batch'}
-  found = {name: p for name, p in timm.PEERS.items() if p.model == model}
-  if not found:
-    raise ValueError(f'{model} has no counterpart in timm')
-  name = min(found, key=lambda name: not name.startswith('dm_'))
-  return name, dict(found[name].overrides)
+  try:
+    name = timm.name_of(model)
+  except ValueError as error:
+    raise ValueError(f'{model} has no counterpart in timm') from error
+  return name.removeprefix('timm/'), timm.changes(name, model, {})
 
 
 @contextlib.contextmanager

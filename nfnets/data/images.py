@@ -257,18 +257,35 @@ def preparation(how: str) -> Callable[[np.ndarray, int], np.ndarray]:
   """An evaluation's preparation, by its name.
 
   Args:
-    how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets),
-      'crop_resize_94' (timm's NF-ResNet-50), or 'none': resized only where the
-      size differs.
+    how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets), 'none':
+      resized only where the size differs; or timm's ways, 'squash_0.9' and
+      'center_0.94', with timm's crop_pct. These may end in a filter of
+      Pillow's, such as '_bilinear'; the default is bicubic.
 
   Returns:
     A function from uint8 [H, W, 3] and a side s in pixels to uint8 [s, s, 3].
+
+  Raises:
+    ValueError: for an unknown name.
   """
-  if how not in PREPARATIONS:
+  if how in PREPARATIONS:
+    return PREPARATIONS[how]
+  found = _TIMM.fullmatch(how)
+  resampling = (found and found[3] or 'bicubic').upper()
+  if not found or resampling not in Image.Resampling.__members__:
     raise ValueError(
-      f'preprocessing {how!r} is unknown; choose among {sorted(PREPARATIONS)}'
+      f'preprocessing {how!r} is unknown; choose one of '
+      f'{", ".join(PREPARATIONS)}, squash_0.9, center_0.94, …'
     )
-  return PREPARATIONS[how]
+  return functools.partial(
+    _as_timm,
+    squash=found[1] == 'squash',
+    share=float(found[2]),
+    resampling=Image.Resampling[resampling],
+  )
+
+
+_TIMM = re.compile(r'(squash|center)_(0\.\d*[1-9]\d*|1\.0)(?:_(\w+))?')
 
 
 def resize_then_crop(image: np.ndarray, image_size: int) -> np.ndarray:
@@ -283,11 +300,27 @@ def crop_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
   return resize_exact(cut(image, window), image_size, image_size)
 
 
-def crop_94_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
-  """The centre square of 0.94 of the short side, resized: timm's crop_pct."""
+def _as_timm(
+  image: np.ndarray,
+  image_size: int,
+  squash: bool,
+  share: float,
+  resampling: Image.Resampling,
+) -> np.ndarray:
+  """timm's evaluation: resize to s / share with antialias, then the centre s.
+
+  It is the short side that becomes so long, or, squashed, both.
+  """
   height, width, _ = image.shape
-  window = _square(height, width, round(0.94 * min(height, width)))
-  return resize_exact(cut(image, window), image_size, image_size)
+  side = int(image_size / share)
+  short = side if squash else min(height, width)
+  new_height, new_width = (
+    side if squash or n == short else int(side * n / short)
+    for n in (height, width)
+  )
+  large = Image.fromarray(image).resize((new_width, new_height), resampling)
+  top, left = (round((n - image_size) / 2) for n in (new_height, new_width))
+  return cut(np.asarray(large), (top, left, image_size, image_size))
 
 
 def resize_exact(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -327,6 +360,5 @@ def _bicubic(old: int, new: int) -> sparse.csr_array:
 PREPARATIONS = {
   'resize_crop_32': resize_then_crop,
   'crop_resize': crop_then_resize,
-  'crop_resize_94': crop_94_then_resize,
   'none': lambda image, size: resize_exact(image, size, size),
 }

@@ -26,6 +26,9 @@ _NETWORKS = {
   **dict.fromkeys(variants.SKIPINIT_RESNET, SkipInitResNet),
   **dict.fromkeys(variants.FIXUP_RESNET, FixUpResNet),
   **dict.fromkeys(variants.CIFAR_RESNET, CIFARResNet),
+  **dict.fromkeys(variants.TIMM_NFNET, NFNet),
+  **dict.fromkeys(variants.TIMM_NF_RESNET, NFResNet),
+  **dict.fromkeys(variants.TIMM_NF_REGNET, NFRegNet),
 }
 # What every network takes beside its own arguments; None is the table's value.
 _COMMON = {
@@ -52,8 +55,8 @@ def create(
   logits are float32.
 
   Args:
-    name: a key of `variants.ALL`, such as 'nfnet_f0'.
-    num_classes: K.
+    name: such as 'nfnet_f0', see `variants.find`.
+    num_classes: K; 0 for no head: the logits are the pooled features then.
     **overrides: arguments of the family's network, documented there, and for
       every network:
       depths, widths: blocks and channels per stage.
@@ -80,14 +83,13 @@ def builder(
   name: str, num_classes: int = 1000, **overrides: object
 ) -> Callable[[], hk.Module]:
   """A function that builds the module that `create` transforms."""
-  if num_classes < 1:
-    raise ValueError(
-      f'num_classes={num_classes}: a network needs at least one.'
-    )
+  if num_classes < 0:
+    raise ValueError(f'num_classes={num_classes}: give 0 (no head) or more.')
   values = arguments(name, **overrides)
-  own = _own(name)
+  own = own_arguments(name)
   variant = {key: value for key, value in values.items() if key not in own}
-  return lambda: _NETWORKS[name](
+  network = _NETWORKS[variants.canonical(name)]
+  return lambda: network(
     num_classes, variant, **{key: values[key] for key in own}
   )
 
@@ -98,7 +100,7 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
   Raises:
     ValueError: as `create`.
   """
-  row, own = variants.find(name), _own(name)
+  row, own = variants.find(name), own_arguments(name)
   for key in overrides:
     if key not in own and key not in _COMMON:
       known = sorted({*own, *_COMMON})
@@ -117,11 +119,12 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
   return values
 
 
-def _own(name: str) -> dict[str, Any]:
-  """The defaults of what the family's network alone takes."""
-  parameters = inspect.signature(_NETWORKS[name].__init__).parameters
+def own_arguments(name: str) -> dict[str, Any]:
+  """What the family's network alone takes, and the variant's values of it."""
+  network = _NETWORKS[variants.canonical(name)]
+  row = variants.find(name)
   return {
-    key: parameter.default
-    for key, parameter in parameters.items()
+    key: row.get(key, parameter.default)
+    for key, parameter in inspect.signature(network.__init__).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and key != 'name'
   }

@@ -278,7 +278,10 @@ def folded(is_folded: bool = True) -> Iterator[None]:
 
 @dataclasses.dataclass(eq=False)
 class Linear(hk.Module):
-  """Linear layer in the type of its input; Haiku's default initialization."""
+  """Linear layer in the type of its input; Haiku's default initialization.
+
+  No layer, but its input, for 0 features: a network without a head.
+  """
 
   features: int
   w_init: Initializer | None = None
@@ -286,6 +289,8 @@ class Linear(hk.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, C]` to `[N, O]`."""
+    if not self.features:
+      return x
     shape = (x.shape[-1], self.features)
     w = hk.get_parameter('w', shape, init=self.w_init or truncated_fan_in)
     b = hk.get_parameter('b', (self.features,), init=jnp.zeros)

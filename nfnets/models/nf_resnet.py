@@ -17,7 +17,9 @@ class NFResNet(hk.Module):
     variant: a row of `variants.NF_RESNET`.
     activation: name in `activations.GAMMAS`.
     alpha: scale of every residual branch.
-    use_se: squeeze-excite after a block's last convolution, times 2.
+    attention: the gate behind a block's last convolution, times 2: 'se'
+      (squeeze-excite), 'eca' (efficient channel attention) or 'none'.
+    use_se: True is attention 'se'.
     se_ratio: squeeze-excite's hidden share of a block's output channels.
     se_activation: see `layers.attention`.
     skipinit_gain: initial `skip_gain`, a number or an initializer.
@@ -37,6 +39,7 @@ class NFResNet(hk.Module):
     *,
     activation: str = 'relu',
     alpha: float = 0.2,
+    attention: str = 'none',
     use_se: bool = False,
     se_ratio: float = 0.25,
     se_activation: str = 'relu',
@@ -61,7 +64,7 @@ class NFResNet(hk.Module):
     self.initial_conv = parts.conv(64, 7, 2, name='initial_conv')
     gate = functools.partial(
       layers.attention,
-      'se' if use_se else 'none',
+      'se' if use_se else attention,
       se_ratio=se_ratio,
       se_activation=se_activation,
       activation=parts.activation,

@@ -66,7 +66,7 @@ def compare(weights: files.Weights, name: str, images: np.ndarray) -> list[Row]:
   """Runs both networks in evaluation on the same weights and images.
 
   Args:
-    weights: of the network `timm.PEERS[name].model`.
+    weights: that `timm.to_timm` takes.
     name: of timm's network.
     images: float32 `[N, H, W, 3]`.
 
@@ -92,28 +92,26 @@ def random_weights(
   Gains and skip gains are drawn around 1 and 1/2, biases around 0: what a zero
   would hide is seen.
   """
-  peer = timm.peer_of(name)
+  name = timm.known(name)
   random = np.random.default_rng(seed)
   means = {'gain': 1.0, 'skip_gain': 0.5}
-  shapes, _ = files.shapes(peer.model, num_classes, **peer.overrides)
+  shapes, _ = files.shapes(name, num_classes)
   leaves = {
     path: np.float32(0.1) * random.standard_normal(leaf.shape, np.float32)
     + np.float32(means.get(path.rpartition('/')[2], 0))
     for path, leaf in match.flatten(shapes).items()
   }
   params = match.unflatten(leaves)
-  return files.Weights(params, {}, peer.model, num_classes, peer.overrides)
+  return files.Weights(params, {}, name, num_classes)
 
 
 def _ours(
   weights: files.Weights, name: str, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-  overrides = timm.peer_of(name).overrides
-  network = models.create(
-    weights.model, weights.num_classes, **overrides, features=True
-  )
+  params = timm.from_timm(timm.to_timm(weights.params, name), name)
+  network = models.create(timm.known(name), weights.num_classes, features=True)
   apply = jax.jit(network.apply, static_argnums=4)
-  output, _ = apply(weights.params, weights.state, None, images, False)
+  output, _ = apply(params, {}, None, images, False)
   stages = [x for _, x in sorted(output['features'].items())]
   named = {f'stage {i + 1}': np.asarray(x) for i, x in enumerate(stages)}
   return named | {'logits': np.asarray(output['logits'])}
@@ -133,6 +131,7 @@ def _theirs(
       timm.to_timm(weights.params, name), path / 'weights.safetensors'
     )
     np.save(path / 'images.npy', images.astype(np.float32))
+    name = name.removeprefix('timm/')
     command = [python, '-c', _SCRIPT, name, folder, str(weights.num_classes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -25,6 +25,7 @@ from nfnets.weights import match, restricted
 Tree = Mapping[str, Mapping[str, Any]]
 STATE = 'state:'
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
+_KEYS = ('model', 'num_classes', 'overrides', 'data')  # of that object
 _MOST_DEFLATED = 8  # a .npz's arrays over its size; weights hardly compress
 
 
@@ -47,8 +48,12 @@ class Weights(NamedTuple):
   note: str = ''
 
 
-def read(path: str | pathlib.Path) -> Weights:
+def read(path: str | pathlib.Path, model: str | None = None) -> Weights:
   """Reads `.safetensors`, `.npz` or a published pickle, told by its content.
+
+  Args:
+    path: of the file.
+    model: the network, where the file doesn't say; None tells it by the leaves.
 
   Raises:
     ValueError: on a file of another kind, or a pickle that asks for more than
@@ -65,7 +70,7 @@ def read(path: str | pathlib.Path) -> Weights:
     weights = _of_ours(arrays, None if metadata is None else str(metadata))
   else:
     weights = read_published(path)
-  return identify(weights) if weights.model is None else weights
+  return identify(weights, model) if weights.model is None else weights
 
 
 def write(path: str | pathlib.Path, weights: Weights) -> None:
@@ -76,8 +81,7 @@ def write(path: str | pathlib.Path, weights: Weights) -> None:
   """
   path = pathlib.Path(path)
   named = leaves(weights)
-  keys = ('model', 'num_classes', 'overrides', 'data')
-  metadata = {key: getattr(weights, key) for key in keys}
+  metadata = {key: getattr(weights, key) for key in _KEYS}
   text = json.dumps(metadata, sort_keys=True, default=dict)
   if path.suffix == '.safetensors':
     safetensors.numpy.save_file(named, path, {_METADATA: text})
@@ -110,10 +114,11 @@ def require_whole(weights: Weights, source: str = 'the weights') -> None:
       f'{", ".join(sorted(weights.params)[:3])} …'
     )
   params, state = shapes(
-    weights.model, weights.num_classes or 1, **weights.overrides
+    weights.model,
+    weights.num_classes or 0,
+    channels=channels(weights.params),
+    **weights.overrides,
   )
-  if not weights.num_classes:
-    params = match.without_head(params)
   match.require(weights.params, params, source)
   match.require(weights.state, state, source)
   for path, leaf in match.flatten(weights.params).items():
@@ -189,32 +194,62 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def shapes(
-  model: str, num_classes: int, *, as_trained: bool = False, **overrides: Any
+  model: str,
+  num_classes: int,
+  *,
+  channels: int = 3,
+  as_trained: bool = False,
+  **overrides: Any,
 ) -> tuple[Tree, Tree]:
   """The trees of `models.create(model, …)`, shapes at their leaves.
 
-  Public paths, unless `as_trained`: then stacks, if `scan` is overridden.
+  For images of so many channels. Public paths, unless `as_trained`: then
+  stacks, if `scan` is overridden.
   """
   if not as_trained:
     overrides.pop('scan', None)
   network = models.create(model, num_classes, **overrides)
   size = variants.find(model)['train_image_size']
-  images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))
   return jax.eval_shape(
     functools.partial(network.init, is_training=True), key, images
   )
 
 
-def identify(weights: Weights) -> Weights:
-  """Names the network that has as many blocks and most of these leaves."""
+def channels(params: Tree) -> int:
+  """Of the images that a network of these weights takes."""
+  return match.flatten(params)[stem_path(params)].shape[2]
+
+
+def stem_path(params: Tree) -> str:
+  """The path of the first convolution's weights.
+
+  Raises:
+    ValueError: there is none.
+  """
+  for path in match.flatten(params):
+    if _STEM.fullmatch(path):
+      return path
+  raise ValueError('there is no first convolution')
+
+
+def identify(weights: Weights, model: str | None = None) -> Weights:
+  """Names the network that has as many blocks and most of these leaves.
+
+  Args:
+    weights: of which the parameters are read.
+    model: the name, where it is known.
+  """
   found = {p: np.shape(x) for p, x in match.flatten(weights.params).items()}
   blocks = {m[0] for m in map(_BLOCK.match, found) if m}
   head = next((x for p, x in found.items() if _HEAD_BIAS.fullmatch(p)), (0,))
+  if model:
+    return weights._replace(model=model, num_classes=head[0])
   best, most = None, len(found) / 2
   for name, row in variants.ALL.items():
-    if sum(row['depths']) != len(blocks):
-      continue
+    if sum(row['depths']) != len(blocks) or name in variants.TIMM:
+      continue  # timm's networks have the trees of published ones
     params, _ = shapes(name, head[0] or 1)
     wanted = match.flatten(params)
     common = sum(
@@ -227,6 +262,7 @@ def identify(weights: Weights) -> Weights:
 
 
 _BLOCK = re.compile(r'.*?[^/]*block[^/]*(?=/)')
+_STEM = re.compile(r'[^/]+/(.*/)?(stem_conv0|initial_conv)/w')
 _HEAD_BIAS = re.compile(r'[^/]+/~/linear/b')
 
 
@@ -258,10 +294,7 @@ def _read_npy(data: bytes) -> np.ndarray:
 
 def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
   if any('/' not in name for name in arrays):
-    raise ValueError(
-      'its entries are no paths like NFNet/~/stem_conv0/w; if timm wrote it, '
-      'convert it with --from=timm'
-    )
+    raise ValueError('its entries are no paths like NFNet/~/stem_conv0/w')
   params = {p: x for p, x in arrays.items() if not p.startswith(STATE)}
   state = {
     p.removeprefix(STATE): x for p, x in arrays.items() if p not in params
@@ -270,19 +303,23 @@ def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
   if not metadata:
     return weights
   told = json.loads(metadata)
-  _check_metadata(told, len(arrays))
+  _check(told, len(arrays))
   return weights._replace(**told)
 
 
-def _check_metadata(told: Any, num_leaves: int) -> None:
-  """Raises ValueError unless the network can be made of it, and is as large."""
+def check_metadata(weights: Weights) -> None:
+  """Raises ValueError unless what the weights say of themselves makes sense."""
+  told = {key: getattr(weights, key) for key in _KEYS}
+  _check(told, len(match.flatten(weights.params)))
+
+
+def _check(told: Any, num_leaves: int) -> None:
 
   def require(holds: bool, key: str) -> None:
     if not holds:
       raise ValueError(f"its metadata's {key} is none of a network's weights")
 
-  keys = {'model', 'num_classes', 'overrides', 'data'}
-  require(isinstance(told, dict) and told.keys() <= keys, 'form')
+  require(isinstance(told, dict) and told.keys() <= {*_KEYS}, 'form')
   require(isinstance(told.get('model'), str | None), 'model')
   number = told.get('num_classes')
   is_number = type(number) is int and 0 <= number < 10**7

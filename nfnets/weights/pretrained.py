@@ -1,20 +1,19 @@
 """Weights to start from, whoever wrote them, by one call."""
 
 import contextlib
+import json
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket
+from nfnets import bucket, variants
 from nfnets.data import sources
-from nfnets.weights import files, match, stacked, timm, torch_file
+from nfnets.weights import files, match, names, stacked, timm, torch_file
 from nfnets.workdir import RunFolder
 
-KINDS = ('auto', 'published', 'ours', 'run', 'timm')
-PUBLISHED = 'https://storage.googleapis.com/dm-nfnets/'
 _TORCH = ('.pth', '.pt', '.bin', '.tar')
 
 
@@ -28,37 +27,38 @@ def load(source: str | pathlib.Path, **options: Any) -> files.Weights:
 
 def read(
   source: str | pathlib.Path,
-  kind: str = 'auto',
   *,
-  timm_name: str | None = None,
+  model: str | None = None,
   averaged: bool = True,
 ) -> files.Weights:
-  """Reads a published file, one of ours, timm's, or a run's folder.
+  """Reads weights by name, from a file, or of a run.
 
   Args:
-    source: F0_haiku.npz and its like; .safetensors or .npz of ours;
-      .safetensors or .pth of timm's; a run's folder, whose newest checkpoint
-      counts; any of them may lie in a bucket.
-    kind: one of `KINDS`; 'auto' tells it by the content.
-    timm_name: of timm's network; None tells it by its parts.
+    source: a path: F0_haiku.npz and its like, .safetensors or .npz of ours,
+      .safetensors or .pth of timm's, a run's folder, whose newest checkpoint
+      counts, any of them here or in a bucket; or a name that `names.find`
+      knows, which is downloaded once.
+    model: the network; None tells it by what the file says or by its tensors.
     averaged: of a run or a checkpoint of PyTorch that averaged its weights,
       the average.
 
   Raises:
     ValueError, FileNotFoundError: with one line that says what is wrong.
   """
-  if kind not in KINDS:
-    raise ValueError(f'no kind of weights {kind!r}: {", ".join(KINDS)}')
-  with bucket.fetched(source) as path:
+  published, place = names.find(str(source)), source
+  if published and not pathlib.Path(source).expanduser().exists():
+    with _one_line(source):
+      place, model = names.fetch(published), model or published.model or None
+  with bucket.fetched(place) as path:
     if not path.exists():
-      hint = ''
-      if re.fullmatch(r'F[0-6]_haiku\.npz', path.name):
-        hint = f'; it is at {PUBLISHED}{path.name}'
-      raise FileNotFoundError(f'{source}: no such file or folder{hint}')
+      raise FileNotFoundError(names.near(str(source)))
     if not (path.is_file() or path.is_dir()):
       raise ValueError(f'{source}: neither a file nor a folder')
     with _one_line(source):
-      return _read(path, kind, timm_name, averaged)
+      weights = _read(path, model, averaged)
+      if model and weights.model not in (None, *_same(model)):
+        raise ValueError(f'it holds {weights.model}, not {model}')
+      return weights
 
 
 def of_run(
@@ -143,39 +143,48 @@ def _one_line(source: str | pathlib.Path) -> Iterator[None]:
 
 
 def _read(
-  source: pathlib.Path, kind: str, timm_name: str | None, averaged: bool
+  path: pathlib.Path, model: str | None, averaged: bool
 ) -> files.Weights:
-  if kind == 'run' or source.is_dir():
-    found = of_run(source)
+  if path.is_dir():
+    found = of_run(path)
     return found.get('eval_ema' if averaged else 'eval', found['eval'])
-  if kind == 'published':
-    return files.identify(files.read_published(source))
-  if kind == 'timm' or source.suffix in _TORCH:
-    return _of_timm(source, timm_name, averaged)
-  if kind == 'auto' and source.suffix == '.safetensors':
-    names = files.read_safetensors(source)
-    if any('/' not in name for name in names):
-      return _of_timm(source, timm_name, averaged)
-  return files.read(source)
+  if path.suffix in _TORCH:
+    return _of_timm(*torch_file.read(path, averaged), path, model)
+  if path.suffix == '.safetensors':
+    arrays = files.read_safetensors(path)
+    if any('/' not in name for name in arrays):
+      return _of_timm(torch_file.plain_names(arrays), None, path, model)
+  return files.read(path, model)
 
 
 def _of_timm(
-  source: pathlib.Path, name: str | None, averaged: bool
+  arrays: dict[str, np.ndarray],
+  key: str | None,
+  path: pathlib.Path,
+  model: str | None,
 ) -> files.Weights:
-  if source.suffix == '.safetensors':
-    arrays = torch_file.plain_names(files.read_safetensors(source))
-    key = None
-  else:
-    arrays, key = torch_file.read(source, averaged)
-  name = name or timm.guess(arrays)
-  params, num_classes = timm.from_timm(arrays, name), 0
-  if 'head.fc.bias' in arrays:
-    num_classes = arrays['head.fc.bias'].shape[0]
-  peer = timm.PEERS[name]
+  """timm's weights, and what the config.json beside them says."""
+  config = {}
+  if (beside := path.with_name('config.json')).exists():
+    config = json.loads(beside.read_text())
+  is_timms = 'architecture' in config  # and no run's
+  if is_timms:
+    model = model or config['architecture']
+  name = timm.known(model) if model else timm.guess(arrays)
+  bias = arrays.get('head.fc.bias', ())
   note = f"weights of the file's {key!r}" if key else ''
-  return files.Weights(
-    params, {}, peer.model, num_classes, peer.overrides, peer.data, note
+  weights = files.Weights(
+    timm.from_timm(arrays, name), {}, name, len(bias), note=note
   )
+  if is_timms:
+    weights = weights._replace(data=names.data_of(config))
+    files.check_metadata(weights)
+  return weights
+
+
+def _same(model: str) -> tuple[str, ...]:
+  """The networks that a name may mean: ours, and timm's of that name."""
+  return variants.canonical(model), variants.canonical(f'timm/{model}')
 
 
 def _network(config: ConfigDict) -> dict[str, Any]:

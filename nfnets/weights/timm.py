@@ -1,73 +1,20 @@
 """timm's normalizer-free networks to our parameter trees, and back.
 
 Names, layouts (`[O, I, kh, kw]` there, `[kh, kw, I, O]` here) and the places of
-constants differ; the functions are equal once a network is made with the
-overrides of `PEERS`.
+constants differ; the functions are equal for the networks of `variants.TIMM`.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nfnets import variants
+from nfnets import models, variants
 from nfnets.models import activations
-from nfnets.weights import match
-
-
-class Peer(NamedTuple):
-  """How a network of timm is made here.
-
-  `model` and `overrides` are what `nfnets.models.create` takes.
-  `scales_weights`: timm puts gamma into each convolution, not behind each
-  activation, and has no skip gain. `data` is how timm prepares images for it,
-  where that differs from the model's own way.
-  """
-
-  model: str
-  overrides: dict[str, Any]
-  activation: str
-  scales_weights: bool = True
-  data: dict[str, Any] = {}
-
-
-# Facts of timm/models/nfnet.py; PAPER_FACTS has the line numbers in section 4,
-# of the test sizes and crops its `default_cfgs`.
-_SCALED = {'ws_eps': 'timm', 'padding': 'symmetric'}
-_GELU = {'activation': 'gelu_erf'}
-_CENTER = {'eval_preprocessing': 'crop_resize'}
-_REGNET_SIZES = (256, 288, 272, 320, 384, 456)
-PEERS = {
-  f'dm_nfnet_f{n}': Peer(
-    f'nfnet_f{n}', _GELU | {'ws_eps': 'timm'}, 'gelu_erf', False
-  )
-  for n in range(7)
-}
-PEERS |= {
-  f'nfnet_f{n}': Peer(f'nfnet_f{n}', _SCALED | _GELU, 'gelu_erf', True, _CENTER)
-  for n in range(8)
-}
-PEERS |= {
-  f'nf_resnet{n}': Peer(
-    f'nf_resnet_{n}', _SCALED | {'pool_shortcut': True}, 'relu', True, data
-  )
-  for n, data in (
-    (50, {'eval_image_size': 288, 'eval_preprocessing': 'crop_resize_94'}),
-    (101, {}),
-  )
-}
-PEERS |= {
-  f'nf_regnet_b{n}': Peer(
-    f'nf_regnet_b{n}',
-    _SCALED | {'channel_divisor': 8},
-    'silu',
-    True,
-    {'eval_image_size': size},
-  )
-  for n, size in enumerate(_REGNET_SIZES)
-}
+from nfnets.weights import files, match
 
 _CONVS = {
   'conv0': 'conv1',
@@ -78,20 +25,21 @@ _CONVS = {
 }
 _CONV_LEAVES = {'w': 'weight', 'gain': 'gain', 'bias': 'bias'}
 _LINEAR_LEAVES = {'w': 'weight', 'b': 'bias'}
-# Root, block and timm's gate, by family.
-_PARTS = {
-  'nfnet': ('NFNet', 'nf_block', 'attn_last'),
-  'nf_regnet': ('NF_RegNet', 'nf_block', 'attn'),
-  'nf_resnet': ('NF_ResNet', 'nf_res_block', 'attn'),
-}
+# Root, block and timm's gate.
+_FAMILIES = (
+  (variants.TIMM_NFNET, ('NFNet', 'nf_block', 'attn_last')),
+  (variants.TIMM_NF_RESNET, ('NF_ResNet', 'nf_res_block', 'attn_last')),
+  (variants.TIMM_NF_REGNET, ('NF_RegNet', 'nf_block', 'attn')),
+)
 
 
 def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
   """Our parameters as timm's `state_dict`.
 
   Args:
-    params: of the network `PEERS[name].model`.
-    name: of timm's network, such as 'dm_nfnet_f0'.
+    params: of timm's network `name`, or of a published network that computes
+      the same up to `changes`.
+    name: such as 'dm_nfnet_f0'.
 
   Returns:
     float32 arrays by timm's names.
@@ -99,12 +47,12 @@ def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
   Raises:
     ValueError: naming every parameter that timm's network lacks.
   """
-  peer = peer_of(name)
+  name = known(name)
   leaves = {p: np.asarray(x) for p, x in match.flatten(params).items()}
-  if peer.scales_weights:
-    leaves = _absorb_skip_gains(leaves, peer.model in variants.NFNET)
-    leaves = _move_gamma(leaves, peer, into_weights=True)
-  names = _names(peer)
+  if not _is_published(name):
+    leaves = _absorb_skip_gains(leaves, _parts(name)[2] == 'attn_last')
+    leaves = _move_gamma(leaves, name, into_weights=True)
+  names = _names(name)
   unknown = sorted(leaves.keys() - names.keys())
   if unknown:
     raise ValueError(f'{name} has no place for: {", ".join(unknown)}')
@@ -114,30 +62,44 @@ def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
 def from_timm(
   state_dict: Mapping[str, np.ndarray], name: str
 ) -> dict[str, dict[str, np.ndarray]]:
-  """timm's `state_dict` as parameters of `PEERS[name].model`.
+  """timm's `state_dict` as parameters of our network `name`.
 
   Args:
     state_dict: arrays by timm's names.
-    name: of timm's network.
+    name: such as 'dm_nfnet_f0'.
 
   Raises:
     ValueError: naming every entry that our network lacks.
   """
-  peer = peer_of(name)
-  paths = {theirs: ours for ours, theirs in _names(peer).items()}
+  name = known(name)
+  paths = {theirs: ours for ours, theirs in _names(name).items()}
   unknown = sorted(state_dict.keys() - paths.keys())
   if unknown:
-    raise ValueError(f'{peer.model} has no place for: {", ".join(unknown)}')
+    raise ValueError(f'{name} has no place for: {", ".join(unknown)}')
   leaves = {
     paths[key]: _from_torch(paths[key], np.asarray(value))
     for key, value in state_dict.items()
   }
-  if peer.scales_weights:
+  if not _is_published(name):
     for path in [p for p in leaves if p.endswith('/~/conv0/gain')]:
       block = path.removesuffix('/~/conv0/gain')
       leaves[f'{block}/skip_gain'] = np.ones((), np.float32)
-    leaves = _move_gamma(leaves, peer, into_weights=False)
+    leaves = _move_gamma(leaves, name, into_weights=False)
   return match.unflatten(leaves)
+
+
+def known(name: str) -> str:
+  """A name of timm's as a key of `variants.TIMM`.
+
+  Raises:
+    ValueError: it isn't known here.
+  """
+  for key in (f'timm/{name}', name, variants.canonical(name)):
+    if key in variants.TIMM:
+      return key
+  raise ValueError(
+    f'no network of timm {name!r} known here: {", ".join(variants.TIMM)}'
+  )
 
 
 def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
@@ -145,88 +107,115 @@ def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
 
   Args:
     model: a name of `variants.ALL`.
-    overrides: of ours; the nearest of timm's networks of this model is the one
-      that differs in the fewest.
+    overrides: of ours.
 
   Raises:
     ValueError: where timm has none.
   """
-  names = [name for name, peer in PEERS.items() if peer.model == model]
+  if variants.canonical(model) in variants.TIMM:
+    return known(model)
+  row, overrides = variants.find(model), overrides or {}
+  names = [
+    name
+    for name, other in variants.TIMM.items()
+    if _family(name) == _family(model)
+    and (other['depths'], other['widths']) == (row['depths'], row['widths'])
+  ]
   if not names:
     raise ValueError(f'timm has no {model}')
-  ours = overrides or {}
-
-  def distance(name: str) -> int:
-    theirs = PEERS[name].overrides
-    return sum(ours.get(k) != theirs.get(k) for k in {*ours, *theirs})
-
-  return min(names, key=distance)
+  return min(names, key=lambda name: len(changes(name, model, overrides)))
 
 
-def differences(name: str, overrides: Mapping[str, Any]) -> list[str]:
+def changes(
+  name: str, model: str, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
   """Where timm's network computes another function of the same weights.
 
   Args:
     name: of timm's network.
+    model: of ours.
     overrides: of ours.
 
   Returns:
-    A line per argument of ours that would have to change.
+    The arguments of ours that would have to change, and to what.
   """
-  return [
-    f"timm's {name} is this network with {key}={value!r}"
-    for key, value in peer_of(name).overrides.items()
-    if overrides.get(key) != value
-  ]
+  ours = models.arguments(model, **overrides)
+  theirs = models.arguments(known(name))
+  return {
+    key: theirs[key]
+    for key in models.own_arguments(known(name))
+    if key != 'skipinit_gain' and ours[key] != theirs[key]
+  }
 
 
 def guess(state_dict: Mapping[str, np.ndarray]) -> str:
-  """The name of timm's network by its numbers of blocks.
+  """The name of timm's network with entries of these names and sizes.
 
   Raises:
-    ValueError: where no network of `PEERS` looks like that.
+    ValueError: where there is none.
   """
   blocks = {m[0] for m in map(_BLOCK.match, state_dict) if m}
   depths = tuple(
     len({b for b in blocks if b.startswith(f'stages.{stage}.')})
     for stage in range(4)
   )
-  is_scaled = not any(key.endswith('skipinit_gain') for key in state_dict)
-  for name, peer in PEERS.items():
-    own = variants.find(peer.model)['depths']
-    if peer.scales_weights == is_scaled and own == depths:
+  body = {key: np.size(x) for key, x in state_dict.items() if _BLOCK.match(key)}
+  for name, row in variants.TIMM.items():
+    if row['depths'] == depths and body == _block_sizes(name):
       return name
   raise ValueError(
-    f'no network of timm known here has stages of {depths} blocks; name it '
-    f'with --timm, one of: {", ".join(PEERS)}'
+    f'no network of timm known here has these weights, in stages of {depths} '
+    'blocks; name it with --model'
   )
+
+
+def _block_sizes(name: str) -> dict[str, int]:
+  """The number of elements of every entry of timm's that is in a block."""
+  params, _ = files.shapes(name, 0)
+  names = _names(name)
+  return {
+    names[path]: math.prod(leaf.shape)
+    for path, leaf in match.flatten(params).items()
+    if _BLOCK.match(names[path])
+    and (_is_published(name) or not path.endswith('/skip_gain'))
+  }
 
 
 _BLOCK = re.compile(r'stages\.\d+\.\d+\.')
 
 
-def peer_of(name: str) -> Peer:
-  """How timm's network of this name is made here.
+def _is_published(name: str) -> bool:
+  """Whether constants are where the published networks have them.
 
-  Raises:
-    ValueError: it isn't known here.
+  timm's other networks have gamma in each convolution, not behind each
+  activation, and no skip gain.
   """
-  if name not in PEERS:
-    raise ValueError(
-      f'no network of timm {name!r} known here: {", ".join(PEERS)}'
-    )
-  return PEERS[name]
+  return name.startswith('dm_')
 
 
-def _names(peer: Peer) -> dict[str, str]:
+def _parts(name: str) -> tuple[str, str, str]:
+  return next(parts for table, parts in _FAMILIES if name in table)
+
+
+def _family(model: str) -> str:
+  key = variants.canonical(model)
+  for ours, (theirs, parts) in zip(
+    (variants.NFNET, variants.NF_RESNET, variants.NF_REGNET), _FAMILIES
+  ):
+    if key in ours or key in theirs:
+      return parts[0]
+  return key
+
+
+def _names(name: str) -> dict[str, str]:
   """timm's name of every parameter path that a network may have."""
-  root, block, attention = _PARTS[re.sub(r'_?\w\d+$', '', peer.model)]
+  root, block, attention = _parts(name)
   convs = {f'stem_conv{n}': f'stem.conv{n + 1}' for n in range(4)}
   convs |= {'initial_conv': 'stem.conv', 'final_conv': 'final_conv'}
   linears = {'linear': 'head.fc'}
   names = {}
   index = 0
-  for stage, depth in enumerate(variants.find(peer.model)['depths']):
+  for stage, depth in enumerate(variants.find(name)['depths']):
     for number in range(depth):
       ours = f'{block}_{index}' if index else block
       theirs = f'stages.{stage}.{number}'
@@ -236,6 +225,8 @@ def _names(peer: Peer) -> dict[str, str]:
       gate = f'{ours}/~/squeeze_excite/~'
       linears[f'{gate}/linear'] = f'{theirs}.{attention}.fc1'
       linears[f'{gate}/linear_1'] = f'{theirs}.{attention}.fc2'
+      kernel = f'{root}/~/{ours}/~/channel_attention/w'
+      names[kernel] = f'{theirs}.{attention}.conv.weight'
       index += 1
   for modules, leaves in ((convs, _CONV_LEAVES), (linears, _LINEAR_LEAVES)):
     for (ours, theirs), (leaf, timm_leaf) in itertools.product(
@@ -249,7 +240,7 @@ def _to_torch(path: str, leaf: np.ndarray) -> np.ndarray:
   leaf = leaf.astype(np.float32, copy=False)
   if 'squeeze_excite' in path and leaf.ndim == 2:
     leaf = leaf.T[:, :, None, None]
-  elif leaf.ndim == 2:
+  elif leaf.ndim in (2, 3):  # a matrix, or ECA's kernel
     leaf = leaf.T
   elif leaf.ndim == 4:
     leaf = leaf.transpose(3, 2, 0, 1)
@@ -264,7 +255,7 @@ def _from_torch(path: str, leaf: np.ndarray) -> np.ndarray:
     leaf = leaf.reshape(-1)
   elif 'squeeze_excite' in path and leaf.ndim == 4:
     leaf = leaf[:, :, 0, 0].T
-  elif leaf.ndim == 2:
+  elif leaf.ndim in (2, 3):
     leaf = leaf.T
   elif leaf.ndim == 4:
     leaf = leaf.transpose(2, 3, 1, 0)
@@ -286,14 +277,15 @@ def _absorb_skip_gains(
     for name in ('gain', 'bias'):
       leaf = f'{inside}/conv2/{name}'
       out[leaf] = leaves[leaf] * skip_gain
-    gate = f'{inside}/squeeze_excite/~/linear/w'
-    if gates_last and gate in leaves and abs(skip_gain) > 1e-30:
-      out[gate] = leaves[gate] / skip_gain
+    for gate in ('squeeze_excite/~/linear', 'channel_attention'):
+      first = f'{inside}/{gate}/w'
+      if gates_last and first in leaves and abs(skip_gain) > 1e-30:
+        out[first] = leaves[first] / skip_gain
   return out
 
 
 def _move_gamma(
-  leaves: dict[str, np.ndarray], peer: Peer, into_weights: bool
+  leaves: dict[str, np.ndarray], name: str, into_weights: bool
 ) -> dict[str, np.ndarray]:
   """Accounts for gamma where only one of the two networks multiplies by it.
 
@@ -301,7 +293,7 @@ def _move_gamma(
   and a convolution that is the same; a convolution without activation before it
   has one too many there, the head one too few.
   """
-  gamma = activations.GAMMAS[peer.activation]
+  gamma = activations.GAMMAS[models.arguments(name)['activation']]
   factor = gamma if into_weights else 1 / gamma
   out = dict(leaves)
   for path, leaf in leaves.items():

@@ -1,0 +1,218 @@
+"""Networks with weights, by name, ready to be called: `nfnets.load`."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfnets import models, variants
+from nfnets import weights as weights_lib
+from nfnets.data import images as images_lib
+from nfnets.weights import files, match, names, pictures
+
+Picture = str | pathlib.Path | bytes | np.ndarray
+
+
+def load(
+  source: str | pathlib.Path,
+  *,
+  model: str | None = None,
+  num_classes: int | None = None,
+  in_channels: int | None = None,
+  image_size: int | None = None,
+  dtype: str = 'float32',
+) -> 'Network':
+  """A network with weights, for inference and as a start for training.
+
+  Args:
+    source: a name of `list_models(pretrained=True)`, which is downloaded once;
+      'hf-hub:OWNER/NAME'; a file of weights; a run's folder.
+    model: the network, where a file doesn't say.
+    num_classes: another number than the weights' gives a new head, 0 none.
+    in_channels: of the images; the stem's weights are adapted as timm does.
+    image_size: side in pixels that `preprocess` makes; None for the size that
+      the network was tested at.
+    dtype: 'float32' or 'bfloat16', of the computation.
+
+  Raises:
+    ValueError, FileNotFoundError: with one line that says what is wrong.
+    ImportError: the name needs huggingface_hub, which is missing.
+  """
+  found = weights_lib.load(source, model=model)
+  if num_classes is not None and num_classes != found.num_classes:
+    found = with_head(found, num_classes)
+  if in_channels is not None:
+    found = with_channels(found, in_channels)
+  return Network(found, image_size=image_size, dtype=dtype)
+
+
+def list_models(pretrained: bool = False) -> list[str]:
+  """Names for `create`, or those of weights for `load`."""
+  return list(names.PUBLISHED if pretrained else variants.ALL)
+
+
+class Network:
+  """A network with weights; folded and compiled once, at the first call.
+
+  Attributes:
+    params: as trained, `{module: {name: array}}`, not folded; for `apply` of
+      `transformed`, fine-tuning, or conversion.
+    state: what isn't trained; empty but for batch normalization.
+    transformed: `nfnets.create`'s, of the network as it trains.
+    class_names: of the logits.
+    config: the name, arguments and preparation of images, as JSON values.
+  """
+
+  def __init__(
+    self,
+    weights: files.Weights,
+    *,
+    image_size: int | None = None,
+    dtype: str = 'float32',
+  ) -> None:
+    if dtype not in ('float32', 'bfloat16'):
+      raise ValueError(f"no dtype {dtype!r}: use 'float32' or 'bfloat16'")
+    self.params, self.state = weights.params, weights.state
+    self.image_size = image_size or pictures.image_size(weights)
+    self.class_names = pictures.class_names(weights)
+    self.config = {
+      'model': weights.model,
+      'num_classes': weights.num_classes,
+      'overrides': dict(weights.overrides),
+      'in_channels': files.channels(weights.params),
+      'preprocessing': pictures.preparation(weights, self.image_size),
+      'dtype': dtype,
+    }
+    self._weights, self._dtype = weights, dtype
+
+  def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
+    """Images `[N, H, W, C]`, as `preprocess` makes them, to logits `[N, K]`.
+
+    Without a head (0 classes) to what `pool` returns.
+    """
+    return self._run(images, 'logits')
+
+  def pool(self, images: jax.Array | np.ndarray) -> jax.Array:
+    """Images `[N, H, W, C]` to the pooled features `[N, F]`, float32."""
+    return self._run(images, 'pool')
+
+  def features(self, images: jax.Array | np.ndarray) -> dict[int, jax.Array]:
+    """Images to feature maps `[N, H / stride, W / stride, F]`, by stride."""
+    return self._run(images, 'features')
+
+  def preprocess(self, pictures: Picture | Sequence[Picture]) -> np.ndarray:
+    """Files or uint8 `[H, W, 3]` to images `[N, S, S, C]`, as tested.
+
+    Args:
+      pictures: paths, encoded bytes or arrays; one of them is a batch of one.
+
+    Raises:
+      ValueError: one is no picture, or the network takes no pictures.
+    """
+    single = isinstance(pictures, str | pathlib.Path | bytes) or (
+      isinstance(pictures, np.ndarray) and pictures.ndim == 3
+    )
+    return np.stack(
+      [self._prepared(x) for x in ([pictures] if single else pictures)]
+    )
+
+  @functools.cached_property
+  def transformed(self) -> hk.TransformedWithState:
+    config = self.config
+    return models.create(
+      config['model'], config['num_classes'], **config['overrides']
+    )
+
+  @functools.cached_property
+  def _folded(self) -> files.Weights:
+    weights = self._weights
+    if weights_lib.can_fold(weights):
+      weights = weights_lib.fold_weights(weights)
+    params, state = jax.device_put((weights.params, weights.state))
+    return weights._replace(params=params, state=state)
+
+  @functools.cached_property
+  def _apply(self) -> Any:
+    overrides = {k: x for k, x in self._folded.overrides.items() if k != 'scan'}
+    network = models.create(
+      self.config['model'],
+      self.config['num_classes'],
+      **overrides | {'features': True},
+    )
+
+    @functools.partial(jax.jit, static_argnums=3)
+    def apply(params: Any, state: Any, images: jax.Array, key: str) -> Any:
+      output, _ = network.apply(
+        params, state, None, images.astype(self._dtype), False
+      )
+      return jax.tree.map(lambda x: x.astype(jnp.float32), output[key])
+
+    return apply
+
+  def _run(self, images: jax.Array | np.ndarray, key: str) -> Any:
+    channels = self.config['in_channels']
+    if np.ndim(images) != 4 or np.shape(images)[-1] != channels:
+      raise ValueError(
+        f'images of shape {np.shape(images)}: give [N, H, W, {channels}]'
+      )
+    weights = self._folded
+    return self._apply(weights.params, weights.state, images, key)
+
+  def _prepared(self, picture: Picture) -> np.ndarray:
+    told, channels = self.config['preprocessing'], self.config['in_channels']
+    if channels not in (1, 3):
+      raise ValueError(
+        f'the network takes {channels} channels: prepare images yourself'
+      )
+    if isinstance(picture, str | pathlib.Path):
+      picture = images_lib.read(pathlib.Path(picture).expanduser())
+    crop = images_lib.preparation(told['resize'])
+    pixels = crop(images_lib.decode(picture), self.image_size)
+    mean, std = (np.float32(told[key]) for key in ('mean', 'std'))
+    image = (pixels - mean) / std
+    return image.mean(-1, keepdims=True) if channels == 1 else image
+
+
+def with_head(weights: files.Weights, num_classes: int) -> files.Weights:
+  """The weights with a new head for other classes, N(0, 0.01), or with none."""
+  leaves = match.flatten(match.without_head(weights.params))
+  if num_classes:
+    shapes, _ = files.shapes(
+      weights.model,
+      num_classes,
+      channels=files.channels(weights.params),
+      **weights.overrides,
+    )
+    random = np.random.default_rng(0)
+    for path, leaf in match.flatten(shapes).items():
+      if match.is_head(path):
+        drawn = 0.01 * random.standard_normal(leaf.shape, np.float32)
+        leaves[path] = drawn if path.endswith('/w') else 0 * drawn
+  data = {k: x for k, x in weights.data.items() if k != 'class_names'}
+  return weights._replace(
+    params=match.unflatten(leaves), num_classes=num_classes, data=data
+  )
+
+
+def with_channels(weights: files.Weights, channels: int) -> files.Weights:
+  """The weights for images of another number of channels, as timm adapts them.
+
+  One channel gets the sum of the stem's weights; more get them in turn, scaled
+  by the old number over the new.
+  """
+  if channels < 1:
+    raise ValueError(f'in_channels={channels}: give at least 1')
+  leaves = match.flatten(weights.params)
+  path = files.stem_path(weights.params)
+  old = leaves[path].shape[2]
+  if channels == 1:
+    leaves[path] = leaves[path].sum(2, keepdims=True)
+  elif channels != old:
+    turns = np.arange(channels) % old
+    leaves[path] = leaves[path][:, :, turns] * np.float32(old / channels)
+  return weights._replace(params=match.unflatten(leaves))

@@ -1,0 +1,247 @@
+"""Published weights by name: which there are, where they are, how they come.
+
+Nothing is fetched that wasn't named. Files are kept, the Hugging Face Hub's in
+its own cache, DeepMind's in the folder `cache()`, and checked by their hashes.
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from nfnets import variants
+
+DEEPMIND = 'https://storage.googleapis.com/dm-nfnets'
+_HUB = 'hf-hub:'
+
+
+class Published(NamedTuple):
+  """Weights with a name.
+
+  Attributes:
+    model: a name of `variants.ALL`.
+    top_1: on ImageNet's validation set at the network's test size, in percent.
+    source: who measured that.
+    licence: of the weights, as their publisher says.
+    file: DeepMind's name of it, if it is theirs, and its MD5.
+    repo: on the Hugging Face Hub, if it is there.
+  """
+
+  model: str
+  top_1: float | None
+  source: str
+  licence: str
+  file: str = ''
+  md5: str = ''
+  repo: str = ''
+
+
+# Paper A, Table 4. The hashes are those that other projects give.
+_OF_DEEPMIND = (
+  (83.6, '0a41039da1cb43adf47f1b7d86ddfe0f'),
+  (84.7, 'c9126bbfaf855f9ddb7ff3b902558781'),
+  (85.1, '7a018d8d1498020e2f5a8719a1e7f53f'),
+  (85.7, 'd8e1e78d26db659c486150dbaccbe78a'),
+  (85.9, 'f5974a7e3388aa81b91a9f1403e759a4'),
+  (86.0, '8639e925de951030651ac775b9f915c3'),
+  (86.5, 'b16cca40ac1ecec2bd5e3273866da0c1'),  # with SAM
+)
+# timm's results/results-imagenet.csv.
+_OF_TIMM = {
+  'dm_nfnet_f0.dm_in1k': 83.468,
+  'dm_nfnet_f1.dm_in1k': 84.700,
+  'dm_nfnet_f2.dm_in1k': 85.184,
+  'dm_nfnet_f3.dm_in1k': 85.676,
+  'dm_nfnet_f4.dm_in1k': 85.838,
+  'dm_nfnet_f5.dm_in1k': 86.102,
+  'dm_nfnet_f6.dm_in1k': 86.364,
+  'nfnet_l0.ra2_in1k': None,
+  'eca_nfnet_l0.ra2_in1k': 82.59,
+  'eca_nfnet_l1.ra2_in1k': 84.010,
+  'eca_nfnet_l2.ra3_in1k': 84.702,
+  'nf_regnet_b1.ra2_in1k': 79.37,
+  'nf_resnet50.ra2_in1k': 80.66,
+  'test_nfnet.r160_in1k': None,
+}
+PUBLISHED = {
+  f'nfnet_f{n}': Published(
+    f'nfnet_f{n}', top_1, 'paper A', 'not stated', f'F{n}_haiku.npz', md5
+  )
+  for n, (top_1, md5) in enumerate(_OF_DEEPMIND)
+} | {
+  name: Published(
+    variants.canonical('timm/' + name.split('.')[0]),
+    top_1,
+    'timm' if top_1 else '',
+    'Apache-2.0',
+    repo=f'timm/{name}',
+  )
+  for name, top_1 in _OF_TIMM.items()
+}
+
+
+def find(source: str) -> Published | None:
+  """The weights that a text names, None where it names none.
+
+  Args:
+    source: a key of `PUBLISHED`; 'timm/NAME' or a network of timm's alone,
+      without the part behind the dot; 'hf-hub:OWNER/NAME' for any repository of
+      timm's form, '@REVISION' behind it or not; one of DeepMind's addresses.
+  """
+  by_address = {f'{DEEPMIND}/{x.file}': x for x in PUBLISHED.values() if x.file}
+  if source in by_address:
+    return by_address[source]
+  if source in PUBLISHED:
+    return PUBLISHED[source]
+  repo = source.removeprefix(_HUB)
+  for found in PUBLISHED.values():
+    if found.repo and repo in (found.repo, found.repo.split('.')[0]):
+      return found
+  # A bare name is timm's where no other network has it.
+  if source in variants.TIMM:
+    theirs = (x for x in PUBLISHED.values() if x.repo and x.model == source)
+    return next(theirs, None)
+  if source.startswith(_HUB) and re.fullmatch(r'[\w.-]+/[\w.@-]+', repo):
+    return Published('', None, '', '', repo=repo)
+  return None
+
+
+def near(source: str) -> str:
+  """What to say of a text that is no file, no folder and no name."""
+  name = source.removeprefix(_HUB).removeprefix('timm/')
+  for found, weights in PUBLISHED.items():
+    if weights.file and name.endswith(weights.file):
+      return (
+        f'{source}: no such file; DeepMind publishes it at {DEEPMIND}/'
+        f'{weights.file}, and the name {found} downloads it'
+      )
+  likely = difflib.get_close_matches(name, PUBLISHED, n=2, cutoff=0.7)
+  if name.split('.')[0] in variants.ALL:  # its name's end, or the network
+    model = name.split('.')[0]
+    likely = [x for x in PUBLISHED if x.split('.')[0] == model]
+    if not likely:
+      return f'{source}: no such file, and {model} has no published weights'
+  hint = f'; did you mean {" or ".join(likely)}?' if likely else ''
+  return f'{source}: no such file or folder, and no name of weights{hint}'
+
+
+def fetch(published: Published) -> pathlib.Path:
+  """The file, downloaded unless it is here already; its hash is right.
+
+  Raises:
+    ImportError: the Hub's client is missing.
+    OSError: it can't be reached, or doesn't have it.
+    ValueError: what came is not what was published.
+  """
+  if published.repo:
+    return _from_hub(published.repo)
+  target = cache() / published.file
+  if not target.exists():
+    _download(f'{DEEPMIND}/{published.file}', target)
+  _check(target, published.md5, 'md5')
+  return target
+
+
+def cache() -> pathlib.Path:
+  """Where DeepMind's files are kept: NFNETS_CACHE, or ~/.cache/nfnets."""
+  base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  path = os.environ.get('NFNETS_CACHE') or f'{base}/nfnets'
+  return pathlib.Path(path).expanduser()
+
+
+def _download(address: str, target: pathlib.Path) -> None:
+  target.parent.mkdir(parents=True, exist_ok=True)
+  print(f'downloading {address} to {target}', file=sys.stderr, flush=True)
+  with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+    part = pathlib.Path(file.name)
+    try:
+      with urllib.request.urlopen(address, timeout=60) as response:
+        shutil.copyfileobj(response, file, 2**20)
+    except OSError as error:
+      part.unlink()
+      raise OSError(f'{address} cannot be reached: {error}') from error
+    except BaseException:
+      part.unlink()
+      raise
+  os.replace(part, target)
+
+
+def _from_hub(repo: str) -> pathlib.Path:
+  """model.safetensors in the Hub's cache, its config.json beside it."""
+  if importlib.util.find_spec('huggingface_hub') is None:
+    raise ImportError(
+      f'{_HUB}{repo} takes huggingface_hub: pip install -r requirements-hub.txt'
+    )
+  import huggingface_hub as hub
+  from huggingface_hub.utils import disable_progress_bars, logging
+
+  if not sys.stderr.isatty():
+    disable_progress_bars()
+  level = logging.get_verbosity()
+  logging.set_verbosity_error()  # its retries have a line each
+  name, _, revision = repo.partition('@')
+  try:
+    for file in ('config.json', 'model.safetensors'):
+      path = hub.hf_hub_download(name, file, revision=revision or None)
+  except hub.errors.LocalEntryNotFoundError as error:
+    raise OSError(
+      f'{_HUB}{repo} is not in the cache, and {hub.constants.ENDPOINT} cannot '
+      'be reached from here'
+    ) from error
+  except (
+    hub.errors.RepositoryNotFoundError,
+    hub.errors.RevisionNotFoundError,
+    hub.errors.EntryNotFoundError,
+  ) as error:
+    raise OSError(
+      f'{hub.constants.ENDPOINT} has no {repo}, or no {file} in it'
+    ) from error
+  finally:
+    logging.set_verbosity(level)
+  # The cache names a large file by its SHA-256; the path is a link to it.
+  blob = pathlib.Path(os.path.realpath(path))
+  if re.fullmatch(r'[0-9a-f]{64}', blob.name):
+    _check(blob, blob.name, 'sha256')
+  return pathlib.Path(path)
+
+
+def _check(path: pathlib.Path, wanted: str, algorithm: str) -> None:
+  """Removes a file that isn't what it should be, so that it comes anew."""
+  with open(path, 'rb') as file:
+    found = hashlib.file_digest(file, algorithm).hexdigest()
+  if found != wanted:
+    size = path.stat().st_size
+    path.unlink()
+    raise ValueError(
+      f'what was downloaded ({size:,} bytes) has the {algorithm.upper()} '
+      f'{found}, not {wanted}; it was removed: try again'
+    )
+
+
+def data_of(config: Any, is_tested: bool = True) -> dict[str, Any]:
+  """timm's config.json as `Weights.data`.
+
+  Args:
+    config: the file's content.
+    is_tested: take the size that it was tested at, where it tells one.
+  """
+  told = config.get('pretrained_cfg', config)
+  size = is_tested and told.get('test_input_size')
+  share = (size and told.get('test_crop_pct')) or told.get('crop_pct', 0.875)
+  crop = f'{told.get("crop_mode", "center")}_{float(share)}'
+  filter = told.get('interpolation', 'bicubic')
+  data = {
+    'eval_image_size': (size or told['input_size'])[-1],
+    'eval_preprocessing': crop + ('' if filter == 'bicubic' else f'_{filter}'),
+  }
+  data |= {key: [255 * x for x in told[key]] for key in ('mean', 'std')}
+  names: Iterable[str] = config.get('label_names') or ()
+  return data | ({'class_names': list(names)} if names else {})

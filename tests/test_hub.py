@@ -1,0 +1,279 @@
+"""The five lines of the README: a network by name, called, without Haiku."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import fake_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+import photographs
+import pytest
+
+import nfnets
+from nfnets import hub, weights
+from nfnets.weights import certificate, match, timm
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A repository of timm's smallest network, and its weights as a file."""
+  path = tmp_path_factory.mktemp('hub') / 'timm' / 'test_nfnet.r160_in1k'
+  kept = fake_hub.write_repository(path, num_classes=5)
+  weights.write(path / 'ours.safetensors', kept)
+  return path
+
+
+@pytest.fixture(scope='module')
+def net(folder):
+  return nfnets.load(folder / 'model.safetensors')
+
+
+def test_a_network_is_called_like_a_function(net):
+  photos = [np.asarray(x) for x in photographs.load()]
+  images = net.preprocess(photos)
+  assert images.shape == (2, 64, 64, 3) and images.dtype == np.float32
+  assert net.class_names == [f'class {index}' for index in range(5)]
+  # The oracle: the network itself, its weights not folded.
+  apply = jax.jit(net.transformed.apply, static_argnums=4)
+  output, _ = apply(net.params, net.state, None, images, False)
+  np.testing.assert_allclose(net(images), output['logits'], atol=1e-5)
+  np.testing.assert_allclose(net.pool(images), output['pool'], atol=1e-5)
+
+
+def test_feature_maps_have_their_strides(net):
+  images = np.zeros((1, 96, 64, 3), np.float32)
+  maps = net.features(images)
+  for stride, x in maps.items():
+    assert x.shape[:3] == (1, 96 // stride, 64 // stride)
+
+
+def test_pictures_are_files_bytes_or_arrays(net, tmp_path):
+  photo = photographs.load()[0]
+  photo.save(tmp_path / 'a.png')
+  wanted = net.preprocess(np.asarray(photo))
+  for given in (tmp_path / 'a.png', (tmp_path / 'a.png').read_bytes()):
+    np.testing.assert_array_equal(net.preprocess(given), wanted)
+  both = net.preprocess([str(tmp_path / 'a.png'), np.asarray(photo)])
+  np.testing.assert_array_equal(both, np.concatenate([wanted] * 2))
+
+
+def test_ours_and_timms_file_are_one_network(net, folder):
+  ours = nfnets.load(folder / 'ours.safetensors', image_size=32)
+  assert ours.config['model'] == net.config['model'] == 'test_nfnet'
+  images = np.random.RandomState(0).standard_normal((1, 32, 32, 3))
+  np.testing.assert_allclose(ours(images), net(images), atol=1e-5)
+  assert ours.preprocess(np.zeros((9, 9, 3), np.uint8)).shape[1] == 32
+
+
+def test_bfloat16_is_near(net, folder):
+  images = np.random.RandomState(0).standard_normal((1, 64, 64, 3))
+  half = nfnets.load(folder / 'model.safetensors', dtype='bfloat16')
+  wanted = np.asarray(net(images))
+  error = np.abs(half(images) - wanted).max() / np.abs(wanted).max()
+  assert 1e-5 < error < 0.05
+  with pytest.raises(ValueError, match="no dtype 'int8'"):
+    nfnets.load(folder / 'model.safetensors', dtype='int8')
+
+
+@pytest.mark.parametrize('num_classes', [0, 7])
+def test_another_head_leaves_the_features(net, folder, num_classes):
+  other = nfnets.load(folder / 'model.safetensors', num_classes=num_classes)
+  images = np.random.RandomState(0).standard_normal((1, 32, 32, 3))
+  pool = np.asarray(net.pool(images))
+  np.testing.assert_allclose(other.pool(images), pool, atol=1e-6)
+  logits = np.asarray(other(images))
+  if num_classes:
+    head = other.params['NFNet/~/linear']
+    np.testing.assert_allclose(logits, pool @ head['w'], atol=1e-5)
+    assert len(other.class_names) == 7
+  else:
+    np.testing.assert_allclose(logits, pool, atol=1e-6)
+    assert other.class_names == []
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_other_channels_get_the_stem_that_timm_gives_them(
+  net, folder, channels
+):
+  """A grey image repeated is the same image; a turn of channels is scaled."""
+  other = nfnets.load(folder / 'model.safetensors', in_channels=channels)
+  stem = 'NFNet/~/stem_conv0'
+  old, new = (x.params[stem]['w'] for x in (net, other))
+  assert new.shape[2] == channels
+  wanted = old.sum(2, keepdims=True) if channels == 1 else old * 3 / 4
+  np.testing.assert_allclose(new[:, :, :3], wanted, rtol=1e-6)
+  if channels == 4:
+    np.testing.assert_allclose(new[:, :, 3], old[:, :, 0] * 3 / 4, rtol=1e-6)
+    with pytest.raises(ValueError, match='takes 4 channels'):
+      other.preprocess(np.zeros((9, 9, 3), np.uint8))
+  else:
+    grey = other.preprocess(np.asarray(photographs.load()[0]))
+    assert grey.shape == (1, 64, 64, 1)
+  assert other(np.zeros((1, 32, 32, channels))).shape == (1, 5)
+  with pytest.raises(ValueError, match=r'give \[N, H, W'):
+    other(np.zeros((1, 32, 32, 2)))
+
+
+def test_a_start_for_training_is_functional(folder):
+  net = nfnets.load(folder / 'model.safetensors', num_classes=3)
+  network = nfnets.create('test_nfnet', num_classes=3)
+
+  def step(params, images):
+    optimizer = nfnets.sgd(0.1, clipping=0.01)
+    loss = lambda params: network.apply(params, net.state, None, images, True)[
+      0
+    ]['logits'].sum()
+    gradients = jax.grad(loss)(params)
+    return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+  updates = jax.eval_shape(step, net.params, jnp.zeros((1, 32, 32, 3)))
+  assert updates.keys() == net.params.keys()
+
+
+def test_models_and_weights_have_names():
+  assert len(nfnets.list_models(pretrained=True)) == 21
+  assert {'nfnet_f0', 'timm/nfnet_f0', 'eca_nfnet_l0'} <= {
+    *nfnets.list_models()
+  }
+
+
+def test_nothing_is_imported_before_it_is_asked_for():
+  code = (
+    'import sys, nfnets; assert "jax" not in sys.modules; nfnets.models.create;'
+    'nfnets.__version__; dir(nfnets); assert "huggingface_hub" not in '
+    'sys.modules; nfnets.no_such_thing'
+  )
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True)
+  assert b"no attribute 'no_such_thing'" in done.stderr
+
+
+# Names, in a process of their own: the Hub's address is read at import.
+
+CALL = """
+import sys, nfnets
+from nfnets.weights import names
+names.DEEPMIND = {url!r} + '/dm-nfnets'
+names.PUBLISHED['nfnet_f0'] = names.PUBLISHED['nfnet_f0']._replace(
+  model='test_nfnet', md5={md5!r}
+)
+try:
+  net = nfnets.load(sys.argv[1])
+  print(net.config['model'], net.config['preprocessing']['resize'])
+except (ValueError, OSError, ImportError) as error:
+  print('error:', error)
+"""
+
+
+@pytest.fixture
+def ask(tmp_path):
+  """A function from a name to what a fresh process makes of it."""
+
+  def run(server, name, md5='', **environment):
+    url = server.url if server else 'http://127.0.0.1:9'
+    code = CALL.format(url=url, md5=md5)
+    done = subprocess.run(
+      [sys.executable, '-c', code, name],
+      env=os.environ
+      | {'HF_HOME': str(tmp_path / 'hf'), 'NFNETS_CACHE': str(tmp_path / 'dm')}
+      | ({'HF_ENDPOINT': server.url} if server else {})
+      | environment,
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('\n') == 1
+    return done.stdout
+
+  return run
+
+
+def test_a_name_is_downloaded_once_and_checked(folder, ask):
+  pytest.importorskip('huggingface_hub')
+  with fake_hub.serve(folder.parents[1]) as server:
+    asked = lambda: [x for x in server.asked if x.endswith('.safetensors')]
+    first = ask(server, 'test_nfnet.r160_in1k')
+    assert first == 'test_nfnet center_0.95\n'
+    assert asked()[-1].startswith('GET') and len(asked()) == 2
+    for name in ('hf-hub:timm/test_nfnet.r160_in1k', 'timm/test_nfnet'):
+      assert ask(server, name) == first
+    assert sum(line.startswith('GET') for line in asked()) == 1
+    assert 'has no timm/other' in ask(server, 'hf-hub:timm/other')
+  assert ask(None, 'test_nfnet', HF_HUB_OFFLINE='1') == first
+
+
+@pytest.mark.parametrize(
+  'spoil, says',
+  [
+    (lambda data: data[:-99], 'received'),
+    (lambda data: data[:-99] + bytes(99), 'has the SHA256'),
+  ],
+)
+def test_what_comes_damaged_is_refused_and_comes_anew(folder, ask, spoil, says):
+  pytest.importorskip('huggingface_hub')
+  with fake_hub.serve(folder.parents[1]) as server:
+    server.spoil = lambda name, data: (
+      spoil(data) if name.endswith('.safetensors') else data
+    )
+    said = ask(server, 'test_nfnet')
+    assert said.startswith('error: test_nfnet: ') and says in said
+    server.spoil = lambda name, data: data
+    assert ask(server, 'test_nfnet').startswith('test_nfnet')
+
+
+def test_offline_is_one_line(ask):
+  pytest.importorskip('huggingface_hub')
+  said = ask(None, 'eca_nfnet_l0', HF_HUB_OFFLINE='1')
+  assert 'not in the cache, and https://huggingface.co cannot be' in said
+
+
+def test_deepminds_files_come_by_address_and_md5(folder, ask, tmp_path):
+  import hashlib
+
+  import dill
+
+  weights_of = certificate.random_weights('test_nfnet', 5)
+  data = dill.dumps(weights_of.params)
+  store = tmp_path / 'store' / 'dm-nfnets'
+  store.mkdir(parents=True)
+  (store / 'F0_haiku.npz').write_bytes(data)
+  md5 = hashlib.md5(data).hexdigest()
+  with fake_hub.serve(tmp_path / 'store') as server:
+    assert 'has the MD5' in ask(server, 'nfnet_f0', 'f' * 32)
+    assert not list((tmp_path / 'dm').iterdir())
+    assert ask(server, 'nfnet_f0', md5).startswith('test_nfnet')
+    assert len(server.asked) == 2
+  assert ask(None, 'nfnet_f0', md5).startswith('test_nfnet')
+  assert 'cannot be reached' in ask(server, 'nfnet_f1', md5)
+
+
+@pytest.mark.parametrize(
+  'source, says',
+  [
+    ('F0_haiku.npz', 'the name nfnet_f0 downloads it'),
+    ('nf_regnet_b1', 'did you mean nf_regnet_b1.ra2_in1k'),
+    ('eca_nfnet_l3', 'eca_nfnet_l3 has no published weights'),
+    ('eca_nfnet_l0.ra_in1k', 'did you mean eca_nfnet_l0.ra2_in1k'),
+    ('no/such.npz', 'no/such.npz: no such file or folder'),
+  ],
+)
+def test_what_names_nothing_gets_a_hint_and_no_download(source, says):
+  with pytest.raises(FileNotFoundError, match=says):
+    nfnets.load(source)
+
+
+def test_a_given_model_stands_against_what_a_file_says(folder):
+  assert weights.load(folder / 'ours.safetensors', model='test_nfnet')
+  with pytest.raises(ValueError, match='it holds test_nfnet, not nfnet_l0'):
+    weights.load(folder / 'ours.safetensors', model='nfnet_l0')
+  with pytest.raises(match.Mismatch):
+    weights.load(folder / 'model.safetensors', model='timm/nfnet_f0')
+  arrays = timm.to_timm(weights.load(folder / 'ours.safetensors').params,
+                        'test_nfnet')  # fmt: skip
+  assert timm.guess(arrays) == 'test_nfnet'
+  assert hub.load(folder / 'model.safetensors', model='timm/test_nfnet')
