@@ -14,8 +14,7 @@ from configs import cifar_resnet20
 
 def get_config() -> ConfigDict:
   """ResNet-20's recipe; what depends on the depth follows the name."""
-  config = cifar_resnet20.get_config()
-  config.model.name = 'cifar_resnet_110'
+  config = cifar_resnet20.get_config('cifar_resnet_110')
   config.schedule.warmup_steps = 400  # 4.2, approximated: see above
   config.schedule.start = 0.01
   return config

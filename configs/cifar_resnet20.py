@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from configs import base, lazy
 
 
-def get_config() -> ConfigDict:
+def get_config(model: str = 'cifar_resnet_20') -> ConfigDict:
   """A complete recipe; every value can be set on the command line."""
-  config = base.imagenet('cifar_resnet_20')
+  config = base.imagenet(model)
   batch_size = config.get_ref('batch_size')
   config.batch_size = 128
   config.num_epochs = 163.84  # 64,000 steps of 128 among 50,000 images

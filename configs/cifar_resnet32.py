@@ -3,13 +3,8 @@
 As configs/cifar_resnet20.py, deeper. Not yet run here.
 """
 
-from ml_collections import ConfigDict
+import functools
 
 from configs import cifar_resnet20
 
-
-def get_config() -> ConfigDict:
-  """ResNet-20's recipe; what depends on the depth follows the name."""
-  config = cifar_resnet20.get_config()
-  config.model.name = 'cifar_resnet_32'
-  return config
+get_config = functools.partial(cifar_resnet20.get_config, 'cifar_resnet_32')

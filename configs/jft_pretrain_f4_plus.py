@@ -19,11 +19,10 @@ from configs import nfnet_f0
 
 def get_config() -> ConfigDict:
   """NFNets' recipe with A.5's pre-training schedule; crops and flips alone."""
-  config = nfnet_f0.get_config()
+  config = nfnet_f0.get_config('nfnet_f4_plus')
   config.batch_size = 4096  # A.5
   config.num_epochs = 20.0  # A.5; F4: 40
   config.label_smoothing = 0.0
-  config.model.name = 'nfnet_f4_plus'
   config.model.exact_width = True  # the paper's 527 M parameters
   config.augment.mix = 'none'  # A.5
   config.augment.randaugment_layers = 0  # A.5

@@ -1,6 +1,6 @@
 """Derived numbers: references that follow the key they come from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import FieldReference
@@ -8,39 +8,14 @@ from ml_collections import FieldReference
 from nfnets import variants
 
 
-class _Published:
-  """`name_reference + _Published(key)` looks `key` up when it is read."""
+class _Then:
+  """`reference + _Then(function)` is the function's value when it is read."""
 
-  def __init__(self, key: str):
-    self._key = key
+  def __init__(self, function: Callable[[Any], Any]):
+    self._function = function
 
-  def __radd__(self, name: str) -> Any:
-    row = variants.find(name)
-    if row.get(self._key) is None:
-      raise ValueError(
-        f'no {self._key} is published for {name}: pass it on the command line'
-      )
-    return row[self._key]
-
-
-class _Choice:
-  """`reference + _Choice(cases, default)` chooses when it is read."""
-
-  def __init__(self, cases: Mapping[str, str], default: str):
-    self._cases, self._default = cases, default
-
-  def __radd__(self, value: str) -> str:
-    return self._cases.get(value, self._default)
-
-
-class _AtLeast:
-  """`reference + _AtLeast(bound)` is the larger when it is read."""
-
-  def __init__(self, bound: int):
-    self._bound = bound
-
-  def __radd__(self, value: int) -> int:
-    return max(self._bound, value)
+  def __radd__(self, value: object) -> Any:
+    return self._function(value)
 
 
 def published(
@@ -56,20 +31,24 @@ def published(
     key: a column of `nfnets.variants`.
     kind: the value's type, which the command line parses: int, float, tuple.
   """
-  found = model_name + _Published(key)
-  casts = {
-    int: found.to_int,
-    float: found.to_float,
-    tuple: lambda: FieldReference(()) + found,
-  }
-  return casts[kind]()
+
+  def look_up(name: str) -> Any:
+    value = variants.find(name).get(key)
+    if value is None:
+      raise ValueError(
+        f'no {key} is published for {name}: pass it on the command line'
+      )
+    return kind(value)
+
+  # The first operand's type is what a reference parses its overrides by.
+  return FieldReference(kind()) + (model_name + _Then(look_up))
 
 
 def choose(
   value: FieldReference, cases: Mapping[str, str], default: str
 ) -> FieldReference:
   """`cases[value]`, or the default, for whatever the value is when read."""
-  return value + _Choice(cases, default)
+  return value + _Then(lambda value: cases.get(value, default))
 
 
 def steps(
@@ -81,7 +60,7 @@ def steps(
 
 def at_least(bound: int, number: FieldReference) -> FieldReference:
   """The number, or the bound if that is larger."""
-  return number + _AtLeast(bound)
+  return number + _Then(lambda value: max(bound, value))
 
 
 def share(num_steps: FieldReference, part: float, whole: Any) -> FieldReference:

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from configs import base, lazy
 
 
-def get_config() -> ConfigDict:
+def get_config(model: str = 'nf_regnet_b0') -> ConfigDict:
   """A complete recipe; every value can be set on the command line."""
-  config = base.imagenet('nf_regnet_b0')
+  config = base.imagenet(model)
   name = config.model.get_ref('name')
   config.num_epochs = 360.0
   config.learning_rate = 0.4  # as published, it doesn't follow the batch

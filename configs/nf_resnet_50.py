@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from configs import base
 
 
-def get_config() -> ConfigDict:
+def get_config(model: str = 'nf_resnet_50') -> ConfigDict:
   """The base, which is NF-ResNet-50's: experiment.py:46-105."""
-  config = base.imagenet('nf_resnet_50')
+  config = base.imagenet(model)
   base.normalizer_free(config)  # model.normalizer='none': paper B, Figure 2
   base.squeeze_excite(config, False, 0.25)
   return config.lock()

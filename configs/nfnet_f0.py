@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from configs import base, lazy
 
 
-def get_config() -> ConfigDict:
+def get_config(model: str = 'nfnet_f0') -> ConfigDict:
   """A complete recipe; every value can be set on the command line."""
-  config = base.imagenet('nfnet_f0')
+  config = base.imagenet(model)
   name = config.model.get_ref('name')
   config.batch_size = 4096  # A.1
   config.num_epochs = 360.0  # A.1

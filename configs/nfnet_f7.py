@@ -4,13 +4,8 @@ As configs/nfnet_f0.py, with F7's depth, image sizes, dropout and RandAugment.
 Not yet run here.
 """
 
-from ml_collections import ConfigDict
+import functools
 
 from configs import nfnet_f0
 
-
-def get_config() -> ConfigDict:
-  """F0's recipe; what depends on the variant follows the model's name."""
-  config = nfnet_f0.get_config()
-  config.model.name = 'nfnet_f7'
-  return config
+get_config = functools.partial(nfnet_f0.get_config, 'nfnet_f7')
