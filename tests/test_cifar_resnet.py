@@ -131,8 +131,3 @@ def test_a_normalizer_free_transition_equals_its_equation():
       x = conv('nf_block_3/~/conv_shortcut', a, stride)
     x = x + 0.2 * 0.7 * y
   np.testing.assert_allclose(out['features'][2], x, rtol=1e-3, atol=1e-4)
-
-
-def test_an_unknown_normalizer_is_one_clear_line():
-  with pytest.raises(ValueError, match="no normalizer 'layer'"):
-    models.create('cifar_resnet_20', normalizer='layer').init(KEY, IMAGES, True)

@@ -17,7 +17,7 @@ def derive(
   """Returns 1 / std(f(z)) for z ~ N(0, 1).
 
   Args:
-    activation: a name of `activations.FUNCTIONS`, or f itself, applied to
+    activation: a name of `activations.GAMMAS`, or f itself, applied to
       float32 arrays.
     elementwise: False for an f that looks at several channels (its last axis),
       which is sampled instead of integrated: 0.05 % of noise.

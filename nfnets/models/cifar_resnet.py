@@ -1,5 +1,6 @@
 """ResNets for 32-pixel images (He et al., arXiv 1512.03385, section 4.2)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,7 @@ from nfnets.models import activations, layers, network
 NORMALIZERS = ('batch', 'none', 'nf')
 
 
+@dataclasses.dataclass(eq=False)
 class CIFARResNet(hk.Module):
   """6n + 2 layers: 3x3 stem, three stages of n two-convolution blocks, head.
 
@@ -37,94 +39,80 @@ class CIFARResNet(hk.Module):
     cross_replica_axis: see `layers.BatchNorm`.
   """
 
-  def __init__(
-    self,
-    num_classes: int,
-    variant: Mapping,
-    *,
-    normalizer: str = 'batch',
-    activation: str = 'relu',
-    alpha: float = 0.2,
-    skipinit_gain: float | Callable = 0.0,
-    ws_eps: str = 'published',
-    cross_replica_axis: str | None = None,
-    name: str = 'CIFAR_ResNet',
-  ) -> None:
-    super().__init__(name)
-    if normalizer not in NORMALIZERS:
-      raise ValueError(
-        f'no normalizer {normalizer!r}: use one of {", ".join(NORMALIZERS)}.'
-      )
-    self.is_nf = normalizer == 'nf'
-    self.activation = activations.get(activation, scaled=False)
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  normalizer: str = 'batch'
+  activation: str = 'relu'
+  alpha: float = 0.2
+  skipinit_gain: float | layers.Initializer = 0.0
+  ws_eps: str = 'published'
+  cross_replica_axis: str | None = None
+  name: str = 'CIFAR_ResNet'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    layers.choose('normalizer', self.normalizer, NORMALIZERS)
+    self.is_nf = self.normalizer == 'nf'
+    self.activate = activations.get(self.activation, scaled=self.is_nf)
     if self.is_nf:
-      parts = layers.parts('nf', activation, ws_eps)
-      self.activation = parts.activation
+      conv = functools.partial(layers.WSConv2D, eps=self.ws_eps)
+      self.stem = _without_norm(conv(16, 3, name='initial_conv'))
       block = functools.partial(
-        NFBasicBlock, parts=parts, alpha=alpha, skipinit_gain=skipinit_gain
+        NFBasicBlock, alpha=self.alpha, skipinit_gain=self.skipinit_gain
       )
-      self.stem = parts.conv(16, 3, name='initial_conv')
     else:
-      conv = functools.partial(
-        ConvNorm, normalizer=normalizer, cross_replica_axis=cross_replica_axis
-      )
-      block = functools.partial(
-        BasicBlock, conv=conv, activation=self.activation
-      )
-      self.stem = conv(16, names=('initial_conv', 'initial_bn'))
-    self.variant = variant
+      axis = self.cross_replica_axis
+      conv = functools.partial(_conv_norm, self.normalizer == 'batch', axis)
+      self.stem = conv('initial_conv', 'initial_bn', 16)
+      block = BasicBlock
     self.stages = network.Stages(
-      block,
-      variant,
+      functools.partial(block, conv=conv, activation=self.activate),
+      self.variant,
       16,
       strides=(1, 2, 2),
       stem_stride=1,
-      alpha=alpha if self.is_nf else None,
+      alpha=self.alpha if self.is_nf else None,
     )
     init = hk.initializers.RandomNormal(0.01) if self.is_nf else None
-    self.linear = layers.Linear(num_classes, init, name='linear')
+    self.linear = layers.Linear(self.num_classes, init, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
+    x = self.stem(images, is_training)
     if self.is_nf:
-      x = self.stem(images)
+      x, features = self.stages(x, key, is_training)
+      x = self.activate(x)
     else:
-      x = self.activation(self.stem(images, is_training))
-    x, features = self.stages(x, key, is_training)
-    if self.is_nf:
-      x = self.activation(x)
+      x, features = self.stages(self.activate(x), key, is_training)
     return network.classify(
       x, self.linear, self.variant, key, is_training, features
     )
 
 
+@dataclasses.dataclass(eq=False)
 class NFBasicBlock(hk.Module):
   """shortcut + alpha g conv1(act(conv0(act(x) / expected_std))), paper B."""
 
-  def __init__(
-    self,
-    in_channels: int,
-    out_channels: int,
-    stride: int,
-    *,
-    parts: layers.Parts,
-    alpha: float,
-    skipinit_gain: float | Callable,
-    name: str = 'nf_block',
-  ) -> None:
-    super().__init__(name)
-    self.activation = parts.activation
-    self.alpha = alpha
-    self.skipinit_gain = skipinit_gain
-    self.conv0 = parts.conv(out_channels, 3, stride, name='conv0')
-    self.conv1 = parts.conv(out_channels, 3, name='conv1')
+  in_channels: int
+  out_channels: int
+  stride: int
+  _: dataclasses.KW_ONLY
+  conv: Callable[..., hk.Module]
+  activation: activations.Activation
+  alpha: float
+  skipinit_gain: float | layers.Initializer
+  name: str = 'nf_block'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    channels, stride = self.out_channels, self.stride
+    self.conv0 = self.conv(channels, 3, stride, name='conv0')
+    self.conv1 = self.conv(channels, 3, name='conv1')
     self.conv_shortcut = None
-    if stride > 1 or in_channels != out_channels:
-      self.conv_shortcut = parts.conv(
-        out_channels, 1, stride, name='conv_shortcut'
-      )
-    self.stoch_depth = layers.StochDepth()
+    if stride > 1 or self.in_channels != channels:
+      self.conv_shortcut = self.conv(channels, 1, stride, name='conv_shortcut')
 
   def __call__(
     self,
@@ -138,7 +126,7 @@ class NFBasicBlock(hk.Module):
     act = self.activation(x) / expected_std
     shortcut = self.conv_shortcut(act) if self.conv_shortcut else x
     branch = self.branch(act)
-    branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
+    branch = layers.stoch_depth(branch, stochdepth_rate, key, is_training)
     gain = layers.skip_gain(self.skipinit_gain)
     branch = branch * (gain * self.alpha).astype(branch.dtype)
     return shortcut + branch
@@ -148,26 +136,22 @@ class NFBasicBlock(hk.Module):
     return self.conv1(self.activation(self.conv0(act)))
 
 
+@dataclasses.dataclass(eq=False)
 class BasicBlock(hk.Module):
   """relu(shortcut + conv(relu(conv(x)))), normalized or with biases."""
 
-  def __init__(
-    self,
-    in_channels: int,
-    out_channels: int,
-    stride: int,
-    *,
-    conv: Callable[..., hk.Module],
-    activation: activations.Activation,
-    name: str = 'block',
-  ) -> None:
-    super().__init__(name)
-    self.activation = activation
-    self.stride = stride
-    self.padding = out_channels - in_channels
-    self.conv0 = conv(out_channels, stride, names=('conv0', 'bn0'))
-    self.conv1 = conv(out_channels, names=('conv1', 'bn1'))
-    self.stoch_depth = layers.StochDepth()
+  in_channels: int
+  out_channels: int
+  stride: int
+  _: dataclasses.KW_ONLY
+  conv: Callable[..., Callable[[jax.Array, bool], jax.Array]]
+  activation: activations.Activation
+  name: str = 'block'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    self.conv0 = self.conv('conv0', 'bn0', self.out_channels, self.stride)
+    self.conv1 = self.conv('conv1', 'bn1', self.out_channels)
 
   def __call__(
     self,
@@ -178,7 +162,7 @@ class BasicBlock(hk.Module):
   ) -> jax.Array:
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     branch = self.branch(x, is_training)
-    branch = self.stoch_depth(branch, stochdepth_rate, key, is_training)
+    branch = layers.stoch_depth(branch, stochdepth_rate, key, is_training)
     return self.activation(self.shortcut(x) + branch)
 
   def branch(self, x: jax.Array, is_training: bool) -> jax.Array:
@@ -189,30 +173,27 @@ class BasicBlock(hk.Module):
   def shortcut(self, x: jax.Array) -> jax.Array:
     """Option A: the input, subsampled, with new channels of zeros."""
     x = x[:, :: self.stride, :: self.stride]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.padding)))
+    new = self.out_channels - self.in_channels
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, new)))
 
 
-class ConvNorm:
+def _conv_norm(
+  has_norm: bool,
+  cross_replica_axis: str | None,
+  conv_name: str,
+  norm_name: str,
+  channels: int,
+  stride: int = 1,
+) -> Callable[[jax.Array, bool], jax.Array]:
   """A 3x3 convolution and its batch normalization, or else its biases."""
+  conv = layers.Conv2D(
+    channels, 3, stride, with_bias=not has_norm, name=conv_name
+  )
+  if not has_norm:
+    return _without_norm(conv)
+  norm = layers.BatchNorm(cross_replica_axis, name=norm_name)
+  return lambda x, is_training: norm(conv(x), is_training)
 
-  def __init__(
-    self,
-    channels: int,
-    stride: int = 1,
-    *,
-    normalizer: str,
-    cross_replica_axis: str | None,
-    names: tuple[str, str],
-  ) -> None:
-    has_norm = normalizer == 'batch'
-    self.conv = layers.Conv2D(
-      channels, 3, stride, with_bias=not has_norm, name=names[0]
-    )
-    self.norm = None
-    if has_norm:
-      self.norm = layers.BatchNorm(cross_replica_axis, name=names[1])
 
-  def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-    """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
-    x = self.conv(x)
-    return self.norm(x, is_training) if self.norm else x
+def _without_norm(conv: hk.Module) -> Callable[[jax.Array, bool], jax.Array]:
+  return lambda x, is_training: conv(x)

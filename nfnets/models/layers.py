@@ -39,14 +39,14 @@ class Parts(NamedTuple):
     is_nf: whether alpha, expected std and skip gain apply.
     activation: scaled by gamma with weight standardization.
     conv: `conv(channels, kernel, stride=1, groups=1, name=...)`.
-    norm: `norm(name=...)`; its result, `norm(x, is_training)`, is the identity
-      when `is_nf`.
+    activate: `activate(name)` makes `f(x, is_training)`, the activation, after
+      batch normalization under this name where the normalizer is 'batch'.
   """
 
   is_nf: bool
   activation: activations.Activation
   conv: Callable[..., hk.Module]
-  norm: Callable[..., Callable[[jax.Array, bool], jax.Array]]
+  activate: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
 
 
 def parts(
@@ -72,29 +72,47 @@ def parts(
   Raises:
     ValueError: for an unknown choice.
   """
-  for name, value, choices in (
-    ('normalizer', normalizer, known),
-    ('ws_eps', ws_eps, WS_EPS),
-    ('padding', padding, PADDINGS),
-  ):
-    if value not in choices:
-      raise ValueError(f'no {name} {value!r}: use {" or ".join(choices)}.')
+  choose('normalizer', normalizer, known)
+  choose('ws_eps', ws_eps, WS_EPS)
+  choose('padding', padding, PADDINGS)
   plain = activations.get(activation, scaled=False)
   if normalizer == 'batch':
     conv = functools.partial(Conv2D, w_init=truncated_fan_in, padding=padding)
-    norm = functools.partial(BatchNorm, cross_replica_axis)
-    return Parts(False, plain, conv, norm)
+    normalized = functools.partial(
+      batch_norm_activation, plain, cross_replica_axis
+    )
+    return Parts(False, plain, conv, normalized)
   if normalizer == 'none':
     conv = functools.partial(Conv2D, with_bias=True, padding=padding)
-    return Parts(True, plain, conv, no_norm)
+    return unnormalized(plain, conv)
   conv = functools.partial(WSConv2D, eps=ws_eps, padding=padding)
-  return Parts(True, activations.get(activation), conv, no_norm)
+  return unnormalized(activations.get(activation), conv)
 
 
-def no_norm(name: str) -> Callable[[jax.Array, bool], jax.Array]:
-  """A norm that does nothing."""
-  del name
-  return lambda x, is_training: x
+def unnormalized(
+  activation: activations.Activation, conv: Callable[..., hk.Module]
+) -> Parts:
+  """Parts of a network whose activations stand alone."""
+  return Parts(True, activation, conv, lambda name: lambda x, _: activation(x))
+
+
+def batch_norm_activation(
+  activation: activations.Activation,
+  cross_replica_axis: str | None,
+  name: str,
+  order: str = 'bn_act',
+) -> Callable[[jax.Array, bool], jax.Array]:
+  """Batch normalization, then the activation; with 'act_bn' before it."""
+  norm = BatchNorm(cross_replica_axis, name=name)
+  if order == 'act_bn':
+    return lambda x, is_training: norm(activation(x), is_training)
+  return lambda x, is_training: activation(norm(x, is_training))
+
+
+def choose(name: str, value: str, known: Sequence[str]) -> None:
+  """Refuses an argument that is none of the known."""
+  if value not in known:
+    raise ValueError(f'no {name} {value!r}: use {" or ".join(known)}.')
 
 
 @dataclasses.dataclass(eq=False)
@@ -176,8 +194,7 @@ def standardize(
   Returns:
     `[kh, kw, C / groups, O]`: per output mean 0, variance gain^2 / N.
   """
-  if eps not in WS_EPS:
-    raise ValueError(f'no ws_eps {eps!r}: choose one of {", ".join(WS_EPS)}.')
+  choose('ws_eps', eps, WS_EPS)
   shape = w.shape
   # As a matrix: XLA's CPU backend reduces gradients of leading axes of size 1
   # at a tenth of the speed.
@@ -374,18 +391,16 @@ class EfficientChannelAttention(hk.Module):
 
 def attention(
   kind: str,
-  channels: int,
   se_ratio: float,
   se_activation: str,
   activation: activations.Activation,
   divisor: int = 1,
-) -> hk.Module | None:
-  """A block's gate.
+) -> Callable[[int], hk.Module | None]:
+  """How a block makes the gate of so many channels.
 
   Args:
-    kind: 'se', 'eca' or 'none'.
-    channels: C.
-    se_ratio: squeeze-excite's hidden share of C.
+    kind: 'se' (squeeze-excite), 'eca' (efficient channel attention) or 'none'.
+    se_ratio: squeeze-excite's hidden share of the channels.
     se_activation: of squeeze-excite: 'relu' as released, 'network' for the
       network's own, as paper A's appendix C writes it, or another's name.
     activation: the network's own.
@@ -394,15 +409,16 @@ def attention(
   Raises:
     ValueError: for an unknown kind.
   """
-  if kind == 'se':
-    if se_activation != 'network':
-      activation = activations.get(se_activation, scaled=False)
-    return SqueezeExcite(channels, se_ratio, activation, divisor)
-  if kind == 'eca':
-    return EfficientChannelAttention(channels)
-  if kind != 'none':
-    raise ValueError(f"no attention {kind!r}: use 'se', 'eca' or 'none'.")
-  return None
+  choose('attention', kind, ('se', 'eca', 'none'))
+  if se_activation != 'network':
+    activation = activations.get(se_activation, scaled=False)
+  return {
+    'se': lambda channels: SqueezeExcite(
+      channels, se_ratio, activation, divisor
+    ),
+    'eca': EfficientChannelAttention,
+    'none': lambda channels: None,
+  }[kind]
 
 
 def skip_gain(init: float | Initializer) -> jax.Array:
@@ -412,36 +428,49 @@ def skip_gain(init: float | Initializer) -> jax.Array:
   return hk.get_parameter('skip_gain', (), jnp.float32, init)
 
 
-class StochDepth(hk.Module):
+def stoch_depth(
+  branch: jax.Array,
+  rate: float | jax.Array,
+  key: jax.Array | None,
+  is_training: bool,
+) -> jax.Array:
   """Drops the whole branch of an image with probability `rate`.
 
   What is kept isn't divided by 1 - rate, and nothing is scaled in evaluation:
   the published form, unlike EfficientNet's.
-  """
 
-  def __call__(
-    self,
-    branch: jax.Array,
-    rate: float | jax.Array,
-    key: jax.Array | None,
-    is_training: bool,
-  ) -> jax.Array:
-    """`[N, H, W, C]` to the same, whole images zeroed."""
-    if not is_training or _is_zero(rate):
-      return branch
-    _require(key, 'stochastic depth', 'stochdepth_rate')
-    keep = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1, 1))
-    return branch * keep.astype(branch.dtype)
+  Args:
+    branch: `[N, H, W, C]`, or what multiplies it, `[N, 1, 1, C]`.
+    rate: 0 draws nothing.
+    key: of this block; may be None where nothing draws.
+    is_training: False returns the branch.
+  """
+  if not _draws('stochdepth_rate', rate, key, is_training):
+    return branch
+  keep = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1, 1))
+  return branch * keep.astype(branch.dtype)
 
 
 def dropout(
   x: jax.Array, rate: float, key: jax.Array | None, is_training: bool
 ) -> jax.Array:
   """Zeroes entries with probability `rate`, divides the rest by 1 - rate."""
-  if not is_training or _is_zero(rate):
+  if not _draws('drop_rate', rate, key, is_training):
     return x
-  _require(key, 'dropout', 'drop_rate')
   return hk.dropout(key, rate, x)
+
+
+def _draws(
+  name: str, rate: float | jax.Array, key: jax.Array | None, is_training: bool
+) -> bool:
+  if not is_training or (isinstance(rate, int | float) and rate == 0):
+    return False
+  if key is None:
+    raise ValueError(
+      f'{name} draws while training: pass a key, or create the model with '
+      f'{name}=0.'
+    )
+  return True
 
 
 def conv_init(name: str) -> Initializer:
@@ -451,8 +480,7 @@ def conv_init(name: str) -> Initializer:
     'lecun': normal_fan_in(1.0),
     'truncated': truncated_fan_in,
   }
-  if name not in known:
-    raise ValueError(f'no conv_init {name!r}: use one of {", ".join(known)}.')
+  choose('conv_init', name, tuple(known))
   return known[name]
 
 
@@ -483,18 +511,6 @@ def _kernel_shape(
 
 def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
   return vector.astype(x.dtype)[None, None, None]
-
-
-def _is_zero(rate: float | jax.Array) -> bool:
-  return isinstance(rate, int | float) and rate == 0
-
-
-def _require(key: jax.Array | None, what: str, override: str) -> None:
-  if key is None:
-    raise ValueError(
-      f'{what} draws while training: pass a key, or create the model with '
-      f'{override}=0.'
-    )
 
 
 def _row_major(x: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """SkipInit ResNets (De & Smith, arXiv 2002.10444), paper B's comparison."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import activations, layers, network
-from nfnets.models.nf_resnet import NFResBlock
+from nfnets.models.nf_resnet import res_block
 
 
+@dataclasses.dataclass(eq=False)
 class SkipInitResNet(hk.Module):
   """Pre-activation ResNet whose branches start at zero; nothing else helps.
 
@@ -24,32 +26,31 @@ class SkipInitResNet(hk.Module):
     skipinit_gain: initial `skip_gain`, a number or an initializer.
   """
 
-  def __init__(
-    self,
-    num_classes: int,
-    variant: Mapping,
-    *,
-    activation: str = 'relu',
-    skipinit_gain: float = 0.0,
-    name: str = 'SkipInit_ResNet',
-  ) -> None:
-    super().__init__(name)
-    self.activation = activations.get(activation, scaled=False)
-    conv = functools.partial(
-      layers.Conv2D, w_init=layers.truncated_fan_in, with_bias=True
-    )
-    parts = layers.Parts(True, self.activation, conv, layers.no_norm)
-    self.initial_conv = layers.Conv2D(
-      64, 7, 2, w_init=layers.truncated_fan_in, name='initial_conv'
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  activation: str = 'relu'
+  skipinit_gain: float | layers.Initializer = 0.0
+  name: str = 'SkipInit_ResNet'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    conv = functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in)
+    self.parts = layers.unnormalized(
+      activations.get(self.activation, scaled=False),
+      functools.partial(conv, with_bias=True),
     )
     block = functools.partial(
-      NFResBlock, parts=parts, skipinit_gain=skipinit_gain
+      res_block,
+      parts=self.parts,
+      skipinit_gain=self.skipinit_gain,
+      pools_shortcut=False,
     )
-    self.variant = variant
+    self.initial_conv = conv(64, 7, 2, name='initial_conv')
     self.stages = network.Stages(
-      block, variant, 64, strides=(1, 2, 2, 2), stem_stride=4
+      block, self.variant, 64, strides=(1, 2, 2, 2), stem_stride=4
     )
-    self.linear = layers.Linear(num_classes, jnp.zeros, name='linear')
+    self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`."""
@@ -57,5 +58,10 @@ class SkipInitResNet(hk.Module):
     x = network.max_pool(self.initial_conv(images))
     x, features = self.stages(x, key, is_training)
     return network.classify(
-      self.activation(x), self.linear, self.variant, key, is_training, features
+      self.parts.activation(x),
+      self.linear,
+      self.variant,
+      key,
+      is_training,
+      features,
     )

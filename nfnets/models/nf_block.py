@@ -1,0 +1,118 @@
+"""The bottleneck block of normalizer-free networks."""
+
+import dataclasses
+from collections.abc import Callable
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from nfnets.models import layers, network
+
+
+@dataclasses.dataclass(eq=False)
+class NFBlock(hk.Module):
+  """shortcut + alpha g f(activation(x) / expected_std) (paper B, section 3).
+
+  f is a convolution of 1x1, one or two of 3x3, and one of 1x1, with a gate.
+
+  Args:
+    in_channels, out_channels: of the input and the output.
+    stride: of the first 3x3 convolution and of the shortcut.
+    mid_channels: of the 3x3 convolutions.
+    groups: that the 3x3 convolutions are split into.
+    parts: the network's layers. Without weight standardization there is no
+      alpha, gain or factor 2 on the gate.
+    attention: from channels to a gate or None, see `layers.attention`.
+    gates_last: whether the gate is on f's output, or on that of the 3x3.
+    alpha: scale of the branch.
+    skipinit_gain: initial g, a number or an initializer.
+    has_two_convs: of 3x3.
+    pools_shortcut: shrink the shortcut by an average pool, not by a stride.
+  """
+
+  in_channels: int
+  out_channels: int
+  stride: int
+  mid_channels: int
+  groups: int
+  _: dataclasses.KW_ONLY
+  parts: layers.Parts
+  attention: Callable[[int], hk.Module | None] = lambda channels: None
+  gates_last: bool = True
+  alpha: float = 1.0
+  skipinit_gain: float | layers.Initializer = 0.0
+  has_two_convs: bool = False
+  pools_shortcut: bool = True
+  name: str = 'nf_block'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    conv, mid, stride = self.parts.conv, self.mid_channels, self.stride
+    self.convs = [conv(mid, 1, name='conv0')]
+    self.convs += [conv(mid, 3, stride, self.groups, name='conv1')]
+    if self.has_two_convs:
+      self.convs += [conv(mid, 3, 1, self.groups, name='conv1b')]
+    self.convs += [conv(self.out_channels, 1, name='conv2')]
+    self.activations = [
+      self.parts.activate(conv.name.replace('conv', 'bn'))
+      for conv in self.convs
+    ]
+    self.conv_shortcut = None
+    if stride > 1 or self.in_channels != self.out_channels:
+      self.conv_shortcut = conv(
+        self.out_channels,
+        1,
+        1 if self.pools_shortcut else stride,
+        name='conv_shortcut',
+      )
+    gated = self.out_channels if self.gates_last else mid
+    self.attend = self.attention(gated)
+
+  def __call__(
+    self,
+    x: jax.Array,
+    is_training: bool,
+    key: jax.Array | None,
+    stochdepth_rate: float,
+    expected_std: float = 1.0,
+  ) -> jax.Array:
+    """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
+    act = self.activations[0](x, is_training) / expected_std
+    branch = self.branch(act, is_training)
+    # Factors are combined first: the branch itself is multiplied once.
+    factor = self.gate(branch)
+    if self.parts.is_nf:
+      gain = layers.skip_gain(self.skipinit_gain)
+      factor = factor * (gain * self.alpha).astype(factor.dtype)
+    factor = layers.stoch_depth(factor, stochdepth_rate, key, is_training)
+    return self.shortcut(x, act) + branch * factor
+
+  def branch(self, act: jax.Array, is_training: bool) -> jax.Array:
+    """The residual branch before its gate, gain, alpha and stochastic depth."""
+    x = self.convs[0](act)
+    for activation, conv in zip(self.activations[1:], self.convs[1:]):
+      if conv is self.convs[-1] and not self.gates_last:
+        x = x * self._gate(x)
+      x = conv(activation(x, is_training))
+    return x
+
+  def gate(self, branch: jax.Array) -> jax.Array:
+    """What multiplies the branch: `[N, 1, 1, O]`, or ones `[N, 1, 1, 1]`."""
+    if self.gates_last and self.attend is not None:
+      return self._gate(branch)
+    return jnp.ones((len(branch), 1, 1, 1), branch.dtype)
+
+  def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
+    """The input, or a projection of what the activation made of it."""
+    if self.conv_shortcut is None:
+      return x
+    if self.stride > 1 and self.pools_shortcut:
+      act = network.avg_pool(act)
+    return self.conv_shortcut(act)
+
+  def _gate(self, x: jax.Array) -> jax.Array | float:
+    if self.attend is None:
+      return 1.0
+    # The gate is about 1/2 at initialization; 2 keeps the branch's scale.
+    return self.attend(x) * (2 if self.parts.is_nf else 1)

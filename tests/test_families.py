@@ -1,0 +1,213 @@
+"""Every family is the published function, of the published size."""
+
+import golden_lib
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnets import models
+from nfnets.models import activations, fixup_resnet, layers, nf_resnet, resnet
+
+KEY = jax.random.key(0)
+IMAGE = golden_lib.images((1, 32, 32, 3))
+
+
+@pytest.mark.parametrize(
+  'golden, name',
+  [
+    ('nfnet_f0', 'nfnet_f0'),
+    pytest.param('nfnet_f0_odd', 'nfnet_f0', marks=pytest.mark.slow),
+    ('nf_resnet50', 'nf_resnet_50'),
+    ('nf_regnet_b0', 'nf_regnet_b0'),
+    ('resnet50', 'resnet_50'),
+    ('skipinit_resnet50', 'skipinit_resnet_50'),
+    ('fixup_resnet50', 'fixup_resnet_50'),
+  ],
+)
+def test_logits_and_paths_equal_the_golden_numbers(golden, name):
+  assert golden_lib.difference(name, golden_lib.load(golden)) < 1e-4
+
+
+# PAPER_FACTS 1.3 to 1.5, millions.
+PUBLISHED = {
+  'nfnet_f0': 71.49,
+  'nfnet_f1': 132.63,
+  'nfnet_f0_plus': 118.82,
+  'nf_resnet_50': 25.56,
+  'nf_resnet_101': 44.55,
+  'nf_regnet_b0': 8.60,
+  'nf_regnet_b1': 10.02,
+  'resnet_50': 25.55,
+  'resnet_101': 44.54,
+}
+DEEP = {
+  'nfnet_f2': 193.78,
+  'nfnet_f3': 254.92,
+  'nfnet_f4': 316.07,
+  'nfnet_f5': 377.21,
+  'nfnet_f6': 438.36,
+  'nfnet_f7': 499.50,
+  'nfnet_f4_plus': 524.95,
+  'nf_resnet_152': 60.19,
+  'nf_resnet_200': 64.67,
+  'nf_resnet_288': 146.46,
+  'nf_resnet_600': 300.65,
+  'nf_regnet_b2': 13.79,
+  'nf_regnet_b3': 18.14,
+  'nf_regnet_b4': 29.32,
+  'nf_regnet_b5': 48.71,
+  'nf_regnet_b6': 70.05,
+  'nf_regnet_b7': 101.74,
+  'nf_regnet_b8': 142.31,
+}
+
+
+@pytest.mark.parametrize(
+  'name, millions',
+  [
+    *PUBLISHED.items(),
+    *(pytest.param(*row, marks=pytest.mark.slow) for row in DEEP.items()),
+  ],
+)
+def test_parameters_are_the_published_count(name, millions):
+  assert round(golden_lib.count(name) / 1e6, 2) == millions
+
+
+def test_a_block_equals_its_equation():
+  def forward(x, stochdepth_rate):
+    block = nf_resnet.res_block(
+      8, 16, 2, parts=layers.parts('nf', 'relu'), alpha=0.2, skipinit_gain=0.7,
+      pools_shortcut=False, name='block',
+    )  # fmt: skip
+    return block(x, False, None, stochdepth_rate, expected_std=1.3)
+
+  net = hk.transform(forward)
+  x = golden_lib.images((2, 6, 6, 8))
+  params = net.init(KEY, x, 0.0)
+  act = activations.get('relu')
+
+  def conv(name, x, stride=1):
+    leaf = params[f'block/~/{name}']
+    w = layers.standardize(leaf['w'], leaf['gain'])
+    return layers.conv2d(x, w, (stride, stride))
+
+  a = act(x) / 1.3
+  branch = conv('conv2', act(conv('conv1', act(conv('conv0', a)), 2)))
+  want = conv('conv_shortcut', a, 2) + 0.2 * 0.7 * branch
+  np.testing.assert_allclose(
+    net.apply(params, None, x, 0.0), want, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_squeeze_excite_follows_the_last_convolution_of_an_nf_resnet():
+  shapes, _ = golden_lib.shapes('nf_resnet_50', use_se=True, se_ratio=0.125)
+  path = 'NF_ResNet/~/nf_res_block_15/~/squeeze_excite/~/linear'
+  assert shapes[path]['w'].shape == (2048, 256)
+
+
+def test_none_is_plain_he_convolutions_with_the_same_scalars():
+  shapes, _ = golden_lib.shapes('nf_resnet_50', normalizer='none')
+  block = 'NF_ResNet/~/nf_res_block'
+  assert set(shapes[f'{block}/~/conv0']) == {'w', 'b'}
+  assert set(shapes[block]) == {'skip_gain'}
+
+
+@pytest.mark.parametrize('name', ['nf_resnet_50', 'skipinit_resnet_50'])
+@pytest.mark.parametrize('gain', [0.0, jnp.ones])
+def test_the_skip_gain_starts_where_asked(name, gain):
+  net = golden_lib.tiny(name, skipinit_gain=gain)
+  params, _ = net.init(KEY, IMAGE, True)
+  gains = [p['skip_gain'] for p in params.values() if 'skip_gain' in p]
+  assert gains == [gain(()) if callable(gain) else gain] * 4
+
+
+def test_the_first_block_of_a_regnet_alone_does_not_expand():
+  shapes, _ = golden_lib.shapes('nf_regnet_b0')
+  first = shapes['NF_RegNet/~/nf_block/~/conv1']['w']
+  second = shapes['NF_RegNet/~/nf_block_1/~/conv1']['w']
+  assert first.shape == (3, 3, 8, 32) and second.shape == (3, 3, 8, 80)
+
+
+def test_the_batch_normalized_regnet_has_bn_before_every_activation():
+  shapes, state = golden_lib.shapes('nf_regnet_b0', normalizer='batch')
+  assert not any('skip_gain' in leaves for leaves in shapes.values())
+  norms = [path for path in shapes if '/bn' in path or 'final_bn' in path]
+  assert len(norms) == 3 * 16 + 1 and state
+
+
+def test_state_is_haiku_s_batch_norm_state():
+  _, state = golden_lib.shapes('resnet_50')
+  path = 'ResNet/~/res_block_v2_3/~/bn1/~/mean_ema'
+  assert set(state[path]) == {'average', 'counter', 'hidden'}
+  assert state[path]['average'].shape == (1, 1, 1, 128)
+
+
+@pytest.mark.slow
+def test_evaluation_reads_the_averages_and_training_the_batch():
+  net = golden_lib.tiny('resnet_50')
+  images = golden_lib.images((4, 32, 32, 3))
+  params, state = net.init(KEY, images, True)
+  _, new = net.apply(params, state, None, images, True)
+  _, same = net.apply(params, new, None, images, False)
+  path = 'ResNet/~/final_bn/~/mean_ema'
+  # Zero-debiased: one update of decay 0.9 leaves a tenth hidden.
+  hidden, average = new[path]['hidden'], new[path]['average']
+  np.testing.assert_allclose(hidden, 0.1 * average, rtol=1e-4)
+  jax.tree.map(np.testing.assert_array_equal, new, same)
+
+
+@pytest.mark.slow
+def test_the_order_decides_what_a_branch_receives():
+  images = golden_lib.images((4, 32, 32, 3))
+  pools = []
+  for order in resnet.ORDERS:
+    net = golden_lib.tiny('resnet_50', order=order)
+    params, state = net.init(KEY, images, True)
+    out, _ = net.apply(params, state, None, images, True)
+    pools.append(np.asarray(out['pool']))
+  # Normalized last, pooled features have mean zero over the batch.
+  np.testing.assert_allclose(pools[1].mean(0), 0, atol=1e-5)
+  assert pools[0].min() >= 0 and pools[0].mean() > 0.1
+
+
+def test_convolutions_start_with_fixup_s_deviations():
+  def forward(x):
+    relu = activations.get('relu', scaled=False)
+    block = fixup_resnet.FixUpBlock(
+      64, 256, 2, num_blocks=16, activation=relu, name='block'
+    )
+    return block(x, False, None, 0.0)
+
+  net = hk.transform(forward)
+  params = net.init(KEY, golden_lib.images((1, 4, 4, 64)))
+  shrink = 16**-0.25
+  for name, std in (
+    ('conv0', (2 / 64) ** 0.5 * shrink),
+    ('conv1', (2 / (9 * 64)) ** 0.5 * shrink),
+    ('conv_shortcut', (2 / 256) ** 0.5),
+  ):
+    got = np.asarray(params[f'block/~/{name}']['w']).std()
+    assert got == pytest.approx(std, rel=0.03), name
+  assert not np.any(params['block/~/conv2']['w'])
+
+
+@pytest.mark.parametrize(
+  'name, overrides',
+  [
+    ('nfnet_f0', {'normalizer': 'group'}),
+    ('nfnet_f0', {'ws_eps': 'none'}),
+    ('nfnet_f0', {'attention': 'cbam'}),
+    ('nfnet_f0', {'widths': (64, 64)}),
+    ('nf_resnet_50', {'normalizer': 'batch'}),
+    ('resnet_50', {'order': 'relu_bn'}),
+    ('resnet_50', {'conv_init': 'xavier'}),
+    ('cifar_resnet_20', {'normalizer': 'layer'}),
+  ],
+)
+def test_an_impossible_choice_is_one_line_that_names_it(name, overrides):
+  ((key, value),) = overrides.items()
+  with pytest.raises(ValueError, match=f'{key}.*{value[0]}') as error:
+    models.create(name, **overrides).init(KEY, IMAGE, True)
+  assert '\n' not in str(error.value)
