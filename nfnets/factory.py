@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from nfnets import models, optim, step
 from nfnets.data import images, mixing, pipeline, sources
-from nfnets.optim import optimizer, sam
+from nfnets.optim import agc, optimizer
 from nfnets.workdir import flat
 
 CHOICES = {
@@ -98,8 +98,7 @@ def build(config: ConfigDict) -> Parts:
   # Who is named and isn't there, or is a part of a loop, is refused here.
   params = shapes.params
   jax.eval_shape(optimizer.init, params)
-  if config.sam.rho:
-    sam.mask_of(params, config.sam.perturbed or None)
+  agc.named(params, config.sam.perturbed)
   schedule, data = schedule_of(config), sources_of(config)
   return Parts(network, schedule, optimizer, *data, shapes)
 

@@ -57,10 +57,7 @@ def make_train_step(
     `[N, H, W, 3]`, `labels` int32 `[N]`) and the run's key, which returns the
     next state and the metrics: all that the loss function returns, and more
     (`[]` each, equal on all devices); `observed`, where `observe_every` asks
-    for it, is a vector, see `observed_names`. A step whose loss or gradient
-    isn't finite leaves all but the counter as it was, unless the first such
-    step ends the run (`config.stop_after_nonfinite` of 1, which saves one
-    reading of the gradients).
+    for it, is a vector, see `observed_names`.
   """
   gradient = make_gradient(config, network)
 
@@ -75,31 +72,45 @@ def make_train_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    averages = state.ema_params, state.ema_state
-    if config.ema.mode != 'none':
-      averages = moving_average(
-        averages, (params, net_state), state.step, **config.ema
-      )
+    averages = _averages(config, state, params, net_state)
     new = TrainState(state.step, params, net_state, opt_state, *averages)
-    grad_norm = agc.global_norm(grads)
-    rate = jnp.asarray(learning_rate(state.step))
-    # No update is far beyond its rate times its gradients' norms; reading the
-    # parameters again to see that they are finite would cost a sixth more.
-    numbers = grad_norm, metrics['loss'], (rate * grad_norm) ** 2
-    finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
-    if config.stop_after_nonfinite > 1:  # else the run is over anyway
-      new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-    metrics |= {
-      'grad_norm': grad_norm,
-      'learning_rate': rate,
-      'nonfinite': 1.0 - finite,
-    }
+    metrics['grad_norm'] = agc.global_norm(grads)
+    metrics['learning_rate'] = jnp.asarray(learning_rate(state.step))
+    new, metrics['nonfinite'] = _unless_nonfinite(config, metrics, new, state)
     new = new._replace(step=state.step + 1)
     if config.observe_every:
       metrics['observed'] = _observed(config, new.step, state.params, grads)
     return new, metrics
 
   return train_step
+
+
+def _averages(
+  config: ConfigDict, state: TrainState, params: Tree, net_state: Tree
+) -> tuple[Tree, Tree]:
+  averages = state.ema_params, state.ema_state
+  if config.ema.mode == 'none':
+    return averages
+  new = params, net_state
+  return moving_average(averages, new, state.step, **config.ema)
+
+
+def _unless_nonfinite(
+  config: ConfigDict, metrics: dict, new: TrainState, old: TrainState
+) -> tuple[TrainState, jax.Array]:
+  """The old state where loss or gradient isn't finite; and 1 there, else 0.
+
+  Unless the first such step ends the run (`config.stop_after_nonfinite` of 1):
+  then the new state, which saves one reading of the gradients.
+  """
+  norm, rate = metrics['grad_norm'], metrics['learning_rate']
+  # No update is far beyond its rate times its gradients' norms; reading the
+  # parameters again to see that they are finite would cost a sixth more.
+  numbers = norm, metrics['loss'], (rate * norm) ** 2
+  finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
+  if config.stop_after_nonfinite > 1:
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  return new, 1.0 - finite
 
 
 def gathering(
@@ -196,7 +207,7 @@ def make_gradient(
       if config.sam.synchronized or config.sam.m
       else None,
       m=config.sam.m or None,
-      perturbed=config.sam.perturbed or None,
+      perturbed=config.sam.perturbed or ('.',),
       multiple_of=config.micro_batches,
     )
   return gradient

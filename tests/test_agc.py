@@ -59,17 +59,6 @@ def test_units_follow_the_published_ranks(shape, norm_shape):
   assert agc.unitwise_norm(jnp.ones(shape)).shape == norm_shape
 
 
-def test_bounds_are_never_passed_and_directions_are_kept():
-  param, grad = noise(0, (8, 5)), noise(1, (8, 5), 100)
-  clipped = clip(grad, param)
-  ratio = agc.unitwise_norm(clipped) / agc.unitwise_norm(param)
-  np.testing.assert_allclose(ratio, 0.01, rtol=1e-5)
-  cosine = (clipped * grad).sum(0) / (
-    np.linalg.norm(clipped, axis=0) * np.linalg.norm(grad, axis=0)
-  )
-  np.testing.assert_allclose(cosine, 1, rtol=1e-5)
-
-
 def test_zero_initialized_parameters_move_by_the_floor():
   for shape in ((), (4,), (3, 4)):
     moved = agc.unitwise_norm(
@@ -129,11 +118,6 @@ def test_given_axes_make_units_of_a_new_kind_of_layer():
   np.testing.assert_allclose(got, flat.reshape(got.shape), rtol=1e-5)
 
 
-def test_given_axes_that_do_not_exist_are_refused():
-  with pytest.raises(ValueError, match='no axes'):
-    clip(jnp.ones((3, 4)), jnp.ones((3, 4)), axes={'w': (2,)})
-
-
 def test_patterns_leave_parameters_alone_and_typing_errors_are_caught():
   grad, param = noise(1, (5, 4), 100), noise(0, (5, 4))
   np.testing.assert_array_equal(clip(grad, param, unclipped='net/w'), grad)
@@ -152,11 +136,6 @@ def test_patterns_leave_parameters_alone_and_typing_errors_are_caught():
 def test_impossible_thresholds_are_refused(kwargs):
   with pytest.raises(ValueError, match='must be above 0'):
     agc.adaptive_grad_clip(**{'clipping': 0.01, **kwargs})
-
-
-def test_update_without_params_says_what_is_missing():
-  with pytest.raises(ValueError, match='params=params'):
-    agc.adaptive_grad_clip(0.01).update({}, optax.EmptyState())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from nfnets.models import layers
 from nfnets.optim import sam
 
 N = 32
@@ -141,16 +142,11 @@ def test_only_the_chosen_parameters_move_and_count():
     seen.append(params)
     return grad_fn(params, state, key, batch)
 
-  def mask(params):
-    return {'net': {'w': True, 'b': False}}
-
-  for perturbed in (['net/w'], mask):
-    seen.clear()
-    sharp = sam.sharpness_aware(spy, 0.1, perturbed=perturbed)
-    sharp(PARAMS, start(), None, BATCH)
-    np.testing.assert_array_equal(seen[1]['net']['b'], PARAMS['net']['b'])
-    moved = np.linalg.norm(seen[1]['net']['w'] - PARAMS['net']['w'])
-    np.testing.assert_allclose(moved, 0.1, rtol=1e-5)
+  sharp = sam.sharpness_aware(spy, 0.1, perturbed=['net/w'])
+  sharp(PARAMS, start(), None, BATCH)
+  np.testing.assert_array_equal(seen[1]['net']['b'], PARAMS['net']['b'])
+  moved = np.linalg.norm(seen[1]['net']['w'] - PARAMS['net']['w'])
+  np.testing.assert_allclose(moved, 0.1, rtol=1e-5)
 
 
 def on_devices(batch, **kwargs):
@@ -232,9 +228,9 @@ def test_each_accumulated_part_draws_its_own_numbers():
   ('platform', 'whiles'), [('cpu', 0), ('cuda', 1), ('tpu', 1)]
 )
 def test_only_a_cpu_s_program_is_unrolled(platform, whiles):
-  accumulated = jax.jit(sam.accumulate(grad_fn, 4))
-  traced = accumulated.trace(PARAMS, start(), None, BATCH)
-  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  with layers.traced_for(platform):
+    accumulated = jax.jit(sam.accumulate(grad_fn, 4))
+    text = accumulated.lower(PARAMS, start(), None, BATCH).as_text()
   assert text.count('stablehlo.while') == whiles
 
 

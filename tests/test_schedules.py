@@ -43,15 +43,6 @@ def test_warmup_exponential_decays_by_its_rate_and_stops():
   )
 
 
-def test_piecewise_is_he_et_al_on_cifar_10():
-  schedule = schedules.piecewise(0.1, (32_000, 48_000))
-  np.testing.assert_allclose(
-    values(schedule, [0, 31_999, 32_000, 47_999, 48_000, 63_999]),
-    [0.1, 0.1, 0.01, 0.01, 0.001, 0.001],
-    rtol=1e-6,
-  )
-
-
 def test_piecewise_and_constant_warm_up_when_asked():
   warm = schedules.piecewise(0.1, (400,), warmup_steps=400, start=0.01)
   np.testing.assert_allclose(values(warm, [0, 399]), [0.01, 0.099775])

@@ -1,10 +1,15 @@
 """Adaptive gradient clipping (AGC), as a link for any optax chain.
 
 A unit is all the weights that feed one output. AGC holds the norm of each
-unit's gradient below a fraction of the unit's own norm.
+unit's gradient below a fraction of the unit's own norm (Brock, De, Smith and
+Simonyan 2021, equation 3).
+
+Put it first in a chain, on the gradient of the whole batch: after the mean over
+devices and micro-batches, before weight decay and momentum.
 """
 
 import functools
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -30,18 +35,13 @@ def adaptive_grad_clip(
 ) -> optax.GradientTransformation:
   """Clips each unit's gradient to `clipping * max(||W||, eps)`.
 
-  Put it first in a chain, on the gradient of the whole batch: after the mean
-  over devices and micro-batches, before weight decay and momentum. Gradients
-  that are zero or within their bound stay untouched; one that isn't finite
-  stays so, and spoils no other unit. The norm of complex ones is the modulus'.
+  Gradients that are zero or within their bound stay untouched; one that isn't
+  finite stays so, and spoils no other unit. Complex ones count by modulus.
 
   Args:
     clipping: the paper's lambda, the largest allowed ||G|| / ||W||, above 0.
     eps: floor of ||W||, which lets zero-initialized parameters move.
-    axes: for parameters whose rank doesn't tell their layer, or tells it
-      wrongly: pattern (`re.search` in the path `module/name`) to the axes over
-      which a unit's norm is taken. The first match counts; an empty tuple
-      makes every entry its own unit.
+    axes: units by name, see `unit_axes`.
     unclipped: patterns of the parameters to leave alone.
 
   Returns:
@@ -50,45 +50,40 @@ def adaptive_grad_clip(
   Raises:
     ValueError: if `clipping` or `eps` isn't positive; at `init`, if a pattern
       is empty or matches no parameter, or a parameter's units are unknown.
-
-  Source: Brock, De, Smith and Simonyan 2021, equation 3.
   """
   for name, value in (('clipping', clipping), ('eps', eps)):
     # A traced value (from optax.inject_hyperparams) can't be looked at.
-    if isinstance(value, (int, float)) and not value > 0:
+    if isinstance(value, int | float) and not value > 0:
       raise ValueError(f'{name} must be above 0, got {value}')
-  axes = dict(axes or {})
-
-  def units(params: optax.Params) -> Any:  # False for the unclipped
-    def of_leaf(path: tuple, param: jax.Array, spared: bool) -> Any:
-      return not spared and unit_axes(param.shape, path_name(path), axes)
-
-    named(params, axes)
-    return jax.tree.map_with_path(of_leaf, params, named(params, unclipped))
 
   def init(params: optax.Params) -> optax.EmptyState:
-    units(params)
+    named(params, axes or {})
+    for path, param in jax.tree.flatten_with_path(params)[0]:
+      unit_axes(param.shape, path_name(path), axes)
     return optax.EmptyState()
 
   def update(
-    updates: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None = None,
+    updates: optax.Updates, state: optax.OptState, params: optax.Params = None
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
       raise ValueError('adaptive_grad_clip needs update(..., params=params)')
+    return _clip_tree(clipping, eps, axes, updates, params), state
 
-    def clip(path: tuple, grad: jax.Array, param: jax.Array, unit: Any) -> Any:
-      if unit is False:
-        return grad
-      of_block = functools.partial(
-        clip_units, clipping=clipping, eps=eps, axes=unit
-      )
-      return per_block(path_name(path), of_block, grad, param)
+  link = optax.GradientTransformation(init, update)
+  clipped = lambda params: jax.tree.map(operator.not_, named(params, unclipped))
+  return optax.masked(link, clipped) if as_entries(unclipped) else link
 
-    return jax.tree.map_with_path(clip, updates, params, units(params)), state
 
-  return optax.GradientTransformation(init, update)
+def _clip_tree(
+  clipping: float, eps: float, axes: Axes | None, grads: Any, params: Any
+) -> Any:
+  def of_leaf(path: tuple, grad: jax.Array, param: jax.Array) -> jax.Array:
+    name = path_name(path)
+    unit = unit_axes(param.shape, name, axes)
+    clip = lambda grad, param: clip_units(grad, param, clipping, eps, unit)
+    return per_block(name, clip, grad, param)
+
+  return jax.tree.map_with_path(of_leaf, grads, params)
 
 
 # Compiled by itself, so that tensors of one shape are traced once.
@@ -115,14 +110,13 @@ def unitwise_norm(x: jax.Array, axes: Sequence[int] | None = None) -> jax.Array:
 
   Args:
     x: a parameter or its gradient: `[H, W, I, O]`, `[I, O]`, `[C]`, ...
-    axes: the axes to take the norm over; by the rank (`unit_axes`) if absent.
+    axes: the axes to take the norm over; by the rank if absent.
   """
-  if axes is None:
-    axes = unit_axes(x.shape, 'an array')
+  axes = _axes_of_rank(x.shape) if axes is None else tuple(axes)
   if jnp.iscomplexobj(x):
     x = jnp.abs(x)
   x = x.astype(jnp.float32)
-  return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(axes), keepdims=True))
+  return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
 
 
 def unit_norms(name: str, x: jax.Array, axes: Axes | None = None) -> jax.Array:
@@ -140,14 +134,10 @@ def global_norm(tree: optax.Updates) -> jax.Array:
   It is that of all units' norms: AGC takes the same ones, so that a compiled
   step reads each gradient once and not twice.
   """
-
-  def of_leaf(path: tuple, x: jax.Array) -> jax.Array:
-    try:
-      return unit_norms(path_name(path), x).ravel()
-    except ValueError:  # of a network that AGC doesn't know
-      return unitwise_norm(x, range(x.ndim)).ravel()
-
-  norms = jax.tree.leaves(jax.tree.map_with_path(of_leaf, tree))
+  norms = [
+    per_block(path_name(path), unitwise_norm, x).ravel()
+    for path, x in jax.tree.flatten_with_path(tree)[0]
+  ]
   return jnp.linalg.norm(jnp.concatenate(norms))
 
 
@@ -156,18 +146,25 @@ def unit_axes(
 ) -> tuple[int, ...]:
   """The axes that make up one unit of the parameter `name`.
 
-  By name if a pattern of `axes` matches. Else by rank, as published: vectors,
-  scalars and whatever squeezes to them are one unit; `[I, O]` and `[_, I, O]`
-  have units over the first axis; `[H, W, I, O]` and `[D, H, W, I, O]` over all
-  but the last. Of a stack, `[blocks, ...]`, they are the axes within a block.
+  By rank, as published: vectors, scalars and whatever squeezes to them are one
+  unit; `[I, O]` and `[_, I, O]` have units over the first axis; `[H, W, I, O]`
+  and `[D, H, W, I, O]` over all but the last. Of a stack, `[blocks, ...]`, they
+  are the axes within a block.
+
+  Args:
+    shape: of the parameter.
+    name: its path, `module/name`.
+    axes: for parameters whose rank doesn't tell their layer, or tells it
+      wrongly: pattern (`re.search` in the path) to axes. The first match
+      counts; an empty tuple makes every entry its own unit.
 
   Raises:
     ValueError: for other ranks, and for axes that the parameter doesn't have.
   """
   shape = block_shape(shape, name)
+  rank = len(shape)
 
   def of_one(name: str) -> tuple[int, ...]:
-    rank = len(shape)
     for pattern, given in (axes or {}).items():
       if re.search(pattern, name):
         if any(not -rank <= axis < rank for axis in given):
@@ -176,16 +173,21 @@ def unit_axes(
             f'pattern {pattern!r} asks for'
           )
         return tuple(given)
-    if sum(size != 1 for size in shape) <= 1:
-      return tuple(range(rank))
-    if rank <= 5:
-      return (0,) if rank <= 3 else tuple(range(rank - 1))
-    raise ValueError(
-      f'adaptive_grad_clip: the units of {name}, of shape {shape}, are '
-      'unknown; give them with axes={pattern: axes} or leave it unclipped'
-    )
+    if rank > 5:
+      raise ValueError(
+        f'adaptive_grad_clip: the units of {name}, of shape {shape}, are '
+        'unknown; give them with axes={pattern: axes} or leave it unclipped'
+      )
+    return _axes_of_rank(shape)
 
   return of_members(name, of_one)
+
+
+def _axes_of_rank(shape: Sequence[int]) -> tuple[int, ...]:
+  rank = len(shape)
+  if sum(size != 1 for size in shape) <= 1:
+    return tuple(range(rank))
+  return (0,) if rank <= 3 else tuple(range(rank - 1))
 
 
 def named(params: Any, patterns: Iterable[str], also: str = '') -> Any:

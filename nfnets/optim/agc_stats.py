@@ -88,28 +88,21 @@ def summarize(
 ) -> dict[str, jax.Array]:
   """`observe`'s scalars, of `unit_norms`; `params` may be shapes."""
   leaves = []
-
-  def add(
-    path: tuple, param: jax.Array, grad: jax.Array, label: str, *rest: Any
-  ) -> None:
-    stage, spared = rest
+  for (path, param), grad, label, stage, spared in zip(
+    jax.tree.flatten_with_path(param_norms)[0],
+    jax.tree.leaves(grad_norms),
+    jax.tree.leaves(optimizer.labels(params)),
+    jax.tree.leaves(optimizer.stages(params)),
+    jax.tree.leaves(optimizer.select(params, unclipped)),
+  ):
+    name = agc.path_name(path)
     ratios = grad / jnp.maximum(param, eps)
     hits = jnp.sum(ratios > clipping, axis=-1)
-    name = agc.path_name(path)
     for index, member in enumerate(network.members(name)):
       at = index if network.is_stacked(name) else ...
       hit = None if spared else hits[at]
       layer = member.rpartition('/')[0]
       leaves.append(_Leaf(layer, label, stage, ratios[at], hit))
-
-  jax.tree.map_with_path(
-    add,
-    param_norms,
-    grad_norms,
-    optimizer.labels(params),
-    optimizer.stages(params),
-    optimizer.select(params, unclipped),
-  )
   values = _fraction('agc', leaves)
   for kind in ('label', 'stage'):
     for group in sorted({getattr(leaf, kind) for leaf in leaves}):

@@ -422,22 +422,22 @@ def stages(params: Tree) -> Tree:
 
 
 def _stage_of_each_block(params: Tree) -> dict[str, int]:
-  blocks: dict[str, dict[str, int]] = {}  # the last axes of a block's leaves
+  widths, projects = {}, set()  # of each block's last convolution
   for path, leaf in jax.tree.flatten_with_path(params)[0]:
     for name in network.members(agc.path_name(path)):
-      top = _top_module(name)
-      if 'block' in top:
-        width = (0, *getattr(leaf, 'shape', ()))[-1]
-        blocks.setdefault(top, {})[name.partition(top)[2]] = width
-  stage_of, stage, width = {}, 0, None
-  for block in sorted(blocks, key=_block_order):
-    widths = blocks[block]
-    projects = any('conv_shortcut' in name for name in widths)
-    convs = [name for name in widths if re.search(r'/conv\d\w*/w$', name)]
-    last_width = widths[max(convs)] if convs else width
-    if not stage_of or projects or last_width != width:
-      stage += 1
-    stage_of[block], width = stage, last_width
+      block = _top_module(name)
+      if 'block' in block:
+        widths.setdefault(block, None)
+        if 'conv_shortcut' in name:
+          projects.add(block)
+        elif re.search(r'/conv\d\w*/w$', name):  # paths are sorted
+          widths[block] = leaf.shape[-1]
+  stage_of, before = {}, None
+  for block in sorted(widths, key=_block_order):
+    width = widths[block] or before
+    opens = not stage_of or block in projects or width != before
+    stage_of[block] = max(stage_of.values(), default=0) + opens
+    before = width
   return stage_of
 
 

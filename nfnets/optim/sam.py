@@ -1,7 +1,9 @@
 """Gradient function in, gradient function out: SAM, and accumulation.
 
 A gradient function is `(params, state, key, batch) -> (grads, (metrics,
-state))`: means over a batch whose leaves are all `[N, ...]`.
+state))`: means over a batch whose leaves are all `[N, ...]`. SAM is
+sharpness-aware minimization (Foret et al. 2020, arXiv 2010.01412, equation 2
+and algorithm 1).
 """
 
 import math
@@ -12,10 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nfnets.models import platform
 from nfnets.optim import agc
 
 Tree = Any
-GradFn = Callable[..., tuple[Tree, tuple[Tree, Tree]]]
+Key = jax.Array | None
+Gradient = tuple[Tree, tuple[Tree, Tree]]
+GradFn = Callable[[Tree, Tree, Key, Tree], Gradient]
 
 
 def sharpness_aware(
@@ -25,70 +30,83 @@ def sharpness_aware(
   ascent_fraction: float = 1.0,
   axis_name: str | None = None,
   m: int | None = None,
-  perturbed: Iterable[str] | Callable[[Tree], Tree] | None = None,
+  perturbed: Iterable[str] = ('.',),
   multiple_of: int = 1,
 ) -> GradFn:
   """The gradient at W + rho g / ||g||, where g is the gradient at W.
 
-  Metrics and state come from the second pass; the first one's are dropped, so
-  that batch statistics move once a step. Both passes see the same key. A zero
-  gradient gives a zero perturbation.
+  Metrics and state come from the second pass: batch statistics move once a
+  step. Both passes see the same key. A zero gradient perturbs nothing.
 
   Args:
     grad_fn: a gradient function.
     rho: the perturbation's global norm; 0 returns `grad_fn` itself.
     ascent_fraction: share of the batch, spread evenly over it, that g is taken
       from. Brock et al. (2021, appendix A.4) use 0.2.
-    axis_name: the mapped axis. Without `m`, giving it makes g the mean over
-      all devices; not giving it leaves each device its own perturbation, as
-      Brock et al. trained.
-    m: examples that share one perturbation (Foret et al. 2020, section 4.1),
-      whatever the number of devices: a divisor or a multiple of the device's
-      N that divides the whole batch. Groups within a device run one after
-      the other, as in `accumulate`.
+    axis_name, m: who shares a perturbation, see `sharing`.
     perturbed: which parameters move and count for the norm: patterns for
-      `re.search` in the path `module/name`, or a function from the parameters
-      to a tree of booleans; None for all.
+      `re.search` in the path `module/name`.
     multiple_of: round the number of ascent examples up to a multiple of this,
       for a `grad_fn` that splits its batch.
 
-  Returns:
-    A gradient function; its gradients are float32 if those of `grad_fn` at
-    float32 parameters are.
-
   Raises:
-    ValueError: for a negative rho, a fraction outside (0, 1], an m that fits
-      neither the device's batch nor the devices (when called), or a pattern
-      that matches no parameter (when called).
-
-  Source: Foret et al. 2020 (arXiv 2010.01412), equation 2 and algorithm 1.
+    ValueError: for a negative rho or a fraction outside (0, 1]; when called,
+      for an m that fits nothing or a pattern that matches no parameter.
   """
-  if not rho >= 0:
-    raise ValueError(f'rho must be 0 or more, got {rho}')
-  if not 0 < ascent_fraction <= 1:
-    raise ValueError(
-      f'ascent_fraction must be in (0, 1], got {ascent_fraction}'
-    )
-  if rho == 0:
-    return grad_fn
+  if not (rho >= 0 and 0 < ascent_fraction <= 1):
+    values = f'rho={rho}, ascent_fraction={ascent_fraction}'
+    raise ValueError(f'{values}: must be 0 or more, and in (0, 1]')
 
-  def sharpness_aware_grad_fn(
-    params: Tree, state: Tree, key: jax.Array | None, batch: Tree
-  ) -> tuple[Tree, tuple[Tree, Tree]]:
-    groups, average = _groups(_batch_size(batch), m, axis_name)
+  def sharp(params: Tree, state: Tree, key: Key, batch: Tree) -> Gradient:
+    groups, average = sharing(_batch_size(batch), m, axis_name)
 
-    def of_group(
-      params: Tree, state: Tree, key: jax.Array | None, batch: Tree
-    ) -> tuple[Tree, tuple[Tree, Tree]]:
+    def of_group(params: Tree, state: Tree, key: Key, batch: Tree) -> Gradient:
       part = _subset(batch, ascent_fraction, multiple_of)
       ascent, _ = grad_fn(params, state, key, part)
-      mask = mask_of(params, perturbed)
+      mask = agc.named(params, perturbed)
       moved = _perturb(params, average(ascent), rho, mask)
       return grad_fn(moved, state, key, batch)
 
     return accumulate(of_group, groups)(params, state, key, batch)
 
-  return sharpness_aware_grad_fn
+  return sharp if rho else grad_fn
+
+
+def sharing(
+  size: int, m: int | None, axis_name: str | None
+) -> tuple[int, Callable[[Tree], Tree]]:
+  """Groups within this device, and the mean over devices that share one.
+
+  Args:
+    size: N, this device's examples.
+    m: examples that share one perturbation (Foret et al. 2020, section 4.1),
+      whatever the number of devices: a divisor or a multiple of N that divides
+      the whole batch. Groups within a device run one after the other, as in
+      `accumulate`. None leaves it to the axis.
+    axis_name: the mapped axis. Without m, giving it makes g the mean over all
+      devices; not giving it leaves each device its own perturbation, as Brock
+      et al. trained.
+
+  Raises:
+    ValueError: m fits neither the device's examples nor the devices.
+  """
+  if m is None:
+    if axis_name is None:
+      return 1, lambda grads: grads
+    return 1, lambda grads: jax.lax.pmean(grads, axis_name)
+  if m > 0 and size % m == 0:
+    return size // m, lambda grads: grads
+  devices = jax.lax.axis_size(axis_name) if axis_name else 1
+  if m > 0 and m % size == 0 and devices % (m // size) == 0:
+    teams = np.arange(devices).reshape(-1, m // size).tolist()
+    return 1, lambda grads: jax.lax.pmean(
+      grads, axis_name, axis_index_groups=teams
+    )
+  raise ValueError(
+    f'sam m={m} fits neither the {size} examples of a device nor {devices} '
+    f'such devices (axis_name={axis_name!r}): take a divisor of {size}, or a '
+    f'multiple that divides {size * devices}'
+  )
 
 
 def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
@@ -99,9 +117,7 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
   if parts == 1:
     return grad_fn
 
-  def accumulated(
-    params: Tree, state: Tree, key: jax.Array | None, batch: Tree
-  ) -> tuple[Tree, tuple[Tree, Tree]]:
+  def accumulated(params: Tree, state: Tree, key: Key, batch: Tree) -> Gradient:
     def add(carry: tuple[Tree, Tree], turn: tuple) -> tuple[Any, None]:
       sums, state = carry
       index, part = turn
@@ -112,29 +128,17 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
     first = jax.tree.map(lambda x: x[0], split)
     grads, (metrics, _) = jax.eval_shape(grad_fn, params, state, key, first)
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), (grads, metrics)
+    zeros = jax.tree.map(jnp.zeros_like, (grads, metrics))
+    # For a CPU, XLA runs a loop's inside on one thread, convolutions by a slow
+    # path: 45 times slower for the gradient of four 3x3 ones of 64 channels.
+    unroll = platform.traced_platform() == 'cpu'
+    (sums, state), _ = jax.lax.scan(
+      add, (zeros, state), (jnp.arange(parts), split), unroll=unroll
     )
-    (sums, state), _ = _scan(add, (zeros, state), (jnp.arange(parts), split))
     grads, metrics = jax.tree.map(lambda x: x / parts, sums)
     return grads, (metrics, state)
 
   return accumulated
-
-
-def _scan(body: Callable, carry: Tree, xs: Tree) -> tuple[Tree, Tree]:
-  """`jax.lax.scan`, unrolled in what is compiled for a CPU.
-
-  There XLA runs a loop's inside on one thread, convolutions by a slow path: 45
-  times slower for the gradient of four 3x3 convolutions of 64 channels.
-  """
-
-  def scan(unroll: bool) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
-    return lambda carry, xs: jax.lax.scan(body, carry, xs, unroll=unroll)
-
-  return jax.lax.platform_dependent(
-    carry, xs, cpu=scan(unroll=True), default=scan(unroll=False)
-  )
 
 
 def _perturb(params: Tree, grads: Tree, rho: float, mask: Tree) -> Tree:
@@ -154,17 +158,6 @@ def _perturb(params: Tree, grads: Tree, rho: float, mask: Tree) -> Tree:
   )
 
 
-def mask_of(
-  params: Tree, perturbed: Iterable[str] | Callable[[Tree], Tree] | None
-) -> Tree:
-  """Who moves: a tree of booleans. `perturbed` as for `sharpness_aware`."""
-  if perturbed is None:
-    return jax.tree.map(lambda _: True, params)
-  if callable(perturbed):
-    return perturbed(params)
-  return agc.named(params, perturbed)
-
-
 def _subset(batch: Tree, fraction: float, multiple_of: int) -> Tree:
   size = _batch_size(batch)
   count = max(1, round(size * fraction))
@@ -174,29 +167,6 @@ def _subset(batch: Tree, fraction: float, multiple_of: int) -> Tree:
   # Spread evenly, since the halves of a mixed batch are mixed differently.
   index = np.arange(count) * size // count
   return jax.tree.map(lambda x: x[index], batch)
-
-
-def _groups(
-  size: int, m: int | None, axis_name: str | None
-) -> tuple[int, Callable[[Tree], Tree]]:
-  """Groups within this device, and the mean over devices that share one."""
-  if m is None:
-    if axis_name is None:
-      return 1, lambda grads: grads
-    return 1, lambda grads: jax.lax.pmean(grads, axis_name)
-  if m > 0 and size % m == 0:
-    return size // m, lambda grads: grads
-  devices = jax.lax.axis_size(axis_name) if axis_name else 1
-  if m > 0 and m % size == 0 and devices % (m // size) == 0:
-    teams = np.arange(devices).reshape(-1, m // size).tolist()
-    return 1, lambda grads: jax.lax.pmean(
-      grads, axis_name, axis_index_groups=teams
-    )
-  raise ValueError(
-    f'sam m={m} fits neither the {size} examples of a device nor {devices} '
-    f'such devices (axis_name={axis_name!r}): take a divisor of {size}, or a '
-    f'multiple that divides {size * devices}'
-  )
 
 
 def _batch_size(batch: Tree) -> int:
