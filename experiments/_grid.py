@@ -5,6 +5,7 @@ Left out of correlations are cells with a diverged run, at less than twice
 chance, or whose skip gains AGC can't have opened.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -58,37 +59,52 @@ class Grid(NamedTuple):
 def checks(*grids: Grid) -> dict[str, Check]:
   """What the report says of each network."""
   return {
-    f'{grid.name}: {sentence}': functools.partial(check, grid)
+    f'{grid.name}: {sentence}': check
     for grid in grids
     for sentence, check in {
-      'batch size correlates negatively': falls_with_batch,
-      'lambda correlates positively': rises_with_lambda,
-      'batch size matters more': batch_matters_more,
-      'small batches want a bigger lambda': small_batches_want_more,
-      'lambda 0.01 is too tight at every batch size': is_too_tight,
+      'batch size correlates negatively': Correlates(grid, 0, -1),
+      'lambda correlates positively': Correlates(grid, 1, +1),
+      'batch size matters more': functools.partial(batch_matters_more, grid),
+      'small batches want a bigger lambda': functools.partial(
+        small_batches_want_more, grid
+      ),
+      'lambda 0.01 is too tight at every batch size': functools.partial(
+        is_too_tight, grid
+      ),
     }.items()
   }
 
 
-def falls_with_batch(grid: Grid, rows: Rows) -> bool | None:
-  falls = _rises(*grid.judged(rows), factor=0)
-  return None if falls is None else not falls
-
-
-def rises_with_lambda(grid: Grid, rows: Rows) -> bool | None:
-  return _rises(*grid.judged(rows), factor=1)
-
-
-def _rises(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> bool | None:
-  """The sign of a partial correlation, the other factor removed.
+@dataclasses.dataclass(frozen=True)
+class Correlates:
+  """Checks the sign of a partial correlation, the other factor removed.
 
   Undecided within its 95 % interval by Fisher's transformation.
   """
-  if len(top_1) < 5:
-    return None
-  found = partial(inputs, top_1, factor)
-  clear = math.tanh(1.96 / math.sqrt(len(top_1) - 4))
-  return found > 0 if abs(found) > clear else None
+
+  grid: Grid
+  factor: int  # 0: batch size, 1: lambda
+  sign: int
+
+  def __call__(self, rows: Rows) -> bool | None:
+    low, _, high, count = self.interval(rows)
+    return (
+      (low > 0) == (self.sign > 0) if count > 4 and low * high > 0 else None
+    )
+
+  def told(self, rows: Rows) -> str:
+    low, middle, high, count = self.interval(rows)
+    return f'{middle:+.2f}, {low:+.2f} to {high:+.2f}, {count} cells'
+
+  def interval(self, rows: Rows) -> tuple[float, float, float, int]:
+    """Its ends, the correlation within, and of how many cells."""
+    inputs, top_1 = self.grid.judged(rows)
+    if len(top_1) < 5:
+      return math.nan, math.nan, math.nan, len(top_1)
+    found = partial(inputs, top_1, self.factor)
+    half = 1.96 / math.sqrt(len(top_1) - 4)
+    low, high = (math.tanh(math.atanh(found) + d) for d in (-half, half))
+    return low, found, high, len(top_1)
 
 
 def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:

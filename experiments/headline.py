@@ -7,7 +7,7 @@ that start at 1. The comparisons were planned before the runs.
 """
 
 from experiments import _figures, _resnet20
-from experiments.study import FULL, Above, Experiment
+from experiments.study import FULL, Above, Experiment, Row
 
 GAIN1 = {'model.skipinit_gain': 1.0}
 EXPERIMENT = Experiment(
@@ -31,9 +31,25 @@ EXPERIMENT = Experiment(
     ),
     'normalizer-free, AGC costs at most 1 point': Above('nf_agc', 'nf', by=-1),
   },
+  explored={
+    'without normalization it is behind after a quarter': lambda rows: behind(
+      rows['none'], rows['batch']
+    ),
+    'normalizer-free, AGC adds at most 1 point': Above('nf', 'nf_agc', by=-1),
+  },
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(20)},
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(),
   plot=_figures.curves(_figures.TOP_1, _figures.LOSS, _figures.CLIPPED),
 )
 get_config = EXPERIMENT.get_config
+
+
+def behind(row: Row, other: Row) -> bool | None:
+  """Whether every seed is, at its first evaluation; undecided if only some."""
+  a, b = (
+    [100 * record['curve'][0]['eval/top_1'] for record in each.records]
+    for each in (row, other)
+  )
+  found = {x < y for x, y in zip(a, b)}
+  return found.pop() if len(found) == 1 else None

@@ -13,7 +13,7 @@ from typing import Any
 
 import tabulate
 
-from experiments import costs, records, study
+from experiments import _sentences, costs, records, study
 from experiments.study import FULL, Experiment, Row, Rows
 from nfnets import workdir
 
@@ -30,15 +30,11 @@ TRUST = {
 ANSWERS = {True: 'holds', False: "doesn't hold", None: 'undecided'}
 NOT_RUN = 'not run'
 WORDS = (*ANSWERS.values(), NOT_RUN)
-LEAD = """# Results
-
-Every number of ours comes from a record in `NAME/runs/` with its config and
+LEAD = """Every number of ours comes from a record in `NAME/runs/` with its config and
 hardware. A run that diverged counts as diverged and is in no mean. A check on
 trained rows holds, or doesn't, where the difference paired by seed lies outside
 its 95 % interval; otherwise it is undecided. Paper A is arXiv 2102.06171, paper
-B arXiv 2101.08692.
-
-"""
+B arXiv 2101.08692."""
 CSS = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -246,7 +242,7 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
 
 def write_overview(root: pathlib.Path) -> pathlib.Path:
-  """Writes `root`/README.md: the note by hand, and all experiments' checks."""
+  """Writes `root`/README.md: the note by hand, sentences, all checks."""
   lines = []
   for name in study.names():
     experiment = study.load(name)
@@ -257,9 +253,29 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
     title = f'[{experiment.title}]({name}/README.md)'
     lines.append((title, *(words.count(word) or '' for word in WORDS)))
   table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
-  text = f'{LEAD}{note(root)}\n\n{table}\n'
+  picture = '![learning rates](pilot/plot.png)'
+  parts = (note(root), picture, sentences(root), LEAD, table)
+  text = '\n\n'.join(('# Results', *parts)) + '\n'
   workdir.write_atomically(root / 'README.md', text)
   return root / 'README.md'
+
+
+def sentences(root: pathlib.Path) -> str:
+  """The report's sentences, what we found, at which scale and by how much."""
+  lines = []
+  for sentence, checks_of_it in _sentences.SENTENCES.items():
+    for name, claim in checks_of_it:
+      experiment = study.load(name)
+      found = experiment.gather(records.read_all(root, name))
+      check = (experiment.checks | experiment.explored)[claim]
+      word, scale, rows = answer(check, experiment, found)
+      told = check.told(rows) if rows and hasattr(check, 'told') else ''
+      at = experiment.scales[scale].note if scale else ''
+      link = f'[{claim}]({name}/README.md)'
+      lines.append((sentence, link, f'**{word}**', told, at))
+      sentence = ''
+  header = ('the report', 'checked', 'answer', 'numbers', 'scale')
+  return tabulate.tabulate(lines, header, 'github')
 
 
 def write_html(root: pathlib.Path, path: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ from scipy import stats
 from experiments import _grid, agc_grid, study
 
 GRID = _grid.Grid('none', 'no normalization')
+FALLS, RISES = _grid.Correlates(GRID, 0, -1), _grid.Correlates(GRID, 1, +1)
 SIZES = (16, 32, 64, 128)
 
 
@@ -46,11 +47,11 @@ def test_a_partial_correlation_is_that_of_the_textbook_s_formula():
 
 def test_a_sign_is_told_where_its_interval_leaves_out_zero():
   falls = rows(noisy(-3, 0))
-  assert _grid.falls_with_batch(GRID, falls) is True
+  assert FALLS(falls) is True
   rises = rows(noisy(3, 0))
-  assert _grid.falls_with_batch(GRID, rises) is False
-  assert _grid.rises_with_lambda(GRID, rows(noisy(-3, 0, 8))) is None
-  assert _grid.rises_with_lambda(GRID, rows(noisy(0, 3))) is True
+  assert FALLS(rises) is False
+  assert RISES(rows(noisy(-3, 0, 8))) is None
+  assert RISES(rows(noisy(0, 3))) is True
 
 
 def test_what_matters_more_must_do_so_by_more_than_chance():

@@ -1,0 +1,69 @@
+"""What the report says that the study redoes, and the checks that answer it.
+
+*A minimal ablation study of NFNets*, in our words; the last of them are of the
+papers that it reads. A sentence has one check or several, (experiment, check).
+"""
+
+NONE, NF = 'no normalization, AGC', 'normalizer-free, AGC, skip gains exempt'
+SENTENCES = {
+  'At batch 1,024 with lambda 0.01, AGC gives no model comparable to batch '
+  'normalization': [
+    ('large_batch', 'with AGC 0.01 in its place it still does')
+  ],
+  'Its accuracy is about that without normalization': [
+    ('large_batch', 'AGC 0.01 adds at most 1 point to no normalization')
+  ],
+  '0.01 may be very tight': [('large_batch', 'AGC 0.02 is better than 0.01')],
+  'Batch size correlates negatively with accuracy': [
+    ('agc_grid', f'{arm}: batch size correlates negatively')
+    for arm in (NONE, NF)
+  ],
+  'The clipping factor correlates positively': [
+    ('agc_grid', f'{arm}: lambda correlates positively') for arm in (NONE, NF)
+  ],
+  'Batch size matters more': [
+    ('agc_grid', f'{arm}: batch size matters more') for arm in (NONE, NF)
+  ],
+  'Small batches want larger factors, large ones smaller': [
+    ('agc_grid', f'{arm}: small batches want a bigger lambda')
+    for arm in (NONE, NF)
+  ],
+  'Batch normalization converges better': [
+    ('headline', 'without normalization it loses accuracy')
+  ],
+  'Batch normalization converges faster': [
+    ('headline', 'without normalization it is behind after a quarter')
+  ],
+  'Batch normalization allows large learning rates': [
+    ('pilot', 'no normalization wants a lower rate than batch normalization'),
+    ('learning_rate', 'at batch 128 batch normalization allows a larger rate'),
+  ],
+  "Batch normalization's accuracy falls as the batch grows": [
+    (
+      'batchnorm_batch_size',
+      'at the better of two rates batch 2,048 is worse than 128',
+    )
+  ],
+  'Plain gradient clipping is sensitive to its threshold': [
+    ('clipping_threshold', f'at rate x {rate} the threshold matters')
+    for rate in (1, 4)
+  ],
+  'NF-ResNet-50 beats ResNet-50 by about 15 points': [
+    ('nf_resnet50_vs_resnet50', 'by more than 10 points')
+  ],
+  'AGC helps little at small batches (paper A)': [
+    ('headline', 'normalizer-free, AGC adds at most 1 point')
+  ],
+  "Don't clip the last linear layer (paper A)": [
+    ('where_to_clip', 'all but the head is at most 1 point below all layers')
+  ],
+  'The first convolution may go unclipped (paper A)': [
+    (
+      'where_to_clip',
+      'all but head and stem is at most 1 point below all but the head',
+    )
+  ],
+  'A fine-tuned network classifies Caltech-101': [
+    ('transfer_caltech101', 'fine-tuning beats training from scratch')
+  ],
+}
