@@ -50,7 +50,7 @@ PIXELS_PER_BYTE = 100  # photographs have at most 20
 SMALL = 2**24  # pixels that any file may have, however few bytes it has
 MAX_SCANS = 100  # passes over a progressive JPEG; libtiff's limit, usual are 10
 TRIES = 10  # max_attempts, dataset.py:442-461
-DRAWS_PER_TRY = 4
+NUM_DRAWS = TRIES * 4
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 MIN_COVERED = 0.1  # of the whole image, as the box of every example is
@@ -185,10 +185,10 @@ def inception_window(
   Args:
     height, width: of the image.
     image_size: of the network's input, for the stand-in.
-    draws: uniform in [0, 1), at least `[TRIES * DRAWS_PER_TRY]`.
+    draws: uniform in [0, 1), at least [NUM_DRAWS].
   """
   pixels = height * width
-  for u in draws[: TRIES * DRAWS_PER_TRY].reshape(TRIES, DRAWS_PER_TRY):
+  for u in draws[:NUM_DRAWS].reshape(TRIES, 4):
     aspect = ASPECT[0] + u[0] * (ASPECT[1] - ASPECT[0])
     low, high = (round(math.sqrt(area * pixels / aspect)) for area in AREA)
     if round(high * aspect) > width:

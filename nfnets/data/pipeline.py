@@ -170,13 +170,11 @@ def interruptible(
 def check_held(
   num_examples: int, image_size: int, crop: str, flip: bool
 ) -> None:
-  """Refuses a set that can't be held, or that the host would have to augment.
+  """Refuses what `load_all` can't hold, or the host would have to augment.
 
   Args:
-    num_examples: M.
-    image_size: side in pixels.
-    crop, flip: of `train_batches`; the step's own `augment.pad` crops
-      and flips on the device.
+    num_examples, image_size: of the set, in pixels a side.
+    crop, flip: of `train_batches`.
 
   Raises:
     ValueError: naming the key and the remedy.
@@ -213,16 +211,14 @@ def load_all(
     `{'images': uint8 [M, image_size, image_size, 3], 'labels': int32 [M]}`.
   """
   reader = Reader(source, False, on_error, skipped)
-  shape = (len(source), image_size, image_size, 3)
-  data = {
-    'images': np.empty(shape, np.uint8),
-    'labels': np.empty(len(source), np.int32),
-  }
-  for index in range(len(source)):
+
+  def load(index: int) -> Example:
     image, label, _ = reader.read(index)
-    data['images'][index] = images.resize(image, image_size, image_size)
-    data['labels'][index] = label
-  return data
+    return images.resize(image, image_size, image_size), label, index
+
+  length = len(source)
+  (batch,) = _batches(load, length, (0, length), 0, 1, num_threads=2)
+  return {name: batch[name] for name in ('images', 'labels')}
 
 
 def id_batches(
@@ -266,24 +262,22 @@ def host_augmentation(
 ) -> Callable[[np.ndarray, int], np.ndarray]:
   """Returns a function from (image, position in the stream) to its crop."""
   padding = crop.removeprefix('pad')
-  if crop not in ('inception', 'none') and not (
-    crop.startswith('pad') and padding.isdigit()
-  ):
+  is_padded = crop.startswith('pad') and padding.isdigit()
+  if crop not in ('inception', 'none') and not is_padded:
     raise ValueError(
       f"crop {crop!r} is unknown; choose 'inception', 'pad4' or 'none'"
     )
-
   if crop == 'none' and not flip:  # for cached sets drawing would cost most
     return lambda image, _: images.resize(image, image_size, image_size)
 
   def augment(image: np.ndarray, position: int) -> np.ndarray:
-    mirror, *draws = _uniform(seed, position, 1 + images.TRIES * 4)
-    draws = np.asarray(draws)
+    uniform = _uniform(seed, position, 1 + images.NUM_DRAWS)
+    mirror, draws = uniform[0], uniform[1:]
     if crop == 'inception':
       window = images.inception_window(*image.shape[:2], image_size, draws)
       image = images.cut(image, window)
     image = images.resize(image, image_size, image_size)
-    if crop not in ('inception', 'none'):
+    if is_padded:
       image = images.padded_cut(image, int(padding), draws)
     return images.mirrored(image) if flip and mirror < 0.5 else image
 
