@@ -116,23 +116,6 @@ def test_crop_comes_first_and_is_off_by_default():
   np.testing.assert_allclose(grey_levels(mine), expected, atol=1e-3)
 
 
-def test_devices_with_their_own_keys_augment_as_each_alone():
-  devices = jax.local_device_count()
-  assert devices == 4
-  images, labels = batch(4 * 3)
-  images = images.reshape(4, 3, *images.shape[1:])
-  labels = labels.reshape(4, 3)
-  keys = jax.random.split(jax.random.key(0), 4)
-  run = functools.partial(
-    augment.augment, num_classes=10, pad=2, mix='mixup_cutmix'
-  )
-  mapped = jax.pmap(run)(keys, images, labels)
-  alone = jax.jit(run)
-  for i in range(4):
-    for a, b in zip(mapped, alone(keys[i], images[i], labels[i])):
-      np.testing.assert_array_equal(a[i], b)
-
-
 def test_labels_of_the_wrong_shape_are_named():
   images, labels = batch(3)
   with pytest.raises(ValueError, match='labels must be \\[3\\]'):

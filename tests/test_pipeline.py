@@ -1,11 +1,7 @@
 """nfnets/data/pipeline.py: an exact stream, a complete evaluation."""
 
 import itertools
-import pathlib
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -13,10 +9,8 @@ import pytest
 import tiny_tfds
 
 from nfnets.data import pipeline, sources
-from nfnets.data.images import decode
 
-ROOT = pathlib.Path(__file__).parents[1]
-KEYS = ('images', 'labels', 'mask')
+GOLDEN = [1, 14, 13, 9, 22, 20, 27, 3]  # the first ids of seed 3
 
 
 class Ramp:
@@ -77,15 +71,11 @@ def test_ids_labels_and_images_belong_together():
     assert batch['labels'].dtype == np.int32
 
 
-def test_seed_decides_the_order():
-  assert_equal(train(seed=3), train(seed=3))
-  assert list(join(train(seed=3), 'ids')) != list(join(train(seed=4), 'ids'))
-
-
-def test_one_seeds_second_epoch_is_not_the_next_seeds_first():
-  second = join(train(seed=3, steps=8), 'ids')[31:62]
-  first = join(train(seed=4, steps=4), 'ids')[:31]
-  assert list(second) != list(first)
+def test_the_order_is_a_function_of_the_seed_for_good():
+  assert list(join(train(seed=3, steps=1), 'ids')) == GOLDEN
+  first, second = np.split(join(train(seed=3, steps=8), 'ids')[:62], 2)
+  other = join(train(seed=4, steps=4), 'ids')[:31]
+  assert list(other) != list(first) and list(other) != list(second)
 
 
 @pytest.mark.parametrize('crop', ['inception', 'pad4', 'none'])
@@ -219,17 +209,6 @@ def test_evaluation_masks_what_it_skips():
   assert join(batches, 'mask').sum() == 29 and len(skipped) == 2
 
 
-def test_digits_feed_the_network_unchanged():
-  source = sources.create('digits', 'test')
-  batch = next(
-    pipeline.eval_batches(
-      source, batch_size=16, image_size=8, preprocessing='none'
-    )
-  )
-  for i in range(16):
-    np.testing.assert_array_equal(batch['images'][i], source[i]['image'])
-
-
 def test_folder_that_vanishes_is_named_by_the_missing_file(tmp_path):
   for part, name in itertools.product(('train', 'val'), 'ab'):
     (tmp_path / part / name).mkdir(parents=True)
@@ -240,82 +219,6 @@ def test_folder_that_vanishes_is_named_by_the_missing_file(tmp_path):
   shutil.rmtree(tmp_path / 'train')
   with pytest.raises(ValueError, match=r'train/[ab]/0.jpg: .*No such file'):
     list(itertools.islice(batches, 50))
-
-
-@pytest.mark.parametrize('crop', ['inception', 'none'])
-def test_memory_used_again_by_the_decoder_leaks_into_no_batch(crop):
-  photos = [tiny_tfds.jpeg(i, 16, 16) for i in range(40)]
-
-  class Files(Ramp):
-    def __getitem__(self, index):
-      return {'image': photos[index], 'label': index % 5}
-
-  batches = train(
-    Files(40), crop=crop, image_size=16, num_threads=3, batch_size=20
-  )
-  for batch in batches:
-    expected = [decode(photos[i])[0, 0] for i in batch['ids']]
-    np.testing.assert_array_equal(batch['images'][:, 5, 5], expected)
-
-
-def test_prepared_data_set_and_folder_of_the_same_files_agree(tmp_path):
-  written = tiny_tfds.write(tmp_path / 'tfds', 'toy', {'train': 12, 'test': 9})
-  for part, split in (('train', 'train'), ('val', 'test')):
-    for i, (data, label) in enumerate(written[split]):
-      folder = tmp_path / part / f'class_{label}'
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / f'{i}.JPEG').write_bytes(data)
-  pixels = [
-    sorted(
-      (int(label), image.tobytes())
-      for batch in pipeline.eval_batches(
-        sources.create(name, 'test', str(where)), batch_size=4, image_size=8
-      )
-      for image, label, mask in zip(*(batch[k] for k in KEYS))
-      if mask
-    )
-    for name, where in (('folder', tmp_path), ('toy', tmp_path / 'tfds'))
-  ]
-  assert pixels[0] == pixels[1] and len(pixels[0]) == 9
-
-
-STREAM = """
-import sys
-from nfnets.data import pipeline, sources
-start, index, count = map(int, sys.argv[1:])
-source = sources.create('digits', 'train')
-batches = pipeline.train_batches(
-  source, batch_size=64, image_size=8, crop='pad1', seed=11, start_step=start,
-  process_index=index, process_count=count)
-for batch in batches:
-  print(*(batch[k].tobytes().hex() for k in ('ids', 'images')), flush=True)
-"""
-
-
-def stream(steps, start=0, index=0, count=1):
-  """Reads so many batches of a process's stream, then kills it with -9."""
-  command = [sys.executable, '-c', STREAM, str(start), str(index), str(count)]
-  with subprocess.Popen(
-    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-  ) as process:
-    lines = [process.stdout.readline().split() for _ in range(steps)]
-    process.send_signal(signal.SIGKILL)
-  assert process.returncode == -signal.SIGKILL
-  return [tuple(bytes.fromhex(part) for part in line) for line in lines]
-
-
-@pytest.mark.slow
-def test_killed_stream_goes_on_exactly_on_one_process_or_two():
-  whole = stream(30)  # an epoch has 20.2 batches
-  before = stream(13)
-  after = stream(17, start=13)
-  assert before + after == whole
-  halves = [stream(17, start=13, index=i, count=2) for i in range(2)]
-  joined = [
-    tuple(a + b for a, b in zip(first, second))
-    for first, second in zip(*halves)
-  ]
-  assert joined == whole[13:]
 
 
 def test_a_stalled_read_ends_when_the_run_is_to_stop_and_is_told(

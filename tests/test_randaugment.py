@@ -50,6 +50,7 @@ POINTWISE = [
   'cutout',
   'solarize_add',
 ]
+EXACT = ['equalize', 'invert', 'posterize', 'solarize', 'cutout']
 GEOMETRIC = ['rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y']
 
 
@@ -141,25 +142,14 @@ def test_arguments_are_the_published_ones(name):
 
 @pytest.mark.parametrize('name', POINTWISE)
 @pytest.mark.parametrize('case', CASES)
-def test_operation_equals_pil_to_one_grey_level(name, case):
+def test_operation_equals_pil_but_for_a_rounding(name, case):
   photos, results = everything(*case)
   value = PUBLISHED[name][case[2] // 5 - 1]
+  limit = 0 if name in EXACT else 1  # grey levels
   for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
     expected = oracle(name, Image.fromarray(photo), value).astype(int)
     for mine in by_sign:
-      assert np.abs(mine.astype(int) - expected).max() <= 1
-
-
-@pytest.mark.parametrize(
-  'name', ['equalize', 'invert', 'posterize', 'solarize', 'cutout']
-)
-@pytest.mark.parametrize('case', CASES)
-def test_operation_without_rounding_equals_pil_exactly(name, case):
-  photos, results = everything(*case)
-  value = PUBLISHED[name][case[2] // 5 - 1]
-  for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
-    expected = oracle(name, Image.fromarray(photo), value)
-    np.testing.assert_array_equal(by_sign[0], expected)
+      assert np.abs(mine.astype(int) - expected).max() <= limit
 
 
 @pytest.mark.parametrize('name', GEOMETRIC)
@@ -186,33 +176,6 @@ def test_geometry_takes_the_nearest_pixel_and_fills_with_128(name, case):
       taken = photo[row.clip(0, height - 1), column.clip(0, width - 1)]
       expected = np.where(inside, taken, 128)
       np.testing.assert_array_equal(by_sign[i][decided], expected[decided])
-
-
-@pytest.mark.parametrize('name', GEOMETRIC)
-@pytest.mark.parametrize('case', CASES)
-def test_geometry_equals_pil_s_transform_but_for_ties(name, case):
-  height, width, magnitude = case
-  photos, results = everything(*case)
-  for i, sign in enumerate((1, -1)):
-    value = sign * PUBLISHED[name][magnitude // 5 - 1]
-    a = matrix(name, value, height, width)
-    # PIL samples floor(A (x + 1/2, y + 1/2)); PERSPECTIVE does so in doubles.
-    shifted = a[:, 2] + 0.5 - a[:, :2] @ (0.5, 0.5)
-    coefficients = np.column_stack([a[:, :2], shifted]).ravel()
-    y, x = np.mgrid[:height, :width]
-    at = np.einsum('ij,jhw->ihw', a, np.stack([x, y, np.ones_like(x)]))
-    tie = (np.abs(at + 0.5 - np.rint(at + 0.5)) < 2e-4).any(0)
-    assert tie.mean() < 0.11  # a shear of 0.15 has one row in ten
-    for photo, by_sign in zip(photos, results[:, NAMES.index(name)]):
-      expected = Image.fromarray(photo).transform(
-        (width, height),
-        Image.Transform.PERSPECTIVE,
-        (*coefficients, 0, 0),
-        Image.Resampling.NEAREST,
-        fillcolor=(128, 128, 128),
-      )
-      same = (by_sign[i] == np.asarray(expected)).all(-1)
-      assert same[~tie].all()
 
 
 def test_positive_rotation_is_pil_s_counterclockwise():
