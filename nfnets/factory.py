@@ -4,7 +4,7 @@ Every function raises `ValueError` with one line that names the culprit.
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -14,10 +14,13 @@ from ml_collections import ConfigDict
 
 from nfnets import models, optim, step
 from nfnets.data import images, mixing, pipeline, sources
+from nfnets.models import activations
 from nfnets.optim import agc, optimizer
 from nfnets.workdir import flat
 
 CHOICES = {
+  'model.activation': tuple(activations.GAMMAS),
+  'model.se_activation': ('network', *activations.GAMMAS),
   'precision': ('float32', 'bfloat16'),
   'loss': ('softmax', 'sigmoid'),
   'optimizer.name': optimizer.OPTIMIZERS,
@@ -34,31 +37,48 @@ CHOICES = {
   'augment.pairs': mixing.PAIRS,
   'data.on_error': ('raise', 'skip'),
 }
-# Numbers: words, condition, keys.
-BOUNDS = (
-  ('from 0 to 4294967295', lambda x: 0 <= x < 2**32, 'seed'),
-  (
-    'above 0',
-    lambda x: x > 0,
-    'batch_size eval_batch_size micro_batches num_steps num_epochs log_every '
-    'eval_every checkpoint_every keep_checkpoints stop_after_nonfinite '
-    'data.num_classes data.num_train data.train_image_size '
-    'data.eval_image_size optimizer.clipping optimizer.eps augment.mixup_alpha',
-  ),
-  (
-    '0 or more',
-    lambda x: x >= 0,
-    'learning_rate schedule.start schedule.end optimizer.weight_decay sam.rho '
-    'sam.m augment.pad augment.randaugment_layers '
-    'augment.randaugment_magnitude data.num_threads observe_every',
-  ),
-  (
-    'in [0, 1)',
-    lambda x: 0 <= x < 1,
-    'model.drop_rate model.stochdepth_rate optimizer.momentum label_smoothing '
-    'ema.decay',
-  ),
-  ('in (0, 1]', lambda x: 0 < x <= 1, 'sam.ascent_fraction'),
+# Texts that name something.
+NAMING = (
+  'data.name',
+  'optimizer.frozen',
+  'optimizer.unclipped',
+  'sam.perturbed',
+)
+# The least and the most of each number, or of each in a tuple. All are below
+# `LARGEST`; the others have no bounds of their own.
+BOUNDS = {
+  '[1, 2147483647]': 'data.num_train num_steps log_every eval_every '
+  'checkpoint_every keep_checkpoints stop_after_nonfinite',
+  '[1, 1048576]': 'batch_size eval_batch_size data.num_classes',
+  '[1, 65536]': 'micro_batches model.widths',
+  '[1, 4096]': 'data.train_image_size data.eval_image_size',
+  '[1, 1000]': 'model.depths',
+  '[0, 4294967295]': 'seed',
+  '[0, 2147483647]': 'observe_every schedule.warmup_steps schedule.decay_steps',
+  '[0, 1048576]': 'sam.m',
+  '[0, 1000]': 'data.num_threads augment.pad augment.randaugment_layers '
+  'augment.randaugment_magnitude',
+  '(0, 1e6]': 'num_epochs',
+  '(0, 1e30)': 'optimizer.clipping optimizer.eps augment.mixup_alpha data.std '
+  'model.se_ratio',
+  '[0, 1e30)': 'learning_rate schedule.start schedule.end schedule.factor '
+  'schedule.decay_rate optimizer.weight_decay sam.rho probe_l2',
+  '(0, 1)': 'schedule.boundaries',
+  '[0, 1)': 'model.drop_rate model.stochdepth_rate optimizer.momentum '
+  'label_smoothing ema.decay',
+  '(0, 1]': 'sam.ascent_fraction',
+}
+LARGEST = 1e30  # well within float32's range
+BOUND_OF = {key: b for b, keys in BOUNDS.items() for key in keys.split()}
+# What other numbers follow where a recipe leaves them open.
+ORIGINS = ('data.num_train', 'num_epochs', 'batch_size')
+DERIVED = (
+  'num_steps',
+  'schedule.warmup_steps',
+  'schedule.decay_steps',
+  'eval_every',
+  'checkpoint_every',
+  'learning_rate',
 )
 
 
@@ -122,23 +142,31 @@ def check(config: ConfigDict, device_count: int) -> None:
     ValueError: names the key, its value and the remedy.
   """
   values = flat(config.to_dict())
-  for key, value in values.items():
-    if isinstance(value, int | float) and not abs(value) < 2**63:  # or NaN
-      raise ValueError(f'config.{key}={value}: out of all bounds')
   for key, allowed in CHOICES.items():
-    if values[key] not in allowed:
+    if key in values and values[key] not in allowed:
       raise ValueError(
         f'config.{key}={values[key]!r}: choose one of ' + ', '.join(allowed)
       )
+  for key, value in values.items():
+    _check_numbers(key, value, values)
   images.preparation(config.data.eval_preprocessing)
-  for words, holds, keys in BOUNDS:
-    for key in keys.split():
-      if key in values and not holds(values[key]):
-        raise ValueError(f'config.{key}={values[key]}: must be {words}')
+  for key in ('data.train_split', 'data.eval_split'):
+    if values[key] not in sources.SPLITS and '[' not in values[key]:
+      raise ValueError(
+        f'config.{key}={values[key]!r}: choose one of '
+        + ', '.join(sources.SPLITS)
+      )
+  for key in NAMING:
+    names = values[key]
+    if '' in ((names,) if isinstance(names, str) else names):
+      raise ValueError(f'config.{key}={names!r}: an empty name')
+  for key in ('data.mean', 'data.std'):
+    if len(values[key]) != 3:
+      raise ValueError(f'config.{key}={values[key]}: give three numbers')
   if not 0 <= config.schedule.warmup_steps <= config.num_steps:
     raise ValueError(
       f'config.schedule.warmup_steps={config.schedule.warmup_steps}: must be '
-      f'from 0 to config.num_steps={config.num_steps}'
+      f'from 0 to config.num_steps={config.num_steps}{_follows(values)}'
     )
   if config.batch_size % (config.sam.m or 1):
     raise ValueError(
@@ -156,6 +184,44 @@ def check(config: ConfigDict, device_count: int) -> None:
     )
 
 
+def resolve(config: ConfigDict) -> ConfigDict:
+  """The config, its derived numbers computed.
+
+  Raises:
+    ValueError: names the key that they follow, where it is out of bounds.
+  """
+  for key in ORIGINS:
+    group, _, name = key.rpartition('.')
+    value = (config[group] if group else config)[name]
+    _check_numbers(key, value, {})
+  return config.copy_and_resolve_references()
+
+
+def _check_numbers(key: str, value: Any, values: Mapping[str, Any]) -> None:
+  is_tuple = isinstance(value, list | tuple)
+  for number in value if is_tuple else [value]:
+    is_number = isinstance(number, int | float)
+    bound = BOUND_OF.get(key, f'(-{LARGEST:g}, {LARGEST:g})')
+    if is_number and not _is_within(bound, number):
+      more = _follows(values) if values and key in DERIVED else ''
+      raise ValueError(f'config.{key}={value}: must be in {bound}{more}')
+    if is_tuple and key in BOUND_OF and not is_number:
+      raise ValueError(f'config.{key}={value}: {number!r} is no number')
+
+
+def _is_within(bound: str, number: float) -> bool:
+  """Whether the number is in the interval, written as in mathematics."""
+  low, high = map(float, bound[1:-1].split(','))
+  return low < number < high or (
+    number == low and bound[0] == '[' or number == high and bound[-1] == ']'
+  )
+
+
+def _follows(values: Mapping[str, Any]) -> str:
+  origins = ', '.join(f'config.{key}={values[key]}' for key in ORIGINS)
+  return f' (unless you set it, it follows {origins})'
+
+
 def _check_batch(config: ConfigDict, device_count: int) -> None:
   parts = device_count * config.micro_batches
   if config.batch_size % parts:
@@ -163,7 +229,7 @@ def _check_batch(config: ConfigDict, device_count: int) -> None:
     near = f'{below} or {below + parts}' if below else str(parts)
     raise ValueError(
       f'config.batch_size={config.batch_size} does not divide into '
-      f'{device_count} devices x {config.micro_batches} micro-batches: '
+      f'{device_count} devices x config.micro_batches={config.micro_batches}: '
       f'take {near}'
     )
 

@@ -57,7 +57,7 @@ def complete(
       config.weights = before['weights']
     if not config.weights:
       raise ValueError(
-        "config.weights='': this recipe starts from weights; pass "
+        "config.model.name='' and config.weights='': name a network, or pass "
         '--config.weights=FILE (published, timm, .safetensors, a run)'
       )
     model, data = (

@@ -125,7 +125,7 @@ def complete(
 
     for line in finetune.complete(config, workdir):
       print(line)
-  return config.copy_and_resolve_references()
+  return factory.resolve(config)
 
 
 def _agree(

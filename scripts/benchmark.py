@@ -102,11 +102,11 @@ def main() -> int:
 
 def recipe() -> ConfigDict:
   """--config's, resolved, for one device."""
-  from nfnets import finetune
+  from nfnets import factory, finetune
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   finetune.complete(config)
-  config = config.copy_and_resolve_references()
+  config = factory.resolve(config)
   with config.unlocked():
     config.batch_size = DEVICE_BATCH_SIZE.value or min(config.batch_size, 64)
   return config

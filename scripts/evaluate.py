@@ -58,7 +58,7 @@ def main() -> int:
 def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   """The given recipe, what it leaves open filled in, or the run's own."""
   from configs import base
-  from nfnets import finetune
+  from nfnets import factory, finetune
   from nfnets.workdir import RunFolder, completed
 
   if CONFIG.value is None and workdir:
@@ -68,7 +68,7 @@ def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   if WEIGHTS.value and not config.model.name:
     config.weights = WEIGHTS.value  # tell what the recipe leaves open
   finetune.complete(config, workdir)
-  return config.copy_and_resolve_references()
+  return factory.resolve(config)
 
 
 def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:

@@ -244,11 +244,11 @@ def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:
 
 
 def _config(workdir: str | None = None) -> ConfigDict:
-  from nfnets import finetune
+  from nfnets import factory, finetune
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   finetune.complete(config, workdir)
-  return config.copy_and_resolve_references()
+  return factory.resolve(config)
 
 
 def _training_batch(

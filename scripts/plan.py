@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import costs
-from nfnets import finetune
+from nfnets import factory, finetune
 from nfnets.plan import budget, compiled, pods
 from nfnets.plan.compiled import Program
 from nfnets.plan.pods import Pod
@@ -97,7 +97,7 @@ def print_plan(config: ConfigDict, topology: str) -> None:
   pod = pods.find(topology)
   for line in finetune.complete(config):
     print(line)
-  config = config.copy_and_resolve_references()
+  config = factory.resolve(config)
   is_compiled = compiled.has_compiler() and not ABSTRACT.value
   if not is_compiled:
     why = '--abstract' if ABSTRACT.value else 'libtpu is not installed'
@@ -252,7 +252,7 @@ def _cell(recipe: str, place: str) -> tuple[ConfigDict, Pod]:
     config.batch_size = PUBLISHED_AT * pod.cores * pod.num_devices
     evaluation = -(-config.eval_batch_size // pod.num_devices)
     config.eval_batch_size = evaluation * pod.num_devices
-  return config.copy_and_resolve_references(), pod
+  return factory.resolve(config), pod
 
 
 def _row(config: ConfigDict, pod: Pod, program: Program) -> list[str]:

@@ -129,7 +129,7 @@ def of_optimizer() -> str:
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   finetune.complete(config)
-  config = config.copy_and_resolve_references()
+  config = factory.resolve(config)
   network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   shapes = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key),

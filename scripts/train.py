@@ -45,9 +45,6 @@ def main() -> int:
   from nfnets import train, workdir
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
-  for key in ('batch_size', 'num_epochs'):  # other numbers divide by them
-    if not config[key] > 0:
-      raise ValueError(f'config.{key}={config[key]}: must be above 0')
   if PRINT_CONFIG.value:
     resolved = train.complete(config, WORKDIR.value)
     print(workdir.dump_json(resolved.to_dict()), end='')

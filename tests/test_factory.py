@@ -3,6 +3,7 @@
 import pytest
 import tiny
 
+from configs import cifar_resnet20, quickstart
 from nfnets import factory
 
 
@@ -14,8 +15,9 @@ from nfnets import factory
     ('ema__mode', 'on', 'choose one of warmup, constant, none'),
     ('schedule__name', 'cosine', 'choose one of warmup_cosine'),
     ('loss', 'l2', 'choose one of softmax, sigmoid'),
-    ('num_steps', -1, 'config.num_steps=-1: must be above 0'),
-    ('learning_rate', -0.1, 'config.learning_rate=-0.1: must be 0 or more'),
+    ('num_steps', -1, r'config.num_steps=-1: must be in \[1, 2147483647\]'),
+    ('num_steps', 0, 'follows config.data.num_train=1438, config.num_epochs='),
+    ('learning_rate', -0.1, r'config.learning_rate=-0.1: must be in \[0, 1e30'),
     ('learning_rate', float('nan'), 'config.learning_rate=nan'),
     ('optimizer__momentum', 1.0, r'momentum=1.0: must be in \[0, 1\)'),
     ('label_smoothing', 1.5, r'label_smoothing=1.5: must be in \[0, 1\)'),
@@ -24,17 +26,20 @@ from nfnets import factory
     ('sam__ascent_fraction', 0.0, r'ascent_fraction=0.0: must be in .0, 1.'),
     ('data__crop', 'pad', "crop 'pad' is unknown; choose 'inception'"),
     ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
-    ('data__num_threads', -1, 'config.data.num_threads=-1: must be 0 or more'),
+    ('data__num_threads', -1, 'config.data.num_threads=-1: must be in'),
+    ('data__std', (1.0, 0.0, 1.0), r'must be in \(0, 1e30\)'),
+    ('data__mean', (1.0, 0.0), 'give three numbers'),
+    ('model__depths', ('a', 1, 1), "'a' is no number"),
     ('augment__mix', 'mixing', 'choose one of none, mixup, cutmix'),
     ('augment__pairs', 'fresh', "pairs='fresh' needs config.augment.mix"),
     ('model__drop_rate', 1.5, r'drop_rate=1.5: must be in \[0, 1\)'),
     ('batch_size', 18, 'take 16 or 20'),
-    ('batch_size', 3, '3 does not divide into 4 devices x 1 micro-batches: '
-     'take 4'),
-    ('seed', -1, 'config.seed=-1: must be from 0 to 4294967295'),
-    ('seed', 2**32, 'seed=4294967296: must be from 0 to 4294967295'),
-    ('log_every', 2**70, 'config.log_every=.*: out of all bounds'),
-    ('micro_batches', 3, '4 devices x 3 micro-batches: take 12 or 24'),
+    ('batch_size', 3, '3 does not divide into 4 devices x config.micro_batches'
+     '=1: take 4'),
+    ('seed', -1, r'config.seed=-1: must be in \[0, 4294967295\]'),
+    ('seed', 2**32, r'seed=4294967296: must be in \[0, 4294967295\]'),
+    ('log_every', 2**70, 'config.log_every=.*: must be in'),
+    ('micro_batches', 3, 'config.micro_batches=3: take 12 or 24'),
   ],
 )  # fmt: skip
 def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
@@ -48,6 +53,21 @@ def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
 
 def test_a_good_config_passes():
   factory.check(tiny.config(), device_count=4)
+
+
+def test_what_other_numbers_follow_is_refused_before_they_are_computed():
+  for key, value in (('batch_size', 0), ('num_epochs', float('nan'))):
+    config = cifar_resnet20.get_config()
+    config[key] = value
+    with pytest.raises(ValueError, match=f'config.{key}={value}: must be in'):
+      factory.resolve(config)
+
+
+def test_a_batch_larger_than_the_data_is_told_as_the_reason():
+  config = quickstart.get_config()
+  config.batch_size = 4096
+  with pytest.raises(ValueError, match='config.batch_size=4096'):
+    factory.check(factory.resolve(config), device_count=4)
 
 
 def test_wrong_class_and_example_counts_name_the_right_ones():

@@ -319,5 +319,5 @@ def test_a_script_asks_for_the_weights_that_its_recipe_starts_from(
   config = '--config=configs/finetune.py'
   code, _, said = run_script(f'scripts.{script}', config, *arguments)
   assert code == 2
-  assert "config.weights='': this recipe starts from weights" in said
+  assert "config.weights='': name a network, or" in said
   assert len(said.splitlines()) == 1

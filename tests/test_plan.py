@@ -81,9 +81,12 @@ def test_what_exceeds_the_memory_does_not_fit(estimate):
   ('values', 'says'),
   [
     ({'batch_size': 20}, 'config.batch_size=20 does not divide into 8 devices'),
-    ({'batch_size': 16, 'micro_batches': 4}, '8 devices x 4 micro-batches'),
+    (
+      {'batch_size': 16, 'micro_batches': 4},
+      '8 devices x config.micro_batches=4',
+    ),
     ({'eval_batch_size': 12}, 'eval_batch_size=12 .* take 16'),
-    ({'data__eval_split': ''}, 'evaluation set would be dropped'),
+    ({'data__eval_split': ''}, "config.data.eval_split=''"),
   ],
 )
 def test_what_can_not_run_whole_is_refused(values, says):

@@ -15,7 +15,7 @@ OFF = '--compilation_cache=off'  # it would stay for other tests
     (['--config.batch_size=many'], 'batch_size=many'),
     (['--config.optimizer.momentum=2'], 'must be in [0, 1)'),
     (['--config.model.normalizer=group'], 'use one of batch, none, nf'),
-    (['--config.batch_size=0'], 'config.batch_size=0: must be above 0'),
+    (['--config.batch_size=0'], 'config.batch_size=0: must be in [1,'),
     (['--config.batch_size=30'], 'take 28 or 32'),
     (['--config.data.name=cifar10', '--config.data.data_dir=/nowhere'],
      'cifar10'),

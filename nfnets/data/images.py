@@ -274,7 +274,7 @@ def preparation(how: str) -> Callable[[np.ndarray, int], np.ndarray]:
   resampling = (found and found[3] or 'bicubic').upper()
   if not found or resampling not in Image.Resampling.__members__:
     raise ValueError(
-      f'preprocessing {how!r} is unknown; choose one of '
+      f'eval_preprocessing {how!r} is unknown; choose one of '
       f'{", ".join(PREPARATIONS)}, squash_0.9, center_0.94, …'
     )
   return functools.partial(

@@ -207,7 +207,11 @@ def named(params: Any, patterns: Iterable[str], also: str = '') -> Any:
   names = [path_name(path) for path, _ in leaves]
   public = [member for name in names for member in network.members(name)]
   for pattern in patterns:
-    if not any(re.search(pattern, name) for name in public):
+    try:
+      matches = any(re.search(pattern, name) for name in public)
+    except (re.error, TypeError) as error:
+      raise ValueError(f'{pattern!r} is no pattern: {error}') from error
+    if not matches:
       raise ValueError(f'{pattern!r} matches no parameter{also}')
 
   def hit(name: str) -> bool:

@@ -87,11 +87,6 @@ def check(config: ConfigDict, pod: pods.Pod) -> None:
     ValueError: names the key, its value and the remedy.
   """
   factory.check(config, pod.num_devices)
-  if not config.data.eval_split:
-    raise ValueError(
-      "config.data.eval_split='': the evaluation set would be dropped; name a "
-      'split'
-    )
   size, devices = config.eval_batch_size, pod.num_devices
   if size % devices:
     above = -(-size // devices) * devices

@@ -1,0 +1,188 @@
+"""Whatever a knob of a config is turned to is refused by its name, or runs.
+
+Each number becomes -1, 0, huge, NaN and infinite, each text empty and garbage,
+each tuple empty, of garbage, and of such numbers, each switch the other way.
+"""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from configs import nfnet_f0, quickstart
+from nfnets import factory, finetune, parallel, step, train
+from nfnets.data import sources
+from nfnets.workdir import flat
+
+SMALL = {
+  'num_epochs': 1.0,
+  'batch_size': 16,
+  'model.depths': (1, 1, 1),
+  'model.widths': (16, 16, 32),
+  'schedule.warmup_steps': 1,
+  'optimizer.frozen': ('linear/b',),
+  'optimizer.learning_rate_scales': (('head', 10.0),),
+  'sam.rho': 0.05,
+  'sam.perturbed': ('linear',),
+}
+# The first turns what it has, the second what it has besides.
+BASES = {
+  'quickstart': (quickstart, SMALL),
+  'nfnet_f0': (
+    nfnet_f0,
+    SMALL
+    | {
+      'model.depths': (1, 1, 1, 1),
+      'model.widths': (128, 128, 128, 128),
+      'data.name': 'digits',
+      'data.num_train': 1438,
+      'data.num_classes': 10,
+      'data.train_image_size': 32,
+      'data.eval_image_size': 32,
+    },
+  ),
+}
+# Keys that another one wakes.
+AWAKE = {
+  'schedule.boundaries': {'schedule.name': 'piecewise'},
+  'schedule.factor': {'schedule.name': 'piecewise'},
+  'schedule.decay_rate': {'schedule.name': 'warmup_exponential'},
+  'schedule.decay_steps': {'schedule.name': 'warmup_exponential'},
+  'augment.pairs': {'augment.mix': 'mixup'},
+  'augment.mixup_alpha': {'augment.mix': 'mixup'},
+}
+HUGE = 10**12
+DEVICES = 4
+
+
+def turned(value):
+  """What a knob that stands at the value is turned to."""
+  match value:
+    case bool():
+      return [not value]
+    case int():
+      return [-1, 0, HUGE]
+    case float():
+      return [-1.0, 0.0, 1e30, math.nan, math.inf]
+    case str():
+      return ['', 'garbage']
+    case tuple():
+      inner = [
+        (other, *value[1:])
+        for first in value[:1]
+        if not isinstance(first, tuple)
+        for other in turned(first)
+      ]
+      return [(), ('garbage',), ('(',), *inner]
+  raise TypeError(value)
+
+
+def cases():
+  seen = set()
+  for base in BASES:
+    for key, value in flat(made(base).to_dict()).items():
+      if key not in seen:
+        seen.add(key)
+        yield from ((base, key, other) for other in turned(value))
+
+
+def made(base, **values):
+  recipe, changes = BASES[base]
+  config = recipe.get_config()
+  for key, value in {**changes, **values}.items():
+    *parents, last = key.split('.')
+    node = config
+    for parent in parents:
+      node = node[parent]
+    node[last] = value
+  return config
+
+
+def verdict(base, key, value):
+  """'refused', with the error, or 'accepted', with the config and its parts."""
+  try:
+    config = made(base, **AWAKE.get(key, {}), **{key: value})
+    config = train.complete(config)
+    parts = factory.build(config)
+    if config.weights:
+      finetune.fitting(config, parts.shapes)
+  except (ValueError, OSError) as error:
+    return 'refused', error
+  return 'accepted', (config, parts)
+
+
+def assert_named(key, value, error):
+  """The key, by its path or its last name, or the text that it was given."""
+  said = str(error)
+  told = value[0] if isinstance(value, tuple) and value else value
+  texts = [repr(told), told] if isinstance(told, str) and told else []
+  names = [f'config.{key}', key.rpartition('.')[2], *texts]
+  assert any(name in said for name in names), said
+  assert '\n' not in said and ' at 0x' not in said
+
+
+def evaluate_abstractly(config, parts):
+  """Traces the steps of training and evaluation; compiles nothing."""
+  fresh = 2 if config.augment.pairs == 'fresh' else 1
+  size = config.data.train_image_size
+  shape = (DEVICES, config.batch_size * fresh // DEVICES, size, size, 3)
+  batch = {
+    'images': jax.ShapeDtypeStruct(shape, np.uint8),
+    'labels': jax.ShapeDtypeStruct(shape[:2], np.int32),
+  }
+  train_step = parallel.map_step(
+    step.make_train_step(config, parts.network, parts.optimizer, parts.schedule)
+  )
+  return jax.eval_shape(train_step, parts.shapes, batch, jax.random.key(0))
+
+
+@pytest.fixture(autouse=True)
+def _one_reading_of_the_digits(monkeypatch):
+  monkeypatch.setattr(sources, 'create', functools.cache(sources.create))
+
+
+def accepted(chosen):
+  """What is accepted of the values of these keys; of all if none is chosen."""
+  for base, key, value in cases():
+    if key in chosen or not chosen:
+      answer, found = verdict(base, key, value)
+      if answer == 'accepted':
+        yield key, value, *found
+
+
+def test_every_knob_is_refused_by_name_or_accepted():
+  counts = {'refused': 0, 'accepted': 0}
+  for base, key, value in cases():
+    answer, found = verdict(base, key, value)
+    counts[answer] += 1
+    if answer == 'refused':
+      assert_named(key, value, found)
+  print(counts)
+  assert counts['refused'] > 150 and counts['accepted'] > 40
+
+
+SAMPLE = ('model.skipinit_gain', 'sam.m', 'schedule.boundaries')
+
+
+def test_a_sample_of_what_is_accepted_can_be_traced():
+  for key, value, config, parts in accepted(SAMPLE):
+    _, metrics = evaluate_abstractly(config, parts)
+    assert metrics['loss'].shape == (), (key, value)
+
+
+@pytest.mark.slow
+def test_all_that_is_accepted_can_be_traced():
+  for key, value, config, parts in accepted(()):
+    _, metrics = evaluate_abstractly(config, parts)
+    assert metrics['loss'].shape == (), (key, value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('key', SAMPLE)
+def test_a_sample_of_what_is_accepted_trains_one_step(key):
+  for _, value, config, _ in accepted((key,)):
+    _, metrics = tiny.take_steps(config, jax.local_devices(), num_steps=1)
+    assert np.isfinite(metrics['loss']), value
