@@ -30,11 +30,11 @@ TRUST = {
 ANSWERS = {True: 'holds', False: "doesn't hold", None: 'undecided'}
 NOT_RUN = 'not run'
 WORDS = (*ANSWERS.values(), NOT_RUN)
-LEAD = """Every number of ours comes from a record in `NAME/runs/` with its config and
-hardware. A run that diverged counts as diverged and is in no mean. A check on
-trained rows holds, or doesn't, where the difference paired by seed lies outside
-its 95 % interval; otherwise it is undecided. Paper A is arXiv 2102.06171, paper
-B arXiv 2101.08692."""
+LEAD = """Every number of ours comes from a record in `NAME/runs/` with its
+config and hardware. A run that diverged counts as diverged and is in no mean. A
+check on trained rows holds, or doesn't, where the difference paired by seed
+lies outside its 95 % interval; otherwise it is undecided. Paper A is arXiv
+2102.06171, paper B arXiv 2101.08692."""
 CSS = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -288,7 +288,7 @@ def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
       return f'src="data:image/png;base64,{data.decode()}"'
 
     page = MarkdownIt('commonmark').enable('table').render(source.read_text())
-    return re.sub(r'src="([\w-]+\.png)"', data_uri, page)
+    return re.sub(r'src="([\w/-]+\.png)"', data_uri, page)
 
   sections = [
     f'<section id="{name}">{embedded(root / name / "README.md")}</section>'
