@@ -6,8 +6,11 @@ reads it. Process 0 writes it, with a checksum of every array.
 
 import contextlib
 import logging
+import os
 import pathlib
+import re
 import shutil
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,6 +25,11 @@ from nfnets import parallel
 Tree = Any
 # It warns whenever a run is read, and prints the traceback of what it raises.
 logging.getLogger('absl').addFilter(lambda line: 'orbax' not in line.pathname)
+# After a failure its other reads and writes call back into a loop that ended.
+_shown = sys.unraisablehook
+sys.unraisablehook = lambda unraisable: (
+  'Event loop is closed' in str(unraisable.exc_value) or _shown(unraisable)
+)
 
 
 class Checkpoints:
@@ -83,7 +91,7 @@ class Checkpoints:
       try:
         state = _fill(like, self._read(step))
       except Exception as error:  # orbax raises many kinds
-        failures[step] = f'{self._path / str(step)}: {_first_line(error)}'
+        failures[step] = f'{self._path / str(step)}: {_why(error)}'
         continue
       for why in failures.values():
         logging.warning('checkpoint skipped: %s', why)
@@ -145,7 +153,7 @@ class Checkpoints:
       left = f'the newest whole one is {whole}' if whole else 'there is none'
       raise OSError(
         f'a checkpoint could not be written to {self._path}: '
-        f'{_first_line(error)}; {left}'
+        f'{_why(error)}; {left}'
       ) from error
 
 
@@ -176,5 +184,8 @@ def _checksum(leaf: np.ndarray) -> str:
   return f'{zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data):08x}'
 
 
-def _first_line(error: Exception) -> str:
+def _why(error: Exception) -> str:
+  """The system's own words, if there are any, or else the first line."""
+  if found := re.search(r"os_error_code='(\d+)'", str(error)):
+    return os.strerror(int(found[1]))
   return f'{type(error).__name__}: {(str(error) or "?").splitlines()[0]}'

@@ -91,7 +91,7 @@ def train_and_evaluate(
   Raises:
     ValueError: the config or the workdir is refused, before any compilation.
     OSError: a file could not be written.
-    MemoryError: a step doesn't fit the device.
+    jax.errors.JaxRuntimeError: a step doesn't fit the device's memory.
   """
   if processes is not None:
     distributed.initialize(**processes)
@@ -100,7 +100,6 @@ def train_and_evaluate(
 
     return linear_probe.probe(complete(config, workdir), workdir, defaults)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(_naming_the_keys_of_memory(config))
     run = _agree(config, workdir, defaults or {}, profile_steps, stack)
     if run.folder.is_finished():
       summary = run.folder.read_summary()
@@ -196,8 +195,9 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
   for source in (parts.train_source, parts.eval_source):
     if note := getattr(source, 'note', ''):
       run.console.print(f'{config.data.name}: {note}')
-  if run.checkpoints.latest_step() is not None:
-    run.console.print('restoring the newest checkpoint')
+  is_saved = run.checkpoints.latest_step() is not None
+  doing = 'restoring the newest checkpoint' if is_saved else 'initializing'
+  run.console.print(doing)
   state = run.checkpoints.restore_latest(parts.shapes)
   if state is None:
     init = jax.jit(
@@ -278,8 +278,10 @@ def _steps(run: Run) -> tuple[Any, Any, Any]:
   settings = optim.Settings(**config.optimizer)
   params, rate = parts.shapes.params, config.learning_rate
   run.console.print(optim.table(params, rate, settings))
-  run.console.print('compiling the first step')
+  if config.data.on_device:
+    run.console.print(f'reading {len(parts.train_source)} examples')
   train_step, key = train_step_of(config, parts, run.skipped)
+  run.console.print('compiling the first step: minutes for a large network')
   eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
   in_thread = run.interrupts.first_in_thread
   return in_thread(train_step), key, in_thread(eval_step)
@@ -404,18 +406,3 @@ def _tell(run: Run, summary: Mapping[str, Any]) -> None:
   if (path / 'curves.png').exists():
     say(f'curves {path / "curves.png"}')
   say(f'run folder {path}')
-
-
-@contextlib.contextmanager
-def _naming_the_keys_of_memory(config: ConfigDict) -> Iterator[None]:
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    raise MemoryError(
-      'a step does not fit the memory of a device: lower config.batch_size='
-      f'{config.batch_size}, raise config.micro_batches='
-      f'{config.micro_batches}, or set config.model.remat=True '
-      f'({" ".join(str(error).split())[:200]})'
-    ) from error

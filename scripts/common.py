@@ -58,6 +58,11 @@ ACCELERATORS = ('/dev/nvidia[0-9]*', '/dev/kfd', '/dev/accel*', '/dev/vfio/*')
 # glibc's malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD.
 MALLOPT = {-8: 1, -4: 0, -1: -1, -2: 300_000_000}
 
+SMALLER = (
+  'take smaller batches; of a run, lower config.batch_size, raise '
+  'config.micro_batches, or set config.model.remat=True'
+)
+
 flags.disclaim_key_flags()  # a flag defined here is the calling script's
 
 
@@ -107,8 +112,7 @@ def explain(error: BaseException) -> str | None:
   causes = list(_causes(error))
   told = ' '.join(str(error).split()) or type(error).__name__
   if 'RESOURCE_EXHAUSTED' in told or isinstance(error, MemoryError):
-    known = 'config.' in told  # the run said what to lower
-    return told if known else f'out of memory: take smaller batches ({told})'
+    return f'out of memory: {SMALLER} ({told:.200})'
   for cause in causes:
     if isinstance(cause, ModuleNotFoundError) and cause.name:
       package = cause.name.partition('.')[0]

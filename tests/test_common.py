@@ -146,8 +146,7 @@ def test_too_little_memory_says_so_and_others_stay_faults_of_ours():
   memory = RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
   for error in (memory, MemoryError()):
     assert error_of(error).startswith('out of memory: take smaller batches')
-  known = MemoryError('a step does not fit: lower config.batch_size=4096')
-  assert error_of(known) == str(known)
+    assert 'config.micro_batches' in error_of(error)
   assert error_of(RuntimeError('INTERNAL')) is None
   assert error_of(KeyError('x')) is None
 
