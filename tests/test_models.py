@@ -88,7 +88,7 @@ def test_arguments_are_the_table_the_defaults_and_the_overrides():
     ({'name': 'nfnet_f9'}, "no model 'nfnet_f9': did you mean nfnet_f"),
     ({'name': 'nfnet_f0', 'drop_rte': 0}, 'did you mean drop_rate'),
     ({'name': 'nfnet_f0', 'zzz': 0}, 'known: activation, alpha'),
-    ({'name': 'nfnet_f0', 'activation': 'swish'}, 'did you mean silu'),
+    ({'name': 'nfnet_f0', 'activation': 'swish'}, 'swish.*silu'),
     ({'name': 'nfnet_f0', 'num_classes': -1}, 'num_classes=-1'),
   ],
 )

@@ -45,7 +45,7 @@ def test_variance_before_block_j_is_one_plus_alpha_squared_j():
 def test_batch_normalized_branches_have_he_s_variance():
   # 2 Var(relu(z)) = 1 - 1 / pi = 0.68, as in paper B's Figure 1.
   sizes = {'depths': (1, 1, 1, 1), 'widths': (32, 32, 64, 64)}
-  rows = measure(models.builder('resnet_50', 3, **sizes, conv_init='he'))
+  rows = measure(models.create('resnet_50', 3, **sizes, conv_init='he'))
   assert rows[0].expected_variance is None
   assert rows[0].branch_variance == pytest.approx(1 - 1 / np.pi, rel=0.3)
 

@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import haiku as hk
@@ -30,17 +29,9 @@ _NETWORKS = {
   **dict.fromkeys(variants.TIMM_NF_RESNET, NFResNet),
   **dict.fromkeys(variants.TIMM_NF_REGNET, NFRegNet),
 }
-# What every network takes beside its own arguments; None is the table's value.
-_COMMON = {
-  'depths': None,
-  'widths': None,
-  'drop_rate': None,
-  'stochdepth_rate': None,
-  'remat': False,
-  'scan': False,
-  'features': False,
-  'folded': False,
-}
+# What every network takes beside its own arguments.
+_SWITCHES = ('remat', 'scan', 'features', 'folded')
+_COMMON = ('depths', 'widths', 'drop_rate', 'stochdepth_rate', *_SWITCHES)
 
 
 def create(
@@ -70,51 +61,39 @@ def create(
   Raises:
     ValueError: for an unknown name or override, with the nearest known one.
   """
-  build = builder(name, num_classes, **overrides)
-
-  def forward(images: jax.Array, is_training: bool) -> dict:
-    with layers.folded(bool(overrides.get('folded'))):
-      return build()(images, is_training)
-
-  return hk.transform_with_state(forward)
-
-
-def builder(
-  name: str, num_classes: int = 1000, **overrides: object
-) -> Callable[[], hk.Module]:
-  """A function that builds the module that `create` transforms."""
   if num_classes < 0:
     raise ValueError(f'num_classes={num_classes}: give 0 (no head) or more.')
-  values = arguments(name, **overrides)
-  own = own_arguments(name)
+  values, own = arguments(name, **overrides), own_arguments(name)
   variant = {key: value for key, value in values.items() if key not in own}
+  settings = {key: values[key] for key in own}
   network = _NETWORKS[variants.canonical(name)]
-  return lambda: network(
-    num_classes, variant, **{key: values[key] for key in own}
-  )
+
+  def forward(images: jax.Array, is_training: bool) -> dict:
+    with layers.folded(bool(values['folded'])):
+      return network(num_classes, variant, **settings)(images, is_training)
+
+  return hk.transform_with_state(forward)
 
 
 def arguments(name: str, **overrides: object) -> dict[str, Any]:
   """A network's row of `variants`, its arguments' defaults, and the overrides.
 
+  An override of None is none.
+
   Raises:
     ValueError: as `create`.
   """
   row, own = variants.find(name), own_arguments(name)
-  for key in overrides:
-    if key not in own and key not in _COMMON:
-      known = sorted({*own, *_COMMON})
-      near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-      hint = (
-        f'did you mean {near[0]}?' if near else f'known: {", ".join(known)}.'
-      )
-      raise ValueError(f'{name} has no override {key!r}: {hint}')
-  common = {k: overrides.get(k, default) for k, default in _COMMON.items()}
+  known = sorted({*own, *_COMMON})
+  for key in overrides.keys() - known:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(known)}.'
+    raise ValueError(f'{name} has no override {key!r}: {hint}')
+  given = {key: value for key, value in overrides.items() if value is not None}
+  values = dict.fromkeys(_SWITCHES, False) | row | own | given
   for key in ('depths', 'widths'):
-    if common[key] is not None and not isinstance(common[key], str):
-      common[key] = tuple(common[key])
-  given = {key: value for key, value in common.items() if value is not None}
-  values = row | given | {k: overrides.get(k, own[k]) for k in own}
+    if not isinstance(values[key], str):
+      values[key] = tuple(values[key])
   activations.get(values['activation'])
   return values
 
