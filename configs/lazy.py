@@ -45,9 +45,12 @@ def published(
 
 
 def choose(
-  value: FieldReference, cases: Mapping[str, str], default: str
+  value: FieldReference, cases: Mapping[str, Any], default: Any
 ) -> FieldReference:
-  """`cases[value]`, or the default, for whatever the value is when read."""
+  """`cases[value]`, or the default, for whatever the value is when read.
+
+  Numbers need `.to_int()` or `.to_float()`, as which a flag is parsed.
+  """
   return value + _Then(lambda value: cases.get(value, default))
 
 

@@ -395,3 +395,26 @@ def test_derived_numbers_follow_what_they_come_from():
   depth = lazy.published(config.model.get_ref('name'), 'depths', tuple)
   config.model.name = 'cifar_resnet_56'
   assert depth.get() == (9, 9, 9)
+
+
+@loads_a_file
+@pytest.mark.parametrize(
+  'overrides, numbers',
+  [
+    ((), (0.01, 0)),
+    (('--config.optimizer.clip=agc',), (0.16, 100)),
+    (
+      (
+        '--config.optimizer.clip=agc',
+        '--config.optimizer.clipping=0.02',
+        '--config.schedule.warmup_steps=5',
+      ),
+      (0.02, 5),
+    ),
+  ],
+)
+def test_agc_brings_its_lambda_and_warm_up_to_the_cifar_recipe(
+  overrides, numbers
+):
+  config = from_command_line('cifar_resnet20', *overrides)
+  assert (config.optimizer.clipping, config.schedule.warmup_steps) == numbers
