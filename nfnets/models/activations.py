@@ -56,22 +56,52 @@ def get(name: str, scaled: bool = True) -> Activation:
     known = ', '.join(_TABLE)
     raise ValueError(f"no activation {name!r} (swish is 'silu'): use {known}.")
   function, gamma = _TABLE[name]
-  if name in ('gelu', 'silu'):
-    function = _recomputed(function)
+  if name in SLOPES:
+    function = _with_slope(function, SLOPES[name])
   return (lambda x: function(x) * gamma) if scaled else function
 
 
-def _recomputed(function: Activation) -> Activation:
+def _with_slope(function: Activation, slope: Activation) -> Activation:
   """The same function, of which the backward pass keeps the input alone.
 
   XLA's CPU and GPU backends keep a tanh or exponential otherwise, beside the
   input that they keep anyway: more memory, and more traffic than computing it
-  again (results/speed.md). On a TPU XLA recomputes by itself, and a barrier
-  would keep it from fusing the gradient into the convolution before it.
+  again (results/speed.md). A slope that is written differently can't be merged
+  with it. On a TPU XLA recomputes by itself.
   """
 
+  @jax.custom_jvp
+  def made(x: jax.Array) -> jax.Array:
+    return function(x)
+
+  @made.defjvp
+  def _(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return function(x), (tangent * slope(wide)).astype(x.dtype)
+
   def recomputed(x: jax.Array) -> jax.Array:
-    has_barrier = traced_platform() != 'tpu'
-    return jax.checkpoint(function, prevent_cse=has_barrier)(x)
+    chosen = function if traced_platform() == 'tpu' else made
+    return jax.checkpoint(chosen, prevent_cse=False)(x)
 
   return recomputed
+
+
+def _gelu_slope(x: jax.Array) -> jax.Array:
+  # Of x (1 + tanh(u)) / 2 = x s for s = sigmoid(2 u),
+  # u = sqrt(2 / pi) (x + 0.044715 x^3).
+  scale = 2 * (2 / jnp.pi) ** 0.5
+  gate = jax.nn.sigmoid(scale * (x + 0.044715 * x**3))
+  return gate + x * gate * (1 - gate) * scale * (1 + 3 * 0.044715 * x**2)
+
+
+def _silu_slope(x: jax.Array) -> jax.Array:
+  # Of x s(x), s the sigmoid: s (1 + x s(-x)). Where x < 0, 1 - s(-x) cancels.
+  closed = jax.nn.sigmoid(-x)
+  gate = jnp.where(x < 0, jnp.exp(jnp.minimum(x, 0)) * closed, 1 - closed)
+  return gate * (1 + x * closed)
+
+
+SLOPES = {'gelu': _gelu_slope, 'silu': _silu_slope}
