@@ -142,10 +142,6 @@ def _device_lines(
     f'  FLOPs        {program.flops:.4g}',
     f'  bytes        {program.bytes_accessed:.4g}',
     *([] if is_counted else [f'    estimated; {compiled.BYTES}']),
-  ]
-  if program.hbm_bytes is not None:
-    lines.append(f'    {program.hbm_bytes:.4g} of them through HBM')
-  lines += [
     f'  collectives  {program.collective_bytes:.4g} bytes',
     f"  bound        {1e3 * bounds.seconds:.1f} ms a step, at the chip's "
     f'peaks: arithmetic {1e3 * bounds.arithmetic:.1f}, memory '

@@ -24,7 +24,7 @@ from jax.sharding import (
 )
 from ml_collections import ConfigDict
 
-from nfnets import factory, parallel, step, traffic
+from nfnets import factory, parallel, step
 from nfnets.models import layers
 from nfnets.plan import abstract, pods
 
@@ -57,8 +57,6 @@ class Program(NamedTuple):
       arguments and temporaries are within the chip's memory.
     peak: bytes in use at once, by the compiler's own account, which may be less
       than the sum of the first three; None where it doesn't say.
-    hbm_bytes: see `traffic.Traffic`; None for an estimate, and of a program
-      with loops or branches.
   """
 
   method: str
@@ -72,7 +70,6 @@ class Program(NamedTuple):
   seconds: float
   fits: bool
   peak: float | None = None
-  hbm_bytes: float | None = None
 
   @property
   def memory(self) -> float:
@@ -169,7 +166,6 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   else:
     cost = made.cost_analysis()
     flops, moved = cost['flops'], cost['bytes accessed']
-  through_hbm = traffic.of(text)
   return Program(
     method='compiled',
     arguments=held_bytes(memory),
@@ -182,7 +178,6 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     seconds=seconds,
     fits=True,
     peak=getattr(memory, 'peak_memory_in_bytes', None) or None,
-    hbm_bytes=through_hbm and through_hbm.hbm,
   )
 
 
