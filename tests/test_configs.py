@@ -186,13 +186,6 @@ def test_an_unpublished_weight_decay_is_asked_for():
   assert config.copy_and_resolve_references().data.train_image_size == 512
 
 
-def test_an_unknown_name_is_refused_with_the_nearest():
-  config = nfnet_f0.get_config()
-  config.model.name = 'nfnet_f33'
-  with pytest.raises(ValueError, match='did you mean nfnet_f3'):
-    config.copy_and_resolve_references()
-
-
 # num_steps, warm-up steps, rates at its start, its end, and the run's end:
 # papers A (A.1, A.5), B and D, or the released experiments.
 SCHEDULES = {

@@ -58,21 +58,6 @@ KEY = jax.random.key(0)
 IMAGES = golden_lib.images((2, 32, 32, 3))
 
 
-@pytest.mark.slow
-def test_bfloat16_images_give_float32_logits_and_params_near_float32():
-  params, state = tiny_params()
-  net = tiny()
-  low, _ = net.apply(params, state, None, jnp.bfloat16(IMAGES), False)
-  high, _ = net.apply(params, state, None, IMAGES, False)
-  assert low['logits'].dtype == jnp.float32
-  assert low['pool'].dtype == jnp.bfloat16
-  np.testing.assert_allclose(
-    low['pool'].astype(jnp.float32), high['pool'], atol=0.1
-  )
-  init, _ = jax.eval_shape(lambda: net.init(KEY, jnp.bfloat16(IMAGES), True))
-  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(init))
-
-
 def test_training_draws_depend_on_the_key_alone():
   params, state = tiny_params()
   params = jax.tree.map(lambda leaf: leaf + 0.5, params)
@@ -82,14 +67,6 @@ def test_training_draws_depend_on_the_key_alone():
   other, _ = apply(params, state, jax.random.key(1), IMAGES, True)
   np.testing.assert_array_equal(one['logits'], two['logits'])
   assert np.abs(one['logits'] - other['logits']).max() > 1e-3
-
-
-def test_training_without_a_key_needs_the_rates_at_zero():
-  params, state = tiny_params()
-  net = tiny(drop_rate=0, stochdepth_rate=0)
-  jax.eval_shape(lambda: net.apply(params, state, None, IMAGES, True))
-  with pytest.raises(ValueError, match='pass a key'):
-    tiny().apply(params, state, None, IMAGES, True)
 
 
 @pytest.mark.slow
@@ -151,19 +128,6 @@ def test_efficient_channel_attention_is_a_window_over_channels():
   np.testing.assert_allclose(
     gate[:, 0, 0], 1 / (1 + np.exp(-np.array(want))), rtol=1e-5
   )
-
-
-@pytest.mark.slow
-def test_the_batch_normalized_twin_has_bn_and_no_gain():
-  params, state = tiny_params('batch')
-  names = {name for leaves in params.values() for name in leaves}
-  assert names == {'w', 'b', 'scale', 'offset'}
-  out, new_state = tiny(normalizer='batch').apply(
-    params, state, KEY, IMAGES, True
-  )
-  assert np.isfinite(out['logits']).all()
-  changed = jax.tree.map(lambda a, b: bool((a != b).any()), state, new_state)
-  assert all(jax.tree.leaves(changed))
 
 
 def test_a_branch_is_multiplied_once():

@@ -231,23 +231,13 @@ def test_a_frozen_beginning_costs_no_backward_pass():
   assert forward_alone < most < some < convolutions()
 
 
-LOGITS = np.random.RandomState(0).standard_normal((6, 5)).astype(np.float32)
-SOFT = np.random.RandomState(1).dirichlet(np.ones(5), 6).astype(np.float32)
-
-
-def test_losses_equal_numpy():
-  logits = LOGITS.astype(np.float64)
-  log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  np.testing.assert_allclose(
-    step.LOSSES['softmax'](LOGITS, SOFT), -(SOFT * log_probs).sum(-1), rtol=1e-5
-  )
+def test_the_sigmoid_loss_sums_over_classes_in_nats():
+  logits = np.random.RandomState(0).standard_normal((6, 5))
+  soft = np.random.RandomState(1).dirichlet(np.ones(5), 6)
   p = 1 / (1 + np.exp(-logits))
-  oracle = -(SOFT * np.log(p) + (1 - SOFT) * np.log(1 - p)).sum(-1)
-  np.testing.assert_allclose(
-    step.LOSSES['sigmoid'](LOGITS, SOFT), oracle, rtol=1e-5
-  )
-  extreme = jnp.array([[1e4, -1e4]])
-  assert step.LOSSES['sigmoid'](extreme, jnp.zeros((1, 2))).tolist() == [1e4]
+  oracle = -(soft * np.log(p) + (1 - soft) * np.log(1 - p)).sum(-1)
+  found = step.LOSSES['sigmoid'](np.float32(logits), np.float32(soft))
+  np.testing.assert_allclose(found, oracle, rtol=1e-5)
 
 
 @pytest.mark.parametrize('k', [1, 2, 5])
