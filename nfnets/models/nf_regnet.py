@@ -25,17 +25,9 @@ class NFRegNet(hk.Module):
     group_size: channels per group of the 3x3 convolution.
     channel_divisor: round every width to a multiple of it, as timm does (8);
       1 cuts off fractions, as released.
-    activation: name in `activations.GAMMAS`.
-    alpha: scale of every residual branch.
     se_ratio: squeeze-excite's hidden share of the expanded channels.
-    use_se: False leaves squeeze-excite out.
-    se_activation: see `layers.attention`.
-    skipinit_gain: initial `skip_gain`, a number or an initializer.
-    normalizer: 'nf', or 'batch' for the batch-normalized twin: BN before every
-      activation, and none of what stands in for it, as in `nfnet.NFNet`.
-    ws_eps: see `layers.standardize`.
-    padding: see `layers.conv2d`.
-    cross_replica_axis: see `layers.BatchNorm`.
+
+  The others are those of `nfnet.NFNet`.
   """
 
   num_classes: int

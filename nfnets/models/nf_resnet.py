@@ -18,21 +18,14 @@ class NFResNet(hk.Module):
   Args:
     num_classes: K.
     variant: a row of `variants.NF_RESNET`.
-    activation: name in `activations.GAMMAS`.
-    alpha: scale of every residual branch.
-    attention: the gate behind a block's last convolution, times 2: 'se'
-      (squeeze-excite), 'eca' (efficient channel attention) or 'none'.
-    use_se: True is attention 'se'.
-    se_ratio: squeeze-excite's hidden share of a block's output channels.
-    se_activation: see `layers.attention`.
-    skipinit_gain: initial `skip_gain`, a number or an initializer.
+    use_se: True is attention 'se', on a block's last convolution.
     normalizer: 'nf', or 'none' for He-initialized plain convolutions and plain
       activations in place of weight standardization (paper B, Figure 2). The
       batch-normalized twin is the family `resnet_50`.
-    ws_eps: see `layers.standardize`.
-    padding: see `layers.conv2d`.
     pool_shortcut: shrink a shortcut by an average pool, as NFNets and timm do,
       not by its convolution's stride.
+
+  The others are those of `nfnet.NFNet`.
   """
 
   num_classes: int

@@ -36,7 +36,7 @@ def adaptive_grad_clip(
   """Clips each unit's gradient to `clipping * max(||W||, eps)`.
 
   Gradients that are zero or within their bound stay untouched; one that isn't
-  finite stays so, and spoils no other unit. Complex ones count by modulus.
+  finite stays so, and spoils no other unit.
 
   Args:
     clipping: the paper's lambda, the largest allowed ||G|| / ||W||, above 0.
@@ -113,8 +113,6 @@ def unitwise_norm(x: jax.Array, axes: Sequence[int] | None = None) -> jax.Array:
     axes: the axes to take the norm over; by the rank if absent.
   """
   axes = _axes_of_rank(x.shape) if axes is None else tuple(axes)
-  if jnp.iscomplexobj(x):
-    x = jnp.abs(x)
   x = x.astype(jnp.float32)
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
 
