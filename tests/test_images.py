@@ -117,6 +117,12 @@ def test_many_pixels_in_few_bytes_are_refused_before_they_are_decoded(form):
     decode(encoded(flat, form))
 
 
+def test_lines_of_a_million_pixels_are_refused():
+  line = Image.new('L', (1, 1_000_000))
+  with pytest.raises(ValueError, match='1000000 x 1 pixels: a side is over'):
+    decode(encoded(line, 'PNG'))
+
+
 def many_scans(picture, count):
   """A progressive JPEG whose last scan comes `count` times more."""
   data = encoded(picture, progressive=True)
@@ -363,13 +369,11 @@ def test_resizing_keeps_a_constant_and_the_same_size(resize):
   np.testing.assert_array_equal(resize(noise, 9, 7), noise)
 
 
-@pytest.mark.parametrize(
-  'prepare', [images.resize_then_crop, images.crop_then_resize]
-)
-@pytest.mark.parametrize('shape', [(300, 400), (31, 17), (1, 1)])
-def test_evaluation_gives_the_asked_size(prepare, shape):
+@pytest.mark.parametrize('how', [*images.PREPARATIONS, 'center_0.9'])
+@pytest.mark.parametrize('shape', [(300, 400), (31, 17), (1, 1), (1, 65535)])
+def test_evaluation_gives_the_asked_size(how, shape):
   image = np.zeros((*shape, 3), np.uint8)
-  assert prepare(image, 64).shape == (64, 64, 3)
+  assert images.preparation(how)(image, 64).shape == (64, 64, 3)
 
 
 def test_nfnets_evaluation_squashes_then_takes_the_centre():

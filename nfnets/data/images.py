@@ -45,6 +45,7 @@ FORMATS = (
 )  # fmt: skip
 
 MAX_BYTES = 2**29  # 80 million pixels of 48 bits fit
+MAX_SIDE = 65535  # JPEG's own limit
 MAX_PIXELS = 80_000_000  # ILSVRC2012's largest has 61
 PIXELS_PER_BYTE = 100  # photographs have at most 20
 SMALL = 2**24  # pixels that any file may have, however few bytes it has
@@ -128,6 +129,8 @@ def _decode_any(data: bytes) -> np.ndarray:
 def _check_size(height: int, width: int, data: bytes) -> None:
   """Bounds a decoder's memory by the file's size, and its passes."""
   pixels = height * width
+  if max(height, width) > MAX_SIDE:
+    raise ValueError(f'{height} x {width} pixels: a side is over {MAX_SIDE}')
   if pixels > min(MAX_PIXELS, max(SMALL, PIXELS_PER_BYTE * len(data))):
     raise ValueError(
       f'{height} x {width} pixels are too many for {len(data)} bytes, '
@@ -309,13 +312,15 @@ def _as_timm(
 ) -> np.ndarray:
   """timm's evaluation: resize to s / share with antialias, then the centre s.
 
-  It is the short side that becomes so long, or, squashed, both.
+  It is the short side that becomes so long, or, squashed, both. The long side
+  of a mere line of pixels is squashed to what `MAX_PIXELS` allows.
   """
   height, width, _ = image.shape
   side = int(image_size / share)
   short = side if squash else min(height, width)
+  longest = max(side, MAX_PIXELS // side)
   new_height, new_width = (
-    side if squash or n == short else int(side * n / short)
+    side if squash or n == short else min(int(side * n / short), longest)
     for n in (height, width)
   )
   large = Image.fromarray(image).resize((new_width, new_height), resampling)
