@@ -39,18 +39,24 @@ def distance(image, other):
   return np.abs(image.astype(float) - other).mean()
 
 
-def test_jpeg_is_decoded_to_within_two_levels():
-  picture = gradient()
-  assert distance(decode(encoded(picture, quality=95)), picture) < 2
-
-
-@pytest.mark.parametrize('form', ['PNG', 'BMP', 'TIFF', 'GIF', 'WEBP'])
-def test_other_formats_are_told_by_content_not_by_name(form):
-  options = {'lossless': True} if form == 'WEBP' else {}
-  tolerance = 20 if form == 'GIF' else 0  # 256 colours
-  picture = gradient()
-  image = decode(encoded(picture, form, **options))
-  assert distance(image, picture) <= tolerance
+@pytest.mark.parametrize(
+  ('form', 'limit'),
+  [
+    ('JPEG', 2),
+    ('PNG', 0),
+    ('BMP', 0),
+    ('TIFF', 0),
+    ('GIF', 20),  # 256 colours
+    ('WEBP', 0),
+    ('JPEG2000', 0),
+    ('PPM', 0),
+    ('TGA', 0),
+  ],
+)
+def test_formats_are_told_by_content_and_decoded(form, limit):
+  options = {'WEBP': {'lossless': True}, 'JPEG': {'quality': 95}}
+  data = encoded(gradient(), form, **options.get(form, {}))
+  assert distance(decode(data), gradient()) <= limit
 
 
 @pytest.mark.parametrize('space', ['RGB', 'YCbCr'])
@@ -353,14 +359,6 @@ def test_exact_resize_is_keys_interpolation_along_both_axes(size):
   )
 
 
-def test_exact_resize_equals_pillow_when_enlarging():
-  # Middling levels: Pillow clamps between its two passes.
-  image = np.random.RandomState(0).randint(64, 192, (13, 17, 3), np.uint8)
-  pillow = Image.fromarray(image).resize((40, 31), Image.Resampling.BICUBIC)
-  ours = images.resize_exact(image, 31, 40).astype(int)
-  assert np.abs(ours - np.asarray(pillow)).max() <= 1  # Pillow rounds twice
-
-
 @pytest.mark.parametrize('resize', [images.resize, images.resize_exact])
 def test_resizing_keeps_a_constant_and_the_same_size(resize):
   flat = np.full((9, 7, 3), 123, np.uint8)
@@ -422,20 +420,3 @@ def test_windows_are_distributed_as_tensorflows(shape):
   aspects = [w[3] / w[2] for w in (ours, theirs)]
   assert stats.ks_2samp(*areas).pvalue > 1e-3
   assert stats.ks_2samp(*aspects).pvalue > 1e-3
-
-
-@pytest.mark.slow
-def test_resizes_are_tensorflows_to_less_than_a_grey_level():
-  tf = pytest.importorskip('tensorflow')
-  exact, fast = [], []
-  for data in photographs(100):
-    image = decode(data)
-    reference = tf.image.resize(image, (192, 192), 'bicubic').numpy()
-    reference = np.clip(reference, 0, 255)
-    exact.append(
-      np.abs(images.resize_exact(image, 192, 192) - reference).mean()
-    )
-    fast.append(np.abs(images.resize(image, 192, 192) - reference).mean())
-  print(f'exact {np.mean(exact):.3f}, fast {np.mean(fast):.3f} grey levels')
-  assert max(exact) < 0.3  # rounding to whole levels costs 0.25
-  assert np.mean(fast) < 1
