@@ -40,13 +40,11 @@ def augment(
   Args:
     key: a jax key; under pmap, the device's own.
     images: [B, H, W, 3] uint8 (float32 grey levels are accepted too).
-    labels: [B] int32.
-    num_classes: K.
+    labels: [B] int32, from 0 to num_classes - 1 = K - 1.
     pad: when above 0, first the CIFAR crop and flip with that padding.
     mix, pairs, mixup_alpha: of `mixing.plan`; N = B, or B / 2 for 'fresh'.
     randaugment_layers, randaugment_magnitude: of `randaugment`; 0 layers: none.
-    mean, std: [3] grey levels.
-    dtype: of the returned images.
+    mean, std, dtype: of `normalize`.
 
   Returns:
     Images [N, H, W, 3] of `dtype` and soft labels [N, K] float32.

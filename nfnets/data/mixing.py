@@ -82,11 +82,11 @@ def plan(
   pairs: str = 'batch',
   alpha: float = 0.2,
 ) -> Plan:
-  """Draws the mixing of a batch of shape [B, H, W, C].
+  """Draws the mixing of a batch.
 
   Args:
     key: a jax key.
-    images_shape: of the batch.
+    images_shape: [B, H, W, C].
     mode: 'mixup', 'cutmix', or 'mixup_cutmix' (first half MixUp, second half
       CutMix, arXiv 2102.06171 appendix A; an odd batch's extra image goes to
       MixUp).
@@ -97,7 +97,7 @@ def plan(
     alpha: MixUp's ratio is Beta(alpha, alpha), per sample.
 
   Raises:
-    ValueError: what is unknown, not positive or odd, named.
+    ValueError: naming what is unknown, not positive or odd.
   """
   if mode not in MODES[1:]:
     raise ValueError(f'mix is {mode!r}; choose one of {", ".join(MODES[1:])}')

@@ -61,12 +61,10 @@ def train_batches(
 
   Returns:
     An iterator of `{'images': uint8 [n, image_size, image_size, 3], 'labels':
-    int32 [n], 'ids': int64 [n]}`, n = batch_size / process_count; ids index
-    the source.
+    int32 [n], 'ids': int64 [n] in the source}`, n = batch_size / process_count.
 
   Raises:
-    ValueError: for impossible arguments; while iterating, for an example that
-      can't be decoded or whose label is out of range, naming it.
+    ValueError: an impossible argument; later an unreadable example, named.
   """
   place = part(batch_size, process_index, process_count)
   augment = host_augmentation(crop, flip, image_size, seed)
