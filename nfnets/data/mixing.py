@@ -85,11 +85,9 @@ def plan(
   """Draws the mixing of a batch.
 
   Args:
-    key: a jax key.
-    images_shape: [B, H, W, C].
-    mode: 'mixup', 'cutmix', or 'mixup_cutmix' (first half MixUp, second half
-      CutMix, arXiv 2102.06171 appendix A; an odd batch's extra image goes to
-      MixUp).
+    key, images_shape: a jax key and [B, H, W, C].
+    mode: 'mixup', 'cutmix', or 'mixup_cutmix': MixUp for the first half, rounded
+      up, and CutMix for the second (arXiv 2102.06171, appendix A).
     pairs: 'batch' pairs each image with another of the same batch, rolled by a
       random offset from 1 to B - 1 (N = B, one decode per image). 'fresh' takes
       2N images for N outputs: the published layout, where the first half of the
