@@ -86,8 +86,8 @@ def plan(
 
   Args:
     key, images_shape: a jax key and [B, H, W, C].
-    mode: 'mixup', 'cutmix', or 'mixup_cutmix': MixUp for the first half, rounded
-      up, and CutMix for the second (arXiv 2102.06171, appendix A).
+    mode: 'mixup', 'cutmix', or 'mixup_cutmix': MixUp for the first half, which
+      is the larger, and CutMix for the second (arXiv 2102.06171, appendix A).
     pairs: 'batch' pairs each image with another of the same batch, rolled by a
       random offset from 1 to B - 1 (N = B, one decode per image). 'fresh' takes
       2N images for N outputs: the published layout, where the first half of the
