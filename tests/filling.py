@@ -13,6 +13,7 @@ _FILLINGS = {
   'gain': (1.0, 0.1),
   'scale': (1.0, 0.1),
   'skip_gain': (0.5, 0.1),
+  'skipinit_gain': (0.5, 0.1),
   'bias': (0.0, 0.1),
   'b': (0.0, 0.1),
   'offset': (0.0, 0.1),
@@ -29,6 +30,11 @@ def fill(shapes):
     }
     for module, leaves in shapes.items()
   }
+
+
+def entry(name, shape):
+  """An entry `module.name` of a state_dict of PyTorch's, seeded with that."""
+  return _leaf(name, name.rpartition('.')[2], shape)
 
 
 def images(shape):
