@@ -133,7 +133,7 @@ CIFAR_RESNET = _table(
 # Rates of dropout and stochastic depth are the published variants', since timm
 # leaves them to the recipe. An `eval_preprocessing` is of `data.images`.
 _TIMM = {'ws_eps': 'timm', 'eval_preprocessing': 'center_0.9'}
-_SYMMETRIC = _TIMM | {'padding': 'symmetric'}
+_SYMMETRIC = _TIMM | {'padding': 'symmetric', 'skipinit_gain': None}
 _GELU = {'activation': 'gelu_erf'}
 _DM_CROPS = (0.9, 0.91, 0.92, 0.94, 0.951, 0.954, 0.956)
 _LIGHT = _SYMMETRIC | {

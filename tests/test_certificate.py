@@ -28,8 +28,8 @@ def test_every_stage_agrees_with_timm(name, size):
   shape = (1, size, size, 3)
   image = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
   rows = certificate.compare(weights, name, image)
-  stages = [f'stage {stage}' for stage in (1, 2, 3, 4)]
-  assert [row.name for row in rows] == [*stages, 'logits']
+  maps = [f'stride {stride}' for stride in (2, 4, 8, 16, 32)]
+  assert [row.name for row in rows] == [*maps, 'logits']
   for row in rows:
     assert row.norm > 0.1
     assert row.error < 1e-5, row

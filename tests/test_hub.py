@@ -48,6 +48,7 @@ def test_a_network_is_called_like_a_function(net):
 def test_feature_maps_have_their_strides(net):
   images = np.zeros((1, 96, 64, 3), np.float32)
   maps = net.features(images)
+  assert list(maps) == [2, 4, 8, 16, 32]
   for stride, x in maps.items():
     assert x.shape[:3] == (1, 96 // stride, 64 // stride)
 

@@ -215,10 +215,10 @@ def _run(
 
 
 def _opened(params: hk.Params) -> hk.Params:
-  """Parameters whose skip gains are 1."""
+  """Parameters whose skip gains are 1, or the gains in their place."""
   return {
     module: {
-      name: jnp.ones_like(leaf) if name == 'skip_gain' else leaf
+      name: jnp.ones_like(leaf) if name in ('skip_gain', 'gain') else leaf
       for name, leaf in leaves.items()
     }
     for module, leaves in params.items()

@@ -126,6 +126,7 @@ class WSConv2D(hk.Module):
     groups: that C and O are split into.
     padding: see `conv2d`.
     eps: how a vanishing variance is guarded, see `standardize`.
+    gain_init: of the gains.
   """
 
   channels: int
@@ -134,6 +135,7 @@ class WSConv2D(hk.Module):
   groups: int = 1
   padding: str = 'same'
   eps: str = 'published'
+  gain_init: float = 1.0
   name: str | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -143,7 +145,8 @@ class WSConv2D(hk.Module):
     bias_name = 'b' if _is_folded.get() else 'bias'
     bias = hk.get_parameter(bias_name, (self.channels,), init=jnp.zeros)
     if not _is_folded.get():
-      gain = hk.get_parameter('gain', (self.channels,), init=jnp.ones)
+      init = hk.initializers.Constant(self.gain_init)
+      gain = hk.get_parameter('gain', (self.channels,), init=init)
       w = standardize(w, gain, self.eps, x.dtype)
     strides = (self.stride, self.stride)
     out = conv2d(x, w, strides, self.groups, self.padding)
@@ -389,7 +392,7 @@ class EfficientChannelAttention(hk.Module):
     shape = (self.kernel, 1, 1)
     w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
     gate = conv2d(squeezed[:, None, :, None], w[None])
-    return jax.nn.sigmoid(gate.swapaxes(2, 3))
+    return jax.nn.sigmoid(gate.reshape(len(x), 1, 1, -1))
 
 
 def attention(

@@ -154,11 +154,12 @@ def classify(
     variant: of which `drop_rate` and `features` are read.
     key: of this pass; None where nothing draws.
     is_training: whether dropout applies.
-    features: as `Stages` returns them.
+    features: of the stem and the stages, by stride; the last is the final
+      convolution's output where there is one, as in timm.
 
   Returns:
     'pool' `[N, C]` and 'logits' `[N, K]`, the logits float32; where the variant
-    asks for them, 'features': stride to stage output
+    asks for them, 'features': stride to feature map
     `[N, H / stride, W / stride, C]`.
   """
   pool = jnp.mean(x, axis=(1, 2))

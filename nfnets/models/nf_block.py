@@ -26,7 +26,8 @@ class NFBlock(hk.Module):
     attention: from channels to a gate or None, see `layers.attention`.
     gates_last: whether the gate is on f's output, or on that of the 3x3.
     alpha: scale of the branch.
-    skipinit_gain: initial g, a number or an initializer.
+    skipinit_gain: initial g, a number or an initializer; None for no g, but a
+      last convolution whose gains start at 0.
     has_two_convs: of 3x3.
     pools_shortcut: shrink the shortcut by an average pool, not by a stride.
   """
@@ -41,7 +42,7 @@ class NFBlock(hk.Module):
   attention: Callable[[int], hk.Module | None] = lambda channels: None
   gates_last: bool = True
   alpha: float = 1.0
-  skipinit_gain: float | layers.Initializer = 0.0
+  skipinit_gain: float | layers.Initializer | None = 0.0
   has_two_convs: bool = False
   pools_shortcut: bool = True
   name: str = 'nf_block'
@@ -53,7 +54,8 @@ class NFBlock(hk.Module):
     self.convs += [conv(mid, 3, stride, self.groups, name='conv1')]
     if self.has_two_convs:
       self.convs += [conv(mid, 3, 1, self.groups, name='conv1b')]
-    self.convs += [conv(self.out_channels, 1, name='conv2')]
+    starts_shut = {} if self.skipinit_gain is not None else {'gain_init': 0.0}
+    self.convs += [conv(self.out_channels, 1, name='conv2', **starts_shut)]
     self.activations = [
       self.parts.activate(conv.name.replace('conv', 'bn'))
       for conv in self.convs
@@ -83,8 +85,10 @@ class NFBlock(hk.Module):
     # Factors are combined first: the branch itself is multiplied once.
     factor = self.gate(branch)
     if self.parts.is_nf:
-      gain = layers.skip_gain(self.skipinit_gain)
-      factor = factor * (gain * self.alpha).astype(factor.dtype)
+      scale = jnp.float32(self.alpha)
+      if self.skipinit_gain is not None:
+        scale = scale * layers.skip_gain(self.skipinit_gain)
+      factor = factor * scale.astype(factor.dtype)
     factor = layers.stoch_depth(factor, stochdepth_rate, key, is_training)
     return self.shortcut(x, act) + branch * factor
 

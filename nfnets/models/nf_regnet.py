@@ -42,7 +42,7 @@ class NFRegNet(hk.Module):
   se_ratio: float = 0.5
   use_se: bool = True
   se_activation: str = 'relu'
-  skipinit_gain: float | layers.Initializer = 0.0
+  skipinit_gain: float | layers.Initializer | None = 0.0
   normalizer: str = 'nf'
   ws_eps: str = 'published'
   padding: str = 'same'
@@ -81,9 +81,11 @@ class NFRegNet(hk.Module):
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
-    x = self.initial_conv(images)
-    x, features = self.stages(x, key, is_training)
-    x = self.final_activation(self.final_conv(x), is_training)
+    early = self.initial_conv(images)
+    x, features = self.stages(early, key, is_training)
+    x = self.final_conv(x)
+    features = {2: early} | features | {self.stages.strides[-1]: x}
+    x = self.final_activation(x, is_training)
     return network.classify(
       x, self.linear, self.variant, key, is_training, features
     )

@@ -37,7 +37,7 @@ class NFResNet(hk.Module):
   use_se: bool = False
   se_ratio: float = 0.25
   se_activation: str = 'relu'
-  skipinit_gain: float | layers.Initializer = 0.0
+  skipinit_gain: float | layers.Initializer | None = 0.0
   normalizer: str = 'nf'
   ws_eps: str = 'published'
   padding: str = 'same'
@@ -83,7 +83,8 @@ class NFResNet(hk.Module):
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
-    x = network.max_pool(self.initial_conv(images), self.padding)
+    early = self.initial_conv(images)
+    x = network.max_pool(early, self.padding)
     x, features = self.stages(x, key, is_training)
     return network.classify(
       self.final_activation(x, is_training),
@@ -91,7 +92,7 @@ class NFResNet(hk.Module):
       self.variant,
       key,
       is_training,
-      features,
+      {2: early} | features,
     )
 
 

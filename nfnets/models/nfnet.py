@@ -38,7 +38,7 @@ class NFNet(hk.Module):
     final_ratio: the last convolution's width as a multiple of the last stage's.
     stem: (channels, stride) of each 3x3 convolution; None for the published
       16, 32, 64 and half the first stage's width, strided at both ends.
-    skipinit_gain: initial `skip_gain`, a number or an initializer.
+    skipinit_gain: see `nf_block.NFBlock`.
     normalizer: 'nf', or 'batch' for the batch-normalized twin (Table 6):
       BN before every activation, no weight standardization, gamma, alpha,
       expected std, skip gain or factor 2 on the gate.
@@ -62,7 +62,7 @@ class NFNet(hk.Module):
   exact_width: bool = False
   final_ratio: float = 2.0
   stem: Sequence[tuple[int, int]] | None = None
-  skipinit_gain: float | layers.Initializer = 0.0
+  skipinit_gain: float | layers.Initializer | None = 0.0
   normalizer: str = 'nf'
   ws_eps: str = 'published'
   padding: str = 'same'
@@ -115,10 +115,16 @@ class NFNet(hk.Module):
     """
     key = hk.maybe_next_rng_key()
     x = self.stem_convs[0](images)
+    stride = self.stem_convs[0].stride
+    early = {stride: x}
     for activate, conv in zip(self.stem_activations, self.stem_convs[1:]):
       x = conv(activate(x, is_training))
+      stride *= conv.stride
+      early[stride] = x
     x, features = self.stages(x, key, is_training)
-    x = self.final_activation(self.final_conv(x), is_training)
+    x = self.final_conv(x)
+    features = early | features | {self.stages.strides[-1]: x}
+    x = self.final_activation(x, is_training)
     return network.classify(
       x, self.linear, self.variant, key, is_training, features
     )

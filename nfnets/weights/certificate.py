@@ -1,4 +1,4 @@
-"""Compares a network here with timm's same network, stage by stage.
+"""Compares a network here with timm's same network, map by map.
 
 timm and PyTorch may live in an environment of their own: weights, an image and
 activations pass through files.
@@ -28,10 +28,10 @@ model = timm.create_model(name, num_classes=num_classes).eval()
 weights = safetensors.torch.load_file(f'{folder}/weights.safetensors')
 model.load_state_dict(weights, strict=True)
 kept = {}
-for index, stage in enumerate(model.stages):
-  stage.register_forward_hook(
-    lambda module, inputs, output, index=index: kept.__setitem__(
-      f'stage {index + 1}', output.permute(0, 2, 3, 1).numpy()
+for row in model.feature_info:  # what features_only gives
+  model.get_submodule(row['module']).register_forward_hook(
+    lambda module, inputs, output, stride=row['reduction']: kept.__setitem__(
+      f'stride {stride}', output.permute(0, 2, 3, 1).numpy()
     )
   )
 images = torch.from_numpy(numpy.load(f'{folder}/images.npy'))
@@ -71,7 +71,7 @@ def compare(weights: files.Weights, name: str, images: np.ndarray) -> list[Row]:
     images: float32 `[N, H, W, 3]`.
 
   Returns:
-    Rows for every stage's output and the logits, in order.
+    Rows for every feature map and the logits, in order.
 
   Raises:
     ValueError: where timm can't be imported, or doesn't take the weights.
@@ -112,8 +112,8 @@ def _ours(
   network = models.create(timm.known(name), weights.num_classes, features=True)
   apply = jax.jit(network.apply, static_argnums=4)
   output, _ = apply(params, {}, None, images, False)
-  stages = [x for _, x in sorted(output['features'].items())]
-  named = {f'stage {i + 1}': np.asarray(x) for i, x in enumerate(stages)}
+  maps = output['features'].items()
+  named = {f'stride {stride}': np.asarray(x) for stride, x in maps}
   return named | {'logits': np.asarray(output['logits'])}
 
 

@@ -7,7 +7,7 @@ constants differ; the functions are equal for the networks of `variants.TIMM`.
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,16 @@ _FAMILIES = (
 )
 
 
-def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
+def to_timm(
+  params: match.Tree, name: str, depths: Sequence[int] | None = None
+) -> dict[str, np.ndarray]:
   """Our parameters as timm's `state_dict`.
 
   Args:
     params: of timm's network `name`, or of a published network that computes
       the same up to `changes`.
     name: such as 'dm_nfnet_f0'.
+    depths: blocks per stage, where they aren't the table's.
 
   Returns:
     float32 arrays by timm's names.
@@ -52,7 +55,7 @@ def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
   if not _is_published(name):
     leaves = _absorb_skip_gains(leaves, _parts(name)[2] == 'attn_last')
     leaves = _move_gamma(leaves, name, into_weights=True)
-  names = _names(name)
+  names = _names(name, depths)
   unknown = sorted(leaves.keys() - names.keys())
   if unknown:
     raise ValueError(f'{name} has no place for: {", ".join(unknown)}')
@@ -60,19 +63,22 @@ def to_timm(params: match.Tree, name: str) -> dict[str, np.ndarray]:
 
 
 def from_timm(
-  state_dict: Mapping[str, np.ndarray], name: str
+  state_dict: Mapping[str, np.ndarray],
+  name: str,
+  depths: Sequence[int] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
   """timm's `state_dict` as parameters of our network `name`.
 
   Args:
     state_dict: arrays by timm's names.
     name: such as 'dm_nfnet_f0'.
+    depths: as for `to_timm`.
 
   Raises:
     ValueError: naming every entry that our network lacks.
   """
   name = known(name)
-  paths = {theirs: ours for ours, theirs in _names(name).items()}
+  paths = {theirs: ours for ours, theirs in _names(name, depths).items()}
   unknown = sorted(state_dict.keys() - paths.keys())
   if unknown:
     raise ValueError(f'{name} has no place for: {", ".join(unknown)}')
@@ -81,9 +87,6 @@ def from_timm(
     for key, value in state_dict.items()
   }
   if not _is_published(name):
-    for path in [p for p in leaves if p.endswith('/~/conv0/gain')]:
-      block = path.removesuffix('/~/conv0/gain')
-      leaves[f'{block}/skip_gain'] = np.ones((), np.float32)
     leaves = _move_gamma(leaves, name, into_weights=False)
   return match.unflatten(leaves)
 
@@ -177,7 +180,6 @@ def _block_sizes(name: str) -> dict[str, int]:
     names[path]: math.prod(leaf.shape)
     for path, leaf in match.flatten(params).items()
     if _BLOCK.match(names[path])
-    and (_is_published(name) or not path.endswith('/skip_gain'))
   }
 
 
@@ -207,7 +209,7 @@ def _family(model: str) -> str:
   return key
 
 
-def _names(name: str) -> dict[str, str]:
+def _names(name: str, depths: Sequence[int] | None = None) -> dict[str, str]:
   """timm's name of every parameter path that a network may have."""
   root, block, attention = _parts(name)
   convs = {f'stem_conv{n}': f'stem.conv{n + 1}' for n in range(4)}
@@ -215,7 +217,7 @@ def _names(name: str) -> dict[str, str]:
   linears = {'linear': 'head.fc'}
   names = {}
   index = 0
-  for stage, depth in enumerate(variants.find(name)['depths']):
+  for stage, depth in enumerate(depths or variants.find(name)['depths']):
     for number in range(depth):
       ours = f'{block}_{index}' if index else block
       theirs = f'stages.{stage}.{number}'
