@@ -23,16 +23,14 @@ changes the variance, 2 refused.
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
+from tabulate import tabulate
 
 from scripts import common
-
-if TYPE_CHECKING:
-  from nfnets.analysis.signal import Signal
 
 CONFIG = common.config_flag()
 MODEL = flags.DEFINE_string('model', None, 'signal: such as nfnet_f0.')
@@ -100,11 +98,12 @@ def caption(target: np.ndarray, names: Sequence[str]) -> str:
 
 
 def draw_batch(before: Captioned, after: Captioned, path: pathlib.Path) -> None:
-  pyplot = _pyplot()
+  from matplotlib.figure import Figure
+
   rows = math.ceil(len(after) / COLUMNS)
-  figure, axes = pyplot.subplots(
-    rows, 2 * COLUMNS, figsize=(3.2 * COLUMNS, 1.9 * rows), squeeze=False
-  )
+  size = 3.2 * COLUMNS, 1.9 * rows
+  figure = Figure(figsize=size, layout='constrained')
+  axes = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
   for axis in axes.flat:
     axis.axis('off')
   for column, examples, color in ((0, before, 'grey'), (1, after, 'black')):
@@ -116,27 +115,31 @@ def draw_batch(before: Captioned, after: Captioned, path: pathlib.Path) -> None:
 
 def inspect_signal() -> int:
   import jax
-  from tabulate import tabulate
+  from matplotlib.figure import Figure
 
   from nfnets.analysis import signal
 
   name = common.needed(MODEL, 'nfnet_f0')
   size = EXAMPLES.value or 4, IMAGE_SIZE.value
   signals = signal.measure_noise(name, 0, *size)
-  header = 'block', 'squared mean', 'variance', 'expected', 'branch variance'
-  rows = [
-    (
-      row.block,
-      row.squared_mean,
-      row.variance,
-      row.expected_variance,
-      row.branch_variance,
-    )
-    for row in signals
-  ]
-  print(tabulate(rows, header, floatfmt='.4g'))
+  columns = {
+    'block': 'block',
+    'squared_mean': 'squared mean',
+    'variance': 'variance',
+    'expected_variance': 'expected',
+    'branch_variance': 'branch variance',
+  }
+  rows = [[getattr(row, field) for field in columns] for row in signals]
+  print(tabulate(rows, list(columns.values()), floatfmt='.4g'))
+  figure = Figure(figsize=(8, 4), layout='constrained')
+  axis = figure.subplots()
+  for title, *values in list(zip(columns.values(), *rows))[1:]:
+    if None not in values:
+      axis.plot(values, '--' if title == 'expected' else '-', label=title)
+  axis.set(title=name, xlabel='block', yscale='symlog')
+  axis.legend()
   path = pathlib.Path(OUT.value or 'signal.png')
-  draw_signal(name, signals, path)
+  _save(figure, path)
   print(f'drawn in {path}')
   if signals[0].expected_variance is None:
     print('not normalizer-free: no block says which variance it expects')
@@ -150,29 +153,8 @@ def inspect_signal() -> int:
   return 0
 
 
-def draw_signal(
-  name: str, signals: Sequence['Signal'], path: pathlib.Path
-) -> None:
-  """Mean and variances after each block, as paper B's Figure 1."""
-  figure, axes = _pyplot().subplots(1, 3, figsize=(10, 3))
-  panels = {
-    'squared mean': 'squared_mean',
-    'variance': 'variance',
-    'variance of the branch': 'branch_variance',
-  }
-  for axis, (title, field) in zip(axes, panels.items()):
-    axis.plot([getattr(row, field) for row in signals], label=name)
-    axis.set(title=title, xlabel='block')
-  if signals[0].expected_variance is not None:
-    expected = [row.expected_variance for row in signals]
-    axes[1].plot(expected, '--', color='grey', label='expected')
-  axes[1].legend()
-  _save(figure, path)
-
-
 def inspect_numerics() -> int:
   import jax
-  from tabulate import tabulate
 
   from nfnets.analysis import numerics
 
@@ -272,20 +254,9 @@ def _training_batch(
   return batch, images, np.asarray(augmented['targets']), source.class_names
 
 
-def _pyplot() -> Any:
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-
-  return pyplot
-
-
 def _save(figure: Any, path: pathlib.Path) -> None:
-  figure.tight_layout()
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, dpi=150)
-  _pyplot().close(figure)
 
 
 if __name__ == '__main__':

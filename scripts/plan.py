@@ -22,7 +22,6 @@ import datetime
 import importlib
 import importlib.metadata
 import pathlib
-import subprocess
 import sys
 import textwrap
 
@@ -31,7 +30,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import costs
+from experiments import costs, records
 from nfnets import factory, finetune
 from nfnets.plan import budget, compiled, pods
 from nfnets.plan.compiled import Program
@@ -81,6 +80,10 @@ The bound is the largest of FLOPs over peak, bytes over bandwidth and
 collectives over interconnect, and no more than a bound: published steps (paper
 A, Table 3) take 2.0 to {SLOWEST} times as long. Bytes are estimates where the
 step was estimated or loops (F6), and differ from"""
+HEADER = (
+  'recipe', 'on', 'how', 'memory, GiB', 'fits', 'FLOPs', 'bytes', 'bound, ms',
+  'paper A on TPUv3, ms',
+)  # fmt: skip
 
 
 def main() -> None:
@@ -90,11 +93,10 @@ def main() -> None:
     write_table()
   else:
     config = common.needed(CONFIG, 'configs/nfnet_f4.py')
-    print_plan(config, common.needed(TOPOLOGY, 'v4:4x4x4'))
+    print_plan(config, pods.find(common.needed(TOPOLOGY, 'v4:4x4x4')))
 
 
-def print_plan(config: ConfigDict, topology: str) -> None:
-  pod = pods.find(topology)
+def print_plan(config: ConfigDict, pod: Pod) -> None:
   for line in finetune.complete(config):
     print(line)
   config = factory.resolve(config)
@@ -103,143 +105,135 @@ def print_plan(config: ConfigDict, topology: str) -> None:
     why = '--abstract' if ABSTRACT.value else 'libtpu is not installed'
     print(f'estimated from shapes, nothing compiled ({why})')
   compiled.check(config, pod)
-  print(_headline(config, pod))
-  if is_compiled:
-    progress('compiling the training step; F0 takes minutes, F6 many')
-  program = compiled.measure(config, pod, is_compiled)
-  bounds = budget.roofline(config, pod, program)
-  lines = _device_lines(config, pod, program, bounds)
-  lines += _run_lines(config, pod, program, bounds.seconds)
-  print('\n'.join(lines))
-  print('\n'.join(_verdict(config, pod, program, is_compiled)))
-
-
-def _headline(config: ConfigDict, pod: Pod) -> str:
-  per_device = config.batch_size // pod.num_devices
-  return (
+  print(
     f'{config.model.name}, {config.data.train_image_size} pixels, '
     f'{config.precision}, batch {config.batch_size:,} on {pod.name}: '
     f'{pod.num_chips} chips, {pod.num_devices} devices (each a '
-    f'{pod.device_kind} {pod.unit}), '
-    f'{pod.num_hosts} host{"s" * (pod.num_hosts > 1)}; '
-    f'{per_device} images per device'
+    f'{pod.device_kind} {pod.unit}), {pod.num_hosts} hosts; '
+    f'{config.batch_size // pod.num_devices} images per device'
   )
-
-
-def _device_lines(
-  config: ConfigDict, pod: Pod, program: Program, bounds: budget.Roofline
-) -> list[str]:
-  is_counted = program.method == 'compiled' and not compiled.loops(config)
-  took = f' in {program.seconds:.0f} s' if program.seconds else ''
-  code = 'not known' if program.code is None else _gib(program.code)
-  lines = [
-    f'each device ({program.method}{took})',
-    f'  memory       {_gib(program.memory)} of {_gib(pod.chip.memory)}',
-    f'    arguments  {_gib(program.arguments)}',
-    f'    temporary  {_gib(program.temporaries)}',
-    f'    code       {code}',
-    *_excess(program, pod),
-    f'  FLOPs        {program.flops:.4g}',
-    f'  bytes        {program.bytes_accessed:.4g}',
-    *([] if is_counted else [f'    estimated; {compiled.BYTES}']),
-    f'  collectives  {program.collective_bytes:.4g} bytes',
-    f"  bound        {1e3 * bounds.seconds:.1f} ms a step, at the chip's "
-    f'peaks: arithmetic {1e3 * bounds.arithmetic:.1f}, memory '
-    f'{1e3 * bounds.memory:.1f}, collectives {1e3 * bounds.collectives:.1f}',
-  ]
-  if published := costs.step_ms(config):
-    lines.append(
-      f'  published    {published:,.1f} ms a step, measured on TPUv3 at '
-      f'{PUBLISHED_AT} images a core (paper A, Table 3)'
+  if is_compiled:
+    progress('compiling the training step; F0 takes minutes, F6 many')
+  program = compiled.measure(config, pod, is_compiled)
+  for title, facts in (
+    (f'each device ({program.method})', of_device(config, pod, program)),
+    (f'the run, {config.num_steps:,} steps', of_run(config, pod, program)),
+  ):
+    print(title)
+    for name, fact in facts.items():
+      print(f'  {name:12} {fact}')
+  if program.fits and not is_within(program, pod):
+    print(
+      'it compiles: more than the chip has, though the compiler accepted it; '
+      'whether it runs is not known'
     )
-  return lines
+  elif program.fits:
+    print('it fits')
+  else:
+    print('\n'.join(what_fits(config, pod, program, is_compiled)))
 
 
-def _excess(program: Program, pod: Pod) -> list[str]:
-  if program.peak is not None:
-    return [f"    peak       {_gib(program.peak)}, the compiler's account"]
-  if not program.fits or _is_within(program, pod):
-    return []
-  return [
-    '    more than the chip has, though the compiler accepted the program: '
-    'whether it runs is not known'
-  ]
+def of_device(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
+  """What a step takes of one device, and how fast it can be."""
+  bounds = budget.roofline(config, pod, program)
+  facts = {
+    'memory': f'{gib(program.memory)} of {gib(pod.chip.memory)}',
+    '  arguments': gib(program.arguments),
+    '  temporary': gib(program.temporaries),
+    '  code': gib(program.code),
+    "  peak, the compiler's account": gib(program.peak),
+    'FLOPs': f'{program.flops:.4g}',
+    'bytes': f'{program.bytes_accessed:.4g}',
+    'collectives': f'{program.collective_bytes:.4g} bytes',
+    'bound': f"{1e3 * bounds.seconds:.1f} ms a step, at the chip's peaks: "
+    f'arithmetic {1e3 * bounds.arithmetic:.1f}, '
+    f'memory {1e3 * bounds.memory:.1f}, '
+    f'collectives {1e3 * bounds.collectives:.1f}',
+  }
+  if program.method != 'compiled' or compiled.loops(config):
+    facts['bytes'] += f', estimated; {compiled.BYTES}'
+  if published := costs.step_ms(config):
+    facts['published'] = (
+      f'{published:,.1f} ms a step, measured on TPUv3 at {PUBLISHED_AT} images '
+      'a core (paper A, Table 3)'
+    )
+  return {name: fact for name, fact in facts.items() if fact}
 
 
-def _is_within(program: Program, pod: Pod) -> bool:
+def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
+  """What the whole run takes, from the bound to a slower step."""
+  bound = budget.roofline(config, pod, program).seconds
+  slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
+  if published := published_ms(config, pod):
+    slowest, why = published / 1e3, 'the published step time'
+  fast, slow = (budget.run(config, pod, each) for each in (bound, slowest))
+  images, rate = fast.host_images_per_second, IMAGES_PER_CORE.value
+  return {
+    'hours': f'{fast.hours:.2f} to {slow.hours:.2f}, from the bound to {why}, '
+    'evaluations apart',
+    'chip-hours': f'{fast.chip_hours:,.0f} to {slow.chip_hours:,.0f}',
+    'checkpoint': f'{gib(program.state_bytes)} each, '
+    f'{gib(program.state_bytes * config.keep_checkpoints)} kept',
+    'input': f'up to {images:,.0f} images/s per host',
+    'host cores': f'up to {images / rate:.1f} of {pod.host_cores}, at '
+    f'{rate:,.0f} images/s a core (--images_per_core)',
+  }
+
+
+def is_within(program: Program, pod: Pod) -> bool:
   return (program.peak or program.memory) <= pod.chip.memory
 
 
-def _run_lines(
-  config: ConfigDict, pod: Pod, program: Program, bound: float
-) -> list[str]:
-  slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
-  if _is_as_published(config, pod) and (published := costs.step_ms(config)):
-    slowest, why = published / 1e3, 'the published step time'
-  fast, slow = budget.run(config, pod, bound), budget.run(config, pod, slowest)
-  most = fast.host_images_per_second
-  rate = IMAGES_PER_CORE.value
-  return [
-    f'the run, {config.num_steps:,} steps, each from the bound to {why}',
-    f'  hours        {fast.hours:.2f} to {slow.hours:.2f}, evaluations apart',
-    f'  chip-hours   {fast.chip_hours:,.0f} to {slow.chip_hours:,.0f}',
-    f'  checkpoint   {_gib(program.state_bytes)} each, '
-    f'{_gib(program.state_bytes * config.keep_checkpoints)} kept',
-    f'  input        up to {most:,.0f} images/s per host',
-    f'  host cores   up to {most / rate:.1f} of {pod.host_cores}, at '
-    f'{rate:,.0f} images/s a core (--images_per_core)',
-  ]
-
-
-def _verdict(
+def what_fits(
   config: ConfigDict, pod: Pod, program: Program, is_compiled: bool
 ) -> list[str]:
-  if program.fits:
-    return ['it fits' if _is_within(program, pod) else 'it compiles']
-  lines = ['it does not fit; what was tried']
-  fitting = []
-  for remedy in budget.remedies(config, pod, program, is_compiled, progress):
-    tried = remedy.program
+  lines, fitting = ['it does not fit; what was tried'], []
+  for flags_, tried in budget.remedies(
+    config, pod, program, is_compiled, progress
+  ):
     ms = 1e3 * budget.roofline(config, pod, tried).seconds
+    fits = 'fits' if tried.fits else 'does not fit'
     lines.append(
-      f'  {remedy.flags}: {tried.method}, {_gib(tried.memory)}, '
-      f'{"fits" if tried.fits else "does not fit"}, {ms:.1f} ms'
+      f'  {flags_}: {tried.method}, {gib(tried.memory)}, {fits}, {ms:.1f} ms'
     )
-    fitting += [remedy.flags] if tried.fits else []
-  if fitting:
-    lines.append('fits with ' + ', or '.join(fitting))
-  else:
-    lines.append('none of these alone makes it fit: take more chips')
-  return lines
+    fitting += [flags_] if tried.fits else []
+  if not fitting:
+    return [*lines, 'none of these alone makes it fit: take more chips']
+  return [*lines, 'fits with ' + ', or '.join(fitting)]
 
 
-def _is_as_published(config: ConfigDict, pod: Pod) -> bool:
-  images = config.batch_size / pod.num_devices
-  conditions = (pod.device_kind, images, config.precision)
-  return conditions == ('TPU v3', PUBLISHED_AT, 'bfloat16')
+def published_ms(config: ConfigDict, pod: Pod) -> float | None:
+  """Paper A's step time, where it was measured as here."""
+  here = pod.device_kind, config.batch_size / pod.num_devices, config.precision
+  is_same = here == ('TPU v3', PUBLISHED_AT, 'bfloat16')
+  return costs.step_ms(config) if is_same else None
 
 
 def write_table() -> None:
   """Writes OUT/pod_plan.md, one row for each recipe and topology."""
-  cells = [(recipe, place) for recipe in RECIPES for place in TOPOLOGIES]
-  names = ['@'.join(cell) for cell in cells]
+  cells = {
+    f'{recipe}@{place}': (recipe, place)
+    for recipe in RECIPES
+    for place in TOPOLOGIES
+  }
   for name in COMPILE.value:
-    if name not in names:
-      raise ValueError(f'--compile={name}: choose of {", ".join(names)}')
+    if name not in cells:
+      raise ValueError(f'--compile={name}: choose of {", ".join(cells)}')
   rows = []
-  for (recipe, place), name in zip(cells, names):
-    progress(f'{"compiling" if name in COMPILE.value else "estimating"} {name}')
-    config, pod = _cell(recipe, place)
-    program = compiled.measure(config, pod, name in COMPILE.value)
-    rows.append(_row(config, pod, program))
-  text = page(rows, _where(COMPILE.value))
+  for name, cell in cells.items():
+    is_compiled = name in COMPILE.value
+    progress(f'{"compiling" if is_compiled else "estimating"} {name}')
+    rows.append(table_row(*cell, is_compiled))
+  about = textwrap.fill(f"{ABOUT} the compiler's count: {compiled.BYTES}.", 80)
+  table = tabulate(rows, HEADER, 'github', disable_numparse=True)
+  text = f'# NFNets on TPU pods\n\n{origin()}\n\n{about}\n\n{table}\n'
   folder = pathlib.Path(OUT.value)
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'pod_plan.md').write_text(text)
   print(text, end='')
 
 
-def _cell(recipe: str, place: str) -> tuple[ConfigDict, Pod]:
+def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
   """A recipe at 32 images a core of a topology."""
   pod = pods.find(TOPOLOGIES[place])
   config = importlib.import_module(f'configs.{recipe}').get_config()
@@ -248,71 +242,44 @@ def _cell(recipe: str, place: str) -> tuple[ConfigDict, Pod]:
     config.batch_size = PUBLISHED_AT * pod.cores * pod.num_devices
     evaluation = -(-config.eval_batch_size // pod.num_devices)
     config.eval_batch_size = evaluation * pod.num_devices
-  return factory.resolve(config), pod
-
-
-def _row(config: ConfigDict, pod: Pod, program: Program) -> list[str]:
-  bound = 1e3 * budget.roofline(config, pod, program).seconds
-  published = costs.step_ms(config) if _is_as_published(config, pod) else None
+  config = factory.resolve(config)
+  program = compiled.measure(config, pod, is_compiled)
+  fits = 'yes' if is_within(program, pod) else 'not known'
+  if not program.fits:
+    remedies = [
+      f'`{remedy.flags.removeprefix("--config.")}`'
+      for remedy in budget.remedies(config, pod, program, is_compiled=False)
+      if remedy.program.fits
+    ]
+    fits = f'no; {"with " + " or ".join(remedies) or "more chips"}'
+  sam, remat = config.sam.rho > 0, config.model.remat
+  published = published_ms(config, pod)
   return [
-    config.model.name
-    + (' with SAM' if config.sam.rho else '')
-    + (', remat' if config.model.remat else ''),
+    f'{config.model.name}{" with SAM" * sam}{", remat" * remat}',
     pod.name,
     program.method,
     f'{program.memory / GIB:.2f} of {pod.chip.memory / GIB:.2f}',
-    _fits(config, pod, program),
+    fits,
     f'{program.flops:.3g}',
     f'{program.bytes_accessed:.3g}',
-    f'{bound:.1f}',
+    f'{1e3 * budget.roofline(config, pod, program).seconds:.1f}',
     f'{published:,.1f}' if published else '',
   ]
 
 
-def _fits(config: ConfigDict, pod: Pod, program: Program) -> str:
-  if program.fits:
-    return 'yes' if _is_within(program, pod) else 'not known'
-  fitting = [
-    f'`{remedy.flags.removeprefix("--config.")}`'
-    for remedy in budget.remedies(config, pod, program, is_compiled=False)
-    if remedy.program.fits
-  ]
-  return 'no; with ' + ' or '.join(fitting) if fitting else 'no; more chips'
-
-
-def page(rows: list[list[str]], where: str) -> str:
-  """The text of pod_plan.md.
-
-  Args:
-    rows: see `_row`.
-    where: date, commit, versions and command, as Markdown.
-  """
-  header = [
-    'recipe', 'on', 'how', 'memory, GiB', 'fits', 'FLOPs', 'bytes',
-    'bound, ms', 'paper A on TPUv3, ms',
-  ]  # fmt: skip
-  table = tabulate(rows, header, 'github', disable_numparse=True)
-  about = textwrap.fill(f"{ABOUT} the compiler's count: {compiled.BYTES}.", 80)
-  return f'# NFNets on TPU pods\n\n{where}\n\n{about}\n\n{table}\n'
-
-
-def _where(cells: list[str]) -> str:
-  def version(name: str) -> str:
-    return f'{name} {importlib.metadata.version(name)}'
-
+def origin() -> str:
+  """Date, commit, versions and command, as Markdown."""
   command = 'python -m scripts.plan --table'
-  if cells:
-    command += f' --compile={",".join(cells)}'
-  commit = subprocess.run(
-    ['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
-  ).stdout.strip()
-  versions = [version(name) for name in ('jax', *['libtpu'] * bool(cells))]
-  parts = [f'{datetime.date.today()}', f'commit {commit}', *versions]
-  return f'{", ".join(parts)}, by `{command}`.'
+  if COMPILE.value:
+    command += f' --compile={",".join(COMPILE.value)}'
+  packages = ('jax', 'libtpu') if COMPILE.value else ('jax',)
+  versions = [f'{name} {importlib.metadata.version(name)}' for name in packages]
+  parts = [f'{datetime.date.today()}', f'commit {records.commit()[:7]}']
+  return f'{", ".join((*parts, *versions))}, by `{command}`.'
 
 
-def _gib(count: float) -> str:
-  return f'{count / GIB:.2f} GiB'
+def gib(count: float | None) -> str:
+  return '' if count is None else f'{count / GIB:.2f} GiB'
 
 
 def progress(line: str) -> None:

@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from absl import flags
@@ -153,45 +153,35 @@ def clipped_where_nothing_clipped_diverges() -> Iterator[Job]:
 
 def pilot_of(arm: str) -> Iterator[Job]:
   """Three rates, then one beyond the best as long as that is at an end."""
-
-  def job(factor: float) -> Job:
-    return Job('pilot', f'{arm}_x{factor:g}', 'full')
-
-  tried = list(pilot.FIRST[arm])
-  yield from map(job, tried)
-  while (more := beyond(arm, tried)) is not None:
-    tried.append(more)
-    yield job(more)
-
-
-def beyond(arm: str, tried: Sequence[float]) -> float | None:
-  """The next factor past the best one, if that is the first or the last."""
-  accuracies = {factor: accuracy(arm, factor) for factor in sorted(tried)}
-  if None in accuracies.values():
-    return None
-  best = max(accuracies, key=accuracies.get)
-  place = pilot.FACTORS.index(best)
-  if best == min(tried) and place > 0:
-    return pilot.FACTORS[place - 1]
-  if best == max(tried) and place + 1 < len(pilot.FACTORS):
-    return pilot.FACTORS[place + 1]
-  return None
+  tried, new = [], list(pilot.FIRST[arm])
+  while new:
+    tried += new
+    yield from (Job('pilot', f'{arm}_x{x:g}', 'full') for x in new)
+    found = accuracies(arm)
+    if not found.keys() >= set(tried):
+      return
+    best = max(sorted(tried), key=found.get)
+    place = pilot.FACTORS.index(best)
+    ends = {min(tried): place - 1, max(tried): place + 1}
+    beyond = ends.get(best, -1)
+    new = list(pilot.FACTORS[beyond : beyond + 1]) if beyond >= 0 else []
 
 
-def accuracy(arm: str, factor: float) -> float | None:
-  """On held-out training images; 0 of a diverged run; None: not over yet."""
-  path = records.path_of(ROOT, 'pilot', f'{arm}_x{factor:g}', 0)
-  if not path.exists():
-    return None
-  record = json.loads(path.read_text())
-  finished = record['status'] == 'finished'
-  return record['summary']['eval/top_1'] if finished else 0.0
+def accuracies(arm: str) -> dict[float, float]:
+  """By factor, on held-out training images; 0 of a diverged run."""
+  found = {}
+  for factor in pilot.FACTORS:
+    path = Job('pilot', f'{arm}_x{factor:g}', 'full').path
+    if path.exists():
+      record = json.loads(path.read_text())
+      finished = record['status'] == 'finished'
+      found[factor] = record['summary']['eval/top_1'] if finished else 0.0
+  return found
 
 
 def chosen(arm: str) -> float | None:
   """The arm's best factor among those tried; None before there is one."""
-  found = {f: accuracy(arm, f) for f in pilot.FACTORS}
-  found = {f: value for f, value in found.items() if value is not None}
+  found = accuracies(arm)
   return max(found, key=found.get) if found else None
 
 
