@@ -128,19 +128,7 @@ def features_of(
   Returns:
     float32 `[M, C]` and the labels, int32 `[M]`.
   """
-  # A backbone has no head; any does, since only the features are taken.
-  num_classes = weights.num_classes or 1
-  network = models.create(weights.model, num_classes, **weights.overrides)
-  wanted, _ = weighing.files.shapes(
-    weights.model, num_classes, **weights.overrides
-  )
-  own = match.flatten(weights.params)
-  params = match.unflatten(
-    {
-      path: own.get(path, np.zeros(leaf.shape, leaf.dtype))
-      for path, leaf in match.flatten(wanted).items()
-    }
-  )
+  network = models.create(weights.model, 0, **weights.overrides)  # no head
 
   @jax.jit
   def pool(params: Any, state: Any, images: jax.Array) -> jax.Array:
@@ -150,6 +138,7 @@ def features_of(
     outputs, _ = network.apply(params, state, None, images, False)
     return outputs['pool'].astype(jnp.float32)
 
+  params = match.without_head(weights.params)
   params, state = jax.device_put((params, dict(weights.state)))
   features, labels = [], []
   for batch in evaluate.eval_batches(config, source):

@@ -11,34 +11,19 @@ from nfnets import factory
   ('key', 'value', 'message'),
   [
     ('precision', 'float16', "config.precision='float16': choose one of"),
-    ('optimizer__clip', 'norms', 'choose one of agc, norm, layer, none'),
-    ('ema__mode', 'on', 'choose one of warmup, constant, none'),
-    ('schedule__name', 'cosine', 'choose one of warmup_cosine'),
-    ('loss', 'l2', 'choose one of softmax, sigmoid'),
-    ('num_steps', -1, r'config.num_steps=-1: must be in \[1, 2147483647\]'),
     ('num_steps', 0, 'follows config.data.num_train=1438, config.num_epochs='),
-    ('learning_rate', -0.1, r'config.learning_rate=-0.1: must be in \[0, 1e30'),
-    ('learning_rate', float('nan'), 'config.learning_rate=nan'),
-    ('optimizer__momentum', 1.0, r'momentum=1.0: must be in \[0, 1\)'),
-    ('label_smoothing', 1.5, r'label_smoothing=1.5: must be in \[0, 1\)'),
     ('schedule__warmup_steps', 99, 'from 0 to config.num_steps=8'),
     ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
-    ('sam__ascent_fraction', 0.0, r'ascent_fraction=0.0: must be in .0, 1.'),
     ('data__crop', 'pad', "crop 'pad' is unknown; choose 'inception'"),
     ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
-    ('data__num_threads', -1, 'config.data.num_threads=-1: must be in'),
     ('data__std', (1.0, 0.0, 1.0), r'must be in \(0, 1e30\)'),
     ('data__mean', (1.0, 0.0), 'give three numbers'),
     ('model__depths', ('a', 1, 1), "'a' is no number"),
-    ('augment__mix', 'mixing', 'choose one of none, mixup, cutmix'),
     ('augment__pairs', 'fresh', "pairs='fresh' needs config.augment.mix"),
-    ('model__drop_rate', 1.5, r'drop_rate=1.5: must be in \[0, 1\)'),
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x config.micro_batches'
      '=1: take 4'),
-    ('seed', -1, r'config.seed=-1: must be in \[0, 4294967295\]'),
     ('seed', 2**32, r'seed=4294967296: must be in \[0, 4294967295\]'),
-    ('log_every', 2**70, 'config.log_every=.*: must be in'),
     ('micro_batches', 3, 'config.micro_batches=3: take 12 or 24'),
   ],
 )  # fmt: skip
@@ -49,10 +34,6 @@ def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
   with pytest.raises(ValueError, match=message) as error:
     factory.check(config, device_count=4)
   assert '\n' not in str(error.value)
-
-
-def test_a_good_config_passes():
-  factory.check(tiny.config(), device_count=4)
 
 
 def test_what_other_numbers_follow_is_refused_before_they_are_computed():

@@ -1,7 +1,5 @@
 """Starting from weights: the whole of them, or a report and nothing."""
 
-import importlib
-
 import numpy as np
 import pytest
 import tiny
@@ -50,12 +48,6 @@ def assert_equal(found, wanted, paths):
   assert paths
   for path in paths:
     np.testing.assert_array_equal(found[path], wanted[path], path)
-
-
-def test_a_state_without_averages_gets_none(tmp_path):
-  path = write(tmp_path, given())
-  _, after = started(path, ema__mode='none')
-  assert after.ema_params == after.ema_state == {}
 
 
 def test_all_but_the_head_is_the_files_when_the_classes_differ(
@@ -140,11 +132,6 @@ def test_weights_of_another_function_are_refused(tmp_path, values, message):
     started(write(tmp_path, given()), **values)
 
 
-def test_what_changes_training_alone_may_differ(tmp_path):
-  _, after = started(write(tmp_path, given()), model__stochdepth_rate=0.1)
-  assert after.params
-
-
 def test_folded_weights_are_refused(tmp_path):
   path = write(tmp_path, folding.fold_weights(given()))
   with pytest.raises(ValueError, match='folded, for inference'):
@@ -200,12 +187,6 @@ def test_the_data_complete_the_recipe(tmp_path):
   (line,) = finetune.complete(config)
   assert (config.data.num_train, config.data.num_classes) == (1438, 10)
   assert '10 classes, 1438 pictures to train on, 359 to test on' in line
-
-
-def test_a_recipe_that_leaves_nothing_open_stays_as_it_is():
-  config = tiny.config()
-  before = config.to_json()
-  assert finetune.complete(config) == [] and config.to_json() == before
 
 
 def test_a_run_that_began_needs_its_file_no_more(tmp_path):
@@ -296,28 +277,3 @@ def test_the_caltech_recipe_counts_what_its_split_holds():
   assert config.data.num_classes == classes
   assert config.data.num_train == classes * (last - first + 1)
   assert isinstance(config, ConfigDict) and config.is_locked
-
-
-def test_a_short_run_still_evaluates_and_saves():
-  config = importlib.import_module('configs.finetune').get_config()
-  config.num_steps = 2
-  assert config.eval_every == config.checkpoint_every == 1
-
-
-@pytest.mark.parametrize(
-  ('script', 'arguments'),
-  [
-    ('plan', ['--topology=v3:8x8', '--abstract']),
-    ('summary', ['--optimizer']),
-    ('inspect', ['batch']),
-    ('inspect', ['numerics', '--noise']),
-  ],
-)
-def test_a_script_asks_for_the_weights_that_its_recipe_starts_from(
-  script, arguments, run_script
-):
-  config = '--config=configs/finetune.py'
-  code, _, said = run_script(f'scripts.{script}', config, *arguments)
-  assert code == 2
-  assert "config.weights='': name a network, or" in said
-  assert len(said.splitlines()) == 1

@@ -9,7 +9,7 @@ import tiny
 
 from nfnets import factory, linear_probe, train
 from nfnets.data import augment
-from nfnets.weights import files, match, pretrained
+from nfnets.weights import files, pretrained
 
 
 def clusters(count=120, num_classes=3, seed=0):
@@ -100,18 +100,6 @@ def test_the_penalty_is_chosen_where_it_matters():
   )
 
 
-def test_scores_are_numpys():
-  features, labels = clusters()
-  linear = linear_probe.Linear(
-    np.random.RandomState(0).standard_normal((5, 3)).astype(np.float32),
-    np.zeros(3, np.float32),
-  )
-  logits = features @ linear.w
-  found = linear_probe.score(linear, features, labels)
-  assert found['top_1'] == pytest.approx(np.mean(logits.argmax(1) == labels))
-  assert found['top_5'] == 1.0  # of three classes
-
-
 @pytest.fixture(scope='module')
 def setting(tmp_path_factory):
   """A config whose weights are a tiny network's for 7 other classes."""
@@ -191,10 +179,3 @@ def test_a_probe_needs_weights(tmp_path):
     linear_probe.probe(tiny.config(), tmp_path)
   with pytest.raises(ValueError, match='must be above 0'):
     linear_probe.fit(*clusters(), 3, -1.0)
-
-
-def test_the_head_alone_is_new(setting, done):
-  _, weights = setting
-  found = match.flatten(pretrained.load(done[0] / linear_probe.WEIGHTS).params)
-  assert found['CIFAR_ResNet/~/linear/w'].shape == (32, 10)
-  assert weights.params['CIFAR_ResNet/~/linear']['w'].shape == (32, 7)

@@ -1,6 +1,5 @@
 """The loop: what it writes, how it stops, how it goes on."""
 
-import errno
 import gc
 import os
 import pathlib
@@ -194,14 +193,6 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
   assert f'checkpoint of step {int(state.step)}' in said
 
 
-def test_another_configs_workdir_is_refused_naming_the_key(tmp_path):
-  folder = workdir.RunFolder(tmp_path)
-  folder.write_config(run_config().to_dict())
-  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
-  with pytest.raises(ValueError, match='learning_rate .0.1 there, 0.3 here'):
-    train.train_and_evaluate(run_config(learning_rate=0.3), tmp_path)
-
-
 def no_work(*_):
   """A step of no work, in the place of `train.train_step_of`."""
 
@@ -246,24 +237,6 @@ def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
   assert train.train_and_evaluate(config, tmp_path) == second
   assert len(calls) == 3
   assert (tmp_path / 'curves.png').stat().st_size > 1000
-
-
-def test_a_checkpoint_that_cannot_be_written_ends_the_run_naming_the_last(
-  tmp_path, monkeypatch
-):
-  config = run_config(num_steps=9, observe_every=0, checkpoint_every=1)
-  save = checkpoint.ocp.CheckpointManager.save
-
-  def fill_up(manager, step, **kwargs):
-    if step == 3:
-      raise OSError(errno.ENOSPC, 'No space left on device')
-    return save(manager, step, **kwargs)
-
-  monkeypatch.setattr(train, 'train_step_of', no_work)
-  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', fill_up)
-  with pytest.raises(OSError, match='No space left.*newest whole one is 2'):
-    train.train_and_evaluate(config, tmp_path)
-  assert int(last_state(config, tmp_path).step) == 2
 
 
 def memory_and_files():
