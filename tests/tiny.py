@@ -22,6 +22,8 @@ def config(normalizer='nf', **values):
     tiny.learning_rate = 0.1
     tiny.num_steps = 8
     tiny.schedule.name = 'constant'
+    tiny.schedule.warmup_steps = 0
+    tiny.optimizer.clipping = 0.01
     tiny.observe_every = 0
     for key, value in values.items():
       *parents, last = key.split('__')
