@@ -5,7 +5,7 @@ folder of its machine ($TMPDIR), fetched at its start; process 0 uploads what
 changed after each checkpoint and at the end. A kill at any moment leaves
 
 - in the bucket, the run of the last whole upload, to go on from. A checkpoint
-  counts once its `commit_success.txt` is there, which is uploaded after all
+  counts once its object `uploaded` is there, which is written after all
   its files; what a broken upload left is never read, and removed after the
   next checkpoint;
 - on the machine, the temporary folder.
@@ -21,10 +21,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}
-COMMITTED = 'commit_success.txt'  # Orbax's name for it on Google's storage
+UPLOADED = 'uploaded'  # an empty object beside a checkpoint's own
 CHECKPOINTS = 'checkpoints/'
 # What a run goes on without, and what means nothing elsewhere.
 LEFT_THERE = ('tensorboard/', 'compilation_cache/', 'wandb/')
@@ -46,43 +46,56 @@ def is_url(place: str | os.PathLike[str]) -> bool:
   return bool(scheme)
 
 
-def join(folder: str | os.PathLike[str], name: str) -> str:
-  """The place of that name in a folder, which may be in a bucket."""
-  if is_url(folder):
-    scheme, path = _split(folder)
-    return f'{scheme}://{path.rstrip("/")}/{name}'
-  return str(pathlib.Path(folder).expanduser().absolute() / name)
+def absolute(place: str | os.PathLike[str]) -> str:
+  """The place as any working directory names it; an address, as any program."""
+  if is_url(place):
+    scheme, path = _split(place)
+    return f'{scheme}://{path.rstrip("/")}'
+  return str(pathlib.Path(place).expanduser().absolute())
+
+
+class WorkingCopy(NamedTuple):
+  """Where a run works.
+
+  Attributes:
+    path: the local folder.
+    url: of the folder in a bucket that it is a copy of; '' if it is none.
+    upload: uploads what has changed; None if this process uploads nothing.
+  """
+
+  path: pathlib.Path
+  url: str = ''
+  upload: Callable[[], None] | None = None
 
 
 @contextlib.contextmanager
 def working_copy(
   place: str | os.PathLike[str], uploads: bool = True
-) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
+) -> Iterator[WorkingCopy]:
   """Within the block, a local folder to run in; uploaded at its end.
 
   Args:
     place: a folder; a local one is itself.
     uploads: whether this process uploads; others only fetch.
 
-  Yields:
-    The local path, and a function that uploads what has changed.
-
   Raises:
     ValueError: the address is unknown, or a package is missing.
     OSError: the bucket can't be read or written.
   """
   if not is_url(place):
-    yield pathlib.Path(place).expanduser(), lambda: None
+    yield WorkingCopy(pathlib.Path(place).expanduser())
     return
   with _copy(place) as copy:
-    upload = copy.upload if uploads else lambda: None
+    if not uploads:
+      yield WorkingCopy(copy.path, absolute(place))
+      return
     try:
-      yield copy.path, upload
+      yield WorkingCopy(copy.path, absolute(place), copy.upload)
     except BaseException:
       with contextlib.suppress(OSError):  # the first error counts
-        upload()
+        copy.upload()
       raise
-    upload()
+    copy.upload()
 
 
 @contextlib.contextmanager
@@ -118,7 +131,7 @@ class _Copy:
       )
     import fsspec
 
-    self._url = f'{scheme}://{path.rstrip("/")}'
+    self._url = absolute(url)
     self._fs, self._root = fsspec.core.url_to_fs(self._url)
     self.path = temporary / scheme / path
     self._known: dict[str, tuple[int, int]] = {}  # what both sides have
@@ -156,8 +169,8 @@ class _Copy:
       name
       for name in remote
       if not name.startswith(LEFT_THERE)
-      and not name.endswith('/' + COMMITTED)
-      and (not (step := _step(name)) or step + COMMITTED in remote)
+      and not name.endswith('/' + UPLOADED)
+      and (not (step := _step(name)) or step + UPLOADED in remote)
     )
     if wanted:
       self._fs.get(
@@ -175,7 +188,7 @@ class _Copy:
       _step(name) for name in here
     }
     if steps:  # those that are written anew don't count meanwhile
-      self._remove(step + COMMITTED for step in steps)
+      self._remove(step + UPLOADED for step in steps)
     first, last = (
       'config.json',
       'summary.json',
@@ -189,7 +202,7 @@ class _Copy:
     others = (name for name in changed if not _step(name))
     self._put(name for name in others if name not in (first, last))
     for step in steps:
-      self._fs.pipe_file(f'{self._root}/{step}{COMMITTED}', b'')
+      self._fs.pipe_file(f'{self._root}/{step}{UPLOADED}', b'')
     self._put(name for name in changed if name == last)
     if steps or gone:
       self._tidy(here)
@@ -207,7 +220,7 @@ class _Copy:
     old = [
       name for name in self._remote() if _step(name) and _step(name) not in kept
     ]
-    is_mark = lambda name: name.endswith('/' + COMMITTED)
+    is_mark = lambda name: name.endswith('/' + UPLOADED)
     self._remove(sorted(old, key=is_mark, reverse=True))
 
   def _remove(self, names: Iterable[str]) -> None:

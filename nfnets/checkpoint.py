@@ -1,7 +1,7 @@
 """Save and restore a run's state: the only file that knows orbax.
 
 A checkpoint holds whole arrays, no layout: any number of devices and processes
-reads it. Process 0 writes it, with a checksum of every array.
+reads it. Process 0 alone writes it, with a checksum of every array.
 """
 
 import contextlib
@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -38,42 +39,63 @@ class Checkpoints:
   Args:
     workdir: the run's folder.
     keep: how many of the newest stay.
+    written: called in the background after each checkpoint; what it raises, the
+      next `save` or `wait` raises.
     read_only: write nothing, not even the folder.
   """
 
   def __init__(
-    self, workdir: pathlib.Path, keep: int = 2, read_only: bool = False
+    self,
+    workdir: pathlib.Path,
+    keep: int = 2,
+    written: Callable[[], None] | None = None,
+    read_only: bool = False,
   ):
     self._path = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._read_only = read_only
+    if not read_only:
+      self._path.mkdir(parents=True, exist_ok=True)
+    me = jax.process_index()  # each process has a manager of its own
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=me, active_processes={me}
+    )
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
-      create=not read_only,
+      create=False,
       read_only=read_only,
+      multiprocessing_options=alone,
     )
     self._manager = ocp.CheckpointManager(
       self._path, options=options, item_handlers=ocp.StandardCheckpointHandler()
     )
+    self._written = written
+    self._thread = futures.ThreadPoolExecutor(1)
+    self._background: futures.Future | None = None
 
   def save(self, step: int, state: Tree) -> None:
     """Copies the state to the host, then writes in the background.
 
     Args:
       step: the state's; nothing is written if its checkpoint is there.
-      state: replicated; all processes call with equal ones.
+      state: replicated; processes other than 0 write nothing.
 
     Raises:
       OSError: this or the last checkpoint could not be written.
     """
+    if jax.process_index() > 0:
+      return
     with self._naming_failures():
       if step in self._manager.all_steps():
         return
+      self._wait()
       host = parallel.to_host(state)
       sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
       args = ocp.args.StandardSave(host)
       metadata = {'checksums': sums}
       if not self._manager.save(step, args=args, custom_metadata=metadata):
         raise OSError(f'step {step} does not follow {self.latest_step()}')
+      if self._written is not None:
+        self._background = self._thread.submit(self._call_written)
 
   def restore_latest(self, like: Tree) -> Tree | None:
     """The newest whole checkpoint as NumPy arrays; None where none is.
@@ -113,10 +135,21 @@ class Checkpoints:
   def wait(self) -> None:
     """Returns when everything is on disk, or raises OSError."""
     with self._naming_failures():
-      self._manager.wait_until_finished()
+      self._wait()
 
   def close(self) -> None:
+    self._thread.shutdown()
     self._manager.close()
+
+  def _call_written(self) -> None:
+    self._manager.wait_until_finished()
+    self._written()
+
+  def _wait(self) -> None:
+    if self._background is not None:
+      background, self._background = self._background, None
+      background.result()
+    self._manager.wait_until_finished()
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
     """Every array by its path, as it was written."""

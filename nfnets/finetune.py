@@ -159,7 +159,7 @@ def _earlier(
   """
   if not workdir:
     return None
-  with bucket.fetched(bucket.join(workdir, 'config.json')) as path:
+  with bucket.fetched(f'{workdir}/config.json') as path:
     before = read_json(path)
   if before is None:
     return None

@@ -4,6 +4,7 @@ Features are computed once per picture by the folded network; the classifier is
 multinomial logistic regression, fitted by scikit-learn.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import evaluate, factory, models, step
+from nfnets import bucket, evaluate, factory, models, step
 from nfnets import weights as weighing
 from nfnets.data import augment, sources
 from nfnets.weights import match
@@ -58,8 +59,10 @@ def probe(
   """
   if not config.weights:
     raise ValueError('a probe needs weights: pass --config.weights=FILE')
-  folder = RunFolder(workdir)
-  with folder.lock():
+  with contextlib.ExitStack() as stack:
+    copy = stack.enter_context(bucket.working_copy(workdir))
+    folder = RunFolder(copy)
+    stack.enter_context(folder.lock())
     folder.check_same_run(config.to_dict(), defaults)
     if not folder.is_finished():
       folder.write_config(config.to_dict())
@@ -70,7 +73,7 @@ def probe(
     f'accuracy {100 * summary["train/top_1"]:.1f} %'
   )
   print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  print(f'run folder {folder.path.absolute()}')
+  print(f'run folder {bucket.absolute(str(folder))}')
   return summary
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nfnets import (
+  bucket,
   checkpoint,
   distributed,
   evaluate,
@@ -77,7 +78,8 @@ def train_and_evaluate(
   Args:
     config: a recipe (configs/); what it leaves open is found in its weights
       and data (finetune.py).
-    workdir: the run's folder; of several processes, one folder for all.
+    workdir: the run's folder, which may be in a bucket (bucket.py); of several
+      processes, one folder for all.
     defaults: `configs.base.defaults()`, to go on with a run of a version that
       lacked some of the keys.
     processes: how to join others: arguments of `distributed.initialize`; None
@@ -139,7 +141,8 @@ def _agree(
   with distributed.agreement() as facts:
     config = complete(config, workdir)
     parts = factory.build(config)
-    folder = RunFolder(workdir)
+    copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
+    folder = RunFolder(copy)
     if is_first:
       stack.enter_context(folder.lock())
     own = {'model': models.arguments(config.model.name)}
@@ -160,7 +163,7 @@ def _agree(
     parts,
     weights,
     stack.enter_context(distributed.Interrupts()),
-    checkpoint.Checkpoints(folder.path, config.keep_checkpoints),
+    checkpoint.Checkpoints(folder.path, config.keep_checkpoints, copy.upload),
     loggers.Console(config.num_steps, quiet=not is_first),
     [],
     metrics.Profile(profile_steps, folder.path / 'tensorboard'),
@@ -192,6 +195,8 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
     f'{config.batch_size} images on {jax.device_count()} devices'
   )
+  if run.folder.copy.url:
+    run.console.print(f'{run.folder}: no lock; start one run at a time there')
   for source in (parts.train_source, parts.eval_source):
     if note := getattr(source, 'note', ''):
       run.console.print(f'{config.data.name}: {note}')
@@ -400,9 +405,9 @@ def _finish(run: Run, end: End) -> dict[str, Any]:
 
 
 def _tell(run: Run, summary: Mapping[str, Any]) -> None:
-  path, say = run.folder.path.absolute(), run.console.print
+  place, say = bucket.absolute(str(run.folder)), run.console.print
   if 'eval/top_1' in summary:
     say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  if (path / 'curves.png').exists():
-    say(f'curves {path / "curves.png"}')
-  say(f'run folder {path}')
+  if (run.folder.path / 'curves.png').exists():
+    say(f'curves {place}/curves.png')
+  say(f'run folder {place}')

@@ -13,6 +13,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from nfnets import bucket
+
 # Keys that a resumed run may change: they decide where and when, not what.
 FREE_KEYS = (
   'log_every', 'eval_every', 'eval_batch_size', 'checkpoint_every',
@@ -25,18 +27,30 @@ class RunFolder:
   """A run's folder on disk.
 
   Args:
-    workdir: made if it isn't there.
+    workdir: made if it isn't there; `bucket.working_copy` of one in a bucket.
     must_exist: don't make it; a run must live there.
+
+  Attributes:
+    path: the local folder.
+    copy: of what it is a copy, and how to bring it there.
 
   Raises:
     OSError: the folder can't be made.
     ValueError: no run lives there, and `must_exist`.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str], must_exist: bool = False):
-    self.path = pathlib.Path(workdir).expanduser()
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str] | bucket.WorkingCopy,
+    must_exist: bool = False,
+  ):
+    if not isinstance(workdir, bucket.WorkingCopy):
+      if bucket.is_url(workdir):
+        raise ValueError(f'{workdir}: copy the run to a local folder for this')
+      workdir = bucket.WorkingCopy(pathlib.Path(workdir).expanduser())
+    self.path, self.copy = workdir.path, workdir
     if must_exist and not (self.path / 'config.json').exists():
-      raise ValueError(f"{workdir} is no run's folder: it has no config.json")
+      raise ValueError(f"{self} is no run's folder: it has no config.json")
     self.path.mkdir(parents=True, exist_ok=True)
 
   @contextlib.contextmanager
@@ -55,7 +69,7 @@ class RunFolder:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
         raise ValueError(
-          f'{self.path} is in use by {self.holder()}: choose another '
+          f'{self} is in use by {self.holder()}: choose another '
           '--workdir, or wait until that run is over'
         ) from None
       except OSError:  # a file system without locks
@@ -66,8 +80,13 @@ class RunFolder:
         held.flush()
       yield
 
+  def __str__(self) -> str:
+    return self.copy.url or str(self.path)
+
   def holder(self) -> str:
-    """Host and process that took the folder last."""
+    """Host and process that took the folder last; a bucket has no lock."""
+    if self.copy.url:
+      return self.copy.url
     path = self.path / 'lock'
     return path.read_text().strip() if path.exists() else ''
 
@@ -101,7 +120,7 @@ class RunFolder:
     if differ:
       more = f' and {len(differ) - 4} more' if len(differ) > 4 else ''
       raise ValueError(
-        f"{self.path} holds another config's run: {', '.join(differ[:4])}"
+        f"{self} holds another config's run: {', '.join(differ[:4])}"
         f'{more}; choose another --workdir or remove that one'
       )
 
@@ -144,7 +163,7 @@ class RunFolder:
 
   def _refuse(self, what: str) -> None:
     raise ValueError(
-      f'{self.path} holds {what}: put back what is missing, or choose another '
+      f'{self} holds {what}: put back what is missing, or choose another '
       '--workdir'
     )
 

@@ -12,8 +12,6 @@ JAX_NUM_PROCESSES and JAX_PROCESS_ID (scripts.launch starts them). Where one
 dies, the others end; start them again, on any number, to go on.
 """
 
-import pathlib
-
 from absl import flags
 
 from scripts import common
@@ -21,7 +19,9 @@ from scripts import common
 EXIT_CODES = {'finished': 0, 'diverged': 1, 'interrupted': 75}
 
 CONFIG = common.config_flag()
-WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's folder; may be gs://... or s3://..."
+)
 PRINT_CONFIG = flags.DEFINE_bool(
   'print_config', False, 'Print the resolved config as JSON and stop.'
 )
@@ -42,18 +42,18 @@ def main() -> int:
   import jax
 
   from configs import base
-  from nfnets import train, workdir
+  from nfnets import bucket, train, workdir
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if PRINT_CONFIG.value:
     resolved = train.complete(config, WORKDIR.value)
     print(workdir.dump_json(resolved.to_dict()), end='')
     return 0
-  folder = pathlib.Path(common.needed(WORKDIR, 'runs/mine')).expanduser()
+  folder = common.needed(WORKDIR, 'runs/mine')
   profile = profile_steps()
   if CACHE.value != 'off':
-    cache = pathlib.Path(CACHE.value or folder / 'compilation_cache')
-    jax.config.update('jax_compilation_cache_dir', str(cache.absolute()))
+    cache = CACHE.value or f'{folder}/compilation_cache'
+    jax.config.update('jax_compilation_cache_dir', bucket.absolute(cache))
   common.keep_freed_memory()
   summary = train.train_and_evaluate(
     config,

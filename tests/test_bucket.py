@@ -7,7 +7,7 @@ import pathlib
 import fsspec
 import pytest
 
-from nfnets import bucket
+from nfnets import bucket, workdir
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def contents(path):
 
 
 def test_a_local_folder_is_itself_and_stays(tmp_path):
-  with bucket.working_copy(tmp_path / 'run') as (path, upload):
+  with bucket.working_copy(tmp_path / 'run') as (path, _, upload):
     write(path, 5)
-    upload()
+    assert upload is None
   assert path == tmp_path / 'run'
   with bucket.fetched(path) as found:
     assert found == path
@@ -55,14 +55,17 @@ def test_a_local_folder_is_itself_and_stays(tmp_path):
 
 
 def test_a_run_comes_back_as_it_was_left_and_the_copy_goes(memory):
-  with bucket.working_copy('memory://b/run') as (path, upload):
+  with bucket.working_copy('memory://b/run') as (path, _, upload):
     write(path, 5)
     upload()
     write(path, 10, rows=2)
     expected = contents(path)
   assert not path.exists()
-  assert 'checkpoints/10/commit_success.txt' in names(memory)
-  with bucket.working_copy('memory:/b/run/') as (path, _):  # as pathlib says it
+  assert 'checkpoints/10/uploaded' in names(memory)
+  with bucket.working_copy('memory:/b/run/') as (
+    path,
+    *_,
+  ):  # as pathlib says it
     assert contents(path) == expected
     write(path, 15, rows=3)
   with bucket.fetched('memory://b/run') as path:
@@ -72,7 +75,7 @@ def test_a_run_comes_back_as_it_was_left_and_the_copy_goes(memory):
 
 
 def test_what_nobody_needs_elsewhere_stays_where_it_is(memory):
-  with bucket.working_copy('memory://b/run') as (path, _):
+  with bucket.working_copy('memory://b/run') as (path, *_):
     write(path, 5)
     for name in ('lock', 'x.1.tmp', 'tensorboard/e', 'checkpoints/7.tmp-0/d'):
       (path / name).parent.mkdir(exist_ok=True)
@@ -84,7 +87,7 @@ def test_what_nobody_needs_elsewhere_stays_where_it_is(memory):
 
 
 def test_checkpoints_that_a_run_removes_are_removed(memory):
-  with bucket.working_copy('memory://b/run') as (path, upload):
+  with bucket.working_copy('memory://b/run') as (path, _, upload):
     write(path, 5, 10)
     upload()
     for file in [*path.glob('checkpoints/5/**/*')][::-1]:
@@ -95,9 +98,13 @@ def test_checkpoints_that_a_run_removes_are_removed(memory):
 
 
 def test_a_process_that_does_not_write_uploads_nothing(memory):
-  with bucket.working_copy('memory://b/run', uploads=False) as (path, upload):
+  with bucket.working_copy('memory://b/run', uploads=False) as (
+    path,
+    url,
+    upload,
+  ):
     write(path, 5)
-    upload()
+    assert (url, upload) == ('memory://b/run', None)
   assert not memory.store
 
 
@@ -131,11 +138,11 @@ def test_a_kill_at_any_point_leaves_a_whole_run_and_never_a_torn_step(
 ):
   for count in range(100):
     memory.store.clear()
-    with bucket.working_copy('memory://b/run') as (path, _):
+    with bucket.working_copy('memory://b/run') as (path, *_):
       write(path, 5)
     with (
       killed_after(memory, monkeypatch, count) as left,
-      bucket.working_copy('memory://b/run') as (path, upload),
+      bucket.working_copy('memory://b/run') as (path, _, upload),
     ):
       write(path, 10, rows=2)
       upload()
@@ -159,13 +166,11 @@ def test_a_kill_at_any_point_leaves_a_whole_run_and_never_a_torn_step(
 
 
 def test_a_first_upload_that_broke_leaves_the_folder_free(memory, monkeypatch):
-  from nfnets import workdir
-
   for count in range(100):
     memory.store.clear()
     with (
       killed_after(memory, monkeypatch, count) as left,
-      bucket.working_copy('memory://b/run') as (path, _),
+      bucket.working_copy('memory://b/run') as (path, *_),
     ):
       write(path, 5, status='{}')
     with bucket.fetched('memory://b/run') as path:
@@ -178,7 +183,7 @@ def test_a_first_upload_that_broke_leaves_the_folder_free(memory, monkeypatch):
 def test_an_old_checkpoint_that_goes_meanwhile_is_not_missed(
   memory, monkeypatch
 ):
-  with bucket.working_copy('memory://b/run') as (path, _):
+  with bucket.working_copy('memory://b/run') as (path, *_):
     write(path, 5, 10)
   get = memory.get
   calls = []
@@ -234,8 +239,10 @@ def test_a_storage_that_fails_is_named_in_one_line(memory, monkeypatch):
     pass
 
 
-def test_places_are_joined_as_their_kind_is(tmp_path):
-  assert bucket.join('gs://b/run/', 'cache') == 'gs://b/run/cache'
-  assert bucket.join(tmp_path, 'cache') == str(tmp_path / 'cache')
+def test_places_are_absolute_as_their_kind_is(tmp_path, monkeypatch):
+  assert bucket.absolute(pathlib.Path('gs://b/run/')) == 'gs://b/run'
+  monkeypatch.chdir(tmp_path)
+  assert bucket.absolute('run') == str(tmp_path / 'run')
   assert not bucket.is_url('hf-hub:timm/dm_nfnet_f0')
-  assert bucket.is_url(pathlib.Path('gs://b/run'))
+  with pytest.raises(ValueError, match='gs://b/run: copy the run to a local'):
+    workdir.RunFolder('gs://b/run')

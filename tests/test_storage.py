@@ -1,0 +1,183 @@
+"""Runs in emulated storage: Google's and Amazon's interfaces, on localhost."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import portpicker
+import pytest
+import tiny
+
+from nfnets import train, workdir
+
+HERE = pathlib.Path(__file__).parent
+SERVERS = {
+  'gs': ('gcsfs', 'gcp_storage_emulator'),
+  's3': ('s3fs', 'moto'),
+}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module', params=SERVERS)
+def storage(request):
+  """The scheme, and the environment in which it leads to a server here."""
+  scheme = request.param
+  for package in SERVERS[scheme]:
+    if importlib.util.find_spec(package) is None:
+      pytest.skip(f"pip install -e '.[slow,gcs,s3]' for {package}")
+  port = str(portpicker.pick_unused_port())
+  url = f'http://127.0.0.1:{port}'
+  command, env = {
+    'gs': (
+      ['gcp_storage_emulator', 'start', '--host=127.0.0.1', f'--port={port}',
+       '--in-memory', '--default-bucket=bucket'],
+      {'STORAGE_EMULATOR_HOST': url,
+       'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false'},
+    ),
+    's3': (
+      ['moto.server', '-H', '127.0.0.1', '-p', port],
+      {'AWS_ENDPOINT_URL': url, 'AWS_ACCESS_KEY_ID': 'none',
+       'AWS_SECRET_ACCESS_KEY': 'none', 'AWS_DEFAULT_REGION': 'us-east-1'},
+    ),
+  }[scheme]  # fmt: skip
+  server = subprocess.Popen(
+    [sys.executable, '-m', *command],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  try:
+    for _ in range(300):
+      try:
+        urllib.request.urlopen(url, timeout=1)
+        break
+      except urllib.error.HTTPError:
+        break
+      except OSError:
+        time.sleep(0.1)
+    if scheme == 's3':
+      request = urllib.request.Request(f'{url}/bucket', method='PUT')
+      urllib.request.urlopen(request)
+    yield scheme, env
+  finally:
+    server.kill()
+    server.wait()
+
+
+def start(storage, name, kill_at=-2, place=()):
+  scheme, env = storage
+  return subprocess.Popen(
+    [sys.executable, HERE / 'bucket_run.py', f'{scheme}://bucket/runs/{name}',
+     str(kill_at), *map(str, place)],
+    env=os.environ
+    | env
+    | {'PYTHONPATH': os.pathsep.join((str(HERE), str(HERE.parent)))},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )  # fmt: skip
+
+
+def finish(process):
+  said = process.communicate(timeout=500)[0]
+  return process.returncode, said
+
+
+@pytest.fixture
+def names(storage, monkeypatch):
+  """A function that lists the objects of a run."""
+  scheme, env = storage
+  for key, value in env.items():
+    monkeypatch.setenv(key, value)
+  script = (
+    'import fsspec, json, sys; fs, root = fsspec.core.url_to_fs(sys.argv[1]);'
+    'print(json.dumps([n[len(root) + 1:] for n in fs.find(root)]))'
+  )
+
+  def listed(name):
+    done = subprocess.run(
+      [sys.executable, '-c', script, f'{scheme}://bucket/runs/{name}'],
+      check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+  return listed
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The losses of the same run in a local folder."""
+  folder = tmp_path_factory.mktemp('whole')
+  config = tiny.config(
+    num_steps=12, log_every=1, eval_every=12, checkpoint_every=3, batch_size=24
+  )
+  train.train_and_evaluate(config, folder)
+  return losses(folder)
+
+
+def losses(folder):
+  rows = workdir.RunFolder(folder).read_metrics()
+  return {r['step']: r['train/loss'] for r in rows if 'train/loss' in r}
+
+
+def commits(names):
+  return sorted(
+    int(name.split('/')[1]) for name in names if name.endswith('/uploaded')
+  )
+
+
+def test_a_run_killed_in_an_upload_goes_on_and_commands_read_it(
+  storage, names, whole, tmp_path, run_script
+):
+  code, said = finish(start(storage, 'killed', kill_at=17))
+  assert code == -signal.SIGKILL, said
+  torn = {n.split('/')[1] for n in names('killed') if 'checkpoints/' in n}
+  saved = commits(names('killed'))
+  assert saved and set(map(str, saved)) < torn  # one is there in part
+  code, said = finish(start(storage, 'killed'))
+  assert code == 0 and 'restoring the newest checkpoint' in said, said
+  assert 'no lock; start one run at a time' in said
+  assert commits(names('killed')) == [9, 12]
+  assert not {n.split('/')[1] for n in names('killed') if 'points/' in n} - {
+    '9',
+    '12',
+  }
+  url, env = f'{storage[0]}://bucket/runs/killed', storage[1]
+  options = {'process': True, 'env': env}
+  done = run_script('scripts.evaluate', f'--workdir={url}', **options)
+  assert done.code == 0 and 'top-1' in done.stdout, done
+  file = tmp_path / 'out.safetensors'
+  done = run_script('scripts.convert', url, file, **options)
+  assert done.code == 0 and file.exists(), done
+  code = (
+    'import sys, shutil; from nfnets import bucket\n'
+    'with bucket.fetched(sys.argv[1]) as path: '
+    'shutil.copytree(path, sys.argv[2])'
+  )
+  subprocess.run(
+    [sys.executable, '-c', code, url, tmp_path / 'run'],
+    check=True, env=os.environ | env,
+  )  # fmt: skip
+  assert losses(tmp_path / 'run') == pytest.approx(whole, rel=1e-4)
+
+
+def test_two_processes_are_one_run_of_which_the_first_uploads(storage, names):
+  address = f'127.0.0.1:{portpicker.pick_unused_port()}'
+  both = [
+    start(storage, 'two', -2 if i else 17, (address, 2, i)) for i in range(2)
+  ]
+  codes = [finish(process)[0] for process in both]
+  assert codes[0] == -signal.SIGKILL and codes[1] != 0
+  saved = commits(names('two'))
+  assert saved and max(saved) < 12
+  address = f'127.0.0.1:{portpicker.pick_unused_port()}'
+  both = [start(storage, 'two', -2, (address, 2, i)) for i in range(2)]
+  ends = [finish(process) for process in both]
+  assert [code for code, _ in ends] == [0, 0], ends
+  assert commits(names('two')) == [9, 12]
