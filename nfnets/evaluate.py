@@ -104,7 +104,7 @@ def evaluate_weights(
   """
   from nfnets.weights import files, folding
 
-  _, source = factory.sources_of(config)
+  source = factory.source_of(config, config.data.eval_split)
 
   def prepared(weights: files.Weights) -> files.Weights:
     weights = files.with_classes(weights, source.class_names)

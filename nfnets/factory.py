@@ -236,16 +236,8 @@ def _check_batch(config: ConfigDict, device_count: int) -> None:
 
 def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
   """The training and the evaluation source, checked against the config."""
-  train, evaluation = (
-    sources.of(config.data, split)
-    for split in (config.data.train_split, config.data.eval_split)
-  )
-  for source in (train, evaluation):
-    if source.num_classes != config.data.num_classes:
-      raise ValueError(
-        f'config.data.num_classes={config.data.num_classes}, but '
-        f'{config.data.name} has {source.num_classes} classes'
-      )
+  train = source_of(config, config.data.train_split)
+  evaluation = source_of(config, config.data.eval_split)
   if len(train) != config.data.num_train:
     raise ValueError(
       f'config.data.num_train={config.data.num_train}, but the split '
@@ -253,6 +245,17 @@ def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
       f'examples: pass --config.data.num_train={len(train)}'
     )
   return train, evaluation
+
+
+def source_of(config: ConfigDict, split: str) -> sources.Source:
+  """One split, checked against the config."""
+  source = sources.of(config.data, split)
+  if source.num_classes != config.data.num_classes:
+    raise ValueError(
+      f'config.data.num_classes={config.data.num_classes}, but '
+      f'{config.data.name} has {source.num_classes} classes'
+    )
+  return source
 
 
 def train_batches(

@@ -17,22 +17,27 @@ CORE = 'tensorflow_datasets.core.features.'
 
 
 def write(
-  data_dir, name, splits, *, classes=3, version='1.0.0', form='array_record'
-):
+  data_dir, name, splits, *, classes=3, version='1.0.0', form='array_record',
+  sets=None,
+):  # fmt: skip
   """Writes `data_dir/name/version`; returns {split: [(file bytes, label)]}.
 
   `splits` maps a split's name to its number of examples; example i of a split
   is a JPEG of flat colour with label i % classes. Each split has two shards.
+  With `sets`, example i has a feature `real_label` with the labels sets[i].
   """
+  base, _, config = name.partition('/')
   folder = pathlib.Path(data_dir) / name / version
   folder.mkdir(parents=True)
   written, infos = {}, []
   for split, count in splits.items():
     examples = [(jpeg(i), i % classes) for i in range(count)]
+    several = sets or [None] * count
     halves = [examples[: count // 2], examples[count // 2 :]]
     for i, half in enumerate(halves):
-      path = folder / f'{name}-{split}.{form}-{i:05d}-of-00002'
-      records = [_example(image, label) for image, label in half]
+      path = folder / f'{base}-{split}.{form}-{i:05d}-of-00002'
+      part = several[count // 2 :] if i else several[: count // 2]
+      records = [_example(*one, real) for one, real in zip(half, part)]
       _WRITERS[form](path, records)
     written[split] = examples
     infos.append(
@@ -42,11 +47,14 @@ def write(
         'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
       }
     )
-  info = {'name': name, 'version': version, 'fileFormat': form}
+  info = {'name': base, 'version': version, 'fileFormat': form}
+  if config:
+    info['configName'] = config
   _dump(folder / 'dataset_info.json', {**info, 'splits': infos})
-  _dump(folder / 'features.json', _features(classes))
+  _dump(folder / 'features.json', _features(classes, bool(sets)))
   names = ''.join(f'class_{i}\n' for i in range(classes))
-  (folder / 'label.labels.txt').write_text(names)
+  for feature in ('label', 'real_label') if sets else ('label',):
+    (folder / f'{feature}.labels.txt').write_text(names)
   return written
 
 
@@ -61,7 +69,11 @@ def _dump(path, content):
   path.write_text(json.dumps(content))
 
 
-def _features(classes):
+def _features(classes, with_sets):
+  one = {
+    'pythonClassName': CORE + 'class_label_feature.ClassLabel',
+    'classLabel': {'numClasses': str(classes)},
+  }
   image = {
     'dtype': 'uint8',
     'encodingFormat': 'jpeg',
@@ -75,21 +87,28 @@ def _features(classes):
           'pythonClassName': CORE + 'image_feature.Image',
           'image': image,
         },
-        'label': {
-          'pythonClassName': CORE + 'class_label_feature.ClassLabel',
-          'classLabel': {'numClasses': str(classes)},
-        },
+        'label': one,
       }
+      | ({'real_label': _sequence(one)} if with_sets else {})
     },
   }
 
 
-def _example(image, label):
+def _sequence(feature):
+  return {
+    'pythonClassName': CORE + 'sequence_feature.Sequence',
+    'sequence': {'feature': feature, 'length': '-1'},
+  }
+
+
+def _example(image, label, several):
   """tf.Example {image: bytes, label: int64}, in protocol buffer's encoding."""
   features = b''
+  ints = lambda values: _field(3, _field(1, b''.join(map(_varint, values))))
   for key, value in (
     ('image', _field(1, _field(1, image))),  # Feature.bytes_list.value
-    ('label', _field(3, _field(1, _varint(label)))),  # packed int64_list
+    ('label', ints([label])),  # packed int64_list
+    *([] if several is None else [('real_label', ints(several))]),
   ):
     features += _field(1, _field(1, key.encode()) + _field(2, value))
   return _field(1, features)

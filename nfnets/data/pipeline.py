@@ -100,12 +100,21 @@ def eval_batches(
 
   Returns:
     An iterator of batches that have also `'mask'`, float32 [n]: 1 for an
-    example, 0 for padding (and for what `'skip'` left out), whose id is -1.
+    example, 0 for padding (and for what `'skip'` left out), whose id is -1, and
+    for an empty set of labels. Sets of labels are int32 [n, num_classes].
   """
   place = part(batch_size, process_index, process_count)
   prepare = images.preparation(preprocessing)
   reader = Reader(source, False, on_error, skipped)
-  padding = np.zeros((image_size, image_size, 3), np.uint8), 0, -1
+  multi_label = getattr(source, 'multi_label', False)
+  none = np.zeros(source.num_classes, bool) if multi_label else 0
+  padding = np.zeros((image_size, image_size, 3), np.uint8), none, -1
+
+  def mask(batch: Batch) -> np.ndarray:
+    counts = batch['ids'] >= 0
+    if multi_label:
+      counts &= batch['labels'].any(-1)
+    return counts.astype(np.float32)
 
   def load(index: int) -> Example:
     example = reader.read_or_none(index) if index < len(source) else None
@@ -116,7 +125,7 @@ def eval_batches(
 
   num_steps = -(-len(source) // batch_size)
   batches = _batches(load, batch_size, place, 0, num_steps, num_threads)
-  return ({**b, 'mask': (b['ids'] >= 0).astype(np.float32)} for b in batches)
+  return ({**batch, 'mask': mask(batch)} for batch in batches)
 
 
 def interruptible(
@@ -387,6 +396,6 @@ class Reader:
   def _decode(self, index: int) -> Example:
     example = self._source[index]
     label, num_classes = example['label'], self._source.num_classes
-    if not 0 <= label < num_classes:
+    if np.ndim(label) == 0 and not 0 <= label < num_classes:
       raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
     return images.decode(example['image']), label, index

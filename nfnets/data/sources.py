@@ -11,23 +11,33 @@ beforehand.
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from nfnets import bucket
 from nfnets.data import images
 
 SPLITS = ('train', 'valid', 'train_and_valid', 'test')
 PARTS = ('train', 'val', 'test')
 TEST = ('val', 'test')
+# Sets that are only evaluated on: TFDS's name, the feature with the classes.
+TESTS = {
+  'imagenet_v2': ('imagenet_v2/matched-frequency', 'label'),
+  'imagenet2012_real': ('imagenet2012_real', 'real_label'),
+}
+SYNSETS = pathlib.Path(__file__).parents[1] / 'weights/imagenet_classes.txt'
 
 
 class Source(Protocol):
   """Random access to labelled images.
 
   `source[i]` is `{'image': file content as bytes, or uint8 [H, W, 3], 'label':
-  int}`; `describe(i)` says where example `i` is, for messages.
+  int}`; `describe(i)` says where example `i` is, for messages. With
+  `multi_label = True`, for evaluation alone, the label is a set of classes,
+  bool `[num_classes]`; an empty one doesn't count.
   """
 
   num_classes: int
@@ -49,7 +59,9 @@ def create(
 
   Args:
     name: `'digits'` (comes with scikit-learn), `'folder'` (see `Folder`), or a
-      TFDS name such as `'imagenet2012:5.1.0'`, prepared as array_record.
+      TFDS name such as `'imagenet2012:5.1.0'`, prepared as array_record;
+      `'imagenet_v2'` and `'imagenet2012_real'` may also be folders (see
+      `ImageNetV2`, `ReaL`).
     split: one of `SPLITS`; for TFDS also a slice such as `'train[:500]'`.
     data_dir: where the folder or the prepared TFDS data are; for TFDS,
       `$TFDS_DATA_DIR` and then `~/tensorflow_datasets` stand in for None.
@@ -63,8 +75,21 @@ def create(
     raise ValueError(f'split {split!r} is unknown; choose among {SPLITS}')
   if name == 'digits':
     return Digits(split)
+  if data_dir and bucket.is_url(data_dir):
+    raise ValueError(
+      f'{data_dir}: data are not read from a bucket; mount it (gcsfuse, '
+      's3fs-fuse) or copy them to a local disk'
+    )
   if name == 'folder':
     return Folder(data_dir, split)
+  if name in TESTS and split != 'test':
+    raise ValueError(f'{name} is only evaluated on: by scripts.evaluate')
+  root = pathlib.Path(data_dir or '').expanduser()
+  if name == 'imagenet_v2' and (root / '0').is_dir():
+    return ImageNetV2(root)
+  if name == 'imagenet2012_real' and (root / 'real.json').is_file():
+    return ReaL(root)
+  name, label = TESTS.get(name, (name, label))
   return Tfds(name, split, data_dir, label)
 
 
@@ -172,6 +197,65 @@ class Folder:
     return self._files[index][0]
 
 
+class ImageNetV2:
+  """ImageNet-V2 as published: `root/0/*.jpeg` to `root/999/*.jpeg`.
+
+  Recht et al. 2019, arXiv:1902.10811; folders are labels, in ImageNet's order.
+  """
+
+  def __init__(self, root: pathlib.Path):
+    lines = SYNSETS.read_text().splitlines()
+    self.class_names = [line.split()[0] for line in lines if line[0] != '#']
+    self.num_classes = len(self.class_names)
+    self.note = ''
+    self._files = [
+      (path, int(name))
+      for name in sorted(_classes(root))
+      for path in _pictures(root / name)[0]
+    ]
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    path, label = self._files[index]
+    return {'image': images.read(path), 'label': label}
+
+  def describe(self, index: int) -> str:
+    return self._files[index][0]
+
+
+class ReaL:
+  """ImageNet's validation folder with the labels of `root/real.json`.
+
+  Beyer et al. 2020, arXiv:2006.07159: a list of lists of classes, in the order
+  of the pictures' numbers, ILSVRC2012_val_00000001.JPEG first.
+  """
+
+  multi_label = True
+
+  def __init__(self, root: pathlib.Path):
+    self._pictures = Folder(str(root), 'test')
+    self._labels = json.loads((root / 'real.json').read_text())
+    self.class_names = self._pictures.class_names
+    self.num_classes = self._pictures.num_classes
+    self.note = self._pictures.note
+
+  def __len__(self) -> int:
+    return len(self._pictures)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    image = self._pictures[index]['image']
+    number = re.fullmatch(r'.*_(\d+)', pathlib.Path(self.describe(index)).stem)
+    if not number or not 0 < int(number[1]) <= len(self._labels):
+      raise ValueError('its number is none of those of real.json')
+    label = self._labels[int(number[1]) - 1]
+    return {'image': image, 'label': _set_of(label, self.num_classes)}
+
+  def describe(self, index: int) -> str:
+    return self._pictures.describe(index)
+
+
 class Tfds:
   """A data set that tensorflow_datasets prepared as array_record.
 
@@ -198,13 +282,16 @@ class Tfds:
           f'{name} has no feature {key!r} but {", ".join(sorted(features))}'
           + '; pass --config.data.label=NAME for the class' * (key == label)
         )
-    self._label = label
-    self.num_classes = getattr(features[label], 'num_classes', None)
+    self._label, feature = label, features[label]
+    self.multi_label = hasattr(feature, 'feature')  # a sequence of classes
+    if self.multi_label and split == 'test':
+      feature = feature.feature
+    self.num_classes = getattr(feature, 'num_classes', None)
     if self.num_classes is None:
       raise ValueError(
         f'{name}: label={label!r} is {features[label]}, not one class an image'
       )
-    names = features[label].names
+    names = feature.names
     self.class_names = names or [str(i) for i in range(self.num_classes)]
     self.note = ''
     self._split = _tfds_split(name, builder.info.splits, split)
@@ -224,10 +311,21 @@ class Tfds:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     example = self._data[index]
-    return {'image': example['image'], 'label': int(example[self._label])}
+    label = example[self._label]
+    if self.multi_label:
+      label = _set_of(label, self.num_classes)
+    else:
+      label = int(label)
+    return {'image': example['image'], 'label': label}
 
   def describe(self, index: int) -> str:
     return f'{self._where} example {index}'
+
+
+def _set_of(labels: Sequence[int], num_classes: int) -> np.ndarray:
+  chosen = np.zeros(num_classes, bool)
+  chosen[np.asarray(labels, int)] = True
+  return chosen
 
 
 def _choose(train: np.ndarray, test: np.ndarray, split: str) -> np.ndarray:
