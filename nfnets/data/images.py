@@ -30,8 +30,9 @@ from scipy import sparse
 
 # The pipeline's threads each resize an image; OpenCV's own would only compete.
 cv2.setNumThreads(0)
-# `_check_size` decides, with one line.
+# `_check_size` decides, with one line; a broken tag of EXIF harms no pixel.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 
 Window = tuple[int, int, int, int]
 
