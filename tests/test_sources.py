@@ -36,13 +36,17 @@ def test_digits_test_split_is_a_fifth_of_each_class():
   assert np.min(images) == 0 and np.max(images) == 255
 
 
-def _make_folder(root, classes=('a', 'b'), count=20):
+def _make_flat(root, counts):
+  for name, count in counts.items():
+    (root / name).mkdir(parents=True)
+    for i in range(count):
+      shade = np.full((4, 5, 3), i, np.uint8)
+      Image.fromarray(shade).save(root / name / f'{i}.png')
+
+
+def _make_folder(root):
   for part in ('train', 'val'):
-    for label, name in enumerate(classes):
-      (root / part / name).mkdir(parents=True)
-      for i in range(count):
-        shade = np.full((4, 5, 3), 100 * label + i, np.uint8)
-        Image.fromarray(shade).save(root / part / name / f'{i}.png')
+    _make_flat(root / part, {'a': 20, 'b': 20})
 
 
 def test_folder_labels_follow_the_sorted_class_names(tmp_path):
@@ -147,14 +151,6 @@ def test_shard_that_vanished_is_named(tmp_path):
   tiny_tfds.write(tmp_path, 'untested', {'train': 10})
   with pytest.raises(ValueError, match="no split 'test'"):
     sources.create('untested', 'test', str(tmp_path))
-
-
-def _make_flat(root, counts):
-  for name, count in counts.items():
-    (root / name).mkdir(parents=True)
-    for i in range(count):
-      shade = np.full((4, 5, 3), i, np.uint8)
-      Image.fromarray(shade).save(root / name / f'{i}.png')
 
 
 def test_a_folder_of_classes_alone_holds_out_a_fixed_fifth_of_each(tmp_path):
