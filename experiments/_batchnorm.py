@@ -5,12 +5,13 @@ taken off, for an untrained head prefers one class.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from nfnets import factory
@@ -64,6 +65,54 @@ def step_cost(configs: Mapping[str, ConfigDict], rounds: int = 21) -> dict:
   }
 
 
+class Untrained:
+  """A recipe's network at initialization.
+
+  Attributes:
+    images, labels: what the recipe evaluates on: float32 `[N, H, W, 3]`,
+      normalized, and int `[N]`.
+  """
+
+  def __init__(self, config: ConfigDict):
+    network, data = factory.network_of(config), config.data
+    source = sources.of(data, data.eval_split)
+    (batch,) = pipeline.eval_batches(
+      source,
+      batch_size=len(source),
+      image_size=data.train_image_size,
+      preprocessing=data.eval_preprocessing,
+    )
+    images = np.float32(batch['images'])
+    self.images = np.asarray(augment.normalize(images, data.mean, data.std))
+    self.labels = batch['labels']
+    init = jax.jit(functools.partial(network.init, is_training=True))
+    self.params, self.state = init(jax.random.key(0), self.images[:2])
+    self._apply = jax.jit(network.apply, static_argnums=4)
+
+  def __call__(
+    self, images: np.ndarray, is_training: bool, state: Any = None
+  ) -> tuple[np.ndarray, Any]:
+    """Logits of images `[N, H, W, 3]`, and the next state."""
+    state = state or self.state
+    outputs, state = self._apply(self.params, state, None, images, is_training)
+    return np.asarray(outputs['logits']), state
+
+  def gradient(
+    self, images: np.ndarray, labels: np.ndarray, count: int
+  ) -> np.ndarray:
+    """The mean of so many devices' gradients, each of its part, flat."""
+
+    def loss(params: Any, images: np.ndarray, labels: np.ndarray) -> jax.Array:
+      outputs, _ = self._apply(params, self.state, None, images, True)
+      return optax.softmax_cross_entropy_with_integer_labels(
+        outputs['logits'], labels
+      ).mean()
+
+    parts = zip(np.split(images, count), np.split(labels, count))
+    grads = [jax.grad(loss)(self.params, *part) for part in parts]
+    return np.mean([ravel_pytree(tree)[0] for tree in grads], axis=0)
+
+
 def batch_mates(
   config: ConfigDict, batch_size: int = 16, draws: int = 8
 ) -> dict[str, float]:
@@ -74,12 +123,13 @@ def batch_mates(
     and `logits`, the root mean square change of the logits with the mates,
     relative to the logits.
   """
-  images, _ = images_of(config)
-  probes, others = images[:32], images[32:]
-  random, forward = np.random.RandomState(0), forward_of(config, True)
+  network, random = Untrained(config), np.random.RandomState(0)
+  probes, others = network.images[:32], network.images[32:]
   pick = lambda: random.choice(len(others), batch_size - 1, replace=False)
   mates = [pick() for _ in range(draws)]
-  of_probe = lambda probe, draw: forward([probe, *others[draw]])[0][0]
+  of_probe = lambda probe, draw: network(
+    np.stack([probe, *others[draw]]), True
+  )[0][0]
   logits = np.array([[of_probe(p, draw) for draw in mates] for p in probes])
   logits -= logits.mean((0, 1))  # [probes, draws, K]
   classes = logits.argmax(-1)
@@ -103,17 +153,19 @@ def train_eval_gap(
     By batch size: `changed`, the share of images whose top-1 class differs, and
     `logits`, the difference relative to those of inference.
   """
-  images, _ = images_of(config)
-  train, infer = (forward_of(config, mode) for mode in (True, False))
-  found = {'changed': {}, 'logits': {}}
+  network = Untrained(config)
+  images, found = network.images, {'changed': {}, 'logits': {}}
   for count in batch_sizes:
     state, random = None, np.random.RandomState(0)
     for _ in range(batches):
-      _, state = train(images[random.choice(len(images), count)], state)
-    parts = len(images) // count
-    parts = np.split(images[: parts * count], parts)
-    together = np.concatenate([train(part, state)[0] for part in parts])
-    alone = np.concatenate([infer(part, state)[0] for part in parts])
+      seen = images[random.choice(len(images), count)]
+      _, state = network(seen, True, state)
+    whole = len(images) // count
+    parts = np.split(images[: whole * count], whole)
+    together, alone = (
+      np.concatenate([network(part, mode, state)[0] for part in parts])
+      for mode in (True, False)
+    )
     together, alone = together - alone.mean(0), alone - alone.mean(0)
     differs = together.argmax(-1) != alone.argmax(-1)
     found['changed'][str(count)] = float(differs.mean())
@@ -132,82 +184,11 @@ def device_count(
     `gradient`: by device count, the difference from one device's gradient
     relative to that one.
   """
-  images, labels = (values[:batch_size] for values in images_of(config))
-  one, *others = (
-    split_gradient(config, images, labels, count) for count in counts
-  )
+  network = Untrained(config)
+  batch = network.images[:batch_size], network.labels[:batch_size]
+  one, *others = (network.gradient(*batch, count) for count in counts)
   off = [size(grads - one) / size(one) for grads in (one, *others)]
   return {'gradient': dict(zip(map(str, counts), off))}
-
-
-def split_gradient(
-  config: ConfigDict, images: np.ndarray, labels: np.ndarray, count: int
-) -> np.ndarray:
-  """The mean of the gradients of so many devices, each of its part, flat.
-
-  Args:
-    config: a recipe.
-    images: `[N, H, W, 3]`, normalized.
-    labels: `[N]`.
-    count: of devices; divides N.
-  """
-  network, params, state = initialized(config)
-
-  @jax.jit
-  @jax.grad
-  def gradient(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-    outputs, _ = network.apply(params, state, None, images, True)
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-      outputs['logits'], labels
-    )
-    return losses.mean()
-
-  parts = zip(np.split(images, count), np.split(labels, count))
-  trees = [jax.tree.leaves(gradient(params, *part)) for part in parts]
-  flat = [np.concatenate([np.ravel(x) for x in leaves]) for leaves in trees]
-  return np.mean(flat, axis=0)
-
-
-def images_of(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-  """What the recipe evaluates on, as the network takes it.
-
-  Returns:
-    float32 `[N, H, W, 3]`, normalized by the recipe, and int labels `[N]`.
-
-  Raises:
-    ValueError, FileNotFoundError: the images aren't where the recipe says.
-  """
-  data = config.data
-  source = sources.of(data, data.eval_split)
-  (batch,) = pipeline.eval_batches(
-    source,
-    batch_size=len(source),
-    image_size=data.train_image_size,
-    preprocessing=data.eval_preprocessing,
-  )
-  images = np.float32(batch['images'])
-  normalized = augment.normalize(images, data.mean, data.std)
-  return np.asarray(normalized), batch['labels']
-
-
-def forward_of(config: ConfigDict, is_training: bool) -> Callable:
-  """`forward(images, state=None)` to logits and the next state."""
-  network, params, first = initialized(config)
-  apply = jax.jit(functools.partial(network.apply, is_training=is_training))
-
-  def forward(images: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
-    outputs, state = apply(params, state or first, None, np.asarray(images))
-    return np.asarray(outputs['logits']), state
-
-  return forward
-
-
-def initialized(config: ConfigDict) -> tuple[Any, Any, Any]:
-  """A recipe's network, its parameters and its state."""
-  network, pixels = factory.network_of(config), config.data.train_image_size
-  init = jax.jit(functools.partial(network.init, is_training=True))
-  images = np.zeros((2, pixels, pixels, 3), np.float32)
-  return network, *init(jax.random.key(0), images)
 
 
 def size(values: np.ndarray) -> float:

@@ -59,7 +59,8 @@ def test_images_are_the_evaluated_ones_normalized_with_their_labels(tmp_path):
   config = batchnorm_costs.get_config('batch_mates')
   config.data.data_dir = str(tmp_path)
   config.data.eval_split = 'test[:11]'
-  images, labels = _batchnorm.images_of(config)
+  network = _batchnorm.Untrained(config)
+  images, labels = network.images, network.labels
   assert images.shape == (11, 32, 32, 3) and list(labels) == [*range(10), 0]
   first = -np.asarray(config.data.mean) / config.data.std  # a black picture
   np.testing.assert_allclose(images[0].mean((0, 1)), first, rtol=1e-3)
@@ -68,11 +69,12 @@ def test_images_are_the_evaluated_ones_normalized_with_their_labels(tmp_path):
 @pytest.mark.parametrize('normalizer', CONFIGS)
 def test_a_split_gradient_is_that_of_real_devices(normalizer):
   config = CONFIGS[normalizer]
-  images, labels = (x[:16] for x in _batchnorm.images_of(config))
-  split = _batchnorm.split_gradient(config, images, labels, 4)
+  untrained = _batchnorm.Untrained(config)
+  images, labels = untrained.images[:16], untrained.labels[:16]
+  split = untrained.gradient(images, labels, 4)
 
   network = factory.network_of(config)
-  _, params, state = _batchnorm.initialized(config)
+  params, state = untrained.params, untrained.state
 
   def loss(params, batch):
     outputs, _ = network.apply(params, state, None, batch['images'], True)
@@ -91,19 +93,3 @@ def test_a_split_gradient_is_that_of_real_devices(normalizer):
   np.testing.assert_allclose(
     split, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max()
   )
-
-
-@pytest.mark.slow
-def test_step_cost_compares_times_in_pairs_and_memory():
-  found = _batchnorm.step_cost(CONFIGS, rounds=3)
-  assert found['nf']['ratio'] == [1, 1, 1]
-  for values in found.values():
-    low, middle, high = values['seconds']
-    assert 0 < low <= middle <= high and values['temporary'] > 0
-
-
-def test_a_row_is_measured_with_both_normalizers(monkeypatch):
-  monkeypatch.setattr(_batchnorm, 'batch_mates', lambda config: config.model)
-  found = _batchnorm.measure(batchnorm_costs.get_config('batch_mates'))
-  assert [model.normalizer for model in found.values()] == ['batch', 'nf']
-  assert {model.skipinit_gain for model in found.values()} == {1.0}

@@ -153,13 +153,6 @@ def test_other_flags_or_a_run_begun_here_are_no_twin_s(command, tmp_path):
   assert command('run', *TWIN)[1] == ['lr1_t1@cpu_seed0']
 
 
-def test_a_damaged_record_fails_the_row(command, tmp_path):
-  trained(tmp_path, 'nf_norm').write_text('{')
-  done, called = command('run', *TWIN)
-  assert (done.code, called) == (1, [])
-  assert 'failed: a record is damaged' in done.stdout
-
-
 def test_a_measured_row_is_recorded_once(command, tmp_path):
   row = ('--experiment=table_family', '--only=f0')
   done, _ = command('measure', *row)

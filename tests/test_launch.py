@@ -198,17 +198,6 @@ def test_a_dry_run_prints_what_a_shell_would_run_and_starts_nothing(
   ]
 
 
-def test_slurm_is_asked_for_one_task_per_gpu_and_for_a_warning(programs):
-  said = launch(
-    programs, 'shown', '--dry_run', '--on=slurm', '--nodes=3'
-  ).stdout
-  for option in ('nodes=3', 'ntasks-per-node=8', 'gpus-per-node=8', 'requeue'):
-    assert f'#SBATCH --{option}\n' in said
-  assert '#SBATCH --signal=TERM@180\n' in said
-  assert '#SBATCH --cpus-per-task=8\n' in said
-  assert '\nsrun --cpus-per-task=8 ' in said  # it takes none over from sbatch
-
-
 @pytest.mark.parametrize(
   ('arguments', 'why'),
   [

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from experiments import clipping_threshold, records, resnet20_three_ways
 from nfnets import loggers
 from nfnets.workdir import RunFolder
@@ -55,13 +53,6 @@ def test_an_epochs_metrics_are_means_of_what_is_finite():
     {'epoch': 2, 'step': 6, 'train/loss': 3.0, 'train/grad_norm': 2.0},
     {'epoch': 3, 'step': 9},
   ]
-
-
-def test_a_run_that_is_not_over_has_no_record(tmp_path):
-  folder = finished_run(tmp_path)
-  folder.write_summary({'status': 'interrupted', 'step': 10})
-  with pytest.raises(ValueError, match='the run is not over'):
-    records.of_run(folder, 'x', 'row', [])
 
 
 def test_a_command_names_no_place_of_this_machine():
