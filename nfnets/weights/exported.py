@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 import sys
 import zipfile
@@ -35,10 +36,19 @@ def load(path: str) -> Exported:
   and the images; and `weights.safetensors`, the weights by name. It takes jax
   and safetensors to run. An ONNX file has the description among its metadata,
   each value as JSON, and takes onnxruntime.
+
+  Raises:
+    ValueError: it is neither, or damaged, or calls what isn't known.
   """
   with open(path, 'rb') as file:
     is_zip = file.read(4) == b'PK\x03\x04'
-  return load_stablehlo(path) if is_zip else load_onnx(path)
+  try:
+    return load_stablehlo(path) if is_zip else load_onnx(path)
+  except ImportError:
+    raise
+  except Exception as error:  # a damaged file makes its reader raise anything
+    why = ' '.join(str(error).split()) or type(error).__name__
+    raise ValueError(f'{path}: {why:.300}') from error
 
 
 def load_stablehlo(path: str) -> Exported:
@@ -47,6 +57,9 @@ def load_stablehlo(path: str) -> Exported:
   from jax import export
 
   with zipfile.ZipFile(path) as file:
+    size = sum(info.file_size for info in file.infolist())
+    if size > os.path.getsize(path):
+      raise ValueError('its parts are compressed; scripts.export leaves them')
     description = json.loads(file.read('network.json'))
     program = export.deserialize(bytearray(file.read('network.stablehlo')))
     check_calls(program.mlir_module())

@@ -320,7 +320,9 @@ def _check(told: Any, num_leaves: int) -> None:
       raise ValueError(f"its metadata's {key} is none of a network's weights")
 
   require(isinstance(told, dict) and told.keys() <= {*_KEYS}, 'form')
-  require(isinstance(told.get('model'), str | None), 'model')
+  model = told.get('model')
+  is_name = isinstance(model, str) and len(model) < 100
+  require(model is None or is_name, 'model')
   number = told.get('num_classes')
   is_number = type(number) is int and 0 <= number < 10**7
   require(number is None or is_number, 'num_classes')
@@ -333,7 +335,8 @@ def _check(told: Any, num_leaves: int) -> None:
   depths = overrides.get('depths') or []
   whole = isinstance(depths, list) and all(type(n) is int for n in depths)
   few = max(num_leaves, 1000)  # or it would be built for ever
-  require(whole and all(0 < n <= few for n in depths), 'depths')
+  require(whole and all(n > 0 for n in depths), 'depths')
+  require(sum(depths) <= few, 'depths')
   require(isinstance(data, dict), 'data')
   size = data.get('eval_image_size', 1)
   require(type(size) is int and 0 < size < 10**4, 'eval_image_size')

@@ -85,6 +85,7 @@ def of_run(
     )
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
+  files.check_metadata(files.Weights({}, {}, name, num_classes, overrides))
   checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
   try:
     restored = _restored(checkpoints, own)
