@@ -75,6 +75,15 @@ def test_each_picture_of_real_has_its_set_and_counts_if_it_isnt_empty(
   np.testing.assert_array_equal(batch['mask'] > 0, counts)
 
 
+@pytest.mark.parametrize('label', [-1, 3])
+def test_a_label_of_real_that_is_no_class_is_named(tmp_path, label):
+  real_folder(tmp_path)
+  (tmp_path / 'real.json').write_text(json.dumps([[label]] * 6))
+  source = sources.create('imagenet2012_real', 'test', str(tmp_path))
+  with pytest.raises(ValueError, match=f'label {label} is not in 0..2'):
+    next(pipeline.eval_batches(source, batch_size=8, image_size=8))
+
+
 def test_a_prediction_is_right_if_it_is_among_the_labels():
   """Against ReaL's own words, in plain Python, for each k."""
   random = np.random.RandomState(0)

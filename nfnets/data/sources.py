@@ -323,6 +323,8 @@ class Tfds:
 
 
 def _set_of(labels: Sequence[int], num_classes: int) -> np.ndarray:
+  if odd := set(labels) - set(range(num_classes)):
+    raise ValueError(f'label {min(odd)} is not in 0..{num_classes - 1}')
   chosen = np.zeros(num_classes, bool)
   chosen[np.asarray(labels, int)] = True
   return chosen
