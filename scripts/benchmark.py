@@ -101,12 +101,8 @@ def main() -> int:
 
 
 def recipe() -> ConfigDict:
-  """--config's, resolved, for one device."""
-  from nfnets import factory, finetune
-
-  config = common.needed(CONFIG, 'configs/nfnet_f0.py')
-  finetune.complete(config)
-  config = factory.resolve(config)
+  """--config's for one device."""
+  config = common.recipe(CONFIG)
   with config.unlocked():
     config.batch_size = DEVICE_BATCH_SIZE.value or min(config.batch_size, 64)
   return config

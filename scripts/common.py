@@ -187,6 +187,17 @@ def needed(flag: flags.FlagHolder, example: str) -> Any:
   return value
 
 
+def recipe(
+  flag: flags.FlagHolder, workdir: str | os.PathLike[str] | None = None
+) -> ConfigDict:
+  """--config's, with what its weights or a run say of it, resolved."""
+  from nfnets import factory, finetune
+
+  config = needed(flag, 'configs/nfnet_f0.py')
+  finetune.complete(config, workdir)
+  return factory.resolve(config)
+
+
 def path(flag: flags.FlagHolder) -> str | None:
   """The value of a flag that names a place, `~` expanded."""
   return flag.value and os.path.expanduser(flag.value)

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def inspect_batch() -> int:
-  config = _config()
+  config = common.recipe(CONFIG)
   before, after = captioned(config, EXAMPLES.value or 16, STEP.value)
   path = pathlib.Path(OUT.value or 'batch.png')
   draw_batch(before, after, path)
@@ -158,7 +158,8 @@ def inspect_numerics() -> int:
 
   from nfnets.analysis import numerics
 
-  config, count = _config(WORKDIR.value), EXAMPLES.value or 8
+  config = common.recipe(CONFIG, WORKDIR.value)
+  count = EXAMPLES.value or 8
   network, params, state, source = _variables(config, WORKDIR.value)
   size, classes = config.data.train_image_size, config.data.num_classes
   if NOISE.value:
@@ -223,14 +224,6 @@ def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:
     if bad := [row.module for row in rows if not row.finite[index]]:
       lines.append(f'{name}: {first} gradient of {bad[-1]}')
   return lines or ['every output and gradient is finite']
-
-
-def _config(workdir: str | None = None) -> ConfigDict:
-  from nfnets import factory, finetune
-
-  config = common.needed(CONFIG, 'configs/nfnet_f0.py')
-  finetune.complete(config, workdir)
-  return factory.resolve(config)
 
 
 def _training_batch(

@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import costs, records
-from nfnets import factory, finetune
+from nfnets import factory
 from nfnets.plan import budget, compiled, pods
 from nfnets.plan.compiled import Program
 from nfnets.plan.pods import Pod
@@ -92,14 +92,12 @@ def main() -> None:
   if TABLE.value:
     write_table()
   else:
-    config = common.needed(CONFIG, 'configs/nfnet_f4.py')
-    print_plan(config, pods.find(common.needed(TOPOLOGY, 'v4:4x4x4')))
+    print_plan(
+      common.recipe(CONFIG), pods.find(common.needed(TOPOLOGY, 'v4:4x4x4'))
+    )
 
 
 def print_plan(config: ConfigDict, pod: Pod) -> None:
-  for line in finetune.complete(config):
-    print(line)
-  config = factory.resolve(config)
   is_compiled = compiled.has_compiler() and not ABSTRACT.value
   if not is_compiled:
     why = '--abstract' if ABSTRACT.value else 'libtpu is not installed'

@@ -125,11 +125,9 @@ def of_optimizer() -> str:
   """The recipe's parameter groups, from shapes alone."""
   import jax
 
-  from nfnets import factory, finetune, optim, step
+  from nfnets import factory, optim, step
 
-  config = common.needed(CONFIG, 'configs/nfnet_f0.py')
-  finetune.complete(config)
-  config = factory.resolve(config)
+  config = common.recipe(CONFIG)
   network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   shapes = jax.eval_shape(
     lambda key: step.init_state(config, network, optimizer, key),
