@@ -1,5 +1,6 @@
 """Parameters and multiply-adds of a network, without allocating a weight."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -83,8 +84,8 @@ def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
   trace = _trace(network, image_size)
   stages, shape = [], None
   for block in trace.blocks:
-    stages.append((stages or [-1])[-1] + (block.shape != shape))
-    shape = block.shape
+    stages.append((stages or [-1])[-1] + (block != shape))
+    shape = block
   return _parts(trace, stages, [1] * len(stages))
 
 
@@ -112,53 +113,48 @@ def traced_depths(name: str, **overrides: object) -> list[int]:
   return [part.blocks for part in count(models.create(name, **overrides))[1:-1]]
 
 
-class _Call(NamedTuple):
-  """One call of a module: its path, `[N, ...]` output and multiply-adds."""
-
-  path: str
-  shape: tuple[int, ...]
-  macs: int = 0
-
-
 class _Trace(NamedTuple):
-  """A network's calls, in order, and the number of parameters by path.
+  """A network's calls, each with its place.
+
+  A place is -1 before all blocks, the number of a block from 0, or None outside
+  of any after the first.
 
   Attributes:
-    before: paths called ahead of the first block.
-    layers: calls of what multiplies.
-    blocks: calls of blocks.
-    params: by module path.
-    image_size: pixels a side.
+    blocks: shape `[N, H, W, C]` of each block's output.
+    layers: place, shape of the output and multiply-adds of what multiplies.
+    params: number of parameters by place.
   """
 
-  before: set[str]
-  layers: list[_Call]
-  blocks: list[_Call]
-  params: dict[str, int]
+  blocks: list[tuple[int, ...]]
+  layers: list[tuple[int | None, tuple[int, ...], int]]
+  params: collections.Counter
   image_size: int
 
 
 def _trace(network: hk.TransformedWithState, image_size: int) -> _Trace:
-  trace = _Trace(set(), [], [], {}, image_size)
-  entered = []
+  trace = _Trace([], [], collections.Counter(), image_size)
+  places: dict[str, int | None] = {}
+  inside = False
 
   def record(
     call: Any, args: tuple, kwargs: dict, context: hk.MethodContext
   ) -> Any:
+    nonlocal inside
+    module = context.module
     if context.method_name != '__call__':
       return call(*args, **kwargs)
-    module, path = context.module, context.module.module_name
     # A subclass's call may call its parent's.
-    is_block = hasattr(module, 'branch') and len(entered) == len(trace.blocks)
-    if is_block:
-      entered.append(path)
+    is_block = hasattr(module, 'branch') and not inside
+    inside = inside or is_block
+    block = len(trace.blocks) if inside else None
     out = call(*args, **kwargs)
-    if not entered:
-      trace.before.add(path)
+    place = block if inside else None if trace.blocks else -1
+    places[module.module_name] = place
     if is_block:
-      trace.blocks.append(_Call(path, out.shape))
+      inside = False
+      trace.blocks.append(out.shape)
     if isinstance(module, _COUNTED):
-      trace.layers.append(_Call(path, out.shape, _macs(module, args[0], out)))
+      trace.layers.append((place, out.shape, _macs(module, args[0], out)))
     return out
 
   images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
@@ -168,7 +164,9 @@ def _trace(network: hk.TransformedWithState, image_size: int) -> _Trace:
       lambda key, images: network.init(key, images, True), key, images
     )
   for path, leaves in params.items():
-    trace.params[path] = sum(leaf.size for leaf in leaves.values())
+    while path not in places:  # of a module that isn't called itself
+      path = path.rpartition('/')[0]
+    trace.params[places[path]] += sum(leaf.size for leaf in leaves.values())
   return trace
 
 
@@ -183,38 +181,27 @@ def _parts(
   trace: _Trace, stages: Sequence[int], times: Sequence[int]
 ) -> list[Part]:
   """Sums what was traced; each block has a stage and stands for so many."""
-  of_block = {block.path: index for index, block in enumerate(trace.blocks)}
   head = max(stages, default=-1) + 2
-
-  def place(path: str) -> tuple[int, int]:
-    """The part that a module belongs to, and how often it counts."""
-    for end in [*_ends(path), len(path)]:
-      if (index := of_block.get(path[:end])) is not None:
-        return stages[index] + 1, times[index]
-    return (0 if path in trace.before else head), 1
-
+  where = {-1: (0, 1), None: (head, 1)}
+  where |= {k: (stages[k] + 1, times[k]) for k in range(len(stages))}
   sums = [
     {'blocks': 0, 'output': (), 'params': 0, 'macs': 0, 'published_macs': 0.0}
     for _ in range(head + 1)
   ]
-  for path, size in trace.params.items():
-    part, count = place(path)
+  for place, size in trace.params.items():
+    part, count = where[place]
     sums[part]['params'] += count * size
-  for path, shape, macs in trace.layers:
-    part, count = place(path)
+  for place, shape, macs in trace.layers:
+    part, count = where[place]
     sums[part]['macs'] += count * macs
     published = macs * _fraction(shape[1:], trace.image_size)
     sums[part]['published_macs'] += count * published
     sums[part]['output'] = shape[1:]
-  for block, stage, count in zip(trace.blocks, stages, times, strict=True):
+  for shape, stage, count in zip(trace.blocks, stages, times, strict=True):
     sums[stage + 1]['blocks'] += count
-    sums[stage + 1]['output'] = block.shape[1:]
+    sums[stage + 1]['output'] = shape[1:]
   names = ['stem', *(f'stage {n}' for n in range(1, head)), 'head']
   return [Part(name, **total) for name, total in zip(names, sums, strict=True)]
-
-
-def _ends(path: str) -> list[int]:
-  return [index for index, letter in enumerate(path) if letter == '/']
 
 
 def _fraction(shape: tuple[int, ...], image_size: int) -> float:
