@@ -52,13 +52,7 @@ def get_config(preset: str = 'small') -> ConfigDict:
   config.probe = preset == 'probe'
   if preset in ('small', 'probe'):
     return _small(config)
-  if preset == 'a5_sam':
-    config.model.drop_rate = 0.25  # A.5
-    config.model.stochdepth_rate = 0.1  # A.5
-    config.optimizer.weight_decay = 1e-5  # A.5
-    config.sam.rho = 0.05  # A.5
-    config.sam.ascent_fraction = 0.2  # A.4
-  return config
+  return jft_finetune.regularize(config) if preset == 'a5_sam' else config
 
 
 def _small(config: ConfigDict) -> ConfigDict:

@@ -38,3 +38,13 @@ def schedule(config: ConfigDict) -> ConfigDict:
   config.ema.mode = 'warmup'  # A.5
   config.ema.decay = 0.9999  # A.5
   return config
+
+
+def regularize(config: ConfigDict) -> ConfigDict:
+  """Sets what A.5 says of regularization, with SAM, for NFNet-F4+."""
+  config.model.drop_rate = 0.25  # A.5
+  config.model.stochdepth_rate = 0.1  # A.5
+  config.optimizer.weight_decay = 1e-5  # A.5
+  config.sam.rho = 0.05  # A.5
+  config.sam.ascent_fraction = 0.2  # A.4
+  return config

@@ -14,9 +14,4 @@ def get_config() -> ConfigDict:
   """NFNets' recipe with A.5's fine-tuning schedule for F4 and F4+."""
   config = jft_finetune.schedule(nfnet_f0.get_config('nfnet_f4_plus'))
   config.model.exact_width = True  # the paper's 527 M parameters
-  config.model.drop_rate = 0.25  # A.5
-  config.model.stochdepth_rate = 0.1  # A.5
-  config.optimizer.weight_decay = 1e-5  # A.5
-  config.sam.rho = 0.05  # A.5
-  config.sam.ascent_fraction = 0.2  # A.4
-  return config
+  return jft_finetune.regularize(config)
