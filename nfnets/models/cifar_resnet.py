@@ -86,9 +86,7 @@ class CIFARResNet(hk.Module):
       x = self.activate(x)
     else:
       x, features = self.stages(self.activate(x), key, is_training)
-    return network.classify(
-      x, self.linear, self.variant, key, is_training, features
-    )
+    return network.classify(self, x, key, is_training, features)
 
 
 @dataclasses.dataclass(eq=False)

@@ -45,7 +45,8 @@ class FixUpResNet(hk.Module):
     self.stages = network.Stages(
       block, self.variant, 64, strides=(1, 2, 2, 2), stem_stride=4
     )
-    self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
+    head = layers.Linear(self.num_classes, jnp.zeros, name='linear')
+    self.linear = lambda pool: head(pool + _scalar('bias2', pool))
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`.
@@ -56,9 +57,7 @@ class FixUpResNet(hk.Module):
     x = self.initial_conv(images)
     x = network.max_pool(self.activate(x + _scalar('bias1', x)))
     x, features = self.stages(x, key, is_training)
-    bias2 = _scalar('bias2', x)
-    head = lambda pool: self.linear(pool + bias2)
-    return network.classify(x, head, self.variant, key, is_training, features)
+    return network.classify(self, x, key, is_training, features)
 
 
 @dataclasses.dataclass(eq=False)

@@ -139,9 +139,8 @@ class Stages:
 
 
 def classify(
+  net: hk.Module,
   x: jax.Array,
-  linear: Callable[[jax.Array], jax.Array],
-  variant: Mapping,
   key: jax.Array | None,
   is_training: bool,
   features: dict[int, jax.Array],
@@ -149,9 +148,9 @@ def classify(
   """Mean pool, dropout and the head: what every network returns.
 
   Args:
+    net: of which `linear`, the head from `[N, C]` to `[N, K]`, is called, and
+      `variant`'s `drop_rate` and `features` are read.
     x: `[N, H, W, C]`, activated.
-    linear: the head, `[N, C]` to `[N, K]`.
-    variant: of which `drop_rate` and `features` are read.
     key: of this pass; None where nothing draws.
     is_training: whether dropout applies.
     features: of the stem and the stages, by stride; the last is the final
@@ -162,9 +161,10 @@ def classify(
     asks for them, 'features': stride to feature map
     `[N, H / stride, W / stride, C]`.
   """
-  pool = jnp.mean(x, axis=(1, 2))
+  variant, pool = net.variant, jnp.mean(x, axis=(1, 2))
   key = fold_in(key, sum(variant['depths']))
-  logits = linear(layers.dropout(pool, variant['drop_rate'], key, is_training))
+  dropped = layers.dropout(pool, variant['drop_rate'], key, is_training)
+  logits = net.linear(dropped)
   dtype = jnp.promote_types(logits.dtype, jnp.float32)
   result = {'logits': logits.astype(dtype), 'pool': pool}
   return result | ({'features': features} if variant.get('features') else {})

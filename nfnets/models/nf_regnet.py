@@ -86,9 +86,7 @@ class NFRegNet(hk.Module):
     x = self.final_conv(x)
     features = {2: early} | features | {self.stages.strides[-1]: x}
     x = self.final_activation(x, is_training)
-    return network.classify(
-      x, self.linear, self.variant, key, is_training, features
-    )
+    return network.classify(self, x, key, is_training, features)
 
 
 def _block(

@@ -86,14 +86,8 @@ class NFResNet(hk.Module):
     early = self.initial_conv(images)
     x = network.max_pool(early, self.padding)
     x, features = self.stages(x, key, is_training)
-    return network.classify(
-      self.final_activation(x, is_training),
-      self.linear,
-      self.variant,
-      key,
-      is_training,
-      {2: early} | features,
-    )
+    x = self.final_activation(x, is_training)
+    return network.classify(self, x, key, is_training, {2: early} | features)
 
 
 def res_block(

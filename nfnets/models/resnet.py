@@ -76,6 +76,4 @@ class ResNet(hk.Module):
     x = network.max_pool(self.initial_conv(images))
     x, features = self.stages(x, key, is_training)
     x = self.final_activation(x, is_training)
-    return network.classify(
-      x, self.linear, self.variant, key, is_training, features
-    )
+    return network.classify(self, x, key, is_training, features)

@@ -36,13 +36,13 @@ class SkipInitResNet(hk.Module):
   def __post_init__(self) -> None:
     super().__post_init__()
     conv = functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in)
-    self.parts = layers.unnormalized(
+    parts = layers.unnormalized(
       activations.get(self.activation, scaled=False),
       functools.partial(conv, with_bias=True),
     )
     block = functools.partial(
       res_block,
-      parts=self.parts,
+      parts=parts,
       skipinit_gain=self.skipinit_gain,
       pools_shortcut=False,
     )
@@ -50,6 +50,7 @@ class SkipInitResNet(hk.Module):
     self.stages = network.Stages(
       block, self.variant, 64, strides=(1, 2, 2, 2), stem_stride=4
     )
+    self.final_activation = parts.activate('final_bn')
     self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
@@ -57,11 +58,5 @@ class SkipInitResNet(hk.Module):
     key = hk.maybe_next_rng_key()
     x = network.max_pool(self.initial_conv(images))
     x, features = self.stages(x, key, is_training)
-    return network.classify(
-      self.parts.activation(x),
-      self.linear,
-      self.variant,
-      key,
-      is_training,
-      features,
-    )
+    x = self.final_activation(x, is_training)
+    return network.classify(self, x, key, is_training, features)
