@@ -90,7 +90,10 @@ def eval_batches(
 
 
 def evaluate_weights(
-  config: ConfigDict, candidates: Mapping[str, 'files.Weights'], fold: bool
+  config: ConfigDict,
+  candidates: Mapping[str, 'files.Weights'],
+  fold: bool,
+  say: Callable[[str], None] = print,
 ) -> dict[str, float]:
   """Evaluates networks that differ in nothing but their numbers.
 
@@ -98,13 +101,25 @@ def evaluate_weights(
     config: names the data; its model is not read.
     candidates: {prefix: weights}, of one model with the same overrides.
     fold: fold normalizer-free networks first; changes no logit beyond 1e-5.
+    say: is told what is evaluated, reordered and left out.
 
   Raises:
     ValueError: weights and data have other classes; their order may differ.
   """
   from nfnets.weights import files, folding
 
-  source = factory.source_of(config, config.data.eval_split)
+  data = config.data
+  source = factory.source_of(config, data.eval_split)
+  more = f'; {source.note}' if source.note else ''
+  say(
+    f'{len(source)} examples of {data.name}, split {data.eval_split}, at '
+    f'{data.eval_image_size} pixels, {data.eval_preprocessing}{more}'
+  )
+  names = list(source.class_names)
+  own = list(next(iter(candidates.values())).data.get('class_names') or names)
+  if own != names and sorted(own) == sorted(names):
+    say("the weights' classes, of other order, are matched by their names")
+  skipped: dict[str, str] = {}
 
   def prepared(weights: files.Weights) -> files.Weights:
     weights = files.with_classes(weights, source.class_names)
@@ -121,4 +136,14 @@ def evaluate_weights(
       for prefix, weights in candidates.items()
     }
   )
-  return evaluate(eval_step, variables, eval_batches(config, source))
+  batches = eval_batches(config, source, skipped)
+  metrics = evaluate(eval_step, variables, batches)
+  if skipped:
+    say(left_out(skipped))
+  return metrics
+
+
+def left_out(skipped: Mapping[str, str]) -> str:
+  """What to say of unreadable examples, {where: why}."""
+  where, why = next(iter(skipped.items()))
+  return f'{len(skipped)} unreadable examples are left out, as {where}: {why}'

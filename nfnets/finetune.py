@@ -71,6 +71,12 @@ def complete(
       if config.data[key] == is_open:
         value = data[key]
         config.data[key] = tuple(value) if isinstance(is_open, tuple) else value
+    lines.append(
+      f'{config.weights}: {config.model.name}, images of '
+      f'{config.data.train_image_size} pixels to train on and of '
+      f'{config.data.eval_image_size} to test on, '
+      f'{config.data.eval_preprocessing}'
+    )
   if not (config.data.num_train and config.data.num_classes):
     train, test = (
       sources.of(config.data, split)
@@ -112,7 +118,10 @@ def fitting(
   match.require(state, shapes.state, config.weights)
   if jax.process_index() == 0:
     count = sum(leaf.size for leaf in jax.tree.leaves(found))
-    print(f'weights: {config.weights}, {weights.model}, {count:,} parameters')
+    note = f', {weights.note}' if weights.note else ''
+    print(
+      f'weights: {config.weights}, {weights.model}, {count:,} parameters{note}'
+    )
     print(f'head: {"kept" if is_kept else "new"}, {why}', flush=True)
   return weights._replace(params=found, state=state)
 

@@ -79,6 +79,8 @@ def probe(
 
 def _probe(config: ConfigDict, folder: RunFolder) -> None:
   weights = weighing.load(config.weights)
+  if weights.note:
+    print(f'weights: {weights.note}')
   if weighing.can_fold(weights):
     weights = weighing.fold_weights(weights)
   splits = factory.sources_of(config)
@@ -110,9 +112,9 @@ def _cached_features(
   names = 'train_features', 'train_labels', 'test_features', 'test_labels'
   made_of = json.dumps(plain([config.weights, config.data.to_dict()]))
   found = {}
-  if path.exists():
-    with np.load(path, allow_pickle=False) as file:
-      found = dict(file)
+  # A missing or damaged file is made anew.
+  with contextlib.suppress(Exception), np.load(path) as file:
+    found = dict(file)
   if str(found.get('made_of')) != made_of:
     arrays = [x for one in splits for x in features_of(config, weights, one)]
     found = dict(zip(names, arrays))
@@ -144,10 +146,13 @@ def features_of(
   params = match.without_head(weights.params)
   params, state = jax.device_put((params, dict(weights.state)))
   features, labels = [], []
-  for batch in evaluate.eval_batches(config, source):
+  skipped: dict[str, str] = {}
+  for batch in evaluate.eval_batches(config, source, skipped):
     is_real = batch['mask'] > 0
     features.append(np.asarray(pool(params, state, batch['images']))[is_real])
     labels.append(batch['labels'][is_real])
+  if skipped:
+    print(evaluate.left_out(skipped))
   return np.concatenate(features), np.concatenate(labels)
 
 

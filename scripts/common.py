@@ -151,6 +151,12 @@ def refuse(why: object) -> int:
   return REFUSED
 
 
+def note(text: str) -> None:
+  """Says on stderr what was chosen or left out; nothing for ''."""
+  if text:
+    print(f'note: {printable(text)}', file=sys.stderr)
+
+
 def printable(text: str) -> str:
   """The text without what would move a terminal's cursor or colour it."""
   return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in text)

@@ -60,8 +60,7 @@ def convert(source: str, target: pathlib.Path) -> int:
   if bucket.is_url(target):
     raise ValueError(f'{target}: write a local file, and copy it there')
   found = weights.load(source, model=MODEL.value, averaged=not RAW.value)
-  if found.note:
-    print(f'note: {found.note}')
+  common.note(found.note)
   if TO.value == 'timm':
     write_timm(target, found)
   else:

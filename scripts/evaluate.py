@@ -44,7 +44,8 @@ def main() -> int:
   ):
     config = complete_config(workdir if WORKDIR.value else None)
     candidates = read_weights(config, workdir)
-  metrics = evaluate.evaluate_weights(config, candidates, fold=FOLD.value)
+  say = common.note if jax.process_index() == 0 else lambda text: None
+  metrics = evaluate.evaluate_weights(config, candidates, FOLD.value, say)
   if jax.process_index() > 0:
     return 0
   if JSON.value:
@@ -79,6 +80,7 @@ def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   if WORKDIR.value:
     return weights.of_run(workdir, config if CONFIG.value else None)
   found = weights.load(WEIGHTS.value)
+  common.note(found.note)
   files.require_head(found, WEIGHTS.value)
   return {'eval': found}
 

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
   from nfnets.weights import export
 
   found = weights.load(source)
+  common.note(found.note)
   written = export.write(
     target,
     found,

@@ -41,6 +41,7 @@ def main(paths: Sequence[str]) -> int:
   from nfnets.weights import files, pictures
 
   found = weights.load(source)
+  common.note(found.note)
   files.require_head(found, source)
   predict, names = predictor(found), pictures.class_names(found)
   prepare = preparation(found, IMAGE_SIZE.value)

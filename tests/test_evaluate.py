@@ -5,8 +5,10 @@ import functools
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from nfnets import evaluate, parallel, step
+from nfnets.weights import files
 
 
 class Pictures:
@@ -78,3 +80,33 @@ def test_every_example_counts_once_for_any_batch_size_on_four_devices(
 def test_an_empty_evaluation_is_an_error():
   with pytest.raises(ValueError, match='nothing to evaluate'):
     evaluate.evaluate(lambda *_: None, {}, [])
+
+
+def test_what_is_evaluated_reordered_and_left_out_is_said(tmp_path):
+  images = tiny.batch(6)['images']
+  for index, image in enumerate(images):
+    folder = tmp_path / 'val' / ('cat', 'dog')[index % 2]
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder / f'{index}.png')
+  (folder / 'broken.png').write_bytes(b'no picture')
+  (folder / 'notes.txt').write_text('no picture by its name')
+  changes = {'name': 'folder', 'data_dir': str(tmp_path), 'num_classes': 2}
+  changes |= {'on_error': 'skip', 'num_threads': 0}
+  config = tiny.config(
+    eval_batch_size=4, **{f'data__{key}': x for key, x in changes.items()}
+  )
+  _, _, state = tiny.network_and_state(config)
+  overrides = config.model.to_dict()
+  weights = files.Weights(
+    state.params, {}, overrides.pop('name'), 2, overrides,
+    {'class_names': ['dog', 'cat']},
+  )  # fmt: skip
+  said = []
+  found = evaluate.evaluate_weights(
+    config, {'eval': weights}, True, said.append
+  )
+  assert found['eval/count'] == 6
+  assert said[0].startswith('7 examples of folder, split test, at 8 pixels')
+  assert '1 files left out' in said[0] and 'notes.txt' in said[0]
+  assert 'matched by their names' in said[1]
+  assert said[2].startswith('1 unreadable') and 'broken.png' in said[2]

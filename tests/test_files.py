@@ -167,8 +167,11 @@ def test_a_run_over_stacks_gives_public_paths(tmp_path):
 
 def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(run):
   path, raw, average = run
-  assert_same(weights.load(path).params, average)
+  found = weights.load(path)
+  assert_same(found.params, average)
+  assert 'averaged' in found.note
   found = weights.load(path, averaged=False)
+  assert 'not averaged' in found.note
   assert_same(found.params, raw)
   assert found.data['class_names'] == [str(i) for i in range(10)]
   with pytest.raises(ValueError, match='run of another network'):

@@ -1,10 +1,15 @@
 """scripts/train.py as its user meets it: one clear line, a clear exit code."""
 
 import json
+import pathlib
+import re
 
 import pytest
 
+from nfnets import train
+
 RECIPE = '--config=configs/quickstart.py'
+EXIT_CODES = {'finished': 0, 'diverged': 1, 'interrupted': 75}
 OFF = '--compilation_cache=off'  # it would stay for other tests
 
 
@@ -30,6 +35,34 @@ def test_what_is_wrong_is_one_line_before_any_compilation(
   assert code == 2 and not out and not workdir.exists()
   assert said.startswith('error: ') and said.count('\n') == 1
   assert message in said
+
+
+README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
+CODES = re.findall(r'^\| (\d+) \| (\w+)', README, re.M)
+
+
+def test_the_readme_has_every_exit_code():
+  ends = {str(code): what for what, code in EXIT_CODES.items()}
+  assert dict(CODES) == ends | {'2': 'refused'}
+
+
+@pytest.mark.parametrize('code, what', CODES)
+def test_a_runs_end_is_its_exit_code(
+  code, what, tmp_path, run_script, monkeypatch
+):
+  def end(*args, **kwargs):
+    if what == 'refused':
+      raise ValueError('why')
+    return {'status': what}
+
+  def leave(code):  # as common does, less the end of this process
+    raise SystemExit(code)
+
+  monkeypatch.setattr(train, 'train_and_evaluate', end)
+  monkeypatch.setattr('scripts.common.leave', leave)
+  done = run_script('scripts.train', RECIPE, f'--workdir={tmp_path}', OFF)
+  assert done.code == int(code)
+  assert done.stderr == ('error: why\n' if what == 'refused' else '')
 
 
 def test_a_missing_recipe_and_a_missing_workdir_are_named(run_script):

@@ -148,7 +148,11 @@ def _read(
 ) -> files.Weights:
   if path.is_dir():
     found = of_run(path)
-    return found.get('eval_ema' if averaged else 'eval', found['eval'])
+    if 'eval_ema' not in found:
+      return found['eval']
+    if averaged:
+      return found['eval_ema']._replace(note="the run's averaged weights")
+    return found['eval']._replace(note="the run's last weights, not averaged")
   if path.suffix in _TORCH:
     return _of_timm(*torch_file.read(path, averaged), path, model)
   if path.suffix == '.safetensors':
