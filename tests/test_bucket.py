@@ -8,6 +8,7 @@ import fsspec
 import pytest
 
 from nfnets import bucket, workdir
+from nfnets.data import sources
 
 
 @pytest.fixture
@@ -225,6 +226,11 @@ def test_a_missing_package_is_named(monkeypatch, package):
     bucket.working_copy(f'{scheme}://b/run'),
   ):
     pass
+
+
+def test_data_in_a_bucket_are_refused_with_the_remedy():
+  with pytest.raises(ValueError, match='gs://b/data: data are not .*gcsfuse'):
+    sources.create('cifar10', 'test', 'gs://b/data')
 
 
 def test_a_storage_that_fails_is_named_in_one_line(memory, monkeypatch):

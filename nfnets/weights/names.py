@@ -178,7 +178,7 @@ def _from_hub(repo: str) -> pathlib.Path:
   """model.safetensors in the Hub's cache, its config.json beside it."""
   if importlib.util.find_spec('huggingface_hub') is None:
     raise ImportError(
-      f'{_HUB}{repo} takes huggingface_hub: pip install -r requirements-hub.txt'
+      f'{_HUB}{repo} takes huggingface_hub: pip install huggingface_hub'
     )
   import huggingface_hub as hub
   from huggingface_hub.utils import disable_progress_bars, logging
