@@ -246,7 +246,8 @@ class Rows(dict[str, Row]):
   @functools.cached_property
   def spread(self) -> tuple[float, int]:
     """Of a pair's differences over seeds, and its degrees of freedom."""
-    there = [pair for pair in self._pairs if set(pair) <= set(self)]
+    pairs = {tuple(sorted(pair)) for pair in self._pairs}  # each once
+    there = sorted(pair for pair in pairs if set(pair) <= set(self))
     found = [self.differences(*pair) for pair in there]
     squares = sum(len(values) * np.var(values) for values in found if values)
     freedom = sum(len(values) - 1 for values in found if values)

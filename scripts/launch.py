@@ -145,10 +145,7 @@ def remote(train: list[str]) -> str:
 
 def run_one(command: list[str], text: str = '') -> int:
   if DRY_RUN.value:
-    end = 'END'
-    while end in text.splitlines():
-      end += 'END'
-    here = f" <<'{end}'\n{text}{end}" if text else ''
+    here = f' <<< {shlex.quote(text)}' if text else ''
     print(shlex.join(command) + here)
     return 0
   need(command[0])

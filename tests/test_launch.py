@@ -141,16 +141,6 @@ def test_no_directory_is_a_command(programs, tmp_path, directory):
   assert not list(tmp_path.rglob('PWN')) and not (ROOT / 'PWN').exists()
 
 
-def test_a_printed_job_ends_at_no_line_of_its_own(programs, run_script):
-  hostile = '--workdir=/x\nEND\ntouch PWN'
-  printed = run_script(
-    'scripts.launch', '--on=slurm', '--dry_run', '--', hostile
-  ).stdout
-  first, *_, last = printed.rstrip('\n').split('\n')
-  assert last not in ('END',) and first == f"sbatch <<'{last}'"
-  assert printed.count(f'\n{last}\n') == 1
-
-
 def test_a_host_that_is_gone_does_not_keep_others_from_being_asked(
   programs, tmp_path
 ):
@@ -175,7 +165,7 @@ def test_a_host_that_is_gone_does_not_keep_others_from_being_asked(
   ('where', 'begins'),
   [
     (('--on=tpu_pod', '--tpu=pod', '--zone=z'), 'gcloud compute tpus tpu-vm '),
-    (('--on=slurm', '--nodes=3', '--sbatch=account=me'), 'sbatch <<'),
+    (('--on=slurm', '--nodes=3', '--sbatch=account=me'), 'sbatch <<< '),
     (('--on=hosts', '--hosts=gpu0'), 'ssh -tt gpu0 '),
   ],
 )

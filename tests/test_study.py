@@ -109,7 +109,8 @@ def test_one_pair_s_interval_is_that_of_a_paired_t_test():
 
 def test_the_spread_is_pooled_over_pairs_with_their_degrees_of_freedom():
   values = {'a': (70.0, 72.0, 71.5), 'b': (68.0, 69.0, 70.5), 'c': (50.0, 54.0)}
-  checks = {'b': study.Above('a', 'b'), 'c': study.Above('a', 'c')}
+  pairs = ('a', 'b'), ('a', 'c'), ('b', 'a')  # the last is the first
+  checks = {str(pair): study.Above(*pair) for pair in pairs}
   found = rows(
     *(one for row, top_1 in values.items() for one in runs(row, *top_1)),
     checks=checks,
