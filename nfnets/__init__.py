@@ -6,15 +6,7 @@ imported before it is asked for.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-  from nfnets.hub import list_models as list_models
-  from nfnets.hub import load as load
-  from nfnets.models import create as create
-  from nfnets.optim import adaptive_grad_clip as adaptive_grad_clip
-  from nfnets.optim import sgd as sgd
-  from nfnets.optim import sharpness_aware as sharpness_aware
+from typing import Any
 
 __version__ = '0.1.0'
 _PUBLIC = {

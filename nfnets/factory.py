@@ -12,7 +12,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import models, optim, step
+from nfnets import models, optim, step, variants
 from nfnets.data import images, mixing, pipeline, sources
 from nfnets.models import activations
 from nfnets.optim import agc, optimizer
@@ -299,8 +299,20 @@ def train_batches(
 
 
 def network_of(config: ConfigDict) -> hk.TransformedWithState:
-  """The network; every key of `config.model` but `name` is an override."""
+  """The network; every key of `config.model` but `name` is an override.
+
+  Raises:
+    ValueError: the recipe makes another network of one of timm's.
+  """
   overrides = {k: v for k, v in config.model.items() if k != 'name'}
+  name = config.model.name
+  row = variants.TIMM.get(variants.canonical(name), {})
+  for key in overrides.keys() & row.keys() & models.own_arguments(name).keys():
+    if overrides[key] != row[key]:
+      raise ValueError(
+        f'config.model.name={name!r} has {key}={row[key]!r}, the recipe '
+        f'{overrides[key]!r}: take --config=configs/timm.py:{name}'
+      )
   return models.create(config.model.name, config.data.num_classes, **overrides)
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket, step, variants
+from nfnets import bucket, models, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
 from nfnets.workdir import read_json
@@ -204,19 +204,21 @@ def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
       'without --fold'
     )
   mine = config.model.to_dict()
-  if weights.model not in (None, mine['name']):
+  name = mine.pop('name')
+  if weights.model is None:
+    return
+  if variants.canonical(weights.model) != variants.canonical(name):
     raise ValueError(
-      f'{config.weights} holds {weights.model}, config.model.name is '
-      f'{mine["name"]!r}'
+      f'{config.weights} holds {weights.model}, config.model.name is {name!r}'
     )
-  for key in sorted(weights.overrides.keys() & mine.keys()):
-    there, here = weights.overrides[key], mine[key]
-    if isinstance(there, list | tuple):
-      there, here = tuple(there), tuple(here)
-    if key not in TRAINING_ONLY and there != here:
+  there = models.arguments(name, **weights.overrides)
+  here = models.arguments(name, **mine)
+  for key in ('depths', 'widths', *models.own_arguments(name)):
+    if key not in TRAINING_ONLY and there[key] != here[key]:
       raise ValueError(
-        f'{config.weights} was made with {key}={there!r}, config.model.{key} '
-        f'is {here!r}: it would be another function of the same numbers'
+        f'{config.weights} was made with {key}={there[key]!r}, '
+        f'config.model.{key} is {here[key]!r}: it would be another function of '
+        'the same numbers'
       )
 
 

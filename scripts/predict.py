@@ -37,63 +37,29 @@ def main(paths: Sequence[str]) -> int:
   source = common.needed(WEIGHTS, 'F0_haiku.npz')
   if not paths:
     raise ValueError('name at least one picture')
-  from nfnets import weights
-  from nfnets.weights import files, pictures
+  import jax
+
+  from nfnets import hub, weights
+  from nfnets.weights import files
 
   found = weights.load(source)
   common.note(found.note)
   files.require_head(found, source)
-  predict, names = predictor(found), pictures.class_names(found)
-  prepare = preparation(found, IMAGE_SIZE.value)
+  net = hub.Network(found, image_size=IMAGE_SIZE.value)
   predictions, errors = [], []
-  for good, images, failures in read(paths, prepare):
+  for good, images, failures in read(paths, net.preprocess):
     errors += failures
     for failure in failures:
       common.refuse(f'{failure["image"]}: {failure["error"]}')
-    for path, probabilities in zip(good, predict(images) if good else ()):
-      row = {'image': path, 'classes': best(probabilities, names)}
+    shares = np.asarray(jax.nn.softmax(net(images))) if good else ()
+    for path, probabilities in zip(good, shares):
+      row = {'image': path, 'classes': best(probabilities, net.class_names)}
       predictions.append(row)
       if not JSON.value:
         print(text(row), flush=True)
   if JSON.value:
     print(json.dumps({'predictions': predictions, 'errors': errors}, indent=1))
   return UNREADABLE if errors else 0
-
-
-def predictor(found: Any) -> Callable[[np.ndarray], np.ndarray]:
-  """Images uint8 `[N, H, W, 3]` to probabilities `[N, K]`, N <= BATCH_SIZE."""
-  import jax
-
-  from nfnets import models, weights
-  from nfnets.data import augment
-  from nfnets.weights import pictures
-
-  if weights.can_fold(found):
-    found = weights.fold_weights(found)
-  network = models.create(found.model, found.num_classes, **found.overrides)
-  statistics = pictures.statistics(found)
-
-  @jax.jit
-  def probabilities(params: Any, state: Any, images: jax.Array) -> jax.Array:
-    inputs = augment.normalize(images, **statistics)
-    output, _ = network.apply(params, state, None, inputs, False)
-    return jax.nn.softmax(output['logits'])
-
-  params, state = jax.device_put((found.params, found.state))
-  return lambda images: np.asarray(probabilities(params, state, images))
-
-
-def preparation(
-  found: Any, image_size: int | None
-) -> Callable[[str], np.ndarray]:
-  """A picture's path to uint8 `[size, size, 3]`, as the network was tested."""
-  from nfnets.data import images
-  from nfnets.weights import pictures
-
-  crop = images.preparation(pictures.crop_name(found))
-  size = image_size or pictures.image_size(found)
-
-  return lambda path: crop(images.decode(images.read(path)), size)
 
 
 def read(
@@ -104,7 +70,7 @@ def read(
     good, images, failures = [], [], []
     for path in paths[start : start + BATCH_SIZE]:
       try:
-        images.append(prepare(path))
+        images += list(prepare(path))
         good.append(path)
       except (ValueError, OSError, MemoryError) as error:
         line = getattr(error, 'strerror', None) or str(error)

@@ -32,7 +32,9 @@ TITLE = """# Every model
 Written by `python -m scripts.summary --all --out=results/models.md`.
 Multiply-adds are what both papers call FLOPs. The published formula lets sides
 halve to fractions; the other columns count what is computed. Published: the
-papers' own figures, or, marked (code), the released code's.
+papers' own figures, or, marked (code), the released code's. Top-1 is
+ImageNet's at the evaluation size, as the source measured it, none of it by us;
+`nfnets.load` takes the names of weights.
 
 """
 
@@ -97,6 +99,9 @@ def of_all() -> str:
     'evaluation',
     'by the published formula',
     'published: M / G',
+    'weights',
+    'top-1, % (source)',
+    'licence',
   )
   rows = []
   for name, row in variants.ALL.items():
@@ -116,9 +121,21 @@ def of_all() -> str:
         f'{macs / 1e9:.3f} ({evaluation})',
         f'{sum(part.published_macs for part in parts) / 1e9:.3f}',
         f'{figure[0]} / {figure[1]}{source}' if figure else '',
+        *_weights_of(name),
       )
     )
   return _table(header, rows)
+
+
+def _weights_of(model: str) -> tuple[str, str, str]:
+  """The name of its published weights, their top-1, their licence."""
+  from nfnets.weights import names
+
+  for name, found in names.PUBLISHED.items():
+    if found.model == model:
+      top_1 = f'{found.top_1} ({found.source})' if found.top_1 else ''
+      return name, top_1, found.licence
+  return '', '', ''
 
 
 def of_optimizer() -> str:

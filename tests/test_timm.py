@@ -5,9 +5,11 @@ import subprocess
 
 import golden_lib
 import numpy as np
+import photographs
 import pytest
 
 from nfnets import variants
+from nfnets.data import images
 from nfnets.models import activations
 from nfnets.weights import certificate, files, match, names, pictures, timm
 
@@ -174,3 +176,37 @@ def test_preparations_are_timms_own():
     assert pictures.crop_name(made) == told['eval_preprocessing'], name
     for key, value in pictures.statistics(made).items():
       np.testing.assert_allclose(value, told[key], rtol=1e-6)
+
+
+_PIXELS = """
+import sys, numpy, PIL.Image
+from timm.data import create_transform
+found = []
+for kind, share in (('squash', 0.9), ('center', 0.94), ('center', 1.0)):
+  prepare = create_transform(
+    (3, 256, 256), crop_pct=share, crop_mode=kind, interpolation='bicubic',
+    mean=(0, 0, 0), std=(1, 1, 1),
+  )
+  for path in sys.argv[2:]:
+    image = prepare(PIL.Image.open(path).convert('RGB'))
+    found.append(255 * image.permute(1, 2, 0).numpy())
+numpy.save(sys.argv[1], numpy.stack(found))
+"""
+
+
+@pytest.mark.slow
+def test_ten_photographs_are_prepared_as_timm_prepares_them(tmp_path):
+  python = certificate.python_with_timm()
+  if python is None:
+    pytest.skip('timm is not importable; NFNETS_TIMM_PYTHON names a Python')
+  paths = []
+  for index, photo in enumerate(photographs.load(10)):
+    paths.append(str(tmp_path / f'{index}.jpg'))
+    photo.save(paths[-1], quality=90)
+  target = str(tmp_path / 'pixels.npy')
+  subprocess.run([python, '-c', _PIXELS, target, *paths], check=True)
+  theirs = iter(np.load(target))
+  for how in ('squash_0.9', 'center_0.94', 'center_1.0'):
+    for path in paths:
+      ours = images.preparation(how)(images.decode(images.read(path)), 256)
+      assert np.abs(ours - next(theirs)).mean() < 2, (how, path)

@@ -56,19 +56,19 @@ _OF_DEEPMIND = (
 )
 # timm's results/results-imagenet.csv.
 _OF_TIMM = {
-  'dm_nfnet_f0.dm_in1k': 83.468,
-  'dm_nfnet_f1.dm_in1k': 84.700,
-  'dm_nfnet_f2.dm_in1k': 85.184,
-  'dm_nfnet_f3.dm_in1k': 85.676,
-  'dm_nfnet_f4.dm_in1k': 85.838,
-  'dm_nfnet_f5.dm_in1k': 86.102,
-  'dm_nfnet_f6.dm_in1k': 86.364,
-  'nfnet_l0.ra2_in1k': None,
-  'eca_nfnet_l0.ra2_in1k': 82.59,
-  'eca_nfnet_l1.ra2_in1k': 84.010,
-  'eca_nfnet_l2.ra3_in1k': 84.702,
-  'nf_regnet_b1.ra2_in1k': 79.37,
-  'nf_resnet50.ra2_in1k': 80.66,
+  'dm_nfnet_f0.dm_in1k': 83.5,
+  'dm_nfnet_f1.dm_in1k': 84.7,
+  'dm_nfnet_f2.dm_in1k': 85.2,
+  'dm_nfnet_f3.dm_in1k': 85.7,
+  'dm_nfnet_f4.dm_in1k': 85.8,
+  'dm_nfnet_f5.dm_in1k': 86.1,
+  'dm_nfnet_f6.dm_in1k': 86.4,
+  'nfnet_l0.ra2_in1k': 82.8,
+  'eca_nfnet_l0.ra2_in1k': 82.6,
+  'eca_nfnet_l1.ra2_in1k': 84.0,
+  'eca_nfnet_l2.ra3_in1k': 84.7,
+  'nf_regnet_b1.ra2_in1k': 79.4,
+  'nf_resnet50.ra2_in1k': 80.7,
   'test_nfnet.r160_in1k': None,
 }
 PUBLISHED = {
