@@ -22,7 +22,7 @@ def imagenet(model_name: str) -> ConfigDict:
   """
   config = ConfigDict()
   config.seed = 0
-  config.weights = ''  # a file or a run to start from
+  config.weights = ''  # a name, a file or a run to start from
   config.probe = False  # fit a classifier on features of fixed weights
   config.probe_l2 = 0.0  # its penalty; 0 chooses it
   config.batch_size = 1024  # over all devices

@@ -3,10 +3,11 @@ r"""Fine-tunes any weights on your own pictures.
   python -m scripts.train --config=configs/finetune.py --workdir=DIR \
     --config.weights=FILE --config.data.name=folder --config.data.data_dir=DIR
 
-FILE is a published file (F0_haiku.npz), timm's (.safetensors, .pth), one of
-ours, or a run's folder. Where this recipe says '', 0 or (), the network, its
-image sizes and constants are found in the weights, the numbers of classes and
-of pictures in the data. Four presets, chosen behind a colon:
+FILE is a name (nfnet_f0, dm_nfnet_f0.dm_in1k), a published file (F0_haiku.npz),
+timm's (.safetensors, .pth), one of ours, or a run's folder. Where this recipe
+says '', 0 or (), the network, its image sizes and constants are found in the
+weights, the numbers of classes and of pictures in the data. Four presets,
+chosen behind a colon:
 
 - `finetune.py`, for tens to thousands of pictures: A.5's shape of schedule,
   shorter, and a new head that learns ten times as fast. Its numbers are ours,

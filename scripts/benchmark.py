@@ -185,6 +185,10 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 def recipe_of(model: str) -> ConfigDict:
   """The recipe (configs/) whose name is most like the model's."""
+  from nfnets import variants
+
+  if variants.canonical(model) in variants.TIMM:
+    return importlib.import_module('configs.timm').get_config(model)
   names = [p.stem for p in pathlib.Path('configs').glob('*.py')]
   shared = lambda name: os.path.commonprefix([name, model])
   name = max(sorted(names), key=lambda name: len(shared(name)))

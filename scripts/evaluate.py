@@ -23,7 +23,7 @@ from scripts import common
 CONFIG = common.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, "A run's folder.")
 WEIGHTS = flags.DEFINE_string(
-  'weights', None, "A file of weights, or a run's folder."
+  'weights', None, "A name or file of weights, or a run's folder."
 )
 FOLD = flags.DEFINE_bool('fold', True, 'Fold normalizer-free networks first.')
 JSON = flags.DEFINE_bool('json', False, 'Print JSON.')

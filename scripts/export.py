@@ -19,7 +19,7 @@ from absl import flags
 from scripts import common
 
 WEIGHTS = flags.DEFINE_string(
-  'weights', None, "A file of weights, or a run's folder."
+  'weights', None, "A name or file of weights, or a run's folder."
 )
 FORMAT = flags.DEFINE_enum(
   'format', 'stablehlo', ('stablehlo', 'onnx'), 'What OUT shall be.'

@@ -1,10 +1,10 @@
 """Names what pictures show: python -m scripts.predict --weights=FILE IMAGE...
 
-FILE is what scripts.convert reads or writes: a published file, one of ours,
-timm's, or a run's folder. Each picture gets five classes with their
-probabilities, as text or (--json) as one JSON object. A file that is no picture
-gets one line on stderr, and the others go on. Exit codes: 0 every picture was
-read, 1 some were not, 2 refused.
+FILE is what scripts.convert reads or writes: a name of published weights, a
+published file, one of ours, timm's, or a run's folder. Each picture gets five
+classes with their probabilities, as text or (--json) as one JSON object. A file
+that is no picture gets one line on stderr, and the others go on. Exit codes: 0
+every picture was read, 1 some were not, 2 refused.
 """
 
 import json
@@ -21,7 +21,7 @@ BATCH_SIZE = 16
 TOP = 5
 
 WEIGHTS = flags.DEFINE_string(
-  'weights', None, "A file of weights, or a run's folder."
+  'weights', None, "A name or file of weights, or a run's folder."
 )
 JSON = flags.DEFINE_bool('json', False, 'Print JSON.')
 IMAGE_SIZE = flags.DEFINE_integer(
