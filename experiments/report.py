@@ -243,18 +243,22 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
 def write_overview(root: pathlib.Path) -> pathlib.Path:
   """Writes `root`/README.md: the note by hand, sentences, all checks."""
-  lines = []
+  lines, idle = [], []
   for name in study.names():
     experiment = study.load(name)
     found = experiment.gather(records.read_all(root, name))
-    words = [
-      answer(c, experiment, found)[0] for c in experiment.checks.values()
-    ]
+    checks = experiment.checks.values()
+    words = [answer(check, experiment, found)[0] for check in checks]
     title = f'[{experiment.title}]({name}/README.md)'
-    lines.append((title, *(words.count(word) or '' for word in WORDS)))
+    if set(words) == {NOT_RUN}:
+      idle.append(f'- {title}')
+    else:
+      lines.append((title, *(words.count(word) or '' for word in WORDS)))
   table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
   picture = '![learning rates](pilot/plot.png)'
-  parts = (note(root), picture, sentences(root), LEAD, table)
+  parts = [note(root), picture, sentences(root), LEAD, table]
+  if idle:
+    parts.append('Ready to run, and not run:\n\n' + '\n'.join(idle))
   text = '\n\n'.join(('# Results', *parts)) + '\n'
   workdir.write_atomically(root / 'README.md', text)
   return root / 'README.md'
