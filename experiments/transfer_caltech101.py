@@ -4,7 +4,7 @@ Scales full and cpu: from a run of row nf_agc of cifar10_first_runs, which must
 be there (3 epochs of CIFAR-10, 68.35 %), to all 102 classes at 32 x 32 pixels:
 2,040 photographs train and 1,020 test (nfnets/data/caltech101_split.json).
 Scale px64: from a network that has learnt every second class (row pretrain;
-scripts.study makes the folders), or from the study's long run on CIFAR-10
+`half` makes the folders), or from the study's long run on CIFAR-10
 (headline), to the other 51 classes at 64 x 64 pixels: 1,020 and 510
 photographs. Rows share one recipe, AGC included, and the number of updates,
 but for the probe and scratch_long, which gets those of pretraining as well.
@@ -12,6 +12,9 @@ Seeds are of the transfer alone: there is one pre-trained network of each kind.
 No ImageNet weights were at hand, so this shows that the machinery transfers,
 not how well NFNets do.
 """
+
+import pathlib
+import tarfile
 
 from ml_collections import ConfigDict
 
@@ -102,6 +105,29 @@ EXPERIMENT = Experiment(
   ),
 )
 get_config = EXPERIMENT.get_config
+
+
+def half(archive: str, folder: pathlib.Path, is_first: bool) -> pathlib.Path:
+  """Every second class of a tar of SPLIT/CLASS/FILE, as an image folder.
+
+  Args:
+    archive: Caltech-101, split (nfnets/data/caltech101_split.json).
+    folder: holds both halves.
+    is_first: which one: that of row pretrain.
+  """
+  place = folder / ('first' if is_first else 'second')
+  if place.exists():
+    return place
+  partial = place.with_suffix('.partial')
+  with tarfile.open(archive) as tar:
+    files = {tuple(m.name.split('/')[-3:]): m for m in tar if m.isfile()}
+    names = sorted({name for _, name, _ in files})[not is_first :: 2]
+    for (split, name, file), member in files.items():
+      if name in names:
+        path = partial / split / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tar.extractfile(member).read())
+  return partial.rename(place)
 
 
 def recipe() -> ConfigDict:

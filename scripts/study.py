@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -66,7 +65,9 @@ class Job(NamedTuple):
   def data_dir(self) -> str:
     if self.experiment != 'transfer_caltech101':
       return DATA_DIR.value
-    return str(half(self.row == 'pretrain'))
+    folder = pathlib.Path(WORKDIR.value) / 'caltech101'
+    is_first = self.row == 'pretrain'
+    return str(transfer_caltech101.half(CALTECH.value, folder, is_first))
 
   @property
   def hours(self) -> float:
@@ -130,10 +131,11 @@ def jobs() -> Iterator[Job]:
   for row in study.load('batchnorm_batch_size').rows_at('rates'):
     yield Job('batchnorm_batch_size', row, 'rates')
   yield from clipped_where_nothing_clipped_diverges()
-  yield Job('transfer_caltech101', 'pretrain', 'px64')
-  for seed in (0, 1, 2):
-    for row in transfer_caltech101.AT_64:
-      yield Job('transfer_caltech101', row, 'px64', seed)
+  if CALTECH.value:
+    yield Job('transfer_caltech101', 'pretrain', 'px64')
+    for seed in (0, 1, 2):
+      for row in transfer_caltech101.AT_64:
+        yield Job('transfer_caltech101', row, 'px64', seed)
   yield Job('he_resnet20', 'batch', 'full')
 
 
@@ -211,23 +213,6 @@ def train(job: Job) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.path, place)
   return INTERRUPTED if is_stopping else code
-
-
-def half(is_pretraining: bool) -> pathlib.Path:
-  """Every second class of Caltech-101, or the others, as an image folder."""
-  name = 'even' if is_pretraining else 'odd'
-  folder = pathlib.Path(WORKDIR.value) / 'caltech101' / name
-  if folder.exists():
-    return folder
-  with tarfile.open(common.needed(CALTECH, 'caltech101.tar')) as tar:
-    files = {tuple(m.name.split('/')[-3:]): m for m in tar if m.isfile()}
-    classes = sorted({c for _, c, _ in files})[not is_pretraining :: 2]
-    for (split, name, file), member in files.items():
-      if name in classes:
-        place = folder.with_suffix('.partial') / split / name / file
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(tar.extractfile(member).read())
-  return folder.with_suffix('.partial').rename(folder)
 
 
 def stop(child: subprocess.Popen) -> None:

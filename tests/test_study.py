@@ -1,7 +1,10 @@
 """Experiments: every row resolves; rows, their differences, checks."""
 
 import importlib
+import io
+import itertools
 import math
+import tarfile
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from invented import record
 from ml_collections import ConfigDict
 from scipy import stats
 
-from experiments import records, report, study
+from experiments import records, report, study, transfer_caltech101
 from nfnets import factory
 
 EXPERIMENTS = {name: study.load(name) for name in study.names()}
@@ -198,3 +201,16 @@ def test_every_committed_record_is_of_a_row_and_a_seed_of_its_experiment():
     for one in records.read_all(study.FOLDER.parent / 'results', name):
       assert one['row'] in experiment.rows_at(one['scale']), one['row']
       assert experiment.measure or one['seed'] in experiment.seeds
+
+
+def test_pretraining_and_transfer_get_every_second_class(tmp_path):
+  archive = tmp_path / 'caltech101.tar'
+  with tarfile.open(archive, 'w') as tar:
+    for split, name in itertools.product(('train', 'test'), 'abcde'):
+      info = tarfile.TarInfo(f'caltech101/{split}/{name}/1.jpg')
+      info.size = 1
+      tar.addfile(info, io.BytesIO(name.encode()))
+  for is_first, names in ((True, 'aceace'), (False, 'bdbd'), (True, 'aceace')):
+    folder = transfer_caltech101.half(archive, tmp_path / 'x', is_first)
+    files = sorted(folder.glob('*/*/1.jpg'))
+    assert [file.read_text() for file in files] == list(names)
