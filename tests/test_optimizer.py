@@ -425,22 +425,6 @@ def test_an_unlabelled_parameter_is_an_error_that_names_it():
     optim.sgd(0.1).init(params)
 
 
-def test_labels_follow_the_published_groups():
-  paths = {
-    'Net/bias1': 'gain_or_bias',
-    'Net/~/initial_conv/w': 'weight',
-    'Net/~/block/skip_gain': 'gain_or_bias',
-    'Net/~/block/scale': 'gain_or_bias',
-    'Net/~/block/~/conv0/gain': 'gain_or_bias',
-    'Net/~/block/~/bn0/offset': 'gain_or_bias',
-    'Net/~/block/~/squeeze_excite/~/linear/w': 'weight',
-    'Net/~/linear/w': 'head',
-    'Net/~/linear/b': 'gain_or_bias',
-    'Net/~/linear_1/w': 'weight',
-  }
-  assert flat(optim.labels(tree(dict.fromkeys(paths, 0.0)))) == paths
-
-
 def golden_tree(name):
   path = SHARED / f'{name}.json'
   if not path.exists():
