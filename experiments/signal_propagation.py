@@ -150,6 +150,7 @@ def is_as_digitised(row: Row, name: str) -> bool:
 
 def panels(experiment: Experiment, rows: Rows) -> _figures.Panels:
   """The measures over all blocks, with the figure's and the expected."""
+  x = "residual block (crosses: paper B's Figure 1 [D])"
   for index, (key, title) in enumerate(MEASURES.items()):
     found = []
     for name, row in rows.items():
@@ -166,4 +167,4 @@ def panels(experiment: Experiment, rows: Rows) -> _figures.Panels:
       places, label = range(1, len(steps) + 1), 'expected: 1 + 0.04 j'
       found.append(_figures.Curve(label, places, steps, None, ':', ''))
     log = '' if key == 'squared_mean' else 'y'
-    yield _figures.Panel('residual block', '', found, title, log)
+    yield _figures.Panel(x, '', found, title, log)

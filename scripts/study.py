@@ -8,7 +8,7 @@ to `--results`. SIGTERM or Ctrl-C saves the running row and ends with 75; the
 same command goes on from there. `--list` says what is done and what is left.
 Exit codes: 0 all rows are over, 1 one failed, 75 interrupted. `--caltech` is a
 tar of train/CLASS/FILE and test/CLASS/FILE: the split of Caltech-101
-(nfnets/data/caltech101_split.json).
+(nfnets/data/caltech101_split.json); without it those rows are left out.
 """
 
 import contextlib

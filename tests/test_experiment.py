@@ -169,11 +169,9 @@ def test_a_measured_row_is_recorded_once(command, tmp_path):
   [
     (('sweep',), "choose one of print, run, measure, report, not 'sweep'"),
     (('run', '--experiment=x'), '--experiment=x: choose one of agc_grid, '),
-    (('run', THREE_WAYS[0], '--scale=tpu'), 'choose one of full, short, cpu'),
     (('run', '--experiment=table_family'), 'trains nothing: measure it'),
     (('measure', *THREE_WAYS), 'is trained: run it'),
     (('measure', '--experiment=table_family', '--data_dir=x'), 'no data'),
-    (('measure', '--experiment=table_family', 'x'), "argument 'x'"),
     (('report', *THREE_WAYS), 'holds no records; the committed ones are in '),
     (('run', '--experiment=batchnorm_batch_size', '--scale=cpu',
       '--only=b1024_of32'), 'b1024_of32 is at full, short'),
