@@ -21,7 +21,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}
 UPLOADED = 'uploaded'  # an empty object beside a checkpoint's own
@@ -85,17 +85,19 @@ def working_copy(
   if not is_url(place):
     yield WorkingCopy(pathlib.Path(place).expanduser())
     return
-  with _copy(place) as copy:
-    if not uploads:
-      yield WorkingCopy(copy.path, absolute(place))
-      return
+  with tempfile.TemporaryDirectory(prefix='nfnets-') as temporary:
+    copy = _Copy(place, pathlib.Path(temporary))
+    copy.fetch()
+    upload = copy.upload if uploads else None
     try:
-      yield WorkingCopy(copy.path, absolute(place), copy.upload)
+      yield WorkingCopy(copy.path, absolute(place), upload)
     except BaseException:
       with contextlib.suppress(OSError):  # the first error counts
-        copy.upload()
+        if upload:
+          upload()
       raise
-    copy.upload()
+    if upload:
+      upload()
 
 
 @contextlib.contextmanager
@@ -105,19 +107,8 @@ def fetched(place: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   Raises:
     As `working_copy`.
   """
-  if not is_url(place):
-    yield pathlib.Path(place).expanduser()
-    return
-  with _copy(place) as copy:
+  with working_copy(place, uploads=False) as copy:
     yield copy.path
-
-
-@contextlib.contextmanager
-def _copy(url: str | os.PathLike[str]) -> Iterator['_Copy']:
-  with tempfile.TemporaryDirectory(prefix='nfnets-') as temporary:
-    copy = _Copy(url, pathlib.Path(temporary))
-    copy.fetch()
-    yield copy
 
 
 class _Copy:
@@ -139,14 +130,11 @@ class _Copy:
   def fetch(self) -> None:
     """Fetches all but torn checkpoints and `LEFT_THERE`."""
     with self._naming('read'):
-      for turn in range(TRIES):
-        try:
+      for _ in range(TRIES):  # a run may remove its old checkpoint meanwhile
+        with contextlib.suppress(FileNotFoundError):
           return self._fetch()
-        except FileNotFoundError:  # a run removed its old checkpoint meanwhile
-          if turn == TRIES - 1:
-            raise
-          shutil.rmtree(self.path, ignore_errors=True)
-    return None
+        shutil.rmtree(self.path, ignore_errors=True)
+      return self._fetch()
 
   def upload(self) -> None:
     """Uploads what changed, in the order that a kill may break at any point."""
@@ -182,60 +170,45 @@ class _Copy:
 
   def _upload(self) -> None:
     here = self._here()
-    changed = [name for name in here if self._known.get(name) != here[name]]
-    steps = sorted({step for name in changed if (step := _step(name))})
-    gone = {_step(name) for name in self._known} - {
-      _step(name) for name in here
-    }
-    if steps:  # those that are written anew don't count meanwhile
-      self._remove(step + UPLOADED for step in steps)
-    first, last = (
-      'config.json',
-      'summary.json',
-    )  # whose it is; that all is there
-    self._put(name for name in changed if name == first)
-    if files := [name for name in changed if _step(name)]:
+    changed = {name for name in here if self._known.get(name) != here[name]}
+    first, last = {'config.json'}, {'summary.json'}  # whose it is; all is there
+    saved = sorted(name for name in changed if _step(name))
+    marks = sorted({_step(name) + UPLOADED for name in saved})
+    self._remove(marks)  # what is written anew doesn't count meanwhile
+    self._put(changed & first)
+    if saved:
       self._fs.put(
-        [str(self.path / name) for name in files],
-        [f'{self._root}/{name}' for name in files],
+        [str(self.path / name) for name in saved],
+        [f'{self._root}/{name}' for name in saved],
       )
-    others = (name for name in changed if not _step(name))
-    self._put(name for name in others if name not in (first, last))
-    for step in steps:
-      self._fs.pipe_file(f'{self._root}/{step}{UPLOADED}', b'')
-    self._put(name for name in changed if name == last)
-    if steps or gone:
-      self._tidy(here)
+    self._put(changed.difference(first, last, saved))
+    for mark in marks:
+      self._fs.pipe_file(f'{self._root}/{mark}', b'')
+    self._put(changed & last)
+    kept = {_step(name) for name in here}
+    if saved or not kept.issuperset(map(_step, self._known)):
+      old = [n for n in self._remote() if _step(n) not in {'', *kept}]
+      self._remove(sorted(old, key=lambda name: not name.endswith(UPLOADED)))
     self._known = here
 
   def _put(self, names: Iterable[str]) -> None:
     for name in names:  # by their bytes: the loop may append meanwhile
-      self._fs.pipe_file(
-        f'{self._root}/{name}', (self.path / name).read_bytes()
-      )
-
-  def _tidy(self, here: dict[str, Any]) -> None:
-    """Removes checkpoints that aren't here: pruned, damaged or torn ones."""
-    kept = {_step(name) for name in here}
-    old = [
-      name for name in self._remote() if _step(name) and _step(name) not in kept
-    ]
-    is_mark = lambda name: name.endswith('/' + UPLOADED)
-    self._remove(sorted(old, key=is_mark, reverse=True))
+      content = (self.path / name).read_bytes()
+      self._fs.pipe_file(f'{self._root}/{name}', content)
 
   def _remove(self, names: Iterable[str]) -> None:
     for name in names:
       with contextlib.suppress(FileNotFoundError):
         self._fs.rm_file(f'{self._root}/{name}')
 
-  def _remote(self) -> dict[str, int]:
-    """Sizes of objects by name below the root; '' is the root itself."""
+  def _remote(self) -> set[str]:
+    """Names of the objects below the root; '' is the root itself."""
     self._fs.invalidate_cache()
     found = self._fs.find(self._root, detail=True)
     return {
-      name.removeprefix(self._root).lstrip('/'): info['size']
+      name[len(self._root) + 1 :]
       for name, info in found.items()
-      if info['type'] == 'file' and not name.endswith('/')
+      if info['type'] == 'file' and f'{name}/'.startswith(f'{self._root}/')
     }
 
   def _here(self) -> dict[str, tuple[int, int]]:
@@ -253,7 +226,7 @@ class _Copy:
     try:
       yield
     except Exception as error:  # each storage has its own kinds
-      why = ' '.join(str(error).split()) or type(error).__name__
+      why = ' '.join(f'{type(error).__name__}: {error}'.split())
       raise OSError(f'{self._url} could not be {done}: {why:.300}') from error
 
 

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+import fsspec
+
 
 def main(url, kill_at, *place):
   import tiny
@@ -28,27 +30,12 @@ def main(url, kill_at, *place):
 
     return called
 
-  for kind in storages():
-    kind._put_file = mortal(kind._put_file)
+  kind = type(fsspec.core.url_to_fs(url)[0])
+  kind._put_file = mortal(kind._put_file)
   config = tiny.config(
     num_steps=12, log_every=1, eval_every=12, checkpoint_every=3, batch_size=24
   )
   train.train_and_evaluate(config, url)
-
-
-def storages():
-  try:
-    import gcsfs
-
-    yield gcsfs.GCSFileSystem
-  except ImportError:
-    pass
-  try:
-    import s3fs
-
-    yield s3fs.S3FileSystem
-  except ImportError:
-    pass
 
 
 if __name__ == '__main__':
