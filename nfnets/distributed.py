@@ -9,9 +9,12 @@ import contextlib
 import glob
 import importlib.util
 import json
+import logging
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
@@ -21,6 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 HEARTBEAT = 60  # seconds
+STALLED = 30  # seconds without a batch, after which it is said
 
 
 def initialize(
@@ -193,8 +197,26 @@ class Interrupts:
     if self._asked and jax.process_count() == 1:
       raise Interrupted
 
-  def call(self, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls it in a thread: Python sees no signal while it is inside XLA.
+  def each(self, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, each read as by `call`; a long wait is logged."""
+    end = object()
+    while (batch := self.call(next, batches, end, patience=STALLED)) is not end:
+      yield batch
+
+  def call(
+    self,
+    function: Callable[..., Any],
+    *args: Any,
+    patience: float = math.inf,
+  ) -> Any:
+    """Calls it in a thread, to be left at a stop.
+
+    Python sees no signal while it is inside XLA, and storage that no longer
+    answers may never return.
+
+    Args:
+      function, args: what to call.
+      patience: seconds after which it is told that input is waited for.
 
     Raises:
       Interrupted: as `check_alone`; what was begun goes on, for nobody.
@@ -208,8 +230,12 @@ class Interrupts:
         future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
+    told = time.monotonic()
     while futures.wait([future], timeout=0.1).not_done:
       self.check_alone()
+      if time.monotonic() - told > patience:
+        told += patience
+        logging.warning('no input for %d s: is the storage there?', patience)
     return future.result()
 
   def first_in_thread(self, function: Callable[..., Any]) -> Callable[..., Any]:

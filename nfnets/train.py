@@ -322,7 +322,7 @@ def _batches(run: Run, done: int) -> Iterator[Any]:
   batches = factory.train_batches(config, source, done, run.skipped)
   if config.data.on_device:
     return batches
-  return pipeline.interruptible(batches, run.interrupts.check_alone)
+  return run.interrupts.each(batches)
 
 
 def _evaluation_at(run: Run, done: int) -> dict[str, float]:
@@ -347,7 +347,7 @@ def _evaluate(
   batches = evaluate.eval_batches(
     run.config, run.parts.eval_source, run.skipped
   )
-  batches = pipeline.interruptible(iter(batches), run.interrupts.check_alone)
+  batches = run.interrupts.each(iter(batches))
   variables = evaluate.variables_of(state, run.config.ema.mode)
   return evaluate.evaluate(eval_step, variables, batches, run.interrupts.check)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import crew
@@ -167,6 +168,31 @@ def test_a_signal_only_asks_until_the_block_ends_and_ctrl_c_insists(number):
     assert signal.getsignal(number) == handler
   finally:
     signal.signal(number, before)
+
+
+def test_batches_come_as_they_are_and_a_stalled_one_is_told_and_left(
+  monkeypatch, caplog
+):
+  monkeypatch.setattr(distributed, 'STALLED', 0.2)
+  never = threading.Event()
+
+  def batches():
+    yield from 'ab'
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    never.wait()
+
+  before = signal.signal(signal.SIGTERM, lambda *_: None)
+  try:
+    with distributed.Interrupts() as interrupts:
+      assert list(interrupts.each(iter('ab'))) == ['a', 'b']
+      read = interrupts.each(batches())
+      assert [next(read), next(read)] == ['a', 'b']
+      with pytest.raises(distributed.Interrupted):
+        next(read)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+    never.set()
+  assert 'no input for' in caplog.text
 
 
 def test_what_is_called_in_a_thread_returns_raises_or_is_given_up():

@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -219,33 +218,3 @@ def test_folder_that_vanishes_is_named_by_the_missing_file(tmp_path):
   shutil.rmtree(tmp_path / 'train')
   with pytest.raises(ValueError, match=r'train/[ab]/0.jpg: .*No such file'):
     list(itertools.islice(batches, 50))
-
-
-def test_a_stalled_read_ends_when_the_run_is_to_stop_and_is_told(
-  monkeypatch, caplog
-):
-  monkeypatch.setattr(pipeline, 'STALLED', 1)
-  never = threading.Event()
-
-  def batches():
-    yield 'first'
-    never.wait()
-
-  stops = iter([False, True])
-  read = pipeline.interruptible(batches(), lambda: next(stops))
-  with caplog.at_level('WARNING'):
-    assert list(read) == ['first']
-  assert 'no input for 1 s' in caplog.text
-  never.set()
-
-
-def test_interruptible_batches_are_the_same_and_raise_the_same():
-  def batches():
-    yield from range(5)
-    raise ValueError('0.jpg is broken')
-
-  read = pipeline.interruptible(batches(), lambda: False)
-  assert [next(read) for _ in range(5)] == list(range(5))
-  with pytest.raises(ValueError, match=r'0\.jpg'):
-    next(read)
-  assert list(pipeline.interruptible(iter('ab'), lambda: True)) == ['a', 'b']

@@ -8,8 +8,6 @@ so resuming costs nothing, and neither threads nor processes change the stream.
 
 import functools
 import itertools
-import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -23,7 +21,6 @@ Batch = dict[str, np.ndarray]
 Example = tuple[np.ndarray, int, int]  # image, label, index
 
 PIECE = 64  # examples a thread loads at once; no result depends on it
-STALLED = 30  # seconds without a batch, after which it is said
 MAX_HELD = 2**31  # bytes on every device, within 32-bit offsets
 
 
@@ -126,48 +123,6 @@ def eval_batches(
   num_steps = -(-len(source) // batch_size)
   batches = _batches(load, batch_size, place, 0, num_steps, num_threads)
   return ({**batch, 'mask': mask(batch)} for batch in batches)
-
-
-def interruptible(
-  batches: Iterator[Batch], is_stopping: Callable[[], bool]
-) -> Iterator[Batch]:
-  """The same batches; ends while one is waited for if the run is to stop.
-
-  Storage that no longer answers would keep `next(batches)` from returning, and
-  a signal's handler alone can't end that. Long waits are logged.
-
-  Args:
-    batches: read by another thread, one ahead.
-    is_stopping: asked every second of a wait.
-  """
-  ready: queue.Queue = queue.Queue(1)
-
-  def read() -> None:
-    try:
-      for batch in batches:
-        ready.put(batch)
-      ready.put(StopIteration())
-    except BaseException as error:  # raised where the batch is wanted
-      ready.put(error)
-
-  threading.Thread(target=read, daemon=True).start()
-  waited = 0
-  while True:
-    try:
-      batch = ready.get(timeout=1)
-    except queue.Empty:
-      if is_stopping():
-        return
-      waited += 1
-      if waited % STALLED == 0:
-        logging.warning('no input for %d s: does the storage answer?', waited)
-      continue
-    waited = 0
-    if isinstance(batch, StopIteration):
-      return
-    if isinstance(batch, BaseException):
-      raise batch
-    yield batch
 
 
 # Small sets may be held wholly on the device: the host sends ids, the step
