@@ -24,6 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 HEARTBEAT = 60  # seconds
+PLACE = ('coordinator_address', 'num_processes', 'process_id')
 STALLED = 30  # seconds without a batch, after which it is said
 
 
@@ -53,28 +54,15 @@ def initialize(
   Raises:
     ValueError: some of the three are missing or impossible.
   """
-  place = _told_by_environment(
-    {
-      'coordinator_address': coordinator_address,
-      'num_processes': num_processes,
-      'process_id': process_id,
-    }
-  )
-  missing = [name for name, value in place.items() if value is None]
-  is_given = len(missing) < len(place)
-  if distributed is False or not (distributed or is_given or seem_several()):
+  place = _place(coordinator_address, num_processes, process_id)
+  if distributed is False or not (distributed or place or seem_several()):
     return False
-  if is_given and missing:
-    raise ValueError(
-      'several processes need all of --coordinator_address, --num_processes '
-      f'and --process_id; missing: {", ".join(missing)}'
-    )
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   # Gloo mixes up the collectives of programs that run at the same time.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   jax.distributed.initialize(
     **place,
-    cluster_detection_method='deactivate' if is_given else None,
+    cluster_detection_method='deactivate' if place else None,
     heartbeat_timeout_seconds=heartbeat_timeout_seconds,
     # Who ends by an error doesn't wait for those who wait for it.
     shutdown_timeout_seconds=heartbeat_timeout_seconds,
@@ -82,12 +70,20 @@ def initialize(
   return True
 
 
-def _told_by_environment(place: dict[str, Any]) -> dict[str, Any]:
+def _place(*given: Any) -> dict[str, Any]:
+  """The three arguments, given or told by the environment; {} for none."""
+  place = dict(zip(PLACE, given))
   for name, value in place.items():
     told = os.environ.get(f'JAX_{name.upper()}')
     if value is None and told is not None:
       place[name] = told if name == 'coordinator_address' else int(told)
-  return place
+  missing = [name for name, value in place.items() if value is None]
+  if 0 < len(missing) < len(place):
+    raise ValueError(
+      'several processes need all of --coordinator_address, --num_processes '
+      f'and --process_id; missing: {", ".join(missing)}'
+    )
+  return {} if missing else place
 
 
 def seem_several(environment: Mapping[str, str] = os.environ) -> bool:

@@ -142,24 +142,10 @@ def check(config: ConfigDict, device_count: int) -> None:
     ValueError: names the key, its value and the remedy.
   """
   values = flat(config.to_dict())
-  for key, allowed in CHOICES.items():
-    if key in values and values[key] not in allowed:
-      raise ValueError(
-        f'config.{key}={values[key]!r}: choose one of ' + ', '.join(allowed)
-      )
+  _check_texts(values)
   for key, value in values.items():
     _check_numbers(key, value, values)
   images.preparation(config.data.eval_preprocessing)
-  for key in ('data.train_split', 'data.eval_split'):
-    if values[key] not in sources.SPLITS and '[' not in values[key]:
-      raise ValueError(
-        f'config.{key}={values[key]!r}: choose one of '
-        + ', '.join(sources.SPLITS)
-      )
-  for key in NAMING:
-    names = values[key]
-    if '' in ((names,) if isinstance(names, str) else names):
-      raise ValueError(f'config.{key}={names!r}: an empty name')
   for key in ('data.mean', 'data.std'):
     if len(values[key]) != 3:
       raise ValueError(f'config.{key}={values[key]}: give three numbers')
@@ -182,6 +168,24 @@ def check(config: ConfigDict, device_count: int) -> None:
     pipeline.check_held(
       data.num_train, data.train_image_size, data.crop, data.flip
     )
+
+
+def _check_texts(values: Mapping[str, Any]) -> None:
+  for key, allowed in CHOICES.items():
+    if key in values and values[key] not in allowed:
+      raise ValueError(
+        f'config.{key}={values[key]!r}: choose one of ' + ', '.join(allowed)
+      )
+  for key in ('data.train_split', 'data.eval_split'):
+    if values[key] not in sources.SPLITS and '[' not in values[key]:
+      raise ValueError(
+        f'config.{key}={values[key]!r}: choose one of '
+        + ', '.join(sources.SPLITS)
+      )
+  for key in NAMING:
+    names = values[key]
+    if '' in ((names,) if isinstance(names, str) else names):
+      raise ValueError(f'config.{key}={names!r}: an empty name')
 
 
 def resolve(config: ConfigDict) -> ConfigDict:

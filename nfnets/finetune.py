@@ -52,44 +52,52 @@ def complete(
   """
   lines = []
   if not config.model.name:
-    before = _earlier(config, workdir)
-    if before:
-      config.weights = before['weights']
-    if not config.weights:
-      raise ValueError(
-        "config.model.name='' and config.weights='': name a network, or pass "
-        '--config.weights=FILE (published, timm, .safetensors, a run)'
-      )
-    model, data = (
-      (before['model'], before['data']) if before else _told_by(config.weights)
-    )
-    with config.unlocked():
-      for key in model.keys() - set(TRAINING_ONLY):
-        value = model[key]
-        config.model[key] = tuple(value) if isinstance(value, list) else value
-    for key, is_open in DATA_KEYS.items():
-      if config.data[key] == is_open:
-        value = data[key]
-        config.data[key] = tuple(value) if isinstance(is_open, tuple) else value
-    lines.append(
-      f'{config.weights}: {config.model.name}, images of '
-      f'{config.data.train_image_size} pixels to train on and of '
-      f'{config.data.eval_image_size} to test on, '
-      f'{config.data.eval_preprocessing}'
-    )
+    lines.append(_take_from_weights(config, workdir))
   if not (config.data.num_train and config.data.num_classes):
-    train, test = (
-      sources.of(config.data, split)
-      for split in (config.data.train_split, config.data.eval_split)
-    )
-    config.data.num_train = config.data.num_train or len(train)
-    config.data.num_classes = config.data.num_classes or train.num_classes
-    lines.append(
-      f'{config.data.name}: {train.num_classes} classes, {len(train)} pictures '
-      f'to train on, {len(test)} to test on'
-      + (f' ({test.note})' if getattr(test, 'note', '') else '')
-    )
+    lines.append(_take_from_data(config.data))
   return lines
+
+
+def _take_from_weights(
+  config: ConfigDict, workdir: str | pathlib.Path | None
+) -> str:
+  before = _earlier(config, workdir)
+  if before:
+    config.weights = before['weights']
+  if not config.weights:
+    raise ValueError(
+      "config.model.name='' and config.weights='': name a network, or pass "
+      '--config.weights=FILE (published, timm, .safetensors, a run)'
+    )
+  model, found = (
+    (before['model'], before['data']) if before else _told_by(config.weights)
+  )
+  with config.unlocked():
+    for key in model.keys() - set(TRAINING_ONLY):
+      value = model[key]
+      config.model[key] = tuple(value) if isinstance(value, list) else value
+  data = config.data
+  for key, is_open in DATA_KEYS.items():
+    if data[key] == is_open:
+      value = found[key]
+      data[key] = tuple(value) if isinstance(is_open, tuple) else value
+  return (
+    f'{config.weights}: {config.model.name}, images of {data.train_image_size} '
+    f'pixels to train on and of {data.eval_image_size} to test on, '
+    f'{data.eval_preprocessing}'
+  )
+
+
+def _take_from_data(data: ConfigDict) -> str:
+  splits = data.train_split, data.eval_split
+  train, test = (sources.of(data, split) for split in splits)
+  data.num_train = data.num_train or len(train)
+  data.num_classes = data.num_classes or train.num_classes
+  note = getattr(test, 'note', '')
+  return (
+    f'{data.name}: {train.num_classes} classes, {len(train)} pictures to train '
+    f'on, {len(test)} to test on' + (f' ({note})' if note else '')
+  )
 
 
 def fitting(

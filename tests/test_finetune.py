@@ -184,7 +184,7 @@ def test_published_sizes_and_constants_stand_in_where_a_file_is_silent(
 def test_the_data_complete_the_recipe(tmp_path):
   config = open_recipe(write(tmp_path, given()), name='digits')
   config.data.num_train = config.data.num_classes = 0
-  (line,) = finetune.complete(config)
+  *_, line = finetune.complete(config)
   assert (config.data.num_train, config.data.num_classes) == (1438, 10)
   assert '10 classes, 1438 pictures to train on, 359 to test on' in line
 
