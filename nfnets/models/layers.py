@@ -392,7 +392,7 @@ class EfficientChannelAttention(hk.Module):
     shape = (self.kernel, 1, 1)
     w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
     gate = conv2d(squeezed[:, None, :, None], w[None])
-    return jax.nn.sigmoid(gate.reshape(len(x), 1, 1, -1))
+    return jax.nn.sigmoid(gate.reshape(x.shape[0], 1, 1, x.shape[3]))
 
 
 def attention(

@@ -105,7 +105,7 @@ class NFBlock(hk.Module):
     """What multiplies the branch: `[N, 1, 1, O]`, or ones `[N, 1, 1, 1]`."""
     if self.gates_last and self.attend is not None:
       return self._gate(branch)
-    return jnp.ones((len(branch), 1, 1, 1), branch.dtype)
+    return jnp.ones((branch.shape[0], 1, 1, 1), branch.dtype)
 
   def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
     """The input, or a projection of what the activation made of it."""
