@@ -84,6 +84,12 @@ def test_it_clips_as_optax_does(shape):
   np.testing.assert_allclose(clip(grad, param), expected, rtol=1e-5)
 
 
+def test_complex_parameters_are_clipped_by_their_modulus():
+  param, grad = noise(0, (5, 4)), noise(1, (5, 4))
+  turned = clip(1j * grad, 1j * param)
+  np.testing.assert_allclose(turned, 1j * clip(grad, param), rtol=1e-5)
+
+
 def test_given_axes_make_units_of_a_new_kind_of_layer():
   param, grad = noise(0, (3, 2, 3, 3, 4, 8)), noise(1, (3, 2, 3, 3, 4, 8))
   got = clip(grad, param, name='conv4d', axes={'conv4d$': (0, 1, 2, 3, 4)})

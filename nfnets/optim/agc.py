@@ -113,7 +113,7 @@ def unitwise_norm(x: jax.Array, axes: Sequence[int] | None = None) -> jax.Array:
     axes: the axes to take the norm over; by the rank if absent.
   """
   axes = _axes_of_rank(x.shape) if axes is None else tuple(axes)
-  x = x.astype(jnp.float32)
+  x = jnp.abs(x).astype(jnp.float32)  # the modulus of complex ones
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
 
 
