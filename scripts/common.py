@@ -17,8 +17,11 @@ import pathlib
 import platform
 import re
 import runpy
+import signal
 import sys
 import textwrap
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -30,6 +33,7 @@ from nfnets import bucket
 
 REFUSED = 2
 LONGEST = 1000  # characters of a refusal
+GRACE_SECONDS = 1.0
 REFUSALS = (
   ValueError,
   TypeError,
@@ -71,6 +75,7 @@ def run(
   *,
   positional: bool = False,
   elsewhere: bool = False,
+  waits: bool = False,
 ) -> None:
   """Parses the flags, calls `main`, and exits with what it returns.
 
@@ -79,6 +84,7 @@ def run(
       `positional`, and nothing otherwise.
     positional: whether there may be such arguments.
     elsewhere: whether the paths it is given are another machine's.
+    waits: whether it takes its time after Ctrl-C, for processes of its own.
   """
   for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
     if isinstance(stream, io.TextIOWrapper):
@@ -97,7 +103,8 @@ def run(
       raise ValueError(
         f'unexpected argument {arguments[0]!r}; flags start with --'
       )
-    sys.exit(main(arguments) if positional else main())
+    with contextlib.nullcontext() if waits else _ending_on_ctrl_c():
+      sys.exit(main(arguments) if positional else main())
   except KeyboardInterrupt:
     leave(refuse('stopped by Ctrl-C'))
   except Exception as error:
@@ -105,6 +112,54 @@ def run(
     if why is None or '--traceback' in sys.argv:
       traceback.print_exc()
     sys.exit(REFUSED if why is None else refuse(why))
+
+
+@contextlib.contextmanager
+def _ending_on_ctrl_c() -> Iterator[None]:
+  """Ends the process where Ctrl-C didn't, though no handler took it.
+
+  Python doesn't raise KeyboardInterrupt while its main thread is inside a
+  compiler, and callbacks of the garbage collector drop it.
+  """
+  receive, send = os.pipe()
+  report = sys.unraisablehook
+
+  def watch() -> None:
+    while number := os.read(receive, 1):
+      is_ours = signal.getsignal(signal.SIGINT) is _stop
+      if number[0] == signal.SIGINT and is_ours:
+        time.sleep(GRACE_SECONDS)
+        leave(refuse('stopped by Ctrl-C'))
+    os.close(receive)
+
+  def unraisable(error: Any) -> None:
+    if error.exc_type is not KeyboardInterrupt:
+      report(error)
+
+  default = signal.default_int_handler
+  if signal.getsignal(signal.SIGINT) is default:  # nohup leaves another
+    signal.signal(signal.SIGINT, _stop)
+  sys.unraisablehook = unraisable
+  os.set_blocking(send, False)
+  threading.Thread(target=watch, daemon=True).start()
+  before = signal.set_wakeup_fd(send, warn_on_full_buffer=False)
+  try:
+    yield
+  finally:
+    sys.unraisablehook = report
+    if signal.getsignal(signal.SIGINT) is _stop:
+      signal.signal(signal.SIGINT, default)
+    signal.set_wakeup_fd(before)
+    os.close(send)
+
+
+def _stop(_: int, frame: Any) -> None:
+  while frame:
+    # A library's import makes another error of it, or a segmentation fault.
+    if 'importlib' in frame.f_code.co_filename:
+      leave(refuse('stopped by Ctrl-C'))
+    frame = frame.f_back
+  raise KeyboardInterrupt
 
 
 def explain(error: BaseException) -> str | None:

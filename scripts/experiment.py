@@ -268,4 +268,4 @@ VERBS = {
 
 
 if __name__ == '__main__':
-  common.run(main, positional=True)
+  common.run(main, positional=True, waits=True)

@@ -210,4 +210,4 @@ def relay(prefix: str, lines: IO[str]) -> None:
 
 
 if __name__ == '__main__':
-  common.run(main, positional=True, elsewhere=True)
+  common.run(main, positional=True, elsewhere=True, waits=True)

@@ -222,4 +222,4 @@ def stop(child: subprocess.Popen) -> None:
 
 
 if __name__ == '__main__':
-  common.run(main)
+  common.run(main, waits=True)

@@ -4,8 +4,10 @@ import errno
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
@@ -214,3 +216,37 @@ def test_freed_memory_is_kept_unless_malloc_is_set_otherwise(is_set):
   assert kept == str(not is_set)
   # 200 MB are 90 to 50,000 pages of 2 MB to 4 kB.
   assert (int(faults) >= 90) == is_set
+
+
+STUCK = """
+import gc, time
+from scripts import common
+
+def main(words):
+  print('ready', flush=True)
+  if words == ['compiler']:  # as XLA's: out of Python, without its lock
+    import hashlib
+    hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)
+  gc.callbacks.append(lambda *_: time.sleep(0.2))  # where it is dropped
+  while True:
+    gc.collect()
+
+common.run(main, positional=True)
+"""
+
+
+@pytest.mark.parametrize('where', ['compiler', 'collector'])
+def test_ctrl_c_ends_a_command_wherever_it_is(where):
+  running = subprocess.Popen(
+    [sys.executable, '-c', STUCK, where],
+    cwd=pathlib.Path(__file__).parents[1],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert running.stdout.readline() == 'ready\n'
+  started = time.monotonic()
+  running.send_signal(signal.SIGINT)
+  _, said = running.communicate(timeout=50)
+  assert running.returncode == 2 and time.monotonic() - started < 30
+  assert said == 'error: stopped by Ctrl-C\n'
