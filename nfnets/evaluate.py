@@ -146,4 +146,4 @@ def evaluate_weights(
 def left_out(skipped: Mapping[str, str]) -> str:
   """What to say of unreadable examples, {where: why}."""
   where, why = next(iter(skipped.items()))
-  return f'{len(skipped)} unreadable examples are left out, as {where}: {why}'
+  return f'{len(skipped)} unreadable examples are left out, as {where!r}: {why}'
