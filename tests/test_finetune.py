@@ -85,22 +85,6 @@ def test_a_head_is_kept_unless_its_classes_are_known_to_be_others(
   assert f'head: {word}, 10 classes' in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_one_report_of_everything(tmp_path):
-  weights = given()
-  leaves = dict(match.flatten(weights.params))
-  del leaves['CIFAR_ResNet/~/initial_conv/gain']
-  leaves['CIFAR_ResNet/~/initial_conv/scale'] = np.zeros(16, np.float32)
-  leaves['CIFAR_ResNet/~/nf_block/~/conv0/bias'] = np.zeros(5, np.float32)
-  path = write(tmp_path, weights._replace(params=match.unflatten(leaves)))
-  with pytest.raises(match.Mismatch) as error:
-    started(path)
-  report = str(error.value)
-  assert '(1 missing, 1 unexpected, 1 of another shape)' in report
-  assert 'missing: CIFAR_ResNet/~/initial_conv/gain (16,)' in report
-  assert 'unexpected: CIFAR_ResNet/~/initial_conv/scale (16,)' in report
-  assert 'conv0/bias (5,), needs (16,)' in report
-
-
 def test_a_mismatch_is_found_before_anything_is_compiled(tmp_path):
   path = write(tmp_path, given()._replace(params={}))
   config = tiny.config(weights=path)
