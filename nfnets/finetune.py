@@ -217,7 +217,8 @@ def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
     return
   if variants.canonical(weights.model) != variants.canonical(name):
     raise ValueError(
-      f'{config.weights} holds {weights.model}, config.model.name is {name!r}'
+      f'{config.weights} holds {weights.model}, config.model.name is {name!r}: '
+      f'pass --config.model.name={weights.model}'
     )
   there = models.arguments(name, **weights.overrides)
   here = models.arguments(name, **mine)
