@@ -123,6 +123,8 @@ class RunFolder:
         f"{self} holds another config's run: {', '.join(differ[:4])}"
         f'{more}; choose another --workdir or remove that one'
       )
+    if status != 'finished' and not (self.path / 'metrics.jsonl').exists():
+      self._refuse('checkpoints, but no metrics.jsonl of the steps before')
 
   def read_config(self) -> dict[str, Any] | None:
     """The config of the run that lives here, or None."""

@@ -16,6 +16,7 @@ def run_folder(path, config):
   folder = workdir.RunFolder(path)
   folder.write_config(config)
   (path / 'checkpoints' / '5').mkdir(parents=True)
+  (path / 'metrics.jsonl').touch()
   return folder
 
 
@@ -73,6 +74,7 @@ def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
     (('config', 'checkpoints', 'metrics'), False, None),  # killed early
     (('config', 'checkpoints', 'metrics', 'saved'), False, None),
     (('config', 'checkpoints', 'saved'), True, "another config's run"),
+    (('config', 'checkpoints', 'saved'), False, 'no metrics.jsonl'),
     (('checkpoints', 'saved'), False, 'no config.json'),
     (('config', 'metrics'), False, 'checkpoints are gone'),
     (('config', 'checkpoints', 'interrupted'), False, 'checkpoints are gone'),
