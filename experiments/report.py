@@ -255,8 +255,9 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
     else:
       lines.append((title, *(words.count(word) or '' for word in WORDS)))
   table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
-  picture = '![learning rates](pilot/plot.png)'
-  parts = [note(root), picture, sentences(root), LEAD, table]
+  is_there = (root / 'pilot' / 'plot.png').exists()
+  picture = ['![learning rates](pilot/plot.png)'] if is_there else []
+  parts = [note(root), *picture, sentences(root), LEAD, table]
   if idle:
     parts.append('Ready to run, and not run:\n\n' + '\n'.join(idle))
   text = '\n\n'.join(('# Results', *parts)) + '\n'

@@ -257,7 +257,8 @@ def source_of(config: ConfigDict, split: str) -> sources.Source:
   if source.num_classes != config.data.num_classes:
     raise ValueError(
       f'config.data.num_classes={config.data.num_classes}, but '
-      f'{config.data.name} has {source.num_classes} classes'
+      f'{config.data.name} has {source.num_classes} classes; to take what is '
+      'there pass --config.data.num_classes=0 --config.data.num_train=0'
     )
   return source
 

@@ -131,9 +131,10 @@ class Network:
   @functools.cached_property
   def _folded(self) -> files.Weights:
     weights = self._weights
-    if weights_lib.can_fold(weights):
-      weights = weights_lib.fold_weights(weights)
-    params, state = jax.device_put((weights.params, weights.state))
+    with jax.ensure_compile_time_eval():  # the first call may be traced
+      if weights_lib.can_fold(weights):
+        weights = weights_lib.fold_weights(weights)
+      params, state = jax.device_put((weights.params, weights.state))
     return weights._replace(params=params, state=state)
 
   @functools.cached_property

@@ -5,6 +5,7 @@ import gc
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import warnings
@@ -25,6 +26,8 @@ import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# A shell's job in the background ignores it, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -280,7 +280,7 @@ def test_numbers_have_three_digits(value, text):
   [
     ([], '--model=nfnet_f0'),
     (['--input'], 'name --config'),
-    (['--pieces', '--config=configs/finetune.py'], 'starts from weights'),
+    (['--pieces', '--config=configs/finetune.py'], 'name a network'),
     (['--model=nfnet_f9'], 'nfnet_f'),
     (['--model=nfnet_f0', '--mode=test'], 'test'),
     (['--model=nfnet_f0', '--precision=float16'], "'float16'"),

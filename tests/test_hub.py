@@ -45,6 +45,13 @@ def test_a_network_is_called_like_a_function(net):
   np.testing.assert_allclose(net.pool(images), output['pool'], atol=1e-5)
 
 
+def test_a_network_may_be_called_first_in_a_program_such_as_a_loss(folder):
+  net = nfnets.load(folder / 'model.safetensors')
+  images = np.zeros((2, 64, 64, 3), np.float32)
+  within = jax.jit(lambda images: 2 * net(images))(images)
+  np.testing.assert_allclose(within, 2 * net(images), rtol=1e-6)
+
+
 def test_feature_maps_have_their_strides(net):
   images = np.zeros((1, 96, 64, 3), np.float32)
   maps = net.features(images)

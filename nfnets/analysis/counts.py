@@ -70,6 +70,8 @@ def parts(
   trace = _trace(models.create(name, classes, **overrides | short), image_size)
   times = [t for d in depths for t in ([1, d - 1] if d > 1 else [1])]
   stages = [s for s, d in enumerate(short['depths']) for _ in range(d)]
+  if len(trace.blocks) != len(stages):  # blocks of another kind
+    return count(models.create(name, classes, **overrides), image_size)
   return _parts(trace, stages, times)
 
 
@@ -79,6 +81,7 @@ def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
   Args:
     network: as `models.create` returns it. Its blocks are modules with a method
       `branch`; what runs before them is the stem, and what after, the head.
+      Without such blocks all is the stem.
     image_size: pixels a side.
   """
   trace = _trace(network, image_size)

@@ -100,8 +100,8 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
 
 def own_arguments(name: str) -> dict[str, Any]:
   """What the family's network alone takes, and the variant's values of it."""
-  network = _NETWORKS[variants.canonical(name)]
   row = variants.find(name)
+  network = _NETWORKS[variants.canonical(name)]
   return {
     key: row.get(key, parameter.default)
     for key, parameter in inspect.signature(network.__init__).parameters.items()
