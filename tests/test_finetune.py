@@ -201,6 +201,7 @@ def test_a_checkpoint_comes_before_the_weights(tmp_path, monkeypatch):
   checkpoints.save(3, state._replace(step=np.int32(3)))
   checkpoints.wait()
   (tmp_path / 'weights.safetensors').unlink()
+  (folder.path / 'metrics.jsonl').touch()
   checkpoints.close()
   monkeypatch.setattr(train, '_loop', lambda run, state, done: (state, done))
   monkeypatch.setattr(train, '_finish', lambda run, end: end)
