@@ -12,7 +12,9 @@ import json
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +54,7 @@ def initialize(
     Whether it joined.
 
   Raises:
-    ValueError: some of the three are missing or impossible.
+    ValueError: some of the three are missing or impossible, or JAX fails.
   """
   place = _place(coordinator_address, num_processes, process_id)
   if distributed is False or not (distributed or place or seem_several()):
@@ -60,13 +62,19 @@ def initialize(
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   # Gloo mixes up the collectives of programs that run at the same time.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
-  jax.distributed.initialize(
-    **place,
-    cluster_detection_method='deactivate' if place else None,
-    heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-    # Who ends by an error doesn't wait for those who wait for it.
-    shutdown_timeout_seconds=heartbeat_timeout_seconds,
-  )
+  _check_place(**place)
+  try:
+    jax.distributed.initialize(
+      **place,
+      cluster_detection_method='deactivate' if place else None,
+      heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+      # Who ends by an error doesn't wait for those who wait for it.
+      shutdown_timeout_seconds=heartbeat_timeout_seconds,
+    )
+  except RuntimeError as error:
+    raise ValueError(
+      f'the processes could not be joined: {str(error):.300}'
+    ) from error
   return True
 
 
@@ -76,7 +84,11 @@ def _place(*given: Any) -> dict[str, Any]:
   for name, value in place.items():
     told = os.environ.get(f'JAX_{name.upper()}')
     if value is None and told is not None:
-      place[name] = told if name == 'coordinator_address' else int(told)
+      place[name] = told
+      if name != 'coordinator_address':
+        if not told.isdecimal():
+          raise ValueError(f'JAX_{name.upper()}={told}: give a number')
+        place[name] = int(told)
   missing = [name for name, value in place.items() if value is None]
   if 0 < len(missing) < len(place):
     raise ValueError(
@@ -84,6 +96,37 @@ def _place(*given: Any) -> dict[str, Any]:
       f'and --process_id; missing: {", ".join(missing)}'
     )
   return {} if missing else place
+
+
+def _check_place(
+  coordinator_address: str | None = None,
+  num_processes: int = 1,
+  process_id: int = 0,
+) -> None:
+  if coordinator_address is None:  # JAX finds it
+    return
+  found = re.fullmatch(r'[^/\s]+:(\d{1,5})', coordinator_address)
+  if not found or not 0 < (port := int(found[1])) < 65536:
+    raise ValueError(
+      f'--coordinator_address={coordinator_address}: give HOST:PORT of '
+      'process 0, as gpu0:9876'
+    )
+  if not 0 <= process_id < num_processes:
+    raise ValueError(
+      f'--process_id={process_id}: of --num_processes={num_processes} they '
+      'count from 0'
+    )
+  if process_id == 0 and 'JAX_COORDINATOR_BIND_ADDRESS' not in os.environ:
+    try:
+      dual = socket.has_dualstack_ipv6()
+      family = socket.AF_INET6 if dual else socket.AF_INET
+      with socket.create_server(('', port), family=family, dualstack_ipv6=dual):
+        pass
+    except OSError as error:
+      raise ValueError(
+        f'--coordinator_address={coordinator_address}: process 0 cannot listen '
+        f'there ({error.strerror}); choose another port, for all'
+      ) from error
 
 
 def seem_several(environment: Mapping[str, str] = os.environ) -> bool:

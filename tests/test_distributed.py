@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -126,7 +127,7 @@ def test_processes_are_joined_as_flags_and_surroundings_tell(
   with pytest.raises(ValueError, match='missing: num_processes, process_id'):
     distributed.initialize(coordinator_address='a:1')
   assert not joined
-  assert distributed.initialize(None, 'a:1', 2, 0, 5)
+  assert distributed.initialize(None, 'a:1', 2, 1, 5)
   assert joined[-1]['num_processes'] == 2
   assert joined[-1]['heartbeat_timeout_seconds'] == 5
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'b:1')
@@ -143,6 +144,39 @@ def test_processes_are_joined_as_flags_and_surroundings_tell(
   monkeypatch.setenv('SLURM_NTASKS', '2')
   assert distributed.initialize()
   assert 'coordinator_address' not in joined[-1]  # JAX finds the others
+
+
+@pytest.mark.parametrize(
+  ('address', 'index', 'culprit'),
+  [
+    ('localhost', 0, '--coordinator_address=localhost: give HOST:PORT'),
+    (':8766', 1, '--coordinator_address=:8766: give HOST:PORT'),
+    ('a:70000', 1, '--coordinator_address=a:70000: give HOST:PORT'),
+    ('a:1', 2, '--process_id=2'),
+    ('localhost:{taken}', 0, 'cannot listen there .*another port'),
+  ],
+)
+def test_a_place_that_cannot_be_is_named(joined, address, index, culprit):
+  with socket.create_server(('', 0)) as server:
+    address = address.format(taken=server.getsockname()[1])
+    with pytest.raises(ValueError, match=culprit):
+      distributed.initialize(None, address, 2, index)
+  assert not joined
+
+
+def test_a_variable_that_is_no_number_and_jaxs_errors_are_told(
+  joined, monkeypatch
+):
+  monkeypatch.setenv('JAX_NUM_PROCESSES', 'abc')
+  with pytest.raises(ValueError, match='JAX_NUM_PROCESSES=abc: give a number'):
+    distributed.initialize(None, 'a:1', None, 1)
+
+  def fail(**_):
+    raise RuntimeError('UNKNOWN: gone')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', fail)
+  with pytest.raises(ValueError, match='could not be joined: UNKNOWN: gone'):
+    distributed.initialize(None, 'a:1', 2, 1)
 
 
 def test_alone_a_problem_is_raised_as_it_is():
