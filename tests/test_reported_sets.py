@@ -33,7 +33,11 @@ def test_folders_named_by_number_are_imagenets_classes(tmp_path):
     (tmp_path / str(label)).mkdir()
     for i in range(2):
       (tmp_path / f'{label}/{i}.jpeg').write_bytes(tiny_tfds.jpeg(label + i))
+  (tmp_path / '1000').mkdir()
+  (tmp_path / '10/notes.txt').write_text('none')
   source = sources.create('imagenet_v2', 'test', str(tmp_path))
+  assert source.note.startswith("996 classes absent, for instance '1'; 1 folde")
+  assert '1 files left out' in source.note
   labels = sorted(source[i]['label'] for i in range(len(source)))
   assert labels == [0, 0, 2, 2, 10, 10, 999, 999]
   assert source.num_classes == 1000

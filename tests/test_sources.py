@@ -209,6 +209,31 @@ def test_pictures_are_regular_files_of_any_readable_kind_wherever_they_lie(
     assert all(source[i]['image'] for i in range(len(source)))
 
 
+def test_what_is_left_out_of_a_folder_is_counted_with_an_example(tmp_path):
+  _make_folder(tmp_path / 'set')
+  _make_flat(tmp_path, {'elsewhere': 2})
+  (tmp_path / 'set/test').mkdir()
+  folder = tmp_path / 'set/val'
+  (folder / 'a/link').symlink_to(tmp_path / 'elsewhere')
+  (folder / 'a/gone.png').symlink_to(tmp_path / 'nowhere')
+  shutil.copy(folder / 'a/0.png', folder / 'loose.png')
+  source = sources.create('folder', 'test', str(tmp_path / 'set'))
+  assert len(source) == 40
+  assert f"'{tmp_path}/set/test' left out" in source.note
+  assert '2 links left out' in source.note and 'a/gone.png' in source.note
+  assert '1 pictures left out' in source.note and 'loose.png' in source.note
+
+
+@pytest.mark.parametrize(
+  'names', [('Train', 'Val'), ('training', 'validation')]
+)
+def test_splits_by_other_names_are_no_classes(tmp_path, names):
+  for name in names:
+    _make_flat(tmp_path / name, {'a': 5, 'b': 5})
+  with pytest.raises(ValueError, match=f'{names[0]} holds .*to train'):
+    sources.create('folder', 'train', str(tmp_path))
+
+
 def test_a_picture_that_became_a_pipe_is_refused_and_not_waited_for(tmp_path):
   _make_folder(tmp_path)
   source = sources.create('folder', 'test', str(tmp_path))

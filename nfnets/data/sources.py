@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from nfnets.data import images
 SPLITS = ('train', 'valid', 'train_and_valid', 'test')
 PARTS = ('train', 'val', 'test')
 TEST = ('val', 'test')
+ALIASES = {'train': 'train', 'training': 'train'} | dict.fromkeys(
+  ('val', 'valid', 'validation', 'test', 'testing', 'eval'), 'val'
+)
 # Sets that are only evaluated on: TFDS's name, the feature with the classes.
 TESTS = {
   'imagenet_v2': ('imagenet_v2/matched-frequency', 'label'),
@@ -163,9 +166,12 @@ class Folder:
         f'{folder} has not the classes of {train}; for instance '
         f'{min(odd)!r} is in one only'
       )
-    files, others = [], []
+    if folder == base / 'val' and (base / 'test').is_dir():
+      notes.append(f'{str(base / "test")!r} left out: val/ tests')
+    files, left_out = [], Left([], [], _loose(folder))
     for label, name in enumerate(self.class_names):
       pictures, more = _pictures(folder / name)
+      left_out = left_out.with_more(more)
       if len(pictures) < 1 + is_flat:
         raise ValueError(
           f'{folder / name} holds {len(pictures) or "no"} pictures '
@@ -173,13 +179,7 @@ class Folder:
           + (', too few to hold one out' if is_flat else '')
         )
       files += [(path, label) for path in pictures]
-      others += more
-    if others:
-      notes.append(
-        f'{len(others)} files left out that are no pictures by their names, '
-        f'for instance {others[0]!r}'
-      )
-    self.note = '; '.join(notes)
+    self.note = '; '.join(notes + left_out.told())
     if is_flat:
       order, test = _hold_out([label for _, label in files])
     else:
@@ -207,12 +207,24 @@ class ImageNetV2:
     lines = SYNSETS.read_text().splitlines()
     self.class_names = [line.split()[0] for line in lines if line[0] != '#']
     self.num_classes = len(self.class_names)
-    self.note = ''
-    self._files = [
-      (path, int(name))
-      for name in sorted(_classes(root))
-      for path in _pictures(root / name)[0]
-    ]
+    self._files, left_out, absent = [], Left([], [], _loose(root)), []
+    known = [str(label) for label in range(self.num_classes)]
+    for label, name in sorted(enumerate(known), key=lambda pair: pair[1]):
+      if not (root / name).is_dir():
+        absent.append(name)
+        continue
+      pictures, more = _pictures(root / name)
+      left_out = left_out.with_more(more)
+      self._files += [(path, label) for path in pictures]
+    notes = []
+    if absent:
+      notes.append(f'{len(absent)} classes absent, for instance {absent[0]!r}')
+    if odd := sorted(set(_classes(root)) - set(known)):
+      notes.append(
+        f'{len(odd)} folders left out that are no classes, for instance '
+        f'{odd[0]!r}'
+      )
+    self.note = '; '.join(notes + left_out.told())
 
   def __len__(self) -> int:
     return len(self._files)
@@ -362,6 +374,13 @@ def _is_flat(root: pathlib.Path) -> bool:
   parts = [root / part for part in PARTS if (root / part).is_dir()]
   if any(_classes(part) for part in parts):
     return False
+  for name in _classes(root):
+    meant = ALIASES.get(name.lower())
+    if meant and name != meant and _classes(root / name):
+      raise ValueError(
+        f'{root / name} holds folders, so is it no class but a split? Rename '
+        f'it to {meant} (or link it: ln -s {name} {root / meant})'
+      )
   return any(_pictures(root / name)[0] for name in _classes(root))
 
 
@@ -371,24 +390,61 @@ def _classes(path: pathlib.Path) -> list[str]:
   )
 
 
-def _pictures(folder: str | pathlib.Path) -> tuple[list[str], list[str]]:
-  """Sorted paths of a class's pictures, and of the other files in there.
+class Left(NamedTuple):
+  """Paths that a source leaves out, each list in order."""
+
+  others: list[str]
+  links: list[str]
+  loose: list[str] = []
+
+  def with_more(self, more: 'Left') -> 'Left':
+    return Left(*(mine + theirs for mine, theirs in zip(self, more)))
+
+  def told(self) -> list[str]:
+    reasons = (
+      'files left out that are no pictures by their names',
+      'links left out that lead to a folder or to nothing',
+      'pictures left out that lie beside the class folders',
+    )
+    return [
+      f'{len(paths)} {reason}, for instance {paths[0]!r}'
+      for paths, reason in zip(self, reasons)
+      if paths
+    ]
+
+
+def _pictures(folder: str | pathlib.Path) -> tuple[list[str], Left]:
+  """Sorted paths of a class's pictures, and of what else is in there.
 
   Folders within belong to the class. What is hidden (macOS's `._0.jpg` too) or
   no regular file is neither.
   """
-  pictures, others = [], []
+  pictures, left_out = [], Left([], [])
   with os.scandir(folder) as entries:
     for entry in sorted(entries, key=lambda entry: entry.name):
       if entry.name[0] == '.':
         continue
       if entry.is_dir(follow_symlinks=False):
-        for found, more in zip((pictures, others), _pictures(entry.path)):
-          found += more
+        found, more = _pictures(entry.path)
+        pictures += found
+        left_out = left_out.with_more(more)
       elif entry.is_file():
         is_picture = entry.name.lower().endswith(images.SUFFIXES)
-        (pictures if is_picture else others).append(entry.path)
-  return pictures, others
+        (pictures if is_picture else left_out.others).append(entry.path)
+      elif entry.is_symlink():
+        left_out.links.append(entry.path)
+  return pictures, left_out
+
+
+def _loose(folder: pathlib.Path) -> list[str]:
+  with os.scandir(folder) as entries:
+    return sorted(
+      entry.path
+      for entry in entries
+      if entry.name[0] != '.'
+      and entry.name.lower().endswith(images.SUFFIXES)
+      and not entry.is_dir()
+    )
 
 
 def _existing(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
