@@ -148,15 +148,19 @@ def _agree(
     own = {'model': models.arguments(config.model.name)}
     folder.check_same_run(config.to_dict(), dict(defaults) | own)
     begun = folder.saved_steps() or folder.is_finished()
+    names = parts.train_source.class_names
+    if begun and not folder.is_finished():
+      folder.check_class_names(names)
     weights = None
     if config.weights and not begun:  # who goes on needs them no more
       from nfnets import finetune
 
-      names = parts.train_source.class_names
       weights = finetune.fitting(config, parts.shapes, names)
     facts |= _facts(config, parts)
   if is_first:
     folder.write_config(config.to_dict())
+    if not folder.is_finished():
+      folder.write_class_names(names)
   run = Run(
     config,
     folder,

@@ -1,4 +1,5 @@
-"""One run's folder: config.json, metrics.jsonl, summary.json, checkpoints.
+"""One run's folder: config.json, class_names.json, metrics.jsonl, summary.json,
+checkpoints.
 
 All that later reads a run (reports, plots, another process) reads these files.
 """
@@ -10,7 +11,7 @@ import math
 import os
 import pathlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nfnets import bucket
@@ -132,6 +133,33 @@ class RunFolder:
 
   def write_config(self, config: Mapping[str, Any]) -> None:
     write_atomically(self.path / 'config.json', dump_json(config))
+
+  def read_class_names(self) -> list[str] | None:
+    """The classes by label, as trained; None of an older version's run."""
+    path = self.path / 'class_names.json'
+    if (found := read_json(path)) is None:
+      return None
+    names = found.get('class_names')
+    if isinstance(names, list) and all(isinstance(x, str) for x in names):
+      return names
+    raise ValueError(f'{path} is damaged (no class_names); restore it')
+
+  def write_class_names(self, names: Iterable[str]) -> None:
+    text = dump_json({'class_names': list(names)})
+    write_atomically(self.path / 'class_names.json', text)
+
+  def check_class_names(self, names: Iterable[str]) -> None:
+    """Raises ValueError unless the run was trained on these, or doesn't say."""
+    own, names = self.read_class_names(), list(names)
+    if own not in (None, names):
+      mine, other = next(
+        (pair for pair in zip(own, names) if pair[0] != pair[1]),
+        (f'{len(own)} classes', f'{len(names)} classes'),
+      )
+      raise ValueError(
+        f'{self} was trained on other classes than the data hold: {mine!r}, '
+        f'not {other!r}; give the data of then, or choose another --workdir'
+      )
 
   def read_summary(self) -> dict[str, Any] | None:
     """The last end's; None if there is none, or only a damaged one."""

@@ -191,6 +191,22 @@ def test_a_run_is_evaluated_as_it_was_trained(run, run_script):
   assert done.code == 2 and 'name --config' in done.stderr
 
 
+def test_a_runs_classes_are_those_that_it_was_trained_on(run, run_script):
+  path, *_ = run
+  folder = RunFolder(path)
+  order = [str(i) for i in reversed(range(10))]
+  folder.write_class_names(order)  # other than the digits' own, '0' to '9'
+  assert weights.load(path).data['class_names'] == order
+  with pytest.raises(ValueError, match="other classes .* '9', not '0'"):
+    folder.check_class_names(reversed(order))
+  folder.write_class_names(['zero', *order[1:]])
+  done = run_script('scripts.evaluate', f'--workdir={path}')
+  assert done.code == 2 and 'the weights know other classes' in done.stderr
+  (path / 'class_names.json').write_text('{}')
+  with pytest.raises(ValueError, match='class_names.json is damaged'):
+    weights.load(path)
+
+
 def test_classes_are_known_by_name_in_any_order():
   kept = small(class_names=['ant', 'bee', 'cat', 'dog'])
   found = files.with_classes(kept, ['dog', 'ant', 'bee', 'cat'])

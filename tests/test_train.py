@@ -94,6 +94,7 @@ def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(
   folder = workdir.RunFolder(tmp_path)
   assert folder.read_summary() == pytest.approx(summary)
   assert folder.read_config()['batch_size'] == config.batch_size
+  assert folder.read_class_names() == [str(i) for i in range(10)]
   rows = [r for r in folder.read_metrics() if 'train/loss' in r]
   assert [row['step'] for row in rows] == [2, 4, 6]
   rows = [r for r in folder.read_metrics() if 'agc/clipped_fraction' in r]

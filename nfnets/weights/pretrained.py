@@ -97,7 +97,7 @@ def of_run(
   if own.ema.mode != 'none':
     found['eval_ema'] = (restored['ema_params'], restored['ema_state'])
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
-  data = {key: own.data[key] for key in keys} | _class_names(own.data)
+  data = {key: own.data[key] for key in keys} | _class_names(folder, own.data)
   return {
     prefix: files.Weights(
       *map(stacked.unstack, trees), name, num_classes, overrides, data
@@ -200,8 +200,11 @@ def _network(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def _class_names(data: ConfigDict) -> dict[str, Any]:
-  try:
+def _class_names(folder: RunFolder, data: ConfigDict) -> dict[str, Any]:
+  names = folder.read_class_names()
+  if names is not None:
+    return {'class_names': names}
+  try:  # a run of an older version: what the data say now
     source = sources.of(data, data.eval_split)
   except (ValueError, OSError):  # the data may have moved
     return {}
