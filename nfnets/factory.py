@@ -4,7 +4,7 @@ Every function raises `ValueError` with one line that names the culprit.
 """
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -59,6 +59,7 @@ BOUNDS = {
   '[0, 1000]': 'data.num_threads augment.pad augment.randaugment_layers '
   'augment.randaugment_magnitude',
   '(0, 1e6]': 'num_epochs',
+  '(-1e30, 1e30)': 'data.mean',
   '(0, 1e30)': 'optimizer.clipping optimizer.eps augment.mixup_alpha data.std '
   'model.se_ratio',
   '[0, 1e30)': 'learning_rate schedule.start schedule.end schedule.factor '
@@ -68,6 +69,7 @@ BOUNDS = {
   'label_smoothing ema.decay',
   '(0, 1]': 'sam.ascent_fraction',
 }
+WHOLE = ('model.depths', 'model.widths')
 LARGEST = 1e30  # well within float32's range
 BOUND_OF = {key: b for b, keys in BOUNDS.items() for key in keys.split()}
 # What other numbers follow where a recipe leaves them open.
@@ -118,8 +120,15 @@ def build(config: ConfigDict) -> Parts:
   # Who is named and isn't there, or is a part of a loop, is refused here.
   params = shapes.params
   jax.eval_shape(optimizer.init, params)
-  agc.named(params, config.sam.perturbed)
+  with agc.naming('sam.perturbed', config.sam.perturbed):
+    agc.named(params, config.sam.perturbed)
   schedule, data = schedule_of(config), sources_of(config)
+  if config.batch_size > len(data[0]):
+    raise ValueError(
+      f'config.batch_size={config.batch_size}: the split '
+      f'{config.data.train_split!r} of {config.data.name} has {len(data[0])} '
+      'examples, and a batch would hold some twice: take a smaller batch'
+    )
   return Parts(network, schedule, optimizer, *data, shapes)
 
 
@@ -141,14 +150,8 @@ def check(config: ConfigDict, device_count: int) -> None:
   Raises:
     ValueError: names the key, its value and the remedy.
   """
+  check_values(config)
   values = flat(config.to_dict())
-  _check_texts(values)
-  for key, value in values.items():
-    _check_numbers(key, value, values)
-  images.preparation(config.data.eval_preprocessing)
-  for key in ('data.mean', 'data.std'):
-    if len(values[key]) != 3:
-      raise ValueError(f'config.{key}={values[key]}: give three numbers')
   if not 0 <= config.schedule.warmup_steps <= config.num_steps:
     raise ValueError(
       f'config.schedule.warmup_steps={config.schedule.warmup_steps}: must be '
@@ -163,11 +166,33 @@ def check(config: ConfigDict, device_count: int) -> None:
     raise ValueError("config.augment.pairs='fresh' needs config.augment.mix")
   _check_batch(config, device_count)
   data = config.data
-  pipeline.host_augmentation(data.crop, data.flip, data.train_image_size, 0)
   if data.on_device:
     pipeline.check_held(
       data.num_train, data.train_image_size, data.crop, data.flip
     )
+
+
+def check_values(config: ConfigDict, trains: bool = True) -> None:
+  """Refuses values that are impossible by themselves.
+
+  Args:
+    config: a recipe, resolved.
+    trains: False where it is only evaluated: numbers that follow the training
+      data may be anything.
+
+  Raises:
+    ValueError: names the key, its value and the remedy.
+  """
+  values, data = flat(config.to_dict()), config.data
+  _check_texts(values)
+  for key, value in values.items():
+    if trains or key not in (*DERIVED, 'data.num_train'):
+      _check_numbers(key, value, values)
+  images.preparation(data.eval_preprocessing)
+  for key in ('data.mean', 'data.std'):
+    if len(values[key]) != 3:
+      raise ValueError(f'config.{key}={values[key]}: give three numbers')
+  pipeline.host_augmentation(data.crop, data.flip, data.train_image_size, 0)
 
 
 def _check_texts(values: Mapping[str, Any]) -> None:
@@ -184,21 +209,38 @@ def _check_texts(values: Mapping[str, Any]) -> None:
       )
   for key in NAMING:
     names = values[key]
-    if '' in ((names,) if isinstance(names, str) else names):
-      raise ValueError(f'config.{key}={names!r}: an empty name')
+    for name in (names,) if isinstance(names, str) else names:
+      if not isinstance(name, str):
+        raise ValueError(f'config.{key}={names!r}: {name!r} is no text')
+      if not name:
+        raise ValueError(f'config.{key}={names!r}: an empty name')
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
-  """The config, its derived numbers computed.
+def resolve(config: ConfigDict, trains: bool = True) -> ConfigDict:
+  """The config, its derived numbers computed, its values checked.
+
+  Args:
+    config: a recipe that leaves nothing open.
+    trains: as for `check_values`; the number of training examples may be open.
+
+  Raises:
+    ValueError: names the key and its value.
+  """
+  check_origins(config, ORIGINS if trains else ORIGINS[1:])
+  resolved = config.copy_and_resolve_references()
+  check_values(resolved, trains)
+  return resolved
+
+
+def check_origins(config: ConfigDict, keys: Iterable[str] = ORIGINS) -> None:
+  """Refuses numbers from which others can't be computed.
 
   Raises:
     ValueError: names the key that they follow, where it is out of bounds.
   """
-  for key in ORIGINS:
+  for key in keys:
     group, _, name = key.rpartition('.')
-    value = (config[group] if group else config)[name]
-    _check_numbers(key, value, {})
-  return config.copy_and_resolve_references()
+    _check_numbers(key, (config[group] if group else config)[name], {})
 
 
 def _check_numbers(key: str, value: Any, values: Mapping[str, Any]) -> None:
@@ -211,6 +253,8 @@ def _check_numbers(key: str, value: Any, values: Mapping[str, Any]) -> None:
       raise ValueError(f'config.{key}={value}: must be in {bound}{more}')
     if is_tuple and key in BOUND_OF and not is_number:
       raise ValueError(f'config.{key}={value}: {number!r} is no number')
+    if key in WHOLE and not isinstance(number, int):
+      raise ValueError(f'config.{key}={value}: {number} is no whole number')
 
 
 def _is_within(bound: str, number: float) -> bool:
@@ -241,6 +285,11 @@ def _check_batch(config: ConfigDict, device_count: int) -> None:
 def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
   """The training and the evaluation source, checked against the config."""
   train = source_of(config, config.data.train_split)
+  if getattr(train, 'multi_label', False):
+    raise ValueError(
+      f'config.data.name={config.data.name!r}: its pictures have several '
+      'labels each; it is only evaluated on, by scripts.evaluate'
+    )
   evaluation = source_of(config, config.data.eval_split)
   if len(train) != config.data.num_train:
     raise ValueError(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket, models, step, variants
+from nfnets import bucket, factory, models, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
 from nfnets.workdir import read_json
@@ -34,7 +34,9 @@ DATA_KEYS = {
 
 
 def complete(
-  config: ConfigDict, workdir: str | pathlib.Path | None = None
+  config: ConfigDict,
+  workdir: str | pathlib.Path | None = None,
+  trains: bool = True,
 ) -> list[str]:
   """Fills in what the recipe leaves to the weights and to the data, in place.
 
@@ -43,6 +45,8 @@ def complete(
       open it stays as it is.
     workdir: where the run may have begun before: then its config.json, not the
       file of weights, says what was found.
+    trains: whether the training data are needed; if not, their number stays
+      open.
 
   Returns:
     Lines that say what was found, for the user.
@@ -50,11 +54,13 @@ def complete(
   Raises:
     ValueError, FileNotFoundError: nothing was found, or it can't be trained.
   """
-  lines = []
-  if not config.model.name:
+  factory.check_origins(config, ('num_epochs', 'batch_size'))
+  lines, data = [], config.data
+  is_open = any(data[key] == value for key, value in DATA_KEYS.items())
+  if not config.model.name or (config.weights and is_open):
     lines.append(_take_from_weights(config, workdir))
-  if not (config.data.num_train and config.data.num_classes):
-    lines.append(_take_from_data(config.data))
+  if not data.num_classes or (trains and not data.num_train):
+    lines.append(_take_from_data(data, trains))
   return lines
 
 
@@ -72,6 +78,7 @@ def _take_from_weights(
   model, found = (
     (before['model'], before['data']) if before else _told_by(config.weights)
   )
+  _check_same_network(config, model['name'])
   with config.unlocked():
     for key in model.keys() - set(TRAINING_ONLY):
       value = model[key]
@@ -88,9 +95,12 @@ def _take_from_weights(
   )
 
 
-def _take_from_data(data: ConfigDict) -> str:
-  splits = data.train_split, data.eval_split
-  train, test = (sources.of(data, split) for split in splits)
+def _take_from_data(data: ConfigDict, trains: bool) -> str:
+  test = sources.of(data, data.eval_split)
+  if not trains:
+    data.num_classes = test.num_classes
+    return f'{data.name}: {test.num_classes} classes, {len(test)} pictures'
+  train = sources.of(data, data.train_split)
   data.num_train = data.num_train or len(train)
   data.num_classes = data.num_classes or train.num_classes
   note = getattr(test, 'note', '')
@@ -215,11 +225,7 @@ def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
   name = mine.pop('name')
   if weights.model is None:
     return
-  if variants.canonical(weights.model) != variants.canonical(name):
-    raise ValueError(
-      f'{config.weights} holds {weights.model}, config.model.name is {name!r}: '
-      f'pass --config.model.name={weights.model}'
-    )
+  _check_same_network(config, weights.model)
   there = models.arguments(name, **weights.overrides)
   here = models.arguments(name, **mine)
   for key in ('depths', 'widths', *models.own_arguments(name)):
@@ -229,6 +235,16 @@ def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
         f'config.model.{key} is {here[key]!r}: it would be another function of '
         'the same numbers'
       )
+
+
+def _check_same_network(config: ConfigDict, model: str) -> None:
+  """Raises ValueError if the recipe names another network than `model`."""
+  name = config.model.name
+  if name and variants.canonical(model) != variants.canonical(name):
+    raise ValueError(
+      f'{config.weights} holds {model}, config.model.name is {name!r}: '
+      f'pass --config.model.name={model}'
+    )
 
 
 def _keeps_head(

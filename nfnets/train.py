@@ -121,7 +121,8 @@ def complete(
 ) -> ConfigDict:
   """The config, resolved; what it leaves open is found (finetune.py)."""
   data = config.data
-  if not (config.model.name and data.num_classes and data.num_train):
+  is_whole = config.model.name and data.num_classes and data.num_train
+  if config.weights or not is_whole:
     from nfnets import finetune
 
     for line in finetune.complete(config, workdir):

@@ -251,7 +251,7 @@ def needed(flag: flags.FlagHolder, example: str) -> Any:
 def recipe(
   flag: flags.FlagHolder, workdir: str | os.PathLike[str] | None = None
 ) -> ConfigDict:
-  """--config's, with what its weights or a run say of it, resolved."""
+  """--config's, with what its weights or a run say of it, resolved, checked."""
   from nfnets import factory, finetune
 
   config = needed(flag, 'configs/nfnet_f0.py')

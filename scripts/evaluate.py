@@ -64,12 +64,13 @@ def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
 
   if CONFIG.value is None and workdir:
     own = RunFolder(workdir, must_exist=True).read_config()
-    return ConfigDict(completed(own, base.defaults()))
+    own = ConfigDict(completed(own, base.defaults()))
+    return factory.resolve(own, trains=False)
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if WEIGHTS.value and not config.model.name:
     config.weights = WEIGHTS.value  # tell what the recipe leaves open
-  finetune.complete(config, workdir)
-  return factory.resolve(config)
+  finetune.complete(config, workdir, trains=False)
+  return factory.resolve(config, trains=False)
 
 
 def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:

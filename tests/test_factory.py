@@ -14,11 +14,16 @@ from nfnets import factory
     ('num_steps', 0, 'follows config.data.num_train=1438, config.num_epochs='),
     ('schedule__warmup_steps', 99, 'from 0 to config.num_steps=8'),
     ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
-    ('data__crop', 'pad', "crop 'pad' is unknown; choose 'inception'"),
+    ('data__crop', 'pad', "data.crop='pad': choose 'inception'"),
     ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
     ('data__std', (1.0, 0.0, 1.0), r'must be in \(0, 1e30\)'),
     ('data__mean', (1.0, 0.0), 'give three numbers'),
+    ('data__crop', 'pad²', "data.crop='pad²': choose 'inception'"),
+    ('data__crop', 'pad99999', "'pad99999': pads images of 8 pixels"),
+    ('data__mean', ('a', 'b', 'c'), "data.mean=.*'a' is no number"),
     ('model__depths', ('a', 1, 1), "'a' is no number"),
+    ('model__depths', (1.5, 1, 1), 'depths=.*1.5 is no whole number'),
+    ('optimizer__unclipped', (1, 2), 'optimizer.unclipped=.*1 is no text'),
     ('augment__pairs', 'fresh', "pairs='fresh' needs config.augment.mix"),
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x config.micro_batches'
@@ -49,6 +54,31 @@ def test_a_batch_larger_than_the_data_is_told_as_the_reason():
   config.batch_size = 4096
   with pytest.raises(ValueError, match='config.batch_size=4096'):
     factory.check(factory.resolve(config), device_count=4)
+
+
+@pytest.mark.parametrize('pattern', ['nosuch', '['])
+@pytest.mark.parametrize(
+  'key', ['optimizer__frozen', 'optimizer__unclipped', 'sam__perturbed']
+)
+def test_a_pattern_that_names_nothing_is_told_with_its_key(key, pattern):
+  config = tiny.config(**{key: (pattern,)})
+  with pytest.raises(ValueError, match=key.replace('__', '.') + '=') as error:
+    factory.build(config)
+  assert repr(pattern) in str(error.value)
+
+
+def test_a_batch_that_would_hold_a_picture_twice_is_refused():
+  config = tiny.config(batch_size=2000, eval_every=8, checkpoint_every=8)
+  with pytest.raises(ValueError, match='config.batch_size=2000: .* 1438 ex'):
+    factory.build(config)
+
+
+def test_an_evaluation_needs_no_number_of_training_examples():
+  config = quickstart.get_config()
+  config.data.num_train = 0
+  assert factory.resolve(config, trains=False).data.num_train == 0
+  with pytest.raises(ValueError, match='config.data.num_train=0: must be in'):
+    factory.resolve(config)
 
 
 def test_wrong_class_and_example_counts_name_the_right_ones():

@@ -210,6 +210,34 @@ def test_a_checkpoint_comes_before_the_weights(tmp_path, monkeypatch):
   assert_equal(restored.params, state.params, match.flatten(state.params))
 
 
+def test_a_recipe_that_names_another_network_is_told_so(tmp_path):
+  config = open_recipe(write(tmp_path, given()))
+  config.model.name = 'nfnet_f1'
+  with pytest.raises(ValueError, match="holds cifar_resnet_20.*'nfnet_f1'"):
+    finetune.complete(config)
+
+
+@pytest.mark.parametrize('key, value', [('batch_size', 0), ('num_epochs', 1e9)])
+def test_what_others_follow_is_refused_before_they_are_computed(key, value):
+  config = recipe_file.get_config('probe')
+  config[key] = value
+  with pytest.raises(ValueError, match=f'config.{key}={value}: must be in'):
+    finetune.complete(config)
+
+
+def test_an_evaluation_opens_no_training_split(tmp_path):
+  for label in range(3):
+    (tmp_path / f'val/{label}').mkdir(parents=True)
+    (tmp_path / f'val/{label}/0.png').touch()
+  config = open_recipe(write(tmp_path, given()))
+  config.data.data_dir = str(tmp_path)
+  config.data.num_train = config.data.num_classes = 0
+  finetune.complete(config, trains=False)
+  assert (config.data.num_train, config.data.num_classes) == (0, 3)
+  with pytest.raises(FileNotFoundError, match='train is missing'):
+    finetune.complete(config)
+
+
 def test_a_recipe_that_starts_from_weights_asks_for_them():
   with pytest.raises(ValueError, match='--config.weights=FILE'):
     finetune.complete(recipe_file.get_config())

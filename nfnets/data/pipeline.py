@@ -8,6 +8,7 @@ so resuming costs nothing, and neither threads nor processes change the stream.
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -223,11 +224,16 @@ def host_augmentation(
   crop: str, flip: bool, image_size: int, seed: int
 ) -> Callable[[np.ndarray, int], np.ndarray]:
   """Returns a function from (image, position in the stream) to its crop."""
-  padding = crop.removeprefix('pad')
-  is_padded = crop.startswith('pad') and padding.isdigit()
+  is_padded = bool(re.fullmatch('pad[0-9]{1,9}', crop))
+  padding = int(crop[3:]) if is_padded else 0
   if crop not in ('inception', 'none') and not is_padded:
     raise ValueError(
-      f"crop {crop!r} is unknown; choose 'inception', 'pad4' or 'none'"
+      f"config.data.crop={crop!r}: choose 'inception', 'pad4' or 'none'"
+    )
+  if padding > image_size:
+    raise ValueError(
+      f'config.data.crop={crop!r}: pads images of {image_size} pixels with '
+      f'more than {image_size}'
     )
   if crop == 'none' and not flip:  # for cached sets drawing would cost most
     return lambda image, _: images.resize(image, image_size, image_size)
@@ -240,7 +246,7 @@ def host_augmentation(
       image = images.cut(image, window)
     image = images.resize(image, image_size, image_size)
     if is_padded:
-      image = images.padded_cut(image, int(padding), draws)
+      image = images.padded_cut(image, padding, draws)
     return images.mirrored(image) if flip and mirror < 0.5 else image
 
   return augment

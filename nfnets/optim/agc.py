@@ -8,10 +8,11 @@ Put it first in a chain, on the gradient of the whole batch: after the mean over
 devices and micro-batches, before weight decay and momentum.
 """
 
+import contextlib
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -216,6 +217,15 @@ def named(params: Any, patterns: Iterable[str], also: str = '') -> Any:
     return any(re.search(pattern, name) for pattern in patterns)
 
   return structure.unflatten([of_members(name, hit) for name in names])
+
+
+@contextlib.contextmanager
+def naming(key: str, value: Any) -> Iterator[None]:
+  """A ValueError within the block begins with the setting that it is of."""
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(f'{key}={value!r}: {error}') from error
 
 
 def as_entries(wanted: Iterable[str]) -> tuple[str, ...]:

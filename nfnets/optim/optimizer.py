@@ -232,10 +232,12 @@ def groups(params: Tree, settings: Settings) -> Tree:
         f'{pair!r} is no pair of a name and a factor above 0, such as '
         "('stage_1', 0.1); what shall not move is frozen"
       )
+    with agc.naming('optimizer.learning_rate_scales', pair):
+      hits = select(params, pair[0])
     factors = jax.tree.map(
       lambda old, hit, factor=float(pair[1]): factor if hit else old,
       factors,
-      select(params, pair[0]),
+      hits,
     )
 
   def of_leaf(label: str, factor: float, spared: bool, frozen: bool) -> Group:
@@ -247,9 +249,10 @@ def groups(params: Tree, settings: Settings) -> Tree:
       factor=0.0 if frozen else factor,
     )
 
-  spared, frozen = (
-    select(params, entries) for entries in (settings.unclipped, settings.frozen)
-  )
+  with agc.naming('optimizer.unclipped', settings.unclipped):
+    spared = select(params, settings.unclipped)
+  with agc.naming('optimizer.frozen', settings.frozen):
+    frozen = select(params, settings.frozen)
   return jax.tree.map(of_leaf, labels(params), factors, spared, frozen)
 
 
