@@ -218,7 +218,11 @@ def _checksum(leaf: np.ndarray) -> str:
 
 
 def _why(error: Exception) -> str:
-  """The system's own words, if there are any, or else the first line."""
+  """The system's own words, if there are any, or else the first line.
+
+  Without TensorStore's specification, and its places in the source.
+  """
   if found := re.search(r"os_error_code='(\d+)'", str(error)):
     return os.strerror(int(found[1]))
-  return f'{type(error).__name__}: {(str(error) or "?").splitlines()[0]}'
+  told = re.split(r' \[(?:tensorstore_spec|source locations)|\n', str(error))
+  return f'{type(error).__name__}: {told[0] or "?":.400}'

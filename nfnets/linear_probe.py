@@ -73,7 +73,7 @@ def probe(
     f'accuracy {100 * summary["train/top_1"]:.1f} %'
   )
   print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  print(f'run folder {bucket.absolute(str(folder))}')
+  print(f'run folder {bucket.printable(bucket.absolute(str(folder)))}')
   return summary
 
 

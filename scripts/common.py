@@ -12,6 +12,7 @@ import errno
 import glob
 import inspect
 import io
+import logging as python_logging
 import os
 import pathlib
 import platform
@@ -91,6 +92,7 @@ def run(
       stream.reconfigure(errors='backslashreplace')
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
+  logging.get_absl_handler().setFormatter(Notes())
   flags.DEFINE_bool('traceback', False, 'Show where a refusal comes from.')
   flags.DEFINE_bool('help', False, 'Show this help.', short_name='h')
   if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
@@ -202,19 +204,21 @@ def refuse(why: object) -> int:
   line = ' '.join(str(why).replace('\\n', ' ').split())[:LONGEST]
   line = re.sub(r'\[Errno \d+\] ', '', line)
   line = re.sub(r'<(?:[\w.]*\.)?(\w+)(?: object)? at 0x\w+>', r'\1', line)
-  print(f'error: {printable(line)}', file=sys.stderr)
+  print(f'error: {bucket.printable(line)}', file=sys.stderr)
   return REFUSED
 
 
 def note(text: str) -> None:
   """Says on stderr what was chosen or left out; nothing for ''."""
   if text:
-    print(f'note: {printable(text)}', file=sys.stderr)
+    print(f'note: {bucket.printable(text)}', file=sys.stderr)
 
 
-def printable(text: str) -> str:
-  """The text without what would move a terminal's cursor or colour it."""
-  return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+class Notes(python_logging.Formatter):
+  """What a library logs, as `note` says it."""
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    return f'note: {bucket.printable(" ".join(record.getMessage().split()))}'
 
 
 def leave(code: int) -> NoReturn:

@@ -109,7 +109,8 @@ def draw_batch(before: Captioned, after: Captioned, path: pathlib.Path) -> None:
   for column, examples, color in ((0, before, 'grey'), (1, after, 'black')):
     for axis, (image, text) in zip(axes[:, column::2].flat, examples):
       axis.imshow(image)
-      axis.set_title(text.replace(' + ', '\n'), fontsize=7, color=color)
+      title = text.replace(' + ', '\n').replace('$', r'\$')
+      axis.set_title(title, fontsize=7, color=color)
   _save(figure, path)
 
 

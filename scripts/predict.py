@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from nfnets import bucket
 from scripts import common
 
 UNREADABLE = 1
@@ -92,9 +93,9 @@ def best(probabilities: np.ndarray, names: Sequence[str]) -> list[dict]:
 
 
 def text(row: dict[str, Any]) -> str:
-  lines = [common.printable(row['image'])]
+  lines = [bucket.printable(row['image'])]
   for found in row['classes']:
-    name = common.printable(found['name'])
+    name = bucket.printable(found['name'])
     lines.append(f'  {100 * found["probability"]:5.1f} %  {name}')
   return '\n'.join(lines)
 

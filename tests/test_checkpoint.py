@@ -58,6 +58,11 @@ def test_a_part_of_a_state_is_restored_alone(tmp_path):
   )
 
 
+def test_why_is_told_without_the_specification():
+  error = ValueError("not valid [tensorstore_spec='{}']\nmore")
+  assert checkpoint._why(error) == 'ValueError: not valid'
+
+
 def damage(path, keep_bytes):
   files = [p for p in path.rglob('*') if p.is_file() and p.stat().st_size > 8]
   for file in files:
@@ -119,8 +124,11 @@ def test_one_bit_flipped_anywhere_in_the_data_is_seen(tmp_path):
 def test_when_all_are_damaged_the_error_names_them(tmp_path):
   save(tmp_path, 1, 2)
   damage(tmp_path / 'checkpoints', 7)
-  with pytest.raises(ValueError, match='no readable checkpoint.*checkpoints/2'):
+  with pytest.raises(
+    ValueError, match='no readable checkpoint.*checkpoints/2'
+  ) as refusal:
     restore(tmp_path)
+  assert 'tensorstore_spec' not in str(refusal.value)
 
 
 def test_whichever_file_is_cut_short_a_whole_checkpoint_is_used(tmp_path):

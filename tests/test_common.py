@@ -1,6 +1,7 @@
 """Tests of scripts/common.py: what a command says and its exit codes."""
 
 import errno
+import logging
 import os
 import pathlib
 import platform
@@ -159,6 +160,13 @@ def test_no_address_and_no_quoted_newline_is_ever_printed(capsys):
   )
   said = capsys.readouterr().err
   assert said == 'error: a b BytesIO Name\\x1b[31m\n'
+
+
+def test_a_warning_is_a_note_of_one_line():
+  record = logging.LogRecord(
+    '', 30, '', 0, 'skipped %s', ('a\nb\x1b[2J',), None
+  )
+  assert common.Notes().format(record) == 'note: skipped a b\\x1b[2J'
 
 
 def test_the_code_is_what_main_returns_and_keys_are_set(run_thing):

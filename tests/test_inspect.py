@@ -49,6 +49,13 @@ def test_a_batch_is_drawn(run_script, tmp_path):
     assert np.asarray(sheet).std() > 10
 
 
+def test_a_class_by_any_name_is_drawn(tmp_path):
+  image = np.zeros((4, 4, 3), np.uint8)
+  pairs = [(image, 'c$x^$d'), (image, 'a_$')]
+  inspect.draw_batch(pairs, pairs, tmp_path / 'batch.png')
+  assert (tmp_path / 'batch.png').exists()
+
+
 def test_numerics_show_each_block_and_a_runs_parameters(run_script, tmp_path):
   flags = ['numerics', *TINY, '--noise', '--examples=2']
   done = run_script('scripts.inspect', *flags)

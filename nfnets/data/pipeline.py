@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import logging
 
+from nfnets import bucket
 from nfnets.data import images
 from nfnets.data.sources import Source
 
@@ -351,7 +352,8 @@ class Reader:
         ) from error
       if where not in self._skipped:
         self._skipped[where] = str(error)
-        logging.warning('skipped %s: %s', where, error)
+        told = map(bucket.printable, (where, error))
+        logging.warning('skipped %s: %s', *told)
       return None
 
   def _decode(self, index: int) -> Example:
