@@ -30,7 +30,7 @@ IMAGE_SIZE = flags.DEFINE_integer(
   None,
   "Side in pixels; default: the network's test size.",
   lower_bound=1,
-  upper_bound=10_000,
+  upper_bound=4096,
 )
 
 

@@ -272,6 +272,13 @@ HOSTILE = {
   'classes': lambda p: metadata(p, num_classes=-1),
   'names': lambda p: metadata(p, data={'class_names': ['a']}),
   'size': lambda p: metadata(p, data={'eval_image_size': 10**9}),
+  'another size': lambda p: metadata(p, data={'eval_image_size': 4097}),
+  **{
+    f'preparation {how!r}': lambda p, how=how: metadata(
+      p, data={'eval_preprocessing': how}
+    )
+    for how in ('nosuch', 5, 'border_0.9', 'squash_0.0001', 'center_2.0')
+  },
   'statistics': lambda p: metadata(p, data={'mean': [0, float('nan'), 0]}),
   'no object': lambda p: metadata(p, key=3),
 }

@@ -55,6 +55,7 @@ TRIES = 10  # max_attempts, dataset.py:442-461
 NUM_DRAWS = TRIES * 4
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
+MIN_SHARE = 0.5  # of a side; 4,096 pixels become 8,192, within MAX_PIXELS
 MIN_COVERED = 0.1  # of the whole image, as the box of every example is
 _MARKER = re.compile(rb'\xff+[\x02-\xcf\xd8-\xfe]')
 
@@ -267,8 +268,8 @@ def preparation(how: str) -> Callable[[np.ndarray, int], np.ndarray]:
   Args:
     how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets), 'none':
       resized only where the size differs; or timm's ways, 'squash_0.9' and
-      'center_0.94', with timm's crop_pct. These may end in a filter of
-      Pillow's, such as '_bilinear'; the default is bicubic.
+      'center_0.94', with timm's crop_pct, `MIN_SHARE` at least. These may end
+      in a filter of Pillow's, such as '_bilinear'; the default is bicubic.
 
   Returns:
     A function from uint8 [H, W, 3] and a side s in pixels to uint8 [s, s, 3].
@@ -279,16 +280,19 @@ def preparation(how: str) -> Callable[[np.ndarray, int], np.ndarray]:
   if how in PREPARATIONS:
     return PREPARATIONS[how]
   found = _TIMM.fullmatch(how)
+  share = float(found[2]) if found else 1.0
   resampling = (found and found[3] or 'bicubic').upper()
-  if not found or resampling not in Image.Resampling.__members__:
+  is_known = found and resampling in Image.Resampling.__members__
+  if not is_known or share < MIN_SHARE:
     raise ValueError(
       f'eval_preprocessing {how!r} is unknown; choose one of '
-      f'{", ".join(PREPARATIONS)}, squash_0.9, center_0.94, …'
+      f'{", ".join(PREPARATIONS)}, squash_0.9, center_0.94, … (from '
+      f'{MIN_SHARE} to 1.0)'
     )
   return functools.partial(
     _as_timm,
     squash=found[1] == 'squash',
-    share=float(found[2]),
+    share=share,
     resampling=Image.Resampling[resampling],
   )
 

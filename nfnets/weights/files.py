@@ -20,10 +20,12 @@ import safetensors
 import safetensors.numpy
 
 from nfnets import models, variants
+from nfnets.data import images
 from nfnets.weights import match, restricted
 
 Tree = Mapping[str, Mapping[str, Any]]
 STATE = 'state:'
+MAX_IMAGE_SIZE = 4096  # as a recipe's
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
 _KEYS = ('model', 'num_classes', 'overrides', 'data')  # of that object
 _MOST_DEFLATED = 8  # a .npz's arrays over its size; weights hardly compress
@@ -339,7 +341,10 @@ def _check(told: Any, num_leaves: int) -> None:
   require(sum(depths) <= few, 'depths')
   require(isinstance(data, dict), 'data')
   size = data.get('eval_image_size', 1)
-  require(type(size) is int and 0 < size < 10**4, 'eval_image_size')
+  require(type(size) is int and 0 < size <= MAX_IMAGE_SIZE, 'eval_image_size')
+  how = data.get('eval_preprocessing', 'none')
+  require(isinstance(how, str) and len(how) < 100, 'eval_preprocessing')
+  images.preparation(how)
   for key in ('mean', 'std'):
     value = data.get(key, [1.0] * 3)
     numbers = isinstance(value, list) and all(
