@@ -6,6 +6,7 @@ import collections
 import contextlib
 import io
 import os
+import pathlib
 import pickle
 import pickletools
 import struct
@@ -320,6 +321,22 @@ def test_damaged_pickles_are_refused_or_read():
 def test_a_namespace_is_a_dictionary():
   told = argparse.Namespace(model='dm_nfnet_f0', lr=0.1, size=(3, 224))
   assert _load(pickle.dumps({'args': told}, 2)) == {'args': vars(told)}
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize(
+  ('value', 'stands'),
+  [
+    (pathlib.PurePosixPath('/a/b'), '/a/b'),
+    ({3}, [3]),
+    (frozenset([3]), [3]),
+    (collections.defaultdict(list, {'a': 1}), {'a': 1}),
+  ],
+)
+def test_settings_beside_weights_are_read_as_plain_values(
+  value, stands, protocol
+):
+  assert _load(pickle.dumps({'args': value}, protocol)) == {'args': stands}
 
 
 def test_a_pickle_that_refers_to_itself_ends():

@@ -7,8 +7,9 @@ import golden_lib
 import numpy as np
 import photographs
 import pytest
+import safetensors.numpy
 
-from nfnets import variants
+from nfnets import variants, weights
 from nfnets.data import images
 from nfnets.models import activations
 from nfnets.weights import certificate, files, match, names, pictures, timm
@@ -210,3 +211,11 @@ def test_ten_photographs_are_prepared_as_timm_prepares_them(tmp_path):
     for path in paths:
       ours = images.preparation(how)(images.decode(images.read(path)), 256)
       assert np.abs(ours - next(theirs)).mean() < 2, (how, path)
+
+
+def test_a_damaged_config_beside_the_weights_is_blamed(tmp_path):
+  arrays = {'model.stem.weight': np.zeros((1, 1), np.float32)}
+  safetensors.numpy.save_file(arrays, tmp_path / 'model.safetensors')
+  (tmp_path / 'config.json').write_text('{"architecture": ')
+  with pytest.raises(ValueError, match='config.json is damaged.*move it away'):
+    weights.read(tmp_path / 'model.safetensors')

@@ -144,6 +144,25 @@ def test_a_training_scripts_checkpoint_gives_its_average(
   np.testing.assert_array_equal(found['w'], average if averaged else raw)
 
 
+@pytest.mark.parametrize('key', [
+  'model_state_dict', 'net', 'params', 'model_ema', 'ema', 'ema_state_dict'
+])  # fmt: skip
+@pytest.mark.parametrize('prefix', ['', 'model.', 'net.', 'module.model.'])
+def test_the_containers_and_wrappers_of_others_are_unpacked(
+  key, prefix, fake_torch, tmp_path
+):
+  count, array = np.array(9), np.float32([3, 4])
+  held = {f'{prefix}w': _Tensor('0', array), 'n_averaged': _Tensor('1', count)}
+  other = {'w': _Tensor('2', np.float32([0, 0]))}
+  content = {'model': other} if 'ema' in key else {'model': None}
+  content[key] = {'module': held} if 'ema' in key else held
+  stored = {'0': array, '1': count, '2': np.float32([0, 0])}
+  _write_zip(tmp_path / 'w.pth', content, stored)
+  found, name = torch_file.read(tmp_path / 'w.pth')
+  assert name == key and list(found) == ['w']
+  np.testing.assert_array_equal(found['w'], array)
+
+
 def test_deflated_storages_are_refused(fake_torch, tmp_path):
   array = np.zeros(2**20, np.float32)
   _write_zip(tmp_path / 'w.pth', {'w': _Tensor('0', array)}, {'0': array})

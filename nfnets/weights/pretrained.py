@@ -171,7 +171,14 @@ def _of_timm(
   """timm's weights, and what the config.json beside them says."""
   config = {}
   if (beside := path.with_name('config.json')).exists():
-    config = json.loads(beside.read_text())
+    try:
+      config = json.loads(beside.read_text())
+      if not isinstance(config, dict):
+        raise ValueError('no JSON object')
+    except (ValueError, RecursionError) as error:
+      raise ValueError(
+        f'{beside} is damaged ({error}); restore it, or move it away'
+      ) from error
   is_timms = 'architecture' in config  # and no run's
   if is_timms:
     model = model or config['architecture']

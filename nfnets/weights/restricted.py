@@ -98,7 +98,11 @@ class _Bounded:
 
 _MARK = object()
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'MARK': _MARK}
-_EMPTY = {'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}
+# A set is a list: no key is hashed.
+_EMPTY = {
+  'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple,
+  'EMPTY_SET': list,
+}  # fmt: skip
 # Numbers, texts and bytes, which the opcode holds.
 _LITERALS = {
   'INT', 'LONG', 'LONG1', 'LONG4', 'BININT', 'BININT1', 'BININT2', 'FLOAT',
@@ -157,6 +161,12 @@ class _Machine:
     elif name in ('SETITEM', 'SETITEMS'):
       values = self.marked() if name == 'SETITEMS' else self.last(2)
       _with_items(stack[-1], values)
+    elif name == 'FROZENSET':
+      stack.append(self.marked())
+    elif name == 'ADDITEMS':
+      values = self.marked()
+      _require(isinstance(stack[-1], list), 'an entry of what is no set')
+      stack[-1].extend(values)
     elif name == 'POP':
       stack.pop()
     elif name == 'POP_MARK':
@@ -192,7 +202,7 @@ class _Machine:
     array = value.value if isinstance(value, _Array) else value
     if isinstance(array, np.ndarray):
       self.left -= array.nbytes
-    elif isinstance(array, dict | bytes | tuple):
+    elif isinstance(array, dict | bytes | tuple | list | str):
       self.left -= len(array)
     _require(self.left >= 0, 'the pickle builds more than its file holds')
     self.stack.append(value)
@@ -334,6 +344,25 @@ def _mapping(items: Any = None) -> dict:
   return items
 
 
+def _list(items: Any = ()) -> list:
+  _require(isinstance(items, list | tuple), 'a set of what is no list')
+  return list(items)
+
+
+def _path(*parts: Any) -> str:
+  known = all(isinstance(part, str) and len(part) < 4096 for part in parts)
+  known = known and len(parts) < 256
+  _require(known, 'a path is described in an unknown way')
+  return '/'.join(parts).replace('//', '/')
+
+
+def _defaults(factory: Any = None) -> dict:
+  # The factory is never called: what it would make is nobody's weight.
+  known = factory is None or isinstance(factory, Name)
+  _require(known, 'a mapping is described in an unknown way')
+  return _Ordered()
+
+
 class _Module(NamedTuple):
   """What dill of 2021 spells functions written in C by: it wrote
   `_get_attr(_import_module(module), function)` where pickle writes a global."""
@@ -360,6 +389,7 @@ _CALLS = {
   'numpy.dtype': _DType,
   '_codecs.encode': _encode,
   'collections.OrderedDict': _mapping,
+  'collections.defaultdict': _defaults,
   # dm-haiku 0.0.4 (2021) reduces a FlatMapping to its name and a dict; later
   # versions kept that name, earlier ones had frozendict.
   'haiku._src.data_structures.FlatMapping': _mapping,
@@ -375,6 +405,13 @@ _CALLS = {
 }
 for _module in ('builtins', '__builtin__'):  # Python 3, 2
   _CALLS |= {f'{_module}.dict': _mapping, f'{_module}.bytes': lambda: b''}
+  _CALLS |= {f'{_module}.{kind}': _list for kind in ('set', 'frozenset')}
+  # That a defaultdict names.
+  _CALLS |= {f'{_module}.{k}': None for k in ('list', 'int', 'float', 'str')}
+for _module in ('pathlib', 'pathlib._local'):  # the latter in Python 3.13
+  for _system in ('Posix', 'Windows'):
+    _CALLS |= {f'{_module}.{_system}Path': _path}
+    _CALLS |= {f'{_module}.Pure{_system}Path': _path}
 for _module in ('numpy.core', 'numpy._core'):  # before NumPy 2, and since
   _CALLS |= {
     f'{_module}.multiarray._reconstruct': _reconstruct,

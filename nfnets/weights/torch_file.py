@@ -28,10 +28,12 @@ _DTYPES = {
 # The number that opens PyTorch's files from before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Where training scripts keep weights, and their moving average.
-_RAW_KEYS = ('state_dict', 'model')
-_AVERAGED_KEYS = ('state_dict_ema', 'model_ema')
+_RAW_KEYS = ('state_dict', 'model', 'model_state_dict', 'net', 'params')
+_AVERAGED_KEYS = ('state_dict_ema', 'model_ema', 'ema', 'ema_state_dict')
 # What wrappers of a module put before its names.
-_PREFIXES = ('module.', '_orig_mod.')
+_PREFIXES = ('module.', '_orig_mod.', 'model.', 'net.')
+# What PyTorch's AveragedModel counts beside the weights.
+_COUNTER = 'n_averaged'
 
 
 def read(
@@ -58,8 +60,20 @@ def read(
       content = _read_legacy(file)
   keys = (*_AVERAGED_KEYS, *_RAW_KEYS) if averaged else _RAW_KEYS
   held = content if isinstance(content, Mapping) else {}
-  key = next((k for k in keys if isinstance(held.get(k), dict)), None)
-  return _state_dict(content if key is None else content[key]), key
+  found = {k: _unwrapped(held.get(k)) for k in keys}
+  key = next((k for k in keys if found[k]), None)
+  if key is None:
+    return _state_dict(_unwrapped(content) or content), None
+  return _state_dict(found[key]), key
+
+
+def _unwrapped(held: Any) -> dict | None:
+  """A dictionary with tensors, alone or as the entry `module`; or None."""
+  while isinstance(held, dict) and isinstance(held.get('module'), dict):
+    held = held['module']
+  is_dict = isinstance(held, dict)
+  has_any = is_dict and any(isinstance(x, np.ndarray) for x in held.values())
+  return held if has_any else None
 
 
 def _state_dict(content: Any) -> dict[str, np.ndarray]:
@@ -76,8 +90,9 @@ def _state_dict(content: Any) -> dict[str, np.ndarray]:
 
 def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """The arrays by their names without what wrappers put before them all."""
+  arrays = {name: x for name, x in arrays.items() if name != _COUNTER}
   for prefix in _PREFIXES * 2:  # whatever was wrapped in which
-    if all(str(name).startswith(prefix) for name in arrays):
+    if arrays and all(str(name).startswith(prefix) for name in arrays):
       arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
   return dict(arrays)
 
