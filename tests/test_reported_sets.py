@@ -5,9 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny
 import tiny_tfds
 
-from nfnets import parallel, step
+from nfnets import factory, parallel, step
 from nfnets.data import pipeline, sources
 
 # Labels of ReaL: one, several, none, ...
@@ -86,6 +87,22 @@ def test_a_label_of_real_that_is_no_class_is_named(tmp_path, label):
   source = sources.create('imagenet2012_real', 'test', str(tmp_path))
   with pytest.raises(ValueError, match=f'label {label} is not in 0..2'):
     next(pipeline.eval_batches(source, batch_size=8, image_size=8))
+
+
+@pytest.mark.parametrize('text', ['[[0]', '[0, 1]', '{}', '[["a"]]'])
+def test_labels_of_real_of_another_form_are_named(tmp_path, text):
+  real_folder(tmp_path)
+  (tmp_path / 'real.json').write_text(text)
+  with pytest.raises(ValueError, match='real.json'):
+    sources.create('imagenet2012_real', 'test', str(tmp_path))
+
+
+def test_sets_of_labels_are_not_trained_on(tmp_path):
+  real_folder(tmp_path)
+  config = tiny.config(data__name='imagenet2012_real', data__num_classes=3)
+  config.data.data_dir, config.data.train_split = str(tmp_path), 'test'
+  with pytest.raises(ValueError, match='imagenet2012_real.*several labels'):
+    factory.sources_of(config)
 
 
 def test_a_prediction_is_right_if_it_is_among_the_labels():

@@ -12,7 +12,7 @@ import tiny
 import tiny_tfds
 from PIL import Image
 
-from nfnets.data import sources
+from nfnets.data import pipeline, sources
 
 
 def test_digits_splits_are_disjoint_and_cover_all_1797():
@@ -151,6 +151,30 @@ def test_shard_that_vanished_is_named(tmp_path):
   tiny_tfds.write(tmp_path, 'untested', {'train': 10})
   with pytest.raises(ValueError, match="no split 'test'"):
     sources.create('untested', 'test', str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('text', ['{', '[0]', '{"0": [1]}'])
+def test_a_damaged_description_of_prepared_data_is_named(tmp_path, name, text):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 10})
+  (tmp_path / 'toy/1.0.0' / name).write_text(text)
+  with pytest.raises(ValueError, match='toy/1.0.0'):
+    sources.create('toy', 'train', str(tmp_path))
+
+
+def test_a_shard_cut_short_and_an_empty_split_are_named(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'test': 10})
+  path = next(tmp_path.rglob('toy-test*-00000-of-*'))
+  whole = path.read_bytes()
+  with pytest.raises(ValueError, match=r'test\[:0\] holds no examples'):
+    sources.create('toy', 'test[:0]', str(tmp_path))
+  for size in (len(whole) // 2, len(whole) - 9, 100):
+    path.write_bytes(whole[:size])
+    reader = pipeline.Reader(
+      sources.create('toy', 'test', str(tmp_path)), False, 'raise', None
+    )
+    with pytest.raises(ValueError, match='toy/1.0.0 test example 0'):
+      reader.read(0)
 
 
 def test_a_folder_of_classes_alone_holds_out_a_fixed_fifth_of_each(tmp_path):

@@ -248,7 +248,14 @@ class ReaL:
 
   def __init__(self, root: pathlib.Path):
     self._pictures = Folder(str(root), 'test')
-    self._labels = json.loads((root / 'real.json').read_text())
+    self._labels = _read_json(root / 'real.json', list)
+    if not all(
+      isinstance(labels, list) and all(type(x) is int for x in labels)
+      for labels in self._labels
+    ):
+      raise ValueError(
+        f'{root / "real.json"}: no list of lists of classes, as published'
+      )
     self.class_names = self._pictures.class_names
     self.num_classes = self._pictures.num_classes
     self.note = self._pictures.note
@@ -286,7 +293,14 @@ class Tfds:
     # Deferred, and by directory: tfds.data_source(name) asks the network first.
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    _read_json(pathlib.Path(folder) / 'features.json', dict)
+    try:
+      builder = tfds.builder_from_directory(folder)
+    except Exception as error:  # protobuf's and TFDS's, of any kind
+      raise ValueError(
+        f'{folder}: features.json or dataset_info.json is damaged ({error}); '
+        'copy or prepare the data again'
+      ) from error
     features = builder.info.features
     for key in ('image', label):
       if key not in features:
@@ -308,6 +322,8 @@ class Tfds:
     self.note = ''
     self._split = _tfds_split(name, builder.info.splits, split)
     self._where = f'{folder} {self._split}'
+    if not builder.info.splits[self._split].num_examples:
+      raise ValueError(f'{self._where} holds no examples')
     self._data = builder.as_data_source(
       split=self._split, decoders={'image': tfds.decode.SkipDecoding()}
     )
@@ -322,8 +338,13 @@ class Tfds:
     return len(self._data)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    example = self._data[index]
+    try:
+      example = self._data[index]
+    except Exception as error:  # array_record's and protobuf's, of any kind
+      raise ValueError(f'a damaged record ({error})') from error
     label = example[self._label]
+    if label is None or example['image'] is None:
+      raise ValueError('an empty record: its file is damaged or cut short')
     if self.multi_label:
       label = _set_of(label, self.num_classes)
     else:
@@ -490,9 +511,22 @@ def prepared_versions(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def file_formats(version: pathlib.Path) -> list[str]:
   """What a prepared version is stored as, such as 'array_record'."""
-  info = json.loads((version / 'dataset_info.json').read_text())
+  info = _read_json(version / 'dataset_info.json', dict)
   first = info.get('fileFormat', 'tfrecord')
   return [first, *info.get('alternativeFileFormats', [])]
+
+
+def _read_json(path: pathlib.Path, kind: type) -> Any:
+  """What the file holds, of that kind; ValueError names it otherwise."""
+  try:
+    found = json.loads(path.read_text())
+    if not isinstance(found, kind):
+      raise ValueError(f'no JSON {kind.__name__}')
+    return found
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is damaged ({error}); copy or prepare the data again'
+    ) from error
 
 
 def _tfds_split(name: str, splits: Any, split: str) -> str:
