@@ -104,7 +104,8 @@ def evaluate_weights(
     say: is told what is evaluated, reordered and left out.
 
   Raises:
-    ValueError: weights and data have other classes; their order may differ.
+    ValueError: weights and data have other classes (their order may differ), or
+      the outputs aren't finite.
   """
   from nfnets.weights import files, folding
 
@@ -138,6 +139,12 @@ def evaluate_weights(
   )
   batches = eval_batches(config, source, skipped)
   metrics = evaluate(eval_step, variables, batches)
+  for prefix in candidates:
+    if not np.isfinite(metrics[f'{prefix}/loss']):
+      raise ValueError(
+        f'{prefix}: the outputs of {one.model} are not finite; take other '
+        'weights, or the mean and std that they were trained with'
+      )
   if skipped:
     say(left_out(skipped))
   return metrics

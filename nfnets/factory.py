@@ -59,11 +59,12 @@ BOUNDS = {
   '[0, 1000]': 'data.num_threads augment.pad augment.randaugment_layers '
   'augment.randaugment_magnitude',
   '(0, 1e6]': 'num_epochs',
-  '(-1e30, 1e30)': 'data.mean',
-  '(0, 1e30)': 'optimizer.clipping optimizer.eps augment.mixup_alpha data.std '
+  '(0, 1e30)': 'optimizer.clipping optimizer.eps augment.mixup_alpha '
   'model.se_ratio',
   '[0, 1e30)': 'learning_rate schedule.start schedule.end schedule.factor '
   'schedule.decay_rate optimizer.weight_decay sam.rho probe_l2',
+  '[-1e6, 1e6]': 'data.mean',
+  '[0.001, 1e6]': 'data.std',  # grey levels
   '(0, 1)': 'schedule.boundaries',
   '[0, 1)': 'model.drop_rate model.stochdepth_rate optimizer.momentum '
   'label_smoothing ema.decay',

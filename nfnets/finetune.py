@@ -134,6 +134,7 @@ def fitting(
   state = stack_like(weights.state, shapes.state)
   match.require(found, wanted, config.weights)
   match.require(state, shapes.state, config.weights)
+  files.require_finite(weights, config.weights)
   if jax.process_index() == 0:
     count = sum(leaf.size for leaf in jax.tree.leaves(found))
     note = f', {weights.note}' if weights.note else ''

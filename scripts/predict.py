@@ -53,6 +53,11 @@ def main(paths: Sequence[str]) -> int:
     for failure in failures:
       common.refuse(f'{failure["image"]}: {failure["error"]}')
     shares = np.asarray(jax.nn.softmax(net(images))) if good else ()
+    if not np.isfinite(shares).all():
+      raise ValueError(
+        f'{source}: the outputs of {found.model} are not finite; take other '
+        'weights'
+      )
     for path, probabilities in zip(good, shares):
       row = {'image': path, 'classes': best(probabilities, net.class_names)}
       predictions.append(row)

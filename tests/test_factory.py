@@ -16,7 +16,7 @@ from nfnets import factory
     ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
     ('data__crop', 'pad', "data.crop='pad': choose 'inception'"),
     ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
-    ('data__std', (1.0, 0.0, 1.0), r'must be in \(0, 1e30\)'),
+    ('data__std', (1.0, 0.0, 1.0), r'must be in \[0.001, 1e6\]'),
     ('data__mean', (1.0, 0.0), 'give three numbers'),
     ('data__crop', 'pad²', "data.crop='pad²': choose 'inception'"),
     ('data__crop', 'pad99999', "'pad99999': pads images of 8 pixels"),

@@ -280,6 +280,10 @@ HOSTILE = {
     for how in ('nosuch', 5, 'border_0.9', 'squash_0.0001', 'center_2.0')
   },
   'statistics': lambda p: metadata(p, data={'mean': [0, float('nan'), 0]}),
+  'deviations of 0': lambda p: metadata(p, data={'std': [0.0, 0.0, 0.0]}),
+  'a huge mean': lambda p: metadata(p, data={'mean': [1e308, 0, 0]}),
+  'a huge alpha': lambda p: metadata(p, overrides=SMALL | {'alpha': 1e308}),
+  'no alpha': lambda p: metadata(p, overrides=SMALL | {'alpha': float('nan')}),
   'no object': lambda p: metadata(p, key=3),
 }
 
@@ -328,6 +332,21 @@ def test_a_leaf_that_is_no_finite_number_is_refused_by_name(tmp_path):
   weights.write(tmp_path / 'w.npz', kept)
   with pytest.raises(ValueError, match=r'linear/b holds what is no finite'):
     weights.load(tmp_path / 'w.npz')
+
+
+def test_a_variance_is_finite_and_not_negative(tmp_path):
+  overrides = SMALL | {'normalizer': 'batch'}
+  shapes, state = files.shapes('cifar_resnet_20', 4, **overrides)
+  state = {
+    k: {n: np.ones(x.shape) for n, x in m.items()} for k, m in state.items()
+  }
+  kept = weights.Weights(fill(shapes), state, 'cifar_resnet_20', 4, overrides)
+  files.require_whole(kept)
+  variance = next(m for k, m in state.items() if k.endswith('var_ema'))
+  for value, why in ((np.nan, 'no finite'), (-0.1, 'variance below 0')):
+    variance['average'][0] = value
+    with pytest.raises(ValueError, match=f'var_ema/average .*{why}'):
+      files.require_whole(kept)
 
 
 def test_what_is_not_there_and_unknown_kinds_are_named(tmp_path):

@@ -116,6 +116,13 @@ def test_weights_of_another_function_are_refused(tmp_path, values, message):
     started(write(tmp_path, given()), **values)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+  weights = given()
+  next(iter(weights.params.values()))['w'][..., 0] = np.nan
+  with pytest.raises(ValueError, match='holds what is no finite number'):
+    started(write(tmp_path, weights))
+
+
 def test_folded_weights_are_refused(tmp_path):
   path = write(tmp_path, folding.fold_weights(given()))
   with pytest.raises(ValueError, match='folded, for inference'):

@@ -68,6 +68,16 @@ def test_five_classes_of_each_picture_and_a_line_for_the_others(
     )
 
 
+def test_outputs_that_are_not_finite_are_no_predictions(folder, run_script):
+  kept = small(7, **DATA)
+  kept.params['CIFAR_ResNet/~/linear']['w'][:] = 3e38
+  weights.write(folder / 'huge.npz', kept)
+  flags = '--json', f'--weights={folder}/huge.npz'
+  done = run_script('scripts.predict', *flags, folder / MANY[0])
+  assert done.code == 2 and not done.stdout
+  assert 'are not finite' in done.stderr and done.stderr.count('\n') == 1
+
+
 def test_an_ascii_terminal_shows_every_picture_and_nothing_moves_its_cursor(
   folder, run_script
 ):

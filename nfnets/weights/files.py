@@ -28,6 +28,8 @@ STATE = 'state:'
 MAX_IMAGE_SIZE = 4096  # as a recipe's
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
 _KEYS = ('model', 'num_classes', 'overrides', 'data')  # of that object
+_LARGEST = 1e30  # well within float32's range
+_EPSILON = 1e-5  # batch normalization's; rounding errs by less
 _MOST_DEFLATED = 8  # a .npz's arrays over its size; weights hardly compress
 
 
@@ -108,7 +110,7 @@ def require_whole(weights: Weights, source: str = 'the weights') -> None:
 
   Raises:
     match.Mismatch: leaves are missing, too many, or of another shape.
-    ValueError: the network isn't known, or a leaf isn't finite.
+    ValueError: the network isn't known, or as `require_finite`.
   """
   if weights.model is None:
     raise ValueError(
@@ -123,9 +125,20 @@ def require_whole(weights: Weights, source: str = 'the weights') -> None:
   )
   match.require(weights.params, params, source)
   match.require(weights.state, state, source)
-  for path, leaf in match.flatten(weights.params).items():
+  require_finite(weights, source)
+
+
+def require_finite(weights: Weights, source: str = 'the weights') -> None:
+  """Raises ValueError where a leaf can't be of a network that was trained."""
+  for path, leaf in leaves(weights).items():
     if not np.isfinite(leaf).all():
-      raise ValueError(f'{source}: {path} holds what is no finite number')
+      raise ValueError(
+        f'{source}: {path} holds what is no finite number; take other weights'
+      )
+    if path.endswith('var_ema/average') and leaf.min() <= -_EPSILON:
+      raise ValueError(
+        f'{source}: {path} is a variance below 0; take other weights'
+      )
 
 
 def require_head(weights: Weights, source: str = 'the weights') -> None:
@@ -332,7 +345,11 @@ def _check(told: Any, num_leaves: int) -> None:
   require(isinstance(overrides, dict), 'overrides')
   for key, value in overrides.items():
     values = value if isinstance(value, list) else [value]
-    plain = all(isinstance(x, str | int | float | None) for x in values)
+    plain = all(
+      isinstance(x, str | None)
+      or (isinstance(x, int | float) and abs(x) < _LARGEST)  # and no NaN
+      for x in values
+    )
     require(plain and len(values) < 100, f'override {key[:50]}')
   depths = overrides.get('depths') or []
   whole = isinstance(depths, list) and all(type(n) is int for n in depths)
@@ -345,10 +362,10 @@ def _check(told: Any, num_leaves: int) -> None:
   how = data.get('eval_preprocessing', 'none')
   require(isinstance(how, str) and len(how) < 100, 'eval_preprocessing')
   images.preparation(how)
-  for key in ('mean', 'std'):
+  for key, least in (('mean', -1e6), ('std', 1e-3)):  # in grey levels
     value = data.get(key, [1.0] * 3)
     numbers = isinstance(value, list) and all(
-      isinstance(x, int | float) and math.isfinite(x) for x in value
+      isinstance(x, int | float) and least <= x <= 1e6 for x in value
     )
     require(numbers and len(value) == 3, key)
   names = data.get('class_names') or []

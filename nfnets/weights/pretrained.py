@@ -71,7 +71,8 @@ def of_run(
     config: if given, must describe the run's own network.
 
   Raises:
-    ValueError: there is no run or no checkpoint, or its network is another.
+    ValueError: there is no run or no checkpoint, its network is another, or its
+      numbers aren't finite.
   """
   # It takes a second to import, and files don't need it.
   from nfnets import checkpoint
@@ -98,12 +99,15 @@ def of_run(
     found['eval_ema'] = (restored['ema_params'], restored['ema_state'])
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
   data = {key: own.data[key] for key in keys} | _class_names(folder, own.data)
-  return {
+  weights = {
     prefix: files.Weights(
       *map(stacked.unstack, trees), name, num_classes, overrides, data
     )
     for prefix, trees in found.items()
   }
+  for one in weights.values():
+    files.require_finite(one, str(folder.path))
+  return weights
 
 
 def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
