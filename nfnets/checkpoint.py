@@ -155,9 +155,19 @@ class Checkpoints:
     """Every array by its path, as it was written."""
     restored = self._manager.restore(step, args=ocp.args.StandardRestore())
     found = _by_path(restored)
-    sums = (self._manager.metadata(step).custom_metadata or {}).get('checksums')
-    for path, leaf in found.items():
-      if sums and sums[path] != _checksum(leaf):
+    told = self._manager.metadata(step)
+    if not told.init_timestamp_nsecs:  # every version of ours wrote it
+      raise ValueError('its _CHECKPOINT_METADATA is missing or damaged')
+    sums = (told.custom_metadata or {}).get('checksums')
+    if sums is None:
+      logging.warning(
+        'checkpoint %s: of an older version, without checksums; not checked',
+        self._path / str(step),
+      )
+    elif sums.keys() != found.keys():
+      raise ValueError('its checksums are not those of its arrays')
+    for path in sums or ():
+      if sums[path] != _checksum(found[path]):
         raise ValueError(f'{path} is damaged')
     if 'step' in found and int(found['step']) != step:
       raise ValueError(f'it holds step {int(found["step"])}')

@@ -1,5 +1,6 @@
 """Checkpoints on disk."""
 
+import json
 import resource
 import time
 
@@ -86,6 +87,30 @@ def test_an_empty_newest_folder_gives_way_to_the_one_before(tmp_path):
   save(tmp_path, 1, 2)
   (tmp_path / 'checkpoints' / '7').mkdir()
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(2))
+
+
+@pytest.mark.parametrize('sums', [None, {}, {'step': '9182ffb0'}])
+def test_a_checkpoint_without_its_checksums_is_damaged(tmp_path, sums):
+  save(tmp_path, 1, 2)
+  told = tmp_path / 'checkpoints' / '2' / '_CHECKPOINT_METADATA'
+  if sums is None:
+    told.unlink()
+  else:
+    content = json.loads(told.read_text())
+    content['custom_metadata']['checksums'] = sums
+    told.write_text(json.dumps(content))
+  jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
+
+
+def test_a_checkpoint_older_than_checksums_is_restored_and_told(
+  tmp_path, caplog
+):
+  save(tmp_path, 1)
+  told = tmp_path / 'checkpoints' / '1' / '_CHECKPOINT_METADATA'
+  content = json.loads(told.read_text())
+  told.write_text(json.dumps(content | {'custom_metadata': {}}))
+  jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
+  assert 'without checksums' in caplog.text
 
 
 def test_a_renamed_checkpoint_is_not_of_its_folders_step(tmp_path):
