@@ -358,9 +358,19 @@ def _parse(argv: Sequence[str]) -> list[str]:
   if keys:
     flag = flags.FLAGS['config']
     for key, value in config_flags.get_override_values(flag).items():
-      if value == ('',):  # of an empty flag, --config.optimizer.unclipped=
+      # ('',) of --config.optimizer.unclipped= but not of ...="('',)"
+      if value == ('',) and _last_word(argv, key) in ('', "''", '""'):
         flag.value.update_from_flattened_dict({key: ()})
   return arguments
+
+
+def _last_word(argv: Sequence[str], key: str) -> str:
+  """The value that the last flag gives the key, as it was written."""
+  found = ''
+  for word, after in zip(argv, [*argv[1:], '']):
+    if match := re.fullmatch(rf'--?config\.{re.escape(key)}(?:=(.*))?', word):
+      found = after if match[1] is None else match[1]
+  return found.strip()
 
 
 def _given_recipe(argv: Sequence[str]) -> str | None:

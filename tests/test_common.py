@@ -173,6 +173,8 @@ def test_the_code_is_what_main_returns_and_keys_are_set(run_thing):
   assert run_thing(QUICK, '--config.batch_size=8') == (1, '8\n', '')
   empty = '--config.optimizer.unclipped='
   assert run_thing(QUICK, empty).stdout.endswith('clips all\n')
+  given = run_thing(QUICK, f"{empty}('',)")
+  assert not given.stdout.endswith('clips all\n')
 
 
 def test_other_errors_keep_their_traceback_and_are_not_exit_code_1(run_thing):

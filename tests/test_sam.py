@@ -135,6 +135,19 @@ def test_the_perturbation_is_float32_under_bfloat16():
   np.testing.assert_allclose(optax.tree.norm(moved), 1e-4, rtol=5e-3)
 
 
+def test_a_complex_parameter_moves_as_a_complex_one():
+  seen = []
+
+  def spy(params, state, key, batch):
+    seen.append(params)
+    return {'w': jnp.full(1, 3 + 4j)}, ({}, state)
+
+  sharp = sam.sharpness_aware(spy, 0.1)
+  sharp({'w': jnp.array([1 + 2j])}, start(), None, BATCH)
+  assert seen[1]['w'].dtype == jnp.complex64
+  np.testing.assert_allclose(seen[1]['w'], [1.06 + 2.08j], rtol=1e-6)
+
+
 def test_only_the_chosen_parameters_move_and_count():
   seen = []
 

@@ -143,15 +143,19 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
 
 def _perturb(params: Tree, grads: Tree, rho: float, mask: Tree) -> Tree:
   # float32 throughout: rho g / ||g|| is too small to survive in bfloat16.
-  grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+  # Complex leaves stay so.
+  widened = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  grads = jax.tree.map(widened, grads)
   squares = jax.tree.map(
-    lambda g, moves: jnp.sum(jnp.square(g)) if moves else 0.0, grads, mask
+    lambda g, moves: jnp.sum(jnp.real(g * jnp.conj(g))) if moves else 0.0,
+    grads,
+    mask,
   )
   norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
   # Foret et al. 2020, equation 2 (p = 2).
   scale = jnp.where(norm == 0, 0.0, rho / jnp.where(norm == 0, 1.0, norm))
   return jax.tree.map(
-    lambda p, g, moves: p.astype(jnp.float32) + scale * g if moves else p,
+    lambda p, g, moves: widened(p) + scale * g if moves else p,
     params,
     grads,
     mask,
