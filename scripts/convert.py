@@ -78,9 +78,7 @@ def timm_name(weights: Any) -> str:
 
 
 def write_timm(target: pathlib.Path, weights: Any) -> None:
-  import safetensors.numpy
-
-  from nfnets.weights import timm
+  from nfnets.weights import files, timm
 
   if target.suffix != '.safetensors':
     raise ValueError(f'{target}: timm reads .safetensors; name it so')
@@ -88,7 +86,7 @@ def write_timm(target: pathlib.Path, weights: Any) -> None:
   differing = timm.changes(name, weights.model, weights.overrides)
   for key, value in differing.items():
     print(f"note: timm's {name} is this network with {key}={value!r}")
-  safetensors.numpy.save_file(timm.to_timm(weights.params, name), target)
+  files.write_safetensors(target, timm.to_timm(weights.params, name))
 
 
 def certify(weights: Any, name: str) -> int:

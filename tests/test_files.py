@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import struct
 import zipfile
 
@@ -55,6 +56,22 @@ def test_files_of_ours_come_back_whole(ending, tmp_path, monkeypatch):
   assert_same(found.params, wanted.params)
   assert_same(found.state, wanted.state)
   assert found[2:] == wanted[2:]
+
+
+@pytest.mark.parametrize('ending', ['.npz', '.safetensors'])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(ending, tmp_path):
+  path = tmp_path / f'weights{ending}'
+  weights.write(path, small())
+  whole = path.read_bytes()
+  old = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, old[1]))
+  try:
+    with pytest.raises(OSError, match=f'{path} could not be .*too large'):
+      weights.write(path, small())
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+  assert path.read_bytes() == whole
+  assert list(tmp_path.iterdir()) == [path]
 
 
 def test_non_contiguous_arrays_are_written_by_value(tmp_path):

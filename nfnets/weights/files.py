@@ -4,14 +4,16 @@ A file of ours holds every leaf under its public path, `module/name`, a state's
 leaves under `state:module/name`, and how to make the network: no code.
 """
 
+import contextlib
 import functools
 import io
 import json
 import math
+import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -82,17 +84,44 @@ def write(path: str | pathlib.Path, weights: Weights) -> None:
 
   Raises:
     ValueError: on any other ending.
+    OSError: the file can't be written; an old one stays whole.
   """
   path = pathlib.Path(path)
   named = leaves(weights)
   metadata = {key: getattr(weights, key) for key in _KEYS}
   text = json.dumps(metadata, sort_keys=True, default=dict)
   if path.suffix == '.safetensors':
-    safetensors.numpy.save_file(named, path, {_METADATA: text})
+    write_safetensors(path, named, {_METADATA: text})
   elif path.suffix == '.npz':
-    np.savez(path, **named, **{_METADATA: np.array(text)})
+    with _beside(path) as temporary, temporary.open('wb') as file:
+      np.savez(file, **named, **{_METADATA: np.array(text)})
   else:
     raise ValueError(f'{path}: write .safetensors or .npz')
+
+
+def write_safetensors(
+  path: pathlib.Path,
+  arrays: dict[str, np.ndarray],
+  metadata: dict[str, str] | None = None,
+) -> None:
+  """Writes arrays by their names; raises OSError, and an old file stays."""
+  with _beside(path) as temporary:
+    safetensors.numpy.save_file(arrays, temporary, metadata)
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A path to write to, which then becomes the file's."""
+  path = path.resolve()  # a link stays one
+  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  try:
+    yield temporary
+    temporary.replace(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    why = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+    raise OSError(f'{path} could not be written: {why}') from error
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def leaves(weights: Weights) -> dict[str, np.ndarray]:
