@@ -29,6 +29,7 @@ from absl import flags
 from scripts import common
 
 INTERRUPTED = 75
+NOT_STARTED = (126, 127, 255)  # bash's, and ssh's
 LOCAL = ('localhost', '127.0.0.1')
 
 ON = flags.DEFINE_enum('on', None, ['tpu_pod', 'slurm', 'hosts'], 'Where.')
@@ -48,15 +49,19 @@ CPUS = flags.DEFINE_integer(
   'cpus_per_gpu', 8, 'slurm: to prepare images with.', lower_bound=1
 )
 HOURS = flags.DEFINE_integer('hours', 24, 'slurm: the limit.', lower_bound=1)
-SBATCH = flags.DEFINE_list('sbatch', [], 'slurm: more options, as account=ME.')
+SBATCH = flags.DEFINE_multi_string(
+  'sbatch', [], 'slurm: another option, as account=ME; may be repeated.'
+)
 HOSTS = flags.DEFINE_list(
   'hosts', [], "hosts: the first coordinates; 'localhost' needs no ssh."
 )
-PORT = flags.DEFINE_integer('port', 9876, "hosts: the coordinator's.")
+PORT = flags.DEFINE_integer(
+  'port', 9876, "hosts: the coordinator's.", lower_bound=1, upper_bound=65535
+)
 
 
 def main(train: list[str]) -> int:
-  if not any(flag.startswith('--workdir=') for flag in train):
+  if not any(re.match('--workdir=.', flag) for flag in train):
     raise ValueError(
       'after --, give the flags of scripts.train and --workdir=DIR'
     )
@@ -68,6 +73,11 @@ def main(train: list[str]) -> int:
     case 'slurm':
       return run_one(['sbatch'], sbatch_script(train))
     case 'hosts' if HOSTS.value:
+      for host in HOSTS.value:
+        if not host or host[0] == '-' or re.search(r'\s', host):
+          raise ValueError(
+            f'--hosts={",".join(HOSTS.value)}: {host!r} is no address'
+          )
       return run_all(host_commands(train))
     case 'hosts':
       raise ValueError('--on=hosts needs --hosts=ADDRESS,ADDRESS')
@@ -94,7 +104,10 @@ def sbatch_script(train: list[str]) -> str:
     'signal': 'TERM@180',
   }
   lines = [f'#SBATCH --{name}={value}' for name, value in options.items()]
-  lines += [f'#SBATCH --{option}' for option in SBATCH.value]
+  for option in SBATCH.value:
+    if '\n' in option or not option.partition('=')[0]:
+      raise ValueError(f'--sbatch={option!r}: give one option, as account=ME')
+    lines.append(f'#SBATCH --{shlex.quote(option)}')
   return '\n'.join(
     [
       '#!/bin/bash',
@@ -133,14 +146,18 @@ def host_commands(train: list[str]) -> list[tuple[str, list[str]]]:
 
 def remote(train: list[str]) -> str:
   """What a machine's shell runs."""
-  directory = DIRECTORY.value or os.getcwd()
-  home, slash, rest = directory.partition('/')
-  if re.fullmatch(r'~[\w.-]*', home):  # for the machine's shell to expand
-    quoted = home + slash + (shlex.quote(rest) if rest else '')
-  else:
-    quoted = shlex.quote(directory)
-  command = shlex.join([PYTHON.value, '-m', 'scripts.train', *train])
-  return f'cd {quoted} && exec {command}'
+  directory = quoted(DIRECTORY.value or os.getcwd())
+  command = shlex.join(['-m', 'scripts.train', *train])
+  refused = f'cd {directory} || exit {common.REFUSED}'
+  return f'{refused}; exec {quoted(PYTHON.value)} {command}'
+
+
+def quoted(path: str) -> str:
+  """For a machine's shell, which expands `~` alone."""
+  home, slash, rest = path.partition('/')
+  if re.fullmatch(r'~[\w.-]*', home):
+    return home + slash + (shlex.quote(rest) if rest else '')
+  return shlex.quote(path)
 
 
 def run_one(command: list[str], text: str = '') -> int:
@@ -149,7 +166,19 @@ def run_one(command: list[str], text: str = '') -> int:
     print(shlex.join(command) + here)
     return 0
   need(command[0])
-  return subprocess.run(command, input=text, text=True, check=False).returncode
+  done = subprocess.run(command, input=text, text=True, check=False)
+  # sbatch only queues: its 1 is no run that diverged.
+  is_unsent = command[0] == 'sbatch' and done.returncode == 1
+  if is_unsent or done.returncode in NOT_STARTED:
+    return not_started(command[0], done.returncode)
+  return done.returncode
+
+
+def not_started(where: str, code: int) -> int:
+  return common.refuse(
+    f'{where}: not started (code {code}): does it answer, and is '
+    f'--python={PYTHON.value} there, in --directory?'
+  )
 
 
 def need(program: str) -> None:
@@ -200,7 +229,10 @@ def run_all(commands: list[tuple[str, list[str]]]) -> int:
     reader.start()
   for reader in readers:
     reader.join()
-  codes = {abs(child.wait()) for child in children} - {0}
+  for (host, _), child in zip(commands, children):
+    if child.wait() in NOT_STARTED:
+      return not_started(host, child.returncode)
+  codes = {abs(child.returncode) for child in children} - {0}
   return max(codes - {INTERRUPTED} or codes, default=0)
 
 

@@ -101,6 +101,26 @@ def test_hosts_get_their_places_too_and_their_lines_are_marked(programs):
     ]
 
 
+@pytest.mark.parametrize(
+  'where', [('--on=slurm',), ('--on=hosts', '--hosts=localhost')]
+)
+@pytest.mark.parametrize('wrong', ['--python=/none', '--directory=/none'])
+def test_what_could_not_be_started_is_refused(programs, where, wrong):
+  done = launch(programs, 'shown', wrong, *where)
+  assert done.returncode == 2
+  if wrong == '--python=/none':
+    assert 'not started (code 127)' in done.stderr
+
+
+def test_home_is_the_machines_and_an_option_may_hold_commas(run_script):
+  code, said, _ = run_script(
+    'scripts.launch', '--on=slurm', '--dry_run', '--python=~/v/bin/python',
+    '--sbatch=mail-type=BEGIN,END', '--', *FLAGS,
+  )  # fmt: skip
+  assert code == 0 and '; exec ~/v/bin/python -m scripts.train ' in said
+  assert '#SBATCH --mail-type=BEGIN,END\n' in said
+
+
 def test_a_saved_slurm_job_is_queued_again_and_the_code_passes(programs):
   done = launch(programs, 'saved', '--on=slurm')
   assert 'requeued: requeue 7' in done.stdout and done.returncode == 75
@@ -196,6 +216,10 @@ def test_a_dry_run_prints_what_a_shell_would_run_and_starts_nothing(
     (['--', *FLAGS], 'name --on='),
     (['--on=slurm', '--', '--config=x'], 'give the flags of scripts.train'),
     (['--on=cloud', '--', *FLAGS], 'tpu_pod|slurm|hosts'),
+    (['--on=slurm', '--', '--workdir='], 'give the flags of scripts.train'),
+    (['--on=hosts', '--hosts=a,,b', '--', *FLAGS], "'' is no address"),
+    (['--on=hosts', '--hosts=-oX=y', '--', *FLAGS], "'-oX=y' is no address"),
+    (['--on=hosts', '--hosts=a', '--port=-1', '--', *FLAGS], '--port=-1'),
     (['--on=hosts', '--hosts=localhost,gpu1', '--', *FLAGS],
      'is not installed here'),
   ],
