@@ -98,7 +98,21 @@ def write(root: pathlib.Path, record: Record) -> pathlib.Path:
 def read_all(root: pathlib.Path, experiment: str) -> list[Record]:
   """Every record of an experiment, by row and seed."""
   paths = sorted((root / experiment / 'runs').glob('*.json'))
-  return [{'scale': FULL} | json.loads(path.read_text()) for path in paths]
+  return [{'scale': FULL} | read(path) for path in paths]
+
+
+def read(path: pathlib.Path) -> Record:
+  """One record; ValueError names a damaged one."""
+  try:
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+      raise ValueError('no JSON object')
+    return record
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is damaged ({error}); restore it, or remove it and run the row '
+      'again'
+    ) from error
 
 
 def twin(root: pathlib.Path, config: Config, experiment: str) -> Record | None:
@@ -116,7 +130,7 @@ def twin(root: pathlib.Path, config: Config, experiment: str) -> Record | None:
   if by_device or wanted['weights']:
     return None
   for path in sorted(root.glob('*/runs/*.json')):
-    record = json.loads(path.read_text())
+    record = read(path)
     trains = 'scripts.train' in record.get('command', '')
     if path.parts[-3] == experiment or 'same_as' in record or not trains:
       continue

@@ -118,8 +118,10 @@ def measured_steps() -> list[dict[str, Any]]:
   for model, mode, precision, size in itertools.product(
     MODELS.value, MODES.value, PRECISIONS.value, BATCH_SIZES.value
   ):
+    if not size.isdecimal():
+      raise ValueError(f'--batch_size={size}: give whole numbers')
     asked = question(model, mode, precision, int(size))
-    result = next((r for r in kept if r['asked'] == asked), None)
+    result = next((r for r in kept if r.get('asked') == asked), None)
     if result is None and (model, mode, precision) in failed:
       continue  # a larger batch won't fit either
     if result is None:
@@ -144,7 +146,12 @@ def question(
 
   from nfnets.bench import step_time
 
-  overrides = json.loads(OVERRIDES.value)
+  try:
+    overrides = dict(json.loads(OVERRIDES.value))
+  except (ValueError, TypeError) as error:
+    raise ValueError(
+      f'--override={OVERRIDES.value}: no JSON object ({error})'
+    ) from error
   if AGAINST.value:
     _, overrides = step_time.counterpart(model)
   return {
@@ -198,7 +205,18 @@ def recipe_of(model: str) -> ConfigDict:
 def results_kept() -> list[dict[str, Any]]:
   path = pathlib.Path(JSON.value or os.devnull)
   lines = path.read_text().splitlines() if path.exists() else []
-  return [json.loads(line) for line in lines]
+  found = []
+  for number, line in enumerate(lines, 1):
+    try:
+      found.append(json.loads(line))
+      if not isinstance(found[-1], dict):
+        raise ValueError('no JSON object')
+    except ValueError as error:
+      raise ValueError(
+        f'--json={path}, line {number}: damaged ({error}); remove the line, or '
+        'name another file'
+      ) from error
+  return found
 
 
 def keep(result: dict[str, Any]) -> None:

@@ -141,6 +141,9 @@ def chosen(trained: bool) -> tuple[study.Experiment, list[Run]]:
       also = f'; {row} is at {", ".join(at)}' if at else ''
       rows = ', '.join(here)
       raise ValueError(f'--only={row}: rows at scale {scale} are {rows}{also}')
+  for seed in SEEDS.value:
+    if not seed.isdecimal():
+      raise ValueError(f'--seeds={seed}: give whole numbers from 0 on')
   seeds = [int(seed) for seed in SEEDS.value] or experiment.seeds
   return experiment, [Run(row, s) for s in seeds for row in ONLY.value or here]
 
@@ -241,6 +244,11 @@ def report(more: Sequence[str]) -> int:
   from experiments import report as reporting
 
   root = pathlib.Path(RESULTS.value)
+  if not root.is_dir():
+    raise ValueError(
+      f'--results={root}: no such folder; the committed records are in '
+      '--results=results'
+    )
   if EXPERIMENT.value:
     study.load(EXPERIMENT.value)
     if not records.read_all(root, EXPERIMENT.value):

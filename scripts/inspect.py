@@ -34,7 +34,13 @@ from scripts import common
 
 CONFIG = common.config_flag()
 MODEL = flags.DEFINE_string('model', None, 'signal: such as nfnet_f0.')
-IMAGE_SIZE = flags.DEFINE_integer('image_size', 128, 'signal: pixels a side.')
+IMAGE_SIZE = flags.DEFINE_integer(
+  'image_size',
+  128,
+  'signal: pixels a side.',
+  lower_bound=1,
+  upper_bound=4096,
+)
 WORKDIR = flags.DEFINE_string('workdir', None, "numerics: a run's folder.")
 NOISE = flags.DEFINE_bool('noise', False, 'numerics: noise for images.')
 ALL = flags.DEFINE_bool('all', False, 'numerics: modules inside blocks too.')

@@ -21,6 +21,7 @@ Exit codes: 0 printed, 2 refused.
 import datetime
 import importlib
 import importlib.metadata
+import math
 import pathlib
 import sys
 import textwrap
@@ -87,6 +88,10 @@ HEADER = (
 
 
 def main() -> None:
+  if not math.isfinite(IMAGES_PER_CORE.value):
+    raise ValueError(
+      f'--images_per_core={IMAGES_PER_CORE.value}: must be a finite number'
+    )
   if not jax.config.jax_platforms:  # don't look for the TPU
     jax.config.update('jax_platforms', 'cpu')
   if TABLE.value:

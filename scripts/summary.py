@@ -19,7 +19,11 @@ from scripts import common
 MODEL = flags.DEFINE_string('model', None, 'A name, such as nfnet_f3.')
 ALL = flags.DEFINE_bool('all', False, 'One row for every model.')
 IMAGE_SIZE = flags.DEFINE_integer(
-  'image_size', None, "Pixels a side; default: the variant's own two sizes."
+  'image_size',
+  None,
+  "Pixels a side; default: the variant's own two sizes.",
+  lower_bound=1,
+  upper_bound=4096,
 )
 CONFIG = common.config_flag()
 OPTIMIZER = flags.DEFINE_bool(

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from experiments import clipping_threshold, records, resnet20_three_ways
 from nfnets import loggers
 from nfnets.workdir import RunFolder
@@ -121,3 +123,12 @@ def test_what_depends_on_more_than_its_config_has_no_twin(tmp_path):
   for other in (batch, config | {'weights': 'a.npz'}):
     assert records.twin(tmp_path, other, 'x') is None
   assert records.twin(tmp_path, config, 'resnet20_three_ways') is None
+
+
+@pytest.mark.parametrize('text', ['{', '[]'])
+def test_a_damaged_record_is_named(tmp_path, text):
+  path = records.path_of(tmp_path, 'x', 'row', 0)
+  path.parent.mkdir(parents=True)
+  path.write_text(text)
+  with pytest.raises(ValueError, match=f'{path} is damaged'):
+    records.read_all(tmp_path, 'x')
