@@ -51,6 +51,7 @@ OPTIONAL = {
   'libtpu': 'plan',
   'tensorflow': 'prepare',
 }
+LOCAL = ('out', 'html', 'json', 'results')  # flags
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
 WORDS = {
   errno.ENOSPC: 'the disk is full: free space, then run this again',
@@ -96,7 +97,10 @@ def run(
   flags.DEFINE_bool('traceback', False, 'Show where a refusal comes from.')
   flags.DEFINE_bool('help', False, 'Show this help.', short_name='h')
   if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
-    print(manual(sys.modules[main.__module__]))
+    try:
+      print(manual(sys.modules[main.__module__]), flush=True)
+    except BrokenPipeError:  # the reader has seen enough
+      leave(0)
     sys.exit(0)
   try:
     argv = sys.argv if elsewhere else [_local(word) for word in sys.argv]
@@ -263,11 +267,6 @@ def recipe(
   return factory.resolve(config)
 
 
-def path(flag: flags.FlagHolder) -> str | None:
-  """The value of a flag that names a place, `~` expanded."""
-  return flag.value and os.path.expanduser(flag.value)
-
-
 def process_flags() -> Callable[[], dict[str, Any]]:
   """Defines the flags by which several processes find each other.
 
@@ -335,10 +334,12 @@ def _local(word: str) -> str:
   """A word of the command line, `~` expanded where its value begins so.
 
   Raises:
-    ValueError: it is an address of an unknown kind.
+    ValueError: it is an address of an unknown kind, or no local path where
+      the command writes here alone.
   """
   flag, value = re.fullmatch(r'(--?[\w.]+=)?(.*)', word, re.DOTALL).groups('')
-  bucket.is_url(value)
+  if bucket.is_url(value) and flag.strip('-=') in LOCAL:
+    raise ValueError(f'{word}: name a local path; copy what is written there')
   return flag + os.path.expanduser(value)
 
 
@@ -354,6 +355,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     near = _nearest(error.flagname, keys) or 'KEY'
     hint = f"; the config's keys are set by --config.{near}=" if keys else ''
+    if not keys and error.flagname.startswith('config.'):
+      hint = '; it sets a key of a recipe: name that too, by --config=FILE'
     raise ValueError(f'{error}{hint}') from error
   if keys:
     flag = flags.FLAGS['config']
@@ -398,6 +401,8 @@ def _recipe(place: str) -> ConfigDict:
     get_config = runpy.run_path(file).get('get_config')
     if get_config is None:
       raise ValueError('it defines no get_config()')
+    if argument and not inspect.signature(get_config).parameters:
+      raise ValueError(f'it has no presets, so not {argument!r}')
     return get_config(*[argument] * bool(argument))
   except Exception as error:
     lines = [

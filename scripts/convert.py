@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     return certify(None, TIMM.value)
   if len(arguments) != 2:
     raise ValueError('name two files: python -m scripts.convert IN OUT')
-  return convert(arguments[0], pathlib.Path(arguments[1]).expanduser())
+  return convert(arguments[0], pathlib.Path(arguments[1]))
 
 
 def convert(source: str, target: pathlib.Path) -> int:

@@ -40,7 +40,7 @@ def main() -> int:
   distributed.initialize(**PROCESSES())
   with (
     distributed.agreement(),
-    bucket.fetched(common.path(WORKDIR) or '') as workdir,
+    bucket.fetched(WORKDIR.value or '') as workdir,
   ):
     config = complete_config(workdir if WORKDIR.value else None)
     candidates = read_weights(config, workdir)

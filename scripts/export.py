@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
   source = common.needed(WEIGHTS, 'F0_haiku.npz')
   if len(arguments) != 1:
     raise ValueError('name one file to write: python -m scripts.export … OUT')
-  target = pathlib.Path(arguments[0]).expanduser()
+  target = pathlib.Path(arguments[0])
+  if target.is_dir():
+    raise ValueError(f'{target}: a folder; name the file to write')
   batch = batch_size(BATCH.value)
   if not target.parent.is_dir():
     raise FileNotFoundError(f'{target.parent}: no such folder')

@@ -41,7 +41,7 @@ TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
 def main() -> int:
   name = common.needed(DATASET, '|'.join(DATASETS))
   try:
-    prepare(name, pathlib.Path(common.path(DATA_DIR)), SOURCE.value)
+    prepare(name, pathlib.Path(DATA_DIR.value).expanduser(), SOURCE.value)
   except tarfile.TarError as error:
     raise ValueError(error) from error
   return 0

@@ -79,6 +79,9 @@ REFUSED = [
   ([QUICK, '--config.batch_size=many'], '--config.batch_size=many'),
   ([QUICK, '--batch_size=3'], '--config.batch_size='),
   (['--config', QUICK[9:], '--momentum=3'], '--config.optimizer.momentum='),
+  ([f'{QUICK}:nosuch'], "it has no presets, so not 'nosuch'"),
+  (['--config.batch_size=3'], 'name that too, by --config=FILE'),
+  (['--out=gs://bucket/x'], '--out=gs://bucket/x: name a local path'),
   ([QUICK, '--lr=3'], '--config.KEY='),
   (['--coordinator_address=foo://there/x'], 'a local path, gs:// or'),
   ([QUICK, '--config.data.data_dir=foo://there'], 'foo://there'),
@@ -188,6 +191,20 @@ def test_help_is_the_docstring_and_the_scripts_own_flags(run_thing):
   for name in ('--color=red|blue', '--config=', '--[no]distributed'):
     assert name in out
   assert '--verbosity' not in out
+
+
+def test_help_into_a_closed_pipe_ends_quietly():
+  read, write = os.pipe()
+  os.close(read)
+  done = subprocess.run(
+    [sys.executable, '-m', 'scripts.train', '--help'],
+    cwd=pathlib.Path(__file__).parents[1],
+    stdout=write,
+    stderr=subprocess.PIPE,
+    check=False,
+  )
+  os.close(write)
+  assert (done.returncode, done.stderr) == (0, b'')
 
 
 FAULTS = """
