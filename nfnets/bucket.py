@@ -158,6 +158,9 @@ class _Copy:
     if any(name.startswith(CHECKPOINTS) for name in remote):
       # Even where all are torn: the run began, and may begin again.
       (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+    for step in {_step(name) for name in remote} - {''}:
+      if step + UPLOADED not in remote:
+        (self.path / f'{step[:-1]}.torn').mkdir(exist_ok=True)
     wanted = sorted(
       name
       for name in remote

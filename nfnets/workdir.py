@@ -16,11 +16,17 @@ from typing import Any
 
 from nfnets import bucket
 
+STATUSES = 'finished', 'interrupted', 'diverged'
 # Keys that a resumed run may change: they decide where and when, not what.
 FREE_KEYS = (
   'log_every', 'eval_every', 'eval_batch_size', 'checkpoint_every',
   'keep_checkpoints', 'observe_every', 'stop_after_nonfinite', 'wandb',
   'data.data_dir', 'data.num_threads', 'data.cache', 'data.on_device',
+)  # fmt: skip
+# Keys without which a run can't be evaluated.
+NEEDED_KEYS = (
+  'model.name', 'ema.mode', 'data.name', 'data.num_classes', 'data.mean',
+  'data.std', 'data.eval_image_size', 'data.eval_preprocessing',
 )  # fmt: skip
 
 
@@ -104,12 +110,12 @@ class RunFolder:
       defaults: of keys that the config of an older version's run lacks.
     """
     saved, summary = self.saved_steps(), self.read_summary() or {}
-    status, there = summary.get('status'), self.read_config()
+    there, is_finished = self.read_config(), self.is_finished()
     if saved and there is None:
       self._refuse('checkpoints, but no config.json that says whose')
-    if not saved and status != 'finished':
-      unsaved = self.read_metrics() and not (self.path / 'checkpoints').exists()
-      if unsaved or (status == 'interrupted' and summary['step']):
+    if not saved and not is_finished:
+      interrupted = summary.get('status') == 'interrupted' and summary['step']
+      if interrupted or self._lacks_checkpoints(there or {}):
         self._refuse('a run whose checkpoints are gone')
       return
     old = flat(plain(completed(there or {}, defaults or {})))
@@ -124,12 +130,21 @@ class RunFolder:
         f"{self} holds another config's run: {', '.join(differ[:4])}"
         f'{more}; choose another --workdir or remove that one'
       )
-    if status != 'finished' and not (self.path / 'metrics.jsonl').exists():
+    if not is_finished and not (self.path / 'metrics.jsonl').exists():
       self._refuse('checkpoints, but no metrics.jsonl of the steps before')
 
   def read_config(self) -> dict[str, Any] | None:
     """The config of the run that lives here, or None."""
     return read_json(self.path / 'config.json')
+
+  def require_config(self) -> dict[str, Any]:
+    """The config of the run that lives here; ValueError if parts are gone."""
+    config = self.read_config() or {}
+    if missing := [key for key in NEEDED_KEYS if key not in flat(config)]:
+      raise ValueError(
+        f'{self.path / "config.json"} is damaged (no {missing[0]}); restore it'
+      )
+    return config
 
   def write_config(self, config: Mapping[str, Any]) -> None:
     write_atomically(self.path / 'config.json', dump_json(config))
@@ -167,21 +182,27 @@ class RunFolder:
       found = read_json(self.path / 'summary.json')
     except ValueError:  # the next end writes it again
       return None
-    return found if found and 'status' in found else None
+    found = found or {}
+    is_whole = found.get('status') in STATUSES and _is_step(found.get('step'))
+    return found if is_whole else None
 
   def write_summary(self, summary: Mapping[str, Any]) -> None:
     write_atomically(self.path / 'summary.json', dump_json(summary))
 
   def is_finished(self) -> bool:
     """Whether the run that lives here reached its last step."""
-    return (self.read_summary() or {}).get('status') == 'finished'
+    summary, config = self.read_summary(), self.read_config() or {}
+    if not summary or summary['status'] != 'finished':
+      return False
+    last = None if config.get('probe') else config.get('num_steps')
+    return summary['step'] == (summary['step'] if last is None else last)
 
   def read_metrics(self) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl, in order; a torn last line is left out."""
     path = self.path / 'metrics.jsonl'
     lines = path.read_bytes().split(b'\n') if path.exists() else []
     return [
-      _parse(line, f'line {number} of {path}')
+      _parse_row(line, f'line {number} of {path}')
       for number, line in enumerate(lines[:-1], 1)
       if line
     ]
@@ -190,6 +211,19 @@ class RunFolder:
     """Steps of the checkpoints, whole or damaged."""
     names = [path.name for path in (self.path / 'checkpoints').glob('*')]
     return sorted(int(name) for name in names if name.isdecimal())
+
+  def _lacks_checkpoints(self, config: Mapping[str, Any]) -> bool:
+    """Whether the metrics are those of steps after a checkpoint, and none is.
+
+    A kill may come between a step's metrics and its checkpoint, or leave a part
+    of that.
+    """
+    steps = [row['step'] for row in self.read_metrics()]
+    path = self.path / 'checkpoints'
+    if not steps or not path.exists():
+      return bool(steps)
+    first = config.get('checkpoint_every')
+    return _is_step(first) and max(steps) > first and not any(path.iterdir())
 
   def _refuse(self, what: str) -> None:
     raise ValueError(
@@ -266,6 +300,27 @@ def plain(value: Any) -> Any:
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
   """What the file holds, or None if there is none."""
   return _parse(path.read_bytes(), str(path)) if path.exists() else None
+
+
+def _is_step(value: Any) -> bool:
+  return type(value) is int and value >= 0
+
+
+def _parse_row(text: bytes, where: str) -> dict[str, Any]:
+  """A step's metrics: numbers, infinity and NaN as `plain` writes them."""
+  row = _parse(text, where)
+  odd = [
+    key
+    for key, value in ({'step': None} | row).items()
+    if not (isinstance(value, int | float) or value in ('nan', 'inf', '-inf'))
+    or (key == 'step' and not _is_step(value))
+  ]
+  if odd:
+    raise ValueError(
+      f'{where} is damaged ({odd[0]} is no number); restore it, or choose '
+      'another --workdir'
+    )
+  return row
 
 
 def _parse(text: bytes, where: str) -> dict[str, Any]:

@@ -78,6 +78,13 @@ def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
     (('checkpoints', 'saved'), False, 'no config.json'),
     (('config', 'metrics'), False, 'checkpoints are gone'),
     (('config', 'checkpoints', 'interrupted'), False, 'checkpoints are gone'),
+    (('config', 'checkpoints', 'later'), False, 'checkpoints are gone'),
+    (('config', 'checkpoints', 'later', 'torn'), False, None),
+    (
+      ('config', 'checkpoints', 'later', 'early'),
+      False,
+      'checkpoints are gone',
+    ),
     (('config', 'metrics', 'finished'), False, None),
     (('config', 'finished'), True, "another config's run"),
   ],
@@ -85,13 +92,19 @@ def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
 def test_a_folder_is_free_or_whole_or_refused(tmp_path, parts, other, why):
   folder = workdir.RunFolder(tmp_path)
   if 'config' in parts:
-    folder.write_config({'seed': 1})
+    folder.write_config({'seed': 1, 'checkpoint_every': 5, 'num_steps': 7})
   if 'checkpoints' in parts:
     (tmp_path / 'checkpoints').mkdir()
   if 'saved' in parts:
     (tmp_path / 'checkpoints' / '5').mkdir()
   if 'metrics' in parts:
     (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n')
+  if 'later' in parts:
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"step": 6}\n')
+  if 'torn' in parts:
+    (tmp_path / 'checkpoints' / '5.orbax-checkpoint-tmp').mkdir()
+  if 'early' in parts:
+    folder.write_summary({'status': 'finished', 'step': 6})
   for status in ('interrupted', 'finished'):
     if status in parts:
       folder.write_summary({'status': status, 'step': 7})
@@ -113,6 +126,22 @@ def test_a_damaged_file_is_named_with_its_line_and_a_summary_made_anew(
       folder.read_config()
     (tmp_path / 'summary.json').write_bytes(text.encode('latin1'))
     assert folder.read_summary() is None
-  (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"s\n{"step": 2}\n')
-  with pytest.raises(ValueError, match=r'line 2 of .*metrics.jsonl is damaged'):
-    folder.read_metrics()
+  for summary in (
+    {'status': 'interrupted'},
+    {'status': 'finished', 'step': 'x'},
+  ):
+    folder.write_summary(summary)
+    assert folder.read_summary() is None
+  good = '{"step": 1, "eval/loss": "nan"}\n'
+  for line in (
+    '{"s',
+    '{}',
+    '{"step": "x"}',
+    '{"step": 2, "eval/top_1": "abc"}',
+  ):
+    (tmp_path / 'metrics.jsonl').write_text(f'{good}{line}\n{good}')
+    with pytest.raises(ValueError, match='line 2 of .*metrics.jsonl is damag'):
+      folder.read_metrics()
+  folder.write_config({})
+  with pytest.raises(ValueError, match='config.json is damaged .no model.name'):
+    folder.require_config()

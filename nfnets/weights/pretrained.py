@@ -78,7 +78,7 @@ def of_run(
   from nfnets import checkpoint
 
   folder = RunFolder(workdir, must_exist=True)
-  own = ConfigDict(folder.read_config())
+  own = ConfigDict(folder.require_config())
   if config is not None and _network(config) != _network(own):
     raise ValueError(
       f'{folder.path} holds a run of another network: {_network(own)} there, '
