@@ -3,21 +3,17 @@
 import numpy as np
 import pytest
 
+from nfnets import variants
 from nfnets.weights import certificate
+
+ODD = 75  # where paddings and poolings differ at the borders
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'name, size',
-  [
-    ('dm_nfnet_f0', 64),
-    ('dm_nfnet_f0', 75),  # Odd sizes: padding and pooling at the borders.
-    ('nfnet_f0', 64),
-    ('nf_resnet50', 64),
-    ('nf_resnet50', 75),
-    ('nf_regnet_b1', 64),
-    ('nf_regnet_b1', 75),
-  ],
+  [(name, 64) for name in variants.TIMM]
+  + [(name, ODD) for name in ('dm_nfnet_f0', 'nf_resnet50', 'nf_regnet_b1')],
 )
 def test_every_stage_agrees_with_timm(name, size):
   if certificate.python_with_timm() is None:
