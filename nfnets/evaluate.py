@@ -1,6 +1,6 @@
 """A whole evaluation: every example counted exactly once."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -109,17 +109,10 @@ def evaluate_weights(
   """
   from nfnets.weights import files, folding
 
-  data = config.data
-  source = factory.source_of(config, data.eval_split)
-  more = f'; {source.note}' if source.note else ''
-  say(
-    f'{len(source)} examples of {data.name}, split {data.eval_split}, at '
-    f'{data.eval_image_size} pixels, {data.eval_preprocessing}{more}'
-  )
-  names = list(source.class_names)
-  own = list(next(iter(candidates.values())).data.get('class_names') or names)
-  if own != names and sorted(own) == sorted(names):
-    say("the weights' classes, of other order, are matched by their names")
+  source = factory.source_of(config, config.data.eval_split)
+  any_of_them = next(iter(candidates.values()))
+  for line in _notes(config, source, any_of_them.data.get('class_names')):
+    say(line)
   skipped: dict[str, str] = {}
 
   def prepared(weights: files.Weights) -> files.Weights:
@@ -132,10 +125,7 @@ def evaluate_weights(
   network = models.create(one.model, one.num_classes, **one.overrides)
   eval_step = parallel.map_eval(step.make_eval_step(config, network))
   variables = parallel.replicate(
-    {
-      prefix: (dict(weights.params), dict(weights.state))
-      for prefix, weights in candidates.items()
-    }
+    {p: (dict(w.params), dict(w.state)) for p, w in candidates.items()}
   )
   batches = eval_batches(config, source, skipped)
   metrics = evaluate(eval_step, variables, batches)
@@ -148,6 +138,22 @@ def evaluate_weights(
   if skipped:
     say(left_out(skipped))
   return metrics
+
+
+def _notes(
+  config: ConfigDict, source: sources.Source, own_classes: Sequence[str] | None
+) -> Iterator[str]:
+  """What is evaluated, and whether classes are reordered."""
+  data = config.data
+  more = f'; {source.note}' if source.note else ''
+  yield (
+    f'{len(source)} examples of {data.name}, split {data.eval_split}, at '
+    f'{data.eval_image_size} pixels, {data.eval_preprocessing}{more}'
+  )
+  names = list(source.class_names)
+  own = list(own_classes or names)
+  if own != names and sorted(own) == sorted(names):
+    yield "the weights' classes, of other order, are matched by their names"
 
 
 def left_out(skipped: Mapping[str, str]) -> str:

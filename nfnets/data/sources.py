@@ -289,18 +289,10 @@ class Tfds:
     data_dir: str | None = None,
     label: str = 'label',
   ):
-    folder = _prepared(name, data_dir)
-    # Deferred, and by directory: tfds.data_source(name) asks the network first.
     import tensorflow_datasets as tfds
 
-    _read_json(pathlib.Path(folder) / 'features.json', dict)
-    try:
-      builder = tfds.builder_from_directory(folder)
-    except Exception as error:  # protobuf's and TFDS's, of any kind
-      raise ValueError(
-        f'{folder}: features.json or dataset_info.json is damaged ({error}); '
-        'copy or prepare the data again'
-      ) from error
+    folder = _prepared(name, data_dir)
+    builder = _builder(folder)
     features = builder.info.features
     for key in ('image', label):
       if key not in features:
@@ -353,6 +345,20 @@ class Tfds:
 
   def describe(self, index: int) -> str:
     return f'{self._where} example {index}'
+
+
+def _builder(folder: str) -> Any:
+  """TFDS's, by the folder: by its name TFDS asks the network first."""
+  import tensorflow_datasets as tfds
+
+  _read_json(pathlib.Path(folder) / 'features.json', dict)
+  try:
+    return tfds.builder_from_directory(folder)
+  except Exception as error:  # protobuf's and TFDS's, of any kind
+    raise ValueError(
+      f'{folder}: features.json or dataset_info.json is damaged ({error}); '
+      'copy or prepare the data again'
+    ) from error
 
 
 def _set_of(labels: Sequence[int], num_classes: int) -> np.ndarray:

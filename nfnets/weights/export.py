@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,14 +81,7 @@ def write(
   path = pathlib.Path(path)
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / 'network'
-    try:
-      if format == 'stablehlo':
-        _write_stablehlo(made, kept, description, platforms)
-      else:
-        _write_onnx(made, kept, description)
-    except Exception as error:  # JAX's come with the whole program
-      why = ' '.join(str(error).split())
-      raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
+    _write(made, kept, format, description, platforms)
     error = _difference(made, weights, batch, size)
     if not error <= TOLERANCE:
       raise ValueError(
@@ -98,6 +91,23 @@ def write(
       )
     os.replace(made, path)
   return Written(path.stat().st_size, error)
+
+
+def _write(
+  made: pathlib.Path,
+  weights: files.Weights,
+  format: str,
+  description: Mapping[str, Any],
+  platforms: Sequence[str],
+) -> None:
+  try:
+    if format == 'stablehlo':
+      _write_stablehlo(made, weights, description, platforms)
+    else:
+      _write_onnx(made, weights, description)
+  except Exception as error:  # JAX's come with the whole program
+    why = ' '.join(str(error).split())
+    raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
 
 
 def describe(
