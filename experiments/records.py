@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs import base
-from nfnets import workdir
+from nfnets import texts, workdir
 
 FULL = 'full'
 MEANS = ('train/loss', 'train/top_1', 'train/grad_norm')
@@ -103,16 +103,8 @@ def read_all(root: pathlib.Path, experiment: str) -> list[Record]:
 
 def read(path: pathlib.Path) -> Record:
   """One record; ValueError names a damaged one."""
-  try:
-    record = json.loads(path.read_text())
-    if not isinstance(record, dict):
-      raise ValueError('no JSON object')
-    return record
-  except ValueError as error:
-    raise ValueError(
-      f'{path} is damaged ({error}); restore it, or remove it and run the row '
-      'again'
-    ) from error
+  remedy = 'restore it, or remove it and run the row again'
+  return texts.parse_json(path.read_bytes(), str(path), remedy)
 
 
 def twin(root: pathlib.Path, config: Config, experiment: str) -> Record | None:

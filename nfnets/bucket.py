@@ -54,11 +54,6 @@ def absolute(place: str | os.PathLike[str]) -> str:
   return str(pathlib.Path(place).expanduser().absolute())
 
 
-def printable(place: object) -> str:
-  """Its text without what would move a terminal's cursor or colour it."""
-  return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in str(place))
-
-
 class WorkingCopy(NamedTuple):
   """Where a run works.
 

@@ -117,8 +117,7 @@ def evaluate_weights(
 
   def prepared(weights: files.Weights) -> files.Weights:
     weights = files.with_classes(weights, source.class_names)
-    can_fold = fold and folding.can_fold(weights)
-    return folding.fold_weights(weights) if can_fold else weights
+    return folding.fold_if_possible(weights) if fold else weights
 
   candidates = {prefix: prepared(w) for prefix, w in candidates.items()}
   one = next(iter(candidates.values()))

@@ -130,10 +130,8 @@ class Network:
 
   @functools.cached_property
   def _folded(self) -> files.Weights:
-    weights = self._weights
     with jax.ensure_compile_time_eval():  # the first call may be traced
-      if weights_lib.can_fold(weights):
-        weights = weights_lib.fold_weights(weights)
+      weights = weights_lib.fold_if_possible(self._weights)
       params, state = jax.device_put((weights.params, weights.state))
     return weights._replace(params=params, state=state)
 

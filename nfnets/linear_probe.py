@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import bucket, evaluate, factory, models, step
+from nfnets import bucket, evaluate, factory, models, step, texts
 from nfnets import weights as weighing
 from nfnets.data import augment, sources
 from nfnets.weights import match
@@ -73,7 +73,7 @@ def probe(
     f'accuracy {100 * summary["train/top_1"]:.1f} %'
   )
   print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  print(f'run folder {bucket.printable(bucket.absolute(str(folder)))}')
+  print(f'run folder {texts.printable(bucket.absolute(str(folder)))}')
   return summary
 
 
@@ -81,8 +81,7 @@ def _probe(config: ConfigDict, folder: RunFolder) -> None:
   weights = weighing.load(config.weights)
   if weights.note:
     print(f'weights: {weights.note}')
-  if weighing.can_fold(weights):
-    weights = weighing.fold_weights(weights)
+  weights = weighing.fold_if_possible(weights)
   splits = factory.sources_of(config)
   train, test = _cached_features(
     config, weights, splits, folder.path / 'features.npz'

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nfnets import bucket, workdir
+from nfnets import texts, workdir
 
 # What the console leaves to the files: ends of names.
 SILENT = ('_seconds', '_per_device', '_bytes', '_utilization', '/count')
@@ -156,7 +156,7 @@ class Console:
   def print(self, text: str) -> None:
     if self._quiet:
       return
-    text = '\n'.join(map(bucket.printable, text.split('\n')))
+    text = '\n'.join(map(texts.printable, text.split('\n')))
     try:
       if self._bar is not None:
         self._bar.console.print(text, highlight=False, markup=False)

@@ -14,8 +14,9 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nfnets import bucket
+from nfnets import bucket, texts
 
+REMEDY = 'restore it, or choose another --workdir'  # of a damaged file
 STATUSES = 'finished', 'interrupted', 'diverged'
 # Keys that a resumed run may change: they decide where and when, not what.
 FREE_KEYS = (
@@ -195,7 +196,7 @@ class RunFolder:
     if not summary or summary['status'] != 'finished':
       return False
     last = None if config.get('probe') else config.get('num_steps')
-    return summary['step'] == (summary['step'] if last is None else last)
+    return last in (None, summary['step'])
 
   def read_metrics(self) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl, in order; a torn last line is left out."""
@@ -316,20 +317,9 @@ def _parse_row(text: bytes, where: str) -> dict[str, Any]:
     or (key == 'step' and not _is_step(value))
   ]
   if odd:
-    raise ValueError(
-      f'{where} is damaged ({odd[0]} is no number); restore it, or choose '
-      'another --workdir'
-    )
+    raise ValueError(f'{where} is damaged ({odd[0]} is no number); {REMEDY}')
   return row
 
 
 def _parse(text: bytes, where: str) -> dict[str, Any]:
-  try:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-      raise ValueError('no JSON object')
-    return found
-  except ValueError as error:
-    raise ValueError(
-      f'{where} is damaged ({error}); restore it, or choose another --workdir'
-    ) from error
+  return texts.parse_json(text, where, REMEDY)

@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from nfnets import bucket
+from nfnets import bucket, texts
 
 REFUSED = 2
 LONGEST = 1000  # characters of a refusal
@@ -208,21 +208,21 @@ def refuse(why: object) -> int:
   line = ' '.join(str(why).replace('\\n', ' ').split())[:LONGEST]
   line = re.sub(r'\[Errno \d+\] ', '', line)
   line = re.sub(r'<(?:[\w.]*\.)?(\w+)(?: object)? at 0x\w+>', r'\1', line)
-  print(f'error: {bucket.printable(line)}', file=sys.stderr)
+  print(f'error: {texts.printable(line)}', file=sys.stderr)
   return REFUSED
 
 
 def note(text: str) -> None:
   """Says on stderr what was chosen or left out; nothing for ''."""
   if text:
-    print(f'note: {bucket.printable(text)}', file=sys.stderr)
+    print(f'note: {texts.printable(text)}', file=sys.stderr)
 
 
 class Notes(python_logging.Formatter):
   """What a library logs, as `note` says it."""
 
   def format(self, record: python_logging.LogRecord) -> str:
-    return f'note: {bucket.printable(" ".join(record.getMessage().split()))}'
+    return f'note: {texts.printable(" ".join(record.getMessage().split()))}'
 
 
 def leave(code: int) -> NoReturn:

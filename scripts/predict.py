@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from nfnets import bucket
+from nfnets import texts
 from scripts import common
 
 UNREADABLE = 1
@@ -98,9 +98,9 @@ def best(probabilities: np.ndarray, names: Sequence[str]) -> list[dict]:
 
 
 def text(row: dict[str, Any]) -> str:
-  lines = [bucket.printable(row['image'])]
+  lines = [texts.printable(row['image'])]
   for found in row['classes']:
-    name = bucket.printable(found['name'])
+    name = texts.printable(found['name'])
     lines.append(f'  {100 * found["probability"]:5.1f} %  {name}')
   return '\n'.join(lines)
 

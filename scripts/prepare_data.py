@@ -122,7 +122,7 @@ def _tfrecords(path: pathlib.Path) -> Iterator[bytes]:
 
 def build(name: str, data_dir: pathlib.Path, source: str | None) -> str:
   """Runs TFDS's own builder, on the user's tars or on its download."""
-  tars = pathlib.Path(source or '').expanduser()
+  tars = pathlib.Path(source or '')
   if name.startswith('cifar'):
     try:  # TFDS itself retries for minutes before it says so
       socket.create_connection((HOST, 443), timeout=10).close()
@@ -162,7 +162,7 @@ def write_caltech(data_dir: pathlib.Path, source: str | None) -> str:
     .read_text()
   )
   examples: dict[str, dict[str, Any]] = {'train': {}, 'test': {}}
-  for name, content in _files(pathlib.Path(source).expanduser()):
+  for name, content in _files(pathlib.Path(source)):
     match = re.search(r'(([^/]+)/image_(\d{4}))\.jpg$', name)
     if not match or match[2] not in split['classes']:
       continue

@@ -12,7 +12,6 @@ tar of train/CLASS/FILE and test/CLASS/FILE: the split of Caltech-101
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -145,7 +144,7 @@ def clipped_where_nothing_clipped_diverges() -> Iterator[Job]:
     unclipped = Job('where_to_clip', 'nothing', scale)
     yield unclipped
     if unclipped.path.exists():
-      record = json.loads(unclipped.path.read_text())
+      record = records.read(unclipped.path)
       if record['status'] == 'diverged':
         break
   for seed in (0, 1, 2):
@@ -175,7 +174,7 @@ def accuracies(arm: str) -> dict[float, float]:
   for factor in pilot.FACTORS:
     path = Job('pilot', f'{arm}_x{factor:g}', 'full').path
     if path.exists():
-      record = json.loads(path.read_text())
+      record = records.read(path)
       finished = record['status'] == 'finished'
       found[factor] = record['summary']['eval/top_1'] if finished else 0.0
   return found

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import logging
 
-from nfnets import bucket
+from nfnets import texts
 from nfnets.data import images
 from nfnets.data.sources import Source
 
@@ -352,7 +352,7 @@ class Reader:
         ) from error
       if where not in self._skipped:
         self._skipped[where] = str(error)
-        told = map(bucket.printable, (where, error))
+        told = map(texts.printable, (where, error))
         logging.warning('skipped %s: %s', *told)
       return None
 

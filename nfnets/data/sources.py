@@ -8,7 +8,6 @@ the digits and image folders, which come sorted, are put in a fixed random order
 beforehand.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from nfnets import bucket
+from nfnets import bucket, texts
 from nfnets.data import images
 
 SPLITS = ('train', 'valid', 'train_and_valid', 'test')
@@ -133,7 +132,23 @@ class Digits:
     return f'digit {self._ids[index]}'
 
 
-class Folder:
+class _Files:
+  """What sources of picture files share: `_files`, paths with their labels."""
+
+  _files: list[tuple[str, int]]
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    path, label = self._files[index]
+    return {'image': images.read(path), 'label': label}
+
+  def describe(self, index: int) -> str:
+    return self._files[index][0]
+
+
+class Folder(_Files):
   """Pictures in one folder per class; the ILSVRC2012 layout is one such.
 
   `root/train/<class>/...` trains, `root/val/<class>/...` or `root/test/...`
@@ -186,18 +201,8 @@ class Folder:
       order = test = np.random.RandomState(0).permutation(len(files))
     self._files = [files[i] for i in _choose(order, test, split)]
 
-  def __len__(self) -> int:
-    return len(self._files)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    path, label = self._files[index]
-    return {'image': images.read(path), 'label': label}
-
-  def describe(self, index: int) -> str:
-    return self._files[index][0]
-
-
-class ImageNetV2:
+class ImageNetV2(_Files):
   """ImageNet-V2 as published: `root/0/*.jpeg` to `root/999/*.jpeg`.
 
   Recht et al. 2019, arXiv:1902.10811; folders are labels, in ImageNet's order.
@@ -225,16 +230,6 @@ class ImageNetV2:
         f'{odd[0]!r}'
       )
     self.note = '; '.join(notes + left_out.told())
-
-  def __len__(self) -> int:
-    return len(self._files)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    path, label = self._files[index]
-    return {'image': images.read(path), 'label': label}
-
-  def describe(self, index: int) -> str:
-    return self._files[index][0]
 
 
 class ReaL:
@@ -523,16 +518,8 @@ def file_formats(version: pathlib.Path) -> list[str]:
 
 
 def _read_json(path: pathlib.Path, kind: type) -> Any:
-  """What the file holds, of that kind; ValueError names it otherwise."""
-  try:
-    found = json.loads(path.read_text())
-    if not isinstance(found, kind):
-      raise ValueError(f'no JSON {kind.__name__}')
-    return found
-  except ValueError as error:
-    raise ValueError(
-      f'{path} is damaged ({error}); copy or prepare the data again'
-    ) from error
+  remedy = 'copy or prepare the data again'
+  return texts.parse_json(path.read_bytes(), str(path), remedy, kind)
 
 
 def _tfds_split(name: str, splits: Any, split: str) -> str:

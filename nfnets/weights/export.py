@@ -76,7 +76,7 @@ def write(
   """
   _check(weights, format, batch, image_size, platforms)
   size = image_size or pictures.image_size(weights)
-  kept = folding.fold_weights(weights) if folding.can_fold(weights) else weights
+  kept = folding.fold_if_possible(weights)
   description = describe(kept, batch, size)
   path = pathlib.Path(path)
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:

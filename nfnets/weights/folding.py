@@ -53,6 +53,11 @@ def fold_weights(weights: files.Weights) -> files.Weights:
   return weights._replace(params=params, overrides=overrides)
 
 
+def fold_if_possible(weights: files.Weights) -> files.Weights:
+  """`fold_weights` where it takes them, else the weights as they are."""
+  return fold_weights(weights) if can_fold(weights) else weights
+
+
 def can_fold(weights: files.Weights) -> bool:
   """Whether `fold_weights` takes these weights."""
   return any('gain' in leaves for leaves in weights.params.values())

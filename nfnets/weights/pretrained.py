@@ -1,7 +1,6 @@
 """Weights to start from, whoever wrote them, by one call."""
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket, variants
+from nfnets import bucket, texts, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, names, stacked, timm, torch_file
 from nfnets.workdir import RunFolder
@@ -175,14 +174,8 @@ def _of_timm(
   """timm's weights, and what the config.json beside them says."""
   config = {}
   if (beside := path.with_name('config.json')).exists():
-    try:
-      config = json.loads(beside.read_text())
-      if not isinstance(config, dict):
-        raise ValueError('no JSON object')
-    except (ValueError, RecursionError) as error:
-      raise ValueError(
-        f'{beside} is damaged ({error}); restore it, or move it away'
-      ) from error
+    remedy = 'restore it, or move it away'
+    config = texts.parse_json(beside.read_bytes(), str(beside), remedy)
   is_timms = 'architecture' in config  # and no run's
   if is_timms:
     model = model or config['architecture']
