@@ -1,8 +1,9 @@
-"""What the commands share: flags, help, refusals and exit codes.
+"""What the commands share: flags, help, error messages and exit codes.
 
-A script defines its flags, a `main`, and ends in `common.run(main)`. What
-`main` returns is the exit code; an error that `explain` knows becomes one line
-on stderr and exit code 2, any other keeps its traceback beside that code.
+A script defines its flags and a `main`, and ends with `common.run(main)`. The
+value that `main` returns is the exit code. An error that `explain` recognizes
+is printed as one line on stderr, any other with its traceback; both exit with
+code 2.
 """
 
 import contextlib
@@ -33,8 +34,9 @@ from ml_collections import ConfigDict, config_flags
 from nfnets import bucket, texts
 
 REFUSED = 2
-LONGEST = 1000  # characters of a refusal
-GRACE_SECONDS = 1.0
+MAX_CHARACTERS = 1000  # of an error message
+GRACE_SECONDS = 1.0  # for Python's own handling of Ctrl-C
+# Errors whose own text is the message; the cause lies with the user.
 REFUSALS = (
   ValueError,
   TypeError,
@@ -44,72 +46,82 @@ REFUSALS = (
   RecursionError,
   flags.Error,
 )
-# Packages that one thing alone needs: the extra that brings them.
+# Optional packages, and the extra in pyproject.toml that installs each.
 OPTIONAL = {
   'onnx': 'export',
   'onnxruntime': 'export',
   'libtpu': 'plan',
   'tensorflow': 'prepare',
 }
-LOCAL = ('out', 'html', 'json', 'results')  # flags
+LOCAL_FLAGS = ('out', 'html', 'json', 'results')  # their paths can't be URLs
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
-WORDS = {
-  errno.ENOSPC: 'the disk is full: free space, then run this again',
-  errno.EDQUOT: 'the quota is used up: free space, then run this again',
+SYSTEM_ERRORS = {
+  errno.ENOSPC: 'the disk is full: free some space, then run this again',
+  errno.EDQUOT: 'the disk quota is used up: free some space, then run again',
   errno.EACCES: 'permission denied',
   errno.EPERM: 'permission denied',
-  errno.EEXIST: 'is there already, and is no folder',
+  errno.EEXIST: 'already exists and is not a folder',
 }
 ACCELERATORS = ('/dev/nvidia[0-9]*', '/dev/kfd', '/dev/accel*', '/dev/vfio/*')
-# glibc's malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD.
+# M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of glibc's malloc.h.
 MALLOPT = {-8: 1, -4: 0, -1: -1, -2: 300_000_000}
-
-SMALLER = (
-  'take smaller batches; of a run, lower config.batch_size, raise '
-  'config.micro_batches, or set config.model.remat=True'
+OUT_OF_MEMORY = (
+  'out of memory: use smaller batches; for a training run, lower '
+  'config.batch_size, raise config.micro_batches, or set '
+  'config.model.remat=True'
 )
+# How the help page shows a flag's value.
+PLACEHOLDERS = {
+  'config object': 'FILE',
+  'comma separated list of strings': 'A,B,...',
+  'multi string': 'STRING',
+}
 
-flags.disclaim_key_flags()  # a flag defined here is the calling script's
+flags.disclaim_key_flags()  # flags defined here belong to the calling script
 
 
 def run(
   main: Callable[..., int | None],
   *,
   positional: bool = False,
-  elsewhere: bool = False,
-  waits: bool = False,
+  remote_paths: bool = False,
+  handles_ctrl_c: bool = False,
 ) -> None:
-  """Parses the flags, calls `main`, and exits with what it returns.
+  """Parses the flags, calls `main`, and exits with the code it returns.
 
   Args:
-    main: the command; it takes the arguments that are no flags, if
-      `positional`, and nothing otherwise.
-    positional: whether there may be such arguments.
-    elsewhere: whether the paths it is given are another machine's.
-    waits: whether it takes its time after Ctrl-C, for processes of its own.
+    main: the command. With `positional` it receives the list of arguments that
+      are not flags, otherwise nothing.
+    positional: whether arguments other than flags are allowed.
+    remote_paths: whether the paths belong to another machine, so that `~` and
+      URLs are passed on unchanged.
+    handles_ctrl_c: whether `main` handles Ctrl-C itself, for instance to wait
+      for its child processes.
   """
-  for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+  for stream in (sys.stdout, sys.stderr):  # file names may contain any bytes
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   logging.get_absl_handler().setFormatter(Notes())
-  flags.DEFINE_bool('traceback', False, 'Show where a refusal comes from.')
-  flags.DEFINE_bool('help', False, 'Show this help.', short_name='h')
+  flags.DEFINE_bool(
+    'traceback', False, 'Show the traceback of an error as well.'
+  )
+  flags.DEFINE_bool('help', False, 'Show this help and exit.', short_name='h')
   if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
     try:
       print(manual(sys.modules[main.__module__]), flush=True)
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has exited
       leave(0)
     sys.exit(0)
   try:
-    argv = sys.argv if elsewhere else [_local(word) for word in sys.argv]
+    argv = sys.argv if remote_paths else [_local(word) for word in sys.argv]
     arguments = _parse(argv)
     if arguments and not positional:
       raise ValueError(
         f'unexpected argument {arguments[0]!r}; flags start with --'
       )
-    with contextlib.nullcontext() if waits else _ending_on_ctrl_c():
+    with contextlib.nullcontext() if handles_ctrl_c else _exiting_on_ctrl_c():
       sys.exit(main(arguments) if positional else main())
   except KeyboardInterrupt:
     leave(refuse('stopped by Ctrl-C'))
@@ -121,11 +133,11 @@ def run(
 
 
 @contextlib.contextmanager
-def _ending_on_ctrl_c() -> Iterator[None]:
-  """Ends the process where Ctrl-C didn't, though no handler took it.
+def _exiting_on_ctrl_c() -> Iterator[None]:
+  """Exits on Ctrl-C even where Python loses its KeyboardInterrupt.
 
-  Python doesn't raise KeyboardInterrupt while its main thread is inside a
-  compiler, and callbacks of the garbage collector drop it.
+  Python doesn't raise KeyboardInterrupt while the main thread is inside a
+  compiler, and drops one that is raised in a garbage collector's callback.
   """
   receive, send = os.pipe()
   report = sys.unraisablehook
@@ -143,7 +155,7 @@ def _ending_on_ctrl_c() -> Iterator[None]:
       report(error)
 
   default = signal.default_int_handler
-  if signal.getsignal(signal.SIGINT) is default:  # nohup leaves another
+  if signal.getsignal(signal.SIGINT) is default:  # not so under nohup
     signal.signal(signal.SIGINT, _stop)
   sys.unraisablehook = unraisable
   os.set_blocking(send, False)
@@ -161,7 +173,7 @@ def _ending_on_ctrl_c() -> Iterator[None]:
 
 def _stop(_: int, frame: Any) -> None:
   while frame:
-    # A library's import makes another error of it, or a segmentation fault.
+    # KeyboardInterrupt within an import may become another error, or crash.
     if 'importlib' in frame.f_code.co_filename:
       leave(refuse('stopped by Ctrl-C'))
     frame = frame.f_back
@@ -169,26 +181,26 @@ def _stop(_: int, frame: Any) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-  """Culprit and remedy of an error that a user may meet, or None."""
+  """The message for an error that is the user's to resolve, else None."""
   causes = list(_causes(error))
-  told = ' '.join(str(error).split()) or type(error).__name__
-  if 'RESOURCE_EXHAUSTED' in told or isinstance(error, MemoryError):
-    return f'out of memory: {SMALLER} ({told:.200})'
+  text = ' '.join(str(error).split()) or type(error).__name__
+  if 'RESOURCE_EXHAUSTED' in text or isinstance(error, MemoryError):
+    return f'{OUT_OF_MEMORY} ({text:.200})'
   for cause in causes:
     if isinstance(cause, ModuleNotFoundError) and cause.name:
       package = cause.name.partition('.')[0]
-      known = OPTIONAL.get(package)
-      source = f"-e '.[{known}]'" if known else package
+      extra = OPTIONAL.get(package)
+      source = f"-e '.[{extra}]'" if extra else package
       return f'the package {package} is missing: pip install {source}'
     if isinstance(cause, OSError) and cause.errno in (
       errno.ENOSPC,
       errno.EDQUOT,
     ):
-      return f'{_place(causes)}{WORDS[cause.errno]}'
+      return f'{_file(causes)}{SYSTEM_ERRORS[cause.errno]}'
   if isinstance(error, OSError) and error.strerror:
-    words = WORDS.get(error.errno, error.strerror)
-    return f'{_place([error])}{words}'
-  return told if isinstance(error, REFUSALS) else None
+    what = SYSTEM_ERRORS.get(error.errno, error.strerror)
+    return f'{_file([error])}{what}'
+  return text if isinstance(error, REFUSALS) else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -197,15 +209,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     error = error.__cause__
 
 
-def _place(errors: Iterable[BaseException]) -> str:
+def _file(errors: Iterable[BaseException]) -> str:
+  """The first file that these errors name, as a prefix of a message."""
   names = [getattr(error, 'filename', None) for error in errors]
   return next((f'{os.fsdecode(name)}: ' for name in names if name), '')
 
 
 def refuse(why: object) -> int:
-  """Says why on one line of stderr; returns the exit code."""
-  # Libraries quote lines, and show objects by where they lie in memory.
-  line = ' '.join(str(why).replace('\\n', ' ').split())[:LONGEST]
+  """Prints an error as one line on stderr; returns the exit code."""
+  # Libraries' messages contain quoted newlines and memory addresses.
+  line = ' '.join(str(why).replace('\\n', ' ').split())[:MAX_CHARACTERS]
   line = re.sub(r'\[Errno \d+\] ', '', line)
   line = re.sub(r'<(?:[\w.]*\.)?(\w+)(?: object)? at 0x\w+>', r'\1', line)
   print(f'error: {texts.printable(line)}', file=sys.stderr)
@@ -213,20 +226,20 @@ def refuse(why: object) -> int:
 
 
 def note(text: str) -> None:
-  """Says on stderr what was chosen or left out; nothing for ''."""
+  """Prints a remark on stderr, unless it is empty."""
   if text:
     print(f'note: {texts.printable(text)}', file=sys.stderr)
 
 
 class Notes(python_logging.Formatter):
-  """What a library logs, as `note` says it."""
+  """Formats a library's log record as `note` prints it."""
 
   def format(self, record: python_logging.LogRecord) -> str:
     return f'note: {texts.printable(" ".join(record.getMessage().split()))}'
 
 
 def leave(code: int) -> NoReturn:
-  """Exits at once, whatever threads still wait for: a compiler, a picture."""
+  """Exits at once, without waiting for threads that compile or read."""
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError):
       stream.flush()
@@ -234,32 +247,39 @@ def leave(code: int) -> NoReturn:
 
 
 def config_flag() -> flags.FlagHolder:
-  """Defines --config=FILE, with --config.key=value for each of its keys."""
+  """Defines --config=FILE and, for each of its keys, --config.key=value."""
   return config_flags.DEFINE_config_file(
     'config',
     None,
-    'A recipe, such as configs/nfnet_f0.py; --config.key=value sets a key.',
+    'The recipe, such as configs/nfnet_f0.py; --config.KEY=VALUE overrides a '
+    'value in it.',
     lock_config=True,
   )
 
 
 def needed(flag: flags.FlagHolder, example: str) -> Any:
-  """A flag's value.
+  """The value of a required flag.
 
   Raises:
-    ValueError: it isn't given; `example` says how.
+    ValueError: the flag isn't set; the message shows `example`.
   """
   value = flag.value
-  # A config isn't compared: that would compute its derived numbers.
+  # Comparing a config with '' would compute its derived values.
   if value is None or (isinstance(value, str) and not value):
-    raise ValueError(f'name --{flag.name}, such as --{flag.name}={example}')
+    raise ValueError(f'set --{flag.name}, such as --{flag.name}={example}')
   return value
 
 
 def recipe(
   flag: flags.FlagHolder, workdir: str | os.PathLike[str] | None = None
 ) -> ConfigDict:
-  """--config's, with what its weights or a run say of it, resolved, checked."""
+  """The recipe of --config, completed, resolved and checked.
+
+  Args:
+    flag: the flag that `config_flag` defined.
+    workdir: a run's folder; like `config.weights`, it says what the recipe
+      leaves open, such as the network's name.
+  """
   from nfnets import factory, finetune
 
   config = needed(flag, 'configs/nfnet_f0.py')
@@ -271,21 +291,25 @@ def process_flags() -> Callable[[], dict[str, Any]]:
   """Defines the flags by which several processes find each other.
 
   Returns:
-    A function that gives their values by name, once they are parsed.
+    A function that returns the flags' values by name, once they are parsed.
   """
   holders = (
     flags.DEFINE_bool(
       'distributed',
       None,
-      'Whether to join other processes; default: if there seem to be any.',
+      'Whether to join other processes. By default this is detected.',
     ),
     flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.'),
-    flags.DEFINE_integer('num_processes', None, 'Of all together.'),
-    flags.DEFINE_integer('process_id', None, "This process's, from 0."),
+    flags.DEFINE_integer(
+      'num_processes', None, 'The number of processes in total.'
+    ),
+    flags.DEFINE_integer(
+      'process_id', None, 'The index of this process, from 0.'
+    ),
     flags.DEFINE_integer(
       'heartbeat_timeout_seconds',
       60,
-      'Silence of a process after which the others end.',
+      'How long a process may be silent before the others exit.',
       lower_bound=1,
     ),
   )
@@ -293,15 +317,15 @@ def process_flags() -> Callable[[], dict[str, Any]]:
 
 
 def keep_freed_memory() -> bool:
-  """Makes glibc keep freed memory for the next step, on a CPU alone.
+  """Makes glibc keep freed memory for the next step, on a CPU only.
 
-  By default hundreds of megabytes go back to the system after each step and
-  return page by page, cleared: a tenth of F0's step. Call it before JAX starts
-  its threads, which would have heaps of their own.
+  By default glibc returns hundreds of megabytes to the system after each step,
+  and the next step faults them in again, page by page: a tenth of F0's step.
+  Call this before JAX starts its threads, which would use heaps of their own.
 
   Returns:
-    Whether it was done. Not beside an accelerator, another C library, or
-    settings in the environment (`MALLOC_...`).
+    Whether the setting was made. It isn't where there is an accelerator,
+    another C library, or a `MALLOC_...` variable in the environment.
   """
   on_cpu = os.environ.get('JAX_PLATFORMS') == 'cpu' or not any(
     map(glob.glob, ACCELERATORS)
@@ -310,74 +334,65 @@ def keep_freed_memory() -> bool:
   if not on_cpu or is_set or platform.libc_ver()[0] != 'glibc':
     return False
   mallopt = ctypes.CDLL(None).mallopt
-  taken = [mallopt(name, value) for name, value in MALLOPT.items()]
-  return all(taken)
+  accepted = [mallopt(name, value) for name, value in MALLOPT.items()]
+  return all(accepted)
 
 
 def manual(module: Any) -> str:
-  """A script's docstring and its flags, as text."""
+  """The help page of a script: its docstring and its flags."""
   lines = [inspect.getdoc(module) or '', '', 'Flags:']
   for flag in flags.FLAGS.get_key_flags_for_module(module):
-    value = '' if flag.boolean else '=' + flag.flag_type().upper()
-    text = flag.help
+    kind = flag.flag_type()
+    value = '' if flag.boolean else f'={PLACEHOLDERS.get(kind, kind.upper())}'
+    text = flag.help.partition(';\n')[0]  # absl's hint on repeated flags
     if choices := '|'.join(getattr(flag.parser, 'enum_values', ())):
       value, text = f'={choices}', text.removeprefix(f'<{choices}>: ')
     no = '[no]' if flag.boolean else ''
-    if flag.default is not None and flag.default not in ('', False):
-      text += f' Default: {flag.default_as_str}.'
+    if flag.default not in (None, '', False, []):
+      default = str(flag.default_as_str).strip("'")
+      text += f' Default: {default}.'
     lines.append(f'  --{no}{flag.name}{value}')
     lines.append(textwrap.indent(textwrap.fill(text, 72), ' ' * 6))
   return '\n'.join(lines)
 
 
 def _local(word: str) -> str:
-  """A word of the command line, `~` expanded where its value begins so.
+  """A word of the command line, with a leading `~` of its value expanded.
 
   Raises:
-    ValueError: it is an address of an unknown kind, or no local path where
-      the command writes here alone.
+    ValueError: the value is a URL of an unknown kind, or a URL where the
+      command can write local files only.
   """
   flag, value = re.fullmatch(r'(--?[\w.]+=)?(.*)', word, re.DOTALL).groups('')
-  if bucket.is_url(value) and flag.strip('-=') in LOCAL:
-    raise ValueError(f'{word}: name a local path; copy what is written there')
+  if bucket.is_url(value) and flag.strip('-=') in LOCAL_FLAGS:
+    raise ValueError(f'{word}: give a local path, and copy the result there')
   return flag + os.path.expanduser(value)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with a config's keys is told with the right."""
+  """Parses the flags, the config's included; returns the other arguments.
+
+  Raises:
+    ValueError: there is no such recipe, key or flag; names the nearest one.
+  """
   given = _given_recipe(argv)
   keys: dict[str, type] = {}
   if 'config' in flags.FLAGS and given is not None:
     keys = _keys(_recipe(given))
     _check_keys(keys, argv)
+    argv = _with_empty_tuples(keys, argv)
   try:
-    arguments = flags.FLAGS(argv)[1:]
+    return flags.FLAGS(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     near = _nearest(error.flagname, keys) or 'KEY'
-    hint = f"; the config's keys are set by --config.{near}=" if keys else ''
+    hint = f'; keys of the config are set by --config.{near}=' if keys else ''
     if not keys and error.flagname.startswith('config.'):
-      hint = '; it sets a key of a recipe: name that too, by --config=FILE'
+      hint = '; it overrides a recipe, so name one by --config=FILE'
     raise ValueError(f'{error}{hint}') from error
-  if keys:
-    flag = flags.FLAGS['config']
-    for key, value in config_flags.get_override_values(flag).items():
-      # ('',) of --config.optimizer.unclipped= but not of ...="('',)"
-      if value == ('',) and _last_word(argv, key) in ('', "''", '""'):
-        flag.value.update_from_flattened_dict({key: ()})
-  return arguments
-
-
-def _last_word(argv: Sequence[str], key: str) -> str:
-  """The value that the last flag gives the key, as it was written."""
-  found = ''
-  for word, after in zip(argv, [*argv[1:], '']):
-    if match := re.fullmatch(rf'--?config\.{re.escape(key)}(?:=(.*))?', word):
-      found = after if match[1] is None else match[1]
-  return found.strip()
 
 
 def _given_recipe(argv: Sequence[str]) -> str | None:
-  """FILE of --config=FILE or --config FILE."""
+  """FILE of `--config=FILE` or `--config FILE`."""
   for word, after in zip(argv, [*argv[1:], None]):
     if found := re.fullmatch('--?config(?:=(.*))?', word):
       return after if found[1] is None else found[1]
@@ -385,12 +400,12 @@ def _given_recipe(argv: Sequence[str]) -> str | None:
 
 
 def _recipe(place: str) -> ConfigDict:
-  """The config of FILE or FILE:ARGUMENT.
+  """The config of FILE or FILE:PRESET.
 
   Raises:
-    ValueError: there is no such recipe, or it fails: where, and why.
+    ValueError: there is no such recipe, or its code fails.
   """
-  file, _, argument = place.partition(':')
+  file, _, preset = place.partition(':')
   if not os.path.isfile(file):
     known = {path.name: path for path in sorted(RECIPES.glob('*.py'))}
     name = f'{pathlib.Path(file).stem}.py'
@@ -401,9 +416,9 @@ def _recipe(place: str) -> ConfigDict:
     get_config = runpy.run_path(file).get('get_config')
     if get_config is None:
       raise ValueError('it defines no get_config()')
-    if argument and not inspect.signature(get_config).parameters:
-      raise ValueError(f'it has no presets, so not {argument!r}')
-    return get_config(*[argument] * bool(argument))
+    if preset and not inspect.signature(get_config).parameters:
+      raise ValueError(f'it has no presets, so not {preset!r}')
+    return get_config(preset) if preset else get_config()
   except Exception as error:
     lines = [
       f', line {frame.lineno}'
@@ -412,12 +427,12 @@ def _recipe(place: str) -> ConfigDict:
     ]
     kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
     raise ValueError(
-      f'--config={place} is no recipe{"".join(lines[-1:])}: {kind}{error}'
+      f'--config={place} is not a recipe{"".join(lines[-1:])}: {kind}{error}'
     ) from error
 
 
 def _keys(config: ConfigDict, prefix: str = '') -> dict[str, type]:
-  """Every key's type; groups of keys are keys too. Computes none."""
+  """The type of every key, groups of keys included; computes no value."""
   found: dict[str, type] = {}
   for key in config:
     kind = found[prefix + key] = config.get_type(key)
@@ -427,26 +442,41 @@ def _keys(config: ConfigDict, prefix: str = '') -> dict[str, type]:
 
 
 def _check_keys(keys: dict[str, type], argv: Sequence[str]) -> None:
+  """Raises ValueError for --config.KEY of a group or an unknown key."""
+  single = [key for key, kind in keys.items() if kind is not ConfigDict]
   for word in argv:
     if not (found := re.match(r'--?(?:no)?config\.([^=]*)', word)):
       continue
-    key, single = found[1], [k for k, x in keys.items() if x is not ConfigDict]
+    key = found[1]
     if keys.get(key) is ConfigDict:
       inner = next(k for k in single if k.startswith(f'{key}.'))
       raise ValueError(
-        f'{word}: a group of keys; set one, as --config.{inner}='
+        f'{word}: a group of keys; set one of them, as --config.{inner}='
       )
     if key not in keys:
       near = _nearest(key, single)
       hint = f'; did you mean --config.{near}=?' if near else ''
       raise ValueError(
         f'{word}: the config has no key {key!r}{hint} '
-        '(scripts.train --print_config shows all)'
+        '(scripts.train --print_config shows them all)'
       )
 
 
+def _with_empty_tuples(keys: dict[str, type], argv: Sequence[str]) -> list[str]:
+  """Makes an empty value of a tuple's key (), which would parse as ('',)."""
+  words = list(argv)
+  for at, word in enumerate(words):
+    flag, _, value = word.rpartition('=')
+    if '=' not in word:  # `--config.KEY VALUE`
+      flag, value = words[at - 1], word
+    key = flag.lstrip('-').removeprefix('config.')
+    if keys.get(key) is tuple and value in ('', "''", '""'):
+      words[at] = f'{flag}=()' if '=' in word else '()'
+  return words
+
+
 def _nearest(wanted: str, keys: Iterable[str]) -> str | None:
-  """The key that was meant, by its whole path or by its last name."""
+  """The key that was probably meant, by its whole path or its last name."""
   last = {key.rpartition('.')[2]: key for key in reversed(list(keys))}
   whole = difflib.get_close_matches(wanted, list(last.values()), 1, 0.8)
   near = difflib.get_close_matches(wanted.rpartition('.')[2], last, 1, 0.7)

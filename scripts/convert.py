@@ -1,13 +1,15 @@
 """Converts weights: python -m scripts.convert IN OUT.
 
 IN is a published file (F0_haiku.npz), a file of ours (.safetensors, .npz), a
-run's folder, timm's weights (.safetensors, .pth), here or in a bucket (gs://,
-s3://), or a name of published weights (nfnet_f0, dm_nfnet_f0.dm_in1k,
-hf-hub:timm/NAME), which is downloaded. OUT is .safetensors or .npz; with
---to=timm, timm's .safetensors. The content tells what IN is; --model says it.
---certify runs timm's same network besides and prints how far the stages'
-outputs differ; it needs no IN and OUT with --timm, and then takes random
-weights. Exit codes: 0 written, 1 certified to differ, 2 refused.
+run's folder, or timm's weights (.safetensors, .pth); it may be in a bucket
+(gs://, s3://). A name of published weights (nfnet_f0, dm_nfnet_f0.dm_in1k,
+hf-hub:timm/NAME) is downloaded. OUT is .safetensors or .npz, or with --to=timm
+timm's .safetensors.
+
+--certify also runs timm's implementation of the network and prints how far the
+outputs of each stage differ. With --timm=NAME and without IN and OUT it does so
+for random weights. Exit codes: 0 written, 1 --certify found a difference, 2
+refused or failed.
 """
 
 import pathlib
@@ -19,27 +21,28 @@ from absl import flags
 from scripts import common
 
 DIFFERENT = 1
-# Two float32 implementations of one function, relative to the norm.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # relative to the norm, of two implementations in float32
 
 MODEL = flags.DEFINE_string(
-  'model', None, "IN's network; default: what it says, or by its tensors."
+  'model',
+  None,
+  "The network of IN. By default IN's metadata or its tensors tell.",
 )
-TO = flags.DEFINE_enum('to', 'ours', ('ours', 'timm'), 'What OUT shall be.')
+TO = flags.DEFINE_enum('to', 'ours', ('ours', 'timm'), 'The format of OUT.')
 TIMM = flags.DEFINE_string(
-  'timm', None, "Of --to=timm, --certify: timm's network; default: the nearest."
+  'timm', None, "timm's name for the network, with --to=timm and --certify."
 )
 FOLD = flags.DEFINE_bool(
-  'fold', False, 'Write weights for inference alone, standardized once.'
+  'fold', False, 'Write folded weights: standardized once, for inference only.'
 )
 RAW = flags.DEFINE_bool(
-  'raw', False, 'The last weights, where IN holds their average too.'
+  'raw', False, 'Take the last weights where IN holds their average too.'
 )
 CERTIFY = flags.DEFINE_bool(
-  'certify', False, "Compare with timm's network, stage by stage."
+  'certify', False, "Compare the network with timm's, stage by stage."
 )
 IMAGE_SIZE = flags.DEFINE_integer(
-  'image_size', 96, 'Side of the random image of --certify.'
+  'image_size', 96, 'The side in pixels of the random image of --certify.'
 )
 
 
@@ -47,18 +50,18 @@ def main(arguments: Sequence[str]) -> int:
   if CERTIFY.value and TIMM.value and not arguments:
     return certify(None, TIMM.value)
   if len(arguments) != 2:
-    raise ValueError('name two files: python -m scripts.convert IN OUT')
+    raise ValueError('give two files: python -m scripts.convert IN OUT')
   return convert(arguments[0], pathlib.Path(arguments[1]))
 
 
 def convert(source: str, target: pathlib.Path) -> int:
-  """Reads, checks, writes, and says what was done."""
+  """Converts a file and prints what was written; returns the exit code."""
   from nfnets import bucket, weights
 
   if target.suffix not in ('.safetensors', '.npz'):
-    raise ValueError(f'{target}: write .safetensors or .npz')
+    raise ValueError(f'{target}: name it .safetensors or .npz')
   if bucket.is_url(target):
-    raise ValueError(f'{target}: write a local file, and copy it there')
+    raise ValueError(f'{target}: write a local file, and copy it to there')
   found = weights.load(source, model=MODEL.value, averaged=not RAW.value)
   common.note(found.note)
   if TO.value == 'timm':
@@ -71,17 +74,18 @@ def convert(source: str, target: pathlib.Path) -> int:
 
 
 def timm_name(weights: Any) -> str:
-  """timm's network that the weights are for, or the nearest."""
+  """The timm network that the weights belong to, or the nearest one."""
   from nfnets.weights import timm
 
   return TIMM.value or timm.name_of(weights.model, weights.overrides)
 
 
 def write_timm(target: pathlib.Path, weights: Any) -> None:
+  """Writes timm's file, and prints where timm's network differs from ours."""
   from nfnets.weights import files, timm
 
   if target.suffix != '.safetensors':
-    raise ValueError(f'{target}: timm reads .safetensors; name it so')
+    raise ValueError(f'{target}: timm reads .safetensors; name it that')
   name = timm_name(weights)
   differing = timm.changes(name, weights.model, weights.overrides)
   for key, value in differing.items():
@@ -90,7 +94,12 @@ def write_timm(target: pathlib.Path, weights: Any) -> None:
 
 
 def certify(weights: Any, name: str) -> int:
-  """Prints each stage's difference from timm's network."""
+  """Prints how far each stage differs from timm's; returns the exit code.
+
+  Args:
+    weights: `nfnets.weights.Weights`, or None for random ones.
+    name: timm's name of the network.
+  """
   import numpy as np
   from tabulate import tabulate
 

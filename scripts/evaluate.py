@@ -1,14 +1,14 @@
-"""Evaluates a run or weights: top-1 and top-5, raw and averaged.
+"""Evaluates a run or a file of weights: top-1 and top-5 accuracy, and loss.
 
   python -m scripts.evaluate --workdir=DIR
   python -m scripts.evaluate --config=FILE (--workdir=DIR | --weights=FILE)
 
-A run is evaluated as it was trained; a config that is given instead names other
-data or another way to prepare them, and must describe the run's network. FILE
-is anything that scripts.convert reads; DIR and FILE may be in a bucket. A
-normalizer-free network is folded first (--nofold keeps it as trained). Exit
-codes: 0 done, 2 refused. Several processes evaluate as one, as in
-scripts.train; the first one prints.
+A run is evaluated as it was trained, with its last and its averaged parameters.
+A config that is given besides selects other data or another way to prepare
+them; it must describe the run's network. FILE is anything that scripts.convert
+reads; DIR and FILE may be in a bucket. Normalizer-free networks are folded
+first. Several processes evaluate together, as in scripts.train, and process 0
+prints. Exit codes: 0 evaluated, 2 refused or failed.
 """
 
 import json
@@ -23,16 +23,20 @@ from scripts import common
 CONFIG = common.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, "A run's folder.")
 WEIGHTS = flags.DEFINE_string(
-  'weights', None, "A name or file of weights, or a run's folder."
+  'weights', None, "The weights: a name, a file, or a run's folder."
 )
-FOLD = flags.DEFINE_bool('fold', True, 'Fold normalizer-free networks first.')
-JSON = flags.DEFINE_bool('json', False, 'Print JSON.')
+FOLD = flags.DEFINE_bool(
+  'fold',
+  True,
+  'Standardize the weights of a normalizer-free network once, in advance.',
+)
+JSON = flags.DEFINE_bool('json', False, 'Print the metrics as JSON.')
 PROCESSES = common.process_flags()
 
 
 def main() -> int:
   if bool(WORKDIR.value) == bool(WEIGHTS.value):
-    raise ValueError('name either --workdir=DIR or --weights=FILE')
+    raise ValueError('set either --workdir=DIR or --weights=FILE')
   import jax
 
   from nfnets import bucket, distributed, evaluate
@@ -57,7 +61,7 @@ def main() -> int:
 
 
 def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
-  """The given recipe, what it leaves open filled in, or the run's own."""
+  """The run's own config, or --config completed from the weights or the run."""
   from configs import base
   from nfnets import factory, finetune
   from nfnets.workdir import RunFolder, completed
@@ -68,13 +72,13 @@ def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
     return factory.resolve(own, trains=False)
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if WEIGHTS.value and not config.model.name:
-    config.weights = WEIGHTS.value  # tell what the recipe leaves open
+    config.weights = WEIGHTS.value  # the file knows its network
   finetune.complete(config, workdir, trains=False)
   return factory.resolve(config, trains=False)
 
 
 def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-  """{prefix of the metrics: weights}."""
+  """The weights to evaluate, by the prefix of their metrics."""
   from nfnets import weights
   from nfnets.weights import files
 

@@ -276,4 +276,4 @@ VERBS = {
 
 
 if __name__ == '__main__':
-  common.run(main, positional=True, waits=True)
+  common.run(main, positional=True, handles_ctrl_c=True)

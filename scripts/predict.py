@@ -1,10 +1,10 @@
-"""Names what pictures show: python -m scripts.predict --weights=FILE IMAGE...
+"""Classifies pictures: python -m scripts.predict --weights=FILE IMAGE...
 
-FILE is what scripts.convert reads or writes: a name of published weights, a
-published file, one of ours, timm's, or a run's folder. Each picture gets five
-classes with their probabilities, as text or (--json) as one JSON object. A file
-that is no picture gets one line on stderr, and the others go on. Exit codes: 0
-every picture was read, 1 some were not, 2 refused.
+FILE is anything that scripts.convert reads or writes: a name of published
+weights, a published file, one of ours or timm's, or a run's folder. Prints the
+five likeliest classes of each picture with their probabilities. A file that
+isn't a picture is reported on stderr, and the others are still classified. Exit
+codes: 0 every picture was read, 1 some were not, 2 refused or failed.
 """
 
 import json
@@ -22,13 +22,13 @@ BATCH_SIZE = 16
 TOP = 5
 
 WEIGHTS = flags.DEFINE_string(
-  'weights', None, "A name or file of weights, or a run's folder."
+  'weights', None, "The weights: a name, a file, or a run's folder."
 )
-JSON = flags.DEFINE_bool('json', False, 'Print JSON.')
+JSON = flags.DEFINE_bool('json', False, 'Print one JSON object.')
 IMAGE_SIZE = flags.DEFINE_integer(
   'image_size',
   None,
-  "Side in pixels; default: the network's test size.",
+  "The images' side in pixels. By default the size the network is tested at.",
   lower_bound=1,
   upper_bound=4096,
 )
@@ -37,7 +37,7 @@ IMAGE_SIZE = flags.DEFINE_integer(
 def main(paths: Sequence[str]) -> int:
   source = common.needed(WEIGHTS, 'F0_haiku.npz')
   if not paths:
-    raise ValueError('name at least one picture')
+    raise ValueError('give at least one picture')
   import jax
 
   from nfnets import hub, weights
@@ -55,7 +55,7 @@ def main(paths: Sequence[str]) -> int:
     shares = np.asarray(jax.nn.softmax(net(images))) if good else ()
     if not np.isfinite(shares).all():
       raise ValueError(
-        f'{source}: the outputs of {found.model} are not finite; take other '
+        f'{source}: the outputs of {found.model} are not finite; use other '
         'weights'
       )
     for path, probabilities in zip(good, shares):
@@ -71,7 +71,7 @@ def main(paths: Sequence[str]) -> int:
 def read(
   paths: Sequence[str], prepare: Callable[[str], np.ndarray]
 ) -> Iterator[tuple[list[str], np.ndarray, list[dict[str, str]]]]:
-  """Yields paths, their pictures `[n, H, W, 3]`, and what couldn't be read."""
+  """Yields batches: paths, their images `[n, H, W, 3]`, and the failures."""
   for start in range(0, len(paths), BATCH_SIZE):
     good, images, failures = [], [], []
     for path in paths[start : start + BATCH_SIZE]:
@@ -85,7 +85,7 @@ def read(
 
 
 def best(probabilities: np.ndarray, names: Sequence[str]) -> list[dict]:
-  """The likeliest classes, best first."""
+  """The likeliest classes of one image, best first."""
   order = np.argsort(-probabilities, kind='stable')[:TOP]
   return [
     {
@@ -98,6 +98,7 @@ def best(probabilities: np.ndarray, names: Sequence[str]) -> list[dict]:
 
 
 def text(row: dict[str, Any]) -> str:
+  """A picture and its classes, one a line."""
   lines = [texts.printable(row['image'])]
   for found in row['classes']:
     name = texts.printable(found['name'])

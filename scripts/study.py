@@ -221,4 +221,4 @@ def stop(child: subprocess.Popen) -> None:
 
 
 if __name__ == '__main__':
-  common.run(main, waits=True)
+  common.run(main, handles_ctrl_c=True)

@@ -1,35 +1,39 @@
-r"""Sizes of networks and the groups of a recipe's parameters.
+"""Prints the sizes of networks, or the parameter groups of a recipe.
 
   python -m scripts.summary --model=NAME [--image_size=PIXELS]
   python -m scripts.summary --all [--out=results/models.md]
   python -m scripts.summary --config=FILE --optimizer
 
-The first counts parameters and multiply-adds stage by stage, without allocating
-a weight; the second has one row for every model, beside the papers' figures;
-the third prints which parameters are decayed and clipped, at which learning
-rate. Exit codes: 0 printed, 2 refused.
+The first form counts parameters and multiply-adds stage by stage, without
+allocating a weight. The second prints one row for each model, beside the
+papers' figures. The third shows which parameters are decayed and clipped, and
+with which learning rates. Exit codes: 0 printed, 2 refused or failed.
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
 from scripts import common
 
-MODEL = flags.DEFINE_string('model', None, 'A name, such as nfnet_f3.')
-ALL = flags.DEFINE_bool('all', False, 'One row for every model.')
+MODEL = flags.DEFINE_string('model', None, 'The model, such as nfnet_f3.')
+ALL = flags.DEFINE_bool('all', False, 'Print one row for every model.')
 IMAGE_SIZE = flags.DEFINE_integer(
   'image_size',
   None,
-  "Pixels a side; default: the variant's own two sizes.",
+  "The images' side in pixels, with --model. By default the variant's own "
+  'training and evaluation sizes.',
   lower_bound=1,
   upper_bound=4096,
 )
 CONFIG = common.config_flag()
 OPTIMIZER = flags.DEFINE_bool(
-  'optimizer', False, "Print the groups of the recipe's parameters."
+  'optimizer', False, 'Print the parameter groups of --config.'
 )
-OUT = flags.DEFINE_string('out', None, 'A Markdown file to write as well.')
+OUT = flags.DEFINE_string(
+  'out', None, 'A Markdown file to write the output to as well.'
+)
 
 TITLE = """# Every model
 
@@ -52,7 +56,7 @@ def main() -> None:
   if OPTIMIZER.value:
     sections.append(of_optimizer())
   if not sections:
-    raise ValueError('name --model=NAME, --all, or --config=FILE --optimizer')
+    raise ValueError('set --model=NAME, --all, or --config=FILE --optimizer')
   text = '\n\n'.join(sections) + '\n'
   print(text, end='')
   if OUT.value:
@@ -60,90 +64,80 @@ def main() -> None:
 
 
 def of_model(name: str, image_size: int | None) -> list[str]:
-  """A network stage by stage, at one size or at its variant's own."""
+  """A network's table by stages, at one image size or the variant's two."""
   from nfnets import variants
   from nfnets.analysis import counts
 
-  row = variants.find(name)
-  sizes = [image_size] if image_size else [
-    row['train_image_size'], row['eval_image_size']
-  ]  # fmt: skip
-  sections = []
-  for size in dict.fromkeys(sizes):
+  row, sections = variants.find(name), []
+  own = (row['train_image_size'], row['eval_image_size'])
+  for size in dict.fromkeys([image_size] if image_size else own):
     parts = counts.parts(name, size)
     rows = [
-      (
-        part.name,
-        part.blocks or '',
-        ' x '.join(map(str, part.output)),
-        f'{part.params:,}',
-        f'{part.macs / 1e9:.3f} G',
-      )
+      {
+        'part': part.name,
+        'blocks': part.blocks or '',
+        'output': ' x '.join(map(str, part.output)),
+        'parameters': f'{part.params:,}',
+        'multiply-adds': f'{part.macs / 1e9:.3f} G',
+      }
       for part in parts
     ]
     params = sum(part.params for part in parts)
-    macs = sum(part.macs for part in parts)
-    rows.append(('total', '', '', f'{params:,}', f'{macs / 1e9:.3f} G'))
-    header = ('part', 'blocks', 'output', 'parameters', 'multiply-adds')
-    title = f'{name} at {size} x {size} pixels'
-    sections.append(f'{title}\n\n{_table(header, rows)}')
+    macs = sum(part.macs for part in parts) / 1e9
+    total = ('total', '', '', f'{params:,}', f'{macs:.3f} G')
+    rows.append(dict(zip(rows[0], total)))
+    sections.append(f'{name} at {size} x {size} pixels\n\n{_table(rows)}')
   return sections
 
 
 def of_all() -> str:
-  """Every network, one row each."""
+  """The table of all models, one row each."""
   from experiments._published import SIZES
   from nfnets import variants
   from nfnets.analysis import counts
 
-  header = (
-    'model',
-    'parameters, M',
-    'multiply-adds, G (px), training',
-    'evaluation',
-    'by the published formula',
-    'published: M / G',
-    'weights',
-    'top-1, % (source)',
-    'licence',
-  )
   rows = []
   for name, row in variants.ALL.items():
     train, evaluation = row['train_image_size'], row['eval_image_size']
     parts = counts.parts(name, evaluation)
     macs = sum(part.macs for part in parts)
-    train_macs = macs
-    if train != evaluation:
-      train_macs = counts.multiply_adds(name, train)
-    figure = SIZES.get(name)
-    source = ' (code)' if figure and figure[2] == 'K' else ''
+    same = train == evaluation
+    train_macs = macs if same else counts.multiply_adds(name, train)
+    params, published_macs, tag = SIZES.get(name, ('', '', ''))
+    source = ' (code)' if tag == 'K' else ''
+    weights, found = _weights_of(name)
     rows.append(
-      (
-        name,
-        f'{sum(part.params for part in parts) / 1e6:.2f}',
-        f'{train_macs / 1e9:.3f} ({train})',
-        f'{macs / 1e9:.3f} ({evaluation})',
-        f'{sum(part.published_macs for part in parts) / 1e9:.3f}',
-        f'{figure[0]} / {figure[1]}{source}' if figure else '',
-        *_weights_of(name),
-      )
+      {
+        'model': name,
+        'parameters, M': f'{sum(part.params for part in parts) / 1e6:.2f}',
+        'multiply-adds, G (px), training': f'{train_macs / 1e9:.3f} ({train})',
+        'evaluation': f'{macs / 1e9:.3f} ({evaluation})',
+        'by the published formula': (
+          f'{sum(part.published_macs for part in parts) / 1e9:.3f}'
+        ),
+        'published: M / G': (
+          f'{params} / {published_macs}{source}' if params else ''
+        ),
+        'weights': weights,
+        'top-1, % (source)': (
+          f'{found.top_1} ({found.source})' if found and found.top_1 else ''
+        ),
+        'licence': found.licence if found else '',
+      }
     )
-  return _table(header, rows)
+  return _table(rows)
 
 
-def _weights_of(model: str) -> tuple[str, str, str]:
-  """The name of its published weights, their top-1, their licence."""
+def _weights_of(model: str) -> tuple[str, Any]:
+  """The first published weights of a model: their name, and what is known."""
   from nfnets.weights import names
 
-  for name, found in names.PUBLISHED.items():
-    if found.model == model:
-      top_1 = f'{found.top_1} ({found.source})' if found.top_1 else ''
-      return name, top_1, found.licence
-  return '', '', ''
+  every = names.PUBLISHED.items()
+  return next((x for x in every if x[1].model == model), ('', None))
 
 
 def of_optimizer() -> str:
-  """The recipe's parameter groups, from shapes alone."""
+  """The recipe's parameter groups, from the parameters' shapes only."""
   import jax
 
   from nfnets import factory, optim, step
@@ -158,10 +152,10 @@ def of_optimizer() -> str:
   return optim.table(shapes.params, config.learning_rate, settings)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
+def _table(rows: list[dict[str, str]]) -> str:
   from tabulate import tabulate
 
-  return tabulate(rows, header, 'github', disable_numparse=True)
+  return tabulate(rows, 'keys', 'github', disable_numparse=True)
 
 
 if __name__ == '__main__':

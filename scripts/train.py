@@ -1,15 +1,16 @@
 """Trains a recipe: python -m scripts.train --config=FILE --workdir=DIR.
 
-Any value is set by --config.key=value; --print_config shows them all. A run
-goes on from the newest checkpoint in its workdir. Exit codes: 0 finished, 1
-diverged, 2 refused or failed, 75 interrupted and saved: run it again to go on.
-128 + N: signal N ended this process.
+--config.KEY=VALUE overrides a value of the recipe; --print_config shows them
+all. A run resumes from the newest checkpoint in its workdir. Exit codes: 0
+finished, 1 diverged, 2 refused or failed, 75 interrupted and saved (the same
+command resumes it), 128 + N killed by signal N.
 
-Several processes, each with its own devices, train as one: by themselves on a
-TPU pod, under SLURM or Open MPI; elsewhere each gets --coordinator_address,
---num_processes and --process_id, or the variables JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID (scripts.launch starts them). Where one
-dies, the others end; start them again, on any number, to go on.
+Several processes, each with its own devices, train as one. On a TPU pod, under
+SLURM and under Open MPI they find each other. Elsewhere give each of them
+--coordinator_address, --num_processes and --process_id, or set
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (scripts.launch
+does). If one process dies, the others exit; start them again, on any number of
+machines, to resume.
 """
 
 from absl import flags
@@ -20,20 +21,21 @@ EXIT_CODES = {'finished': 0, 'diverged': 1, 'interrupted': 75}
 
 CONFIG = common.config_flag()
 WORKDIR = flags.DEFINE_string(
-  'workdir', None, "The run's folder; may be gs://... or s3://..."
+  'workdir', None, "The run's folder; gs://... and s3://... are accepted."
 )
 PRINT_CONFIG = flags.DEFINE_bool(
-  'print_config', False, 'Print the resolved config as JSON and stop.'
+  'print_config', False, 'Print the resolved config as JSON and exit.'
 )
 CACHE = flags.DEFINE_string(
   'compilation_cache',
   '',
-  "Where compiled programs are kept; default: in the run's folder; or 'off'.",
+  "The folder of compiled programs, or 'off'. By default it is in the run's "
+  'folder.',
 )
 PROFILE = flags.DEFINE_string(
   'profile_steps',
   '',
-  'A:B traces steps A to B - 1 for TensorBoard or XProf.',
+  'A:B, to trace steps A to B - 1 for TensorBoard or XProf.',
 )
 PROCESSES = common.process_flags()
 
@@ -64,11 +66,12 @@ def main() -> int:
   )
   code = EXIT_CODES[summary['status']]
   if summary['status'] == 'interrupted' and jax.process_count() == 1:
-    common.leave(code)  # a thread may still compile
+    common.leave(code)  # a thread may still be compiling
   return code
 
 
 def profile_steps() -> tuple[int, int] | None:
+  """The first step of --profile_steps and the one after its last, if any."""
   if not PROFILE.value:
     return None
   first, _, end = PROFILE.value.partition(':')

@@ -279,7 +279,7 @@ def test_numbers_have_three_digits(value, text):
   ('arguments', 'said'),
   [
     ([], '--model=nfnet_f0'),
-    (['--input'], 'name --config'),
+    (['--input'], 'set --config'),
     (['--pieces', '--config=configs/finetune.py'], 'name a network'),
     (['--model=nfnet_f9'], 'nfnet_f'),
     (['--model=nfnet_f0', '--mode=test'], 'test'),

@@ -60,7 +60,7 @@ def run_thing(run_script, tmp_path, monkeypatch, request):
 QUICK = '--config=configs/quickstart.py'
 REFUSED = [
   (['--color=blue'], 'several lines'),
-  ([], 'name --config, such as --config=configs/nfnet_f0.py'),
+  ([], 'set --config, such as --config=configs/nfnet_f0.py'),
   (['more'], "unexpected argument 'more'"),
   (['--color=green'], 'red|blue'),
   (['--colour=red'], 'Did you mean: color'),
@@ -68,20 +68,20 @@ REFUSED = [
   (['--config=quickstart'], 'did you mean configs/quickstart.py?'),
   (['--config='], '--config=: no such file'),
   (['--config=configs'], '--config=configs: no such file'),
-  (['--config=README.md'], '--config=README.md is no recipe: SyntaxError'),
+  (['--config=README.md'], '--config=README.md is not a recipe: SyntaxError'),
   (['--config=configs/lazy.py'], 'it defines no get_config()'),
   (['--config=configs/finetune.py:big'], "no preset 'big': small, probe"),
   ([QUICK, '--config.batchsize=3'], 'did you mean --config.batch_size=?'),
   ([QUICK, '--config.clipping', '3'], 'mean --config.optimizer.clipping=?'),
   ([QUICK, '--noconfig.nesterov'], 'mean --config.optimizer.nesterov=?'),
   ([QUICK, '--config.size=3'], "no key 'size'"),
-  ([QUICK, '--config.model=nf'], 'set one, as --config.model.'),
+  ([QUICK, '--config.model=nf'], 'set one of them, as --config.model.'),
   ([QUICK, '--config.batch_size=many'], '--config.batch_size=many'),
   ([QUICK, '--batch_size=3'], '--config.batch_size='),
   (['--config', QUICK[9:], '--momentum=3'], '--config.optimizer.momentum='),
   ([f'{QUICK}:nosuch'], "it has no presets, so not 'nosuch'"),
-  (['--config.batch_size=3'], 'name that too, by --config=FILE'),
-  (['--out=gs://bucket/x'], '--out=gs://bucket/x: name a local path'),
+  (['--config.batch_size=3'], 'so name one by --config=FILE'),
+  (['--out=gs://bucket/x'], '--out=gs://bucket/x: give a local path'),
   ([QUICK, '--lr=3'], '--config.KEY='),
   (['--coordinator_address=foo://there/x'], 'a local path, gs:// or'),
   ([QUICK, '--config.data.data_dir=foo://there'], 'foo://there'),
@@ -100,7 +100,7 @@ def test_a_recipe_that_fails_is_named_with_its_line(run_thing, tmp_path):
   recipe = tmp_path / 'mine.py'
   recipe.write_text('def get_config():\n  return 1 / 0\n')
   said = run_thing(f'--config={recipe}').stderr
-  assert f'{recipe} is no recipe, line 2: ZeroDivisionError' in said
+  assert f'{recipe} is not a recipe, line 2: ZeroDivisionError' in said
 
 
 def test_home_is_expanded_wherever_a_value_begins_with_it(
@@ -121,7 +121,7 @@ def error_of(raised, cause=None):
 def test_what_the_system_refuses_names_the_file_and_the_remedy():
   full = OSError(errno.ENOSPC, 'No space left on device', '/disk/x')
   assert error_of(full) == (
-    '/disk/x: the disk is full: free space, then run this again'
+    '/disk/x: the disk is full: free some space, then run this again'
   )
   # However a library wraps it.
   assert 'the disk is full' in error_of(ValueError('Error writing x'), full)
@@ -151,7 +151,7 @@ def test_a_missing_package_is_named_with_its_command(package):
 def test_too_little_memory_says_so_and_others_stay_faults_of_ours():
   memory = RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
   for error in (memory, MemoryError()):
-    assert error_of(error).startswith('out of memory: take smaller batches')
+    assert error_of(error).startswith('out of memory: use smaller batches')
     assert 'config.micro_batches' in error_of(error)
   assert error_of(RuntimeError('INTERNAL')) is None
   assert error_of(KeyError('x')) is None

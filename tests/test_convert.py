@@ -68,7 +68,7 @@ def test_weights_of_another_network_are_one_line(tmp_path, convert):
   'arguments, culprit',
   [
     (['missing.npz', 'out.npz'], 'missing.npz'),
-    (['missing.npz'], 'name two files'),
+    (['missing.npz'], 'give two files'),
     (['missing.npz', 'out.pth'], 'out.pth'),
     (['--to=torch', 'a.npz', 'b.npz'], '--to=torch'),
     (['tests', 'out.npz'], "tests is no run's folder"),

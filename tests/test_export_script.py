@@ -28,12 +28,12 @@ def test_the_command_writes_what_was_asked_for(path, run_script):
 @pytest.mark.parametrize(
   'arguments, words',
   [
-    (['out'], 'name --weights'),
-    (['--weights=none.npz'], 'name one file to write'),
+    (['out'], 'set --weights'),
+    (['--weights=none.npz'], 'give one file to write'),
     (['--weights=none.npz', 'out'], 'none.npz'),
     (['--weights=none.npz', '--batch=0', 'out'], "or 'any'"),
     (['--weights=none.npz', '--batch=2.5', 'out'], "or 'any'"),
-    (['--weights=none.npz', 'tests'], 'tests: a folder; name the file'),
+    (['--weights=none.npz', 'tests'], 'tests is a folder; name the file'),
     (['--weights=none.npz', 'nowhere/out'], 'nowhere: no such folder'),
   ],
 )

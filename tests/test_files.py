@@ -205,7 +205,7 @@ def test_a_run_is_evaluated_as_it_was_trained(run, run_script):
   flags = f'--weights={run[0]}/w.npz', f'--workdir={run[0]}'
   assert run_script('scripts.evaluate', *flags).code == 2
   done = run_script('scripts.evaluate', flags[0])
-  assert done.code == 2 and 'name --config' in done.stderr
+  assert done.code == 2 and 'set --config' in done.stderr
 
 
 def test_a_runs_classes_are_those_that_it_was_trained_on(run, run_script):

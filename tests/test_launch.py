@@ -178,7 +178,7 @@ def test_a_host_that_is_gone_does_not_keep_others_from_being_asked(
   process.send_signal(signal.SIGINT)
   said = process.communicate()[0]
   assert '[1 localhost] saved' in said and process.returncode == 75
-  assert 'far could not be asked to stop' in said
+  assert 'far could not be told to stop' in said
 
 
 @pytest.mark.parametrize(
@@ -213,15 +213,16 @@ def test_a_dry_run_prints_what_a_shell_would_run_and_starts_nothing(
   [
     (['--on=tpu_pod', '--', *FLAGS], 'needs --tpu=NAME and --zone=ZONE'),
     (['--on=hosts', '--', *FLAGS], 'needs --hosts='),
-    (['--', *FLAGS], 'name --on='),
+    (['--', *FLAGS], 'set --on='),
     (['--on=slurm', '--', '--config=x'], 'give the flags of scripts.train'),
     (['--on=cloud', '--', *FLAGS], 'tpu_pod|slurm|hosts'),
     (['--on=slurm', '--', '--workdir='], 'give the flags of scripts.train'),
-    (['--on=hosts', '--hosts=a,,b', '--', *FLAGS], "'' is no address"),
-    (['--on=hosts', '--hosts=-oX=y', '--', *FLAGS], "'-oX=y' is no address"),
+    (['--on=hosts', '--hosts=a,,b', '--', *FLAGS], "'' is not an address"),
+    (['--on=hosts', '--hosts=-oX=y', '--', *FLAGS],
+     "'-oX=y' is not an address"),
     (['--on=hosts', '--hosts=a', '--port=-1', '--', *FLAGS], '--port=-1'),
     (['--on=hosts', '--hosts=localhost,gpu1', '--', *FLAGS],
-     'is not installed here'),
+     'is not installed on this machine'),
   ],
 )  # fmt: skip
 def test_what_is_missing_is_said_before_anything_starts(

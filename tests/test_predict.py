@@ -98,7 +98,7 @@ def test_an_ascii_terminal_shows_every_picture_and_nothing_moves_its_cursor(
 @pytest.mark.parametrize(
   'arguments, says',
   [
-    (['a.png'], 'name --weights'),
+    (['a.png'], 'set --weights'),
     (['--weights=none.npz', 'a.png'], 'none.npz: no such file'),
     (['--weights=none.npz'], 'at least one picture'),
     (['--weights=w.npz', '--image_size=0', 'a.png'], 'image_size'),

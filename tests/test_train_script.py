@@ -66,8 +66,8 @@ def test_a_runs_end_is_its_exit_code(
 
 
 def test_a_missing_recipe_and_a_missing_workdir_are_named(run_script):
-  assert 'name --config' in run_script('scripts.train').stderr
-  assert 'name --workdir' in run_script('scripts.train', RECIPE).stderr
+  assert 'set --config' in run_script('scripts.train').stderr
+  assert 'set --workdir' in run_script('scripts.train', RECIPE).stderr
   missing = run_script('scripts.train', '--config=configs/nfnet_f9.py')
   assert 'nfnet_f9.py' in missing.stderr and missing.code == 2
 
