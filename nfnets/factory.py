@@ -168,9 +168,9 @@ def check(config: ConfigDict, device_count: int) -> None:
   _check_batch(config, device_count)
   data = config.data
   if data.on_device:
-    pipeline.check_held(
-      data.num_train, data.train_image_size, data.crop, data.flip
-    )
+    from nfnets.data import on_device
+
+    on_device.check(data.num_train, data.train_image_size, data.crop, data.flip)
 
 
 def check_values(config: ConfigDict, trains: bool = True) -> None:
@@ -337,7 +337,9 @@ def train_batches(
     'process_count': jax.process_count(),
   }
   if data.on_device:
-    yield from pipeline.id_batches(len(source), **place)
+    from nfnets.data import on_device
+
+    yield from on_device.id_batches(len(source), **place)
   batches = pipeline.train_batches(
     source,
     **place,

@@ -23,7 +23,6 @@ from nfnets import (
   plots,
   step,
 )
-from nfnets.data import pipeline
 from nfnets.optim import agc_stats
 from nfnets.workdir import RunFolder, flat, plain
 
@@ -306,9 +305,11 @@ def train_step_of(
   )
   key: Any = jax.random.key(config.seed)
   if config.data.on_device:
+    from nfnets.data import on_device
+
     data = config.data
     train_step = step.gathering(train_step)
-    whole = pipeline.load_all(
+    whole = on_device.load(
       parts.train_source, data.train_image_size, data.on_error, skipped
     )
     key = key, whole

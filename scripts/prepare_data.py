@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from nfnets.data import sources
+from nfnets.data import prepared
 from scripts import common
 
 DATASET = flags.DEFINE_string('dataset', None, 'Name of the data set.')
@@ -49,8 +49,8 @@ def main() -> int:
 
 def prepare(name: str, data_dir: pathlib.Path, source: str | None) -> None:
   """Makes `data_dir/name/<version>` hold array_record files, if none do yet."""
-  for folder in sources.prepared_versions(data_dir / name)[:1]:
-    if 'array_record' in sources.file_formats(folder):
+  for folder in prepared.versions(data_dir / name)[:1]:
+    if 'array_record' in prepared.file_formats(folder):
       print(f'{name} is ready in {folder}')
     else:
       convert(folder)
@@ -157,7 +157,7 @@ def write_caltech(data_dir: pathlib.Path, source: str | None) -> str:
       'from https://data.caltech.edu/records/mzrjq-6wc02'
     )
   split = json.loads(
-    pathlib.Path(sources.__file__)
+    pathlib.Path(prepared.__file__)
     .with_name('caltech101_split.json')
     .read_text()
   )

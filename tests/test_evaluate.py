@@ -107,7 +107,7 @@ def test_what_is_evaluated_reordered_and_left_out_is_said(tmp_path):
   )
   assert found['eval/count'] == 6
   assert said[0].startswith('7 examples of folder, split test, at 8 pixels')
-  assert '1 files left out' in said[0] and 'notes.txt' in said[0]
+  assert 'ignored 1 file' in said[0] and 'notes.txt' in said[0]
   assert 'matched by their names' in said[1]
   assert said[2].startswith('1 unreadable') and 'broken.png' in said[2]
 

@@ -19,7 +19,7 @@ from nfnets import factory
     ('data__std', (1.0, 0.0, 1.0), r'must be in \[0.001, 1e6\]'),
     ('data__mean', (1.0, 0.0), 'give three numbers'),
     ('data__crop', 'pad²', "data.crop='pad²': choose 'inception'"),
-    ('data__crop', 'pad99999', "'pad99999': pads images of 8 pixels"),
+    ('data__crop', 'pad99999', "'pad99999': the padding must not exceed"),
     ('data__mean', ('a', 'b', 'c'), "data.mean=.*'a' is no number"),
     ('model__depths', ('a', 1, 1), "'a' is no number"),
     ('model__depths', (1.5, 1, 1), 'depths=.*1.5 is no whole number'),

@@ -9,7 +9,7 @@ from test_pipeline import Ramp
 from test_train import assert_bit_equal, last_state, run_config
 
 from nfnets import factory, train
-from nfnets.data import pipeline, sources
+from nfnets.data import on_device, pipeline, sources
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_ids_are_the_pipelines(place):
   host = pipeline.train_batches(
     source, image_size=4, crop='none', flip=False, num_threads=0, **place
   )
-  ours = pipeline.id_batches(len(source), **place)
+  ours = on_device.id_batches(len(source), **place)
   for batch, ids in itertools.islice(zip(host, ours), 12):
     assert ids['ids'].dtype == np.int32
     np.testing.assert_array_equal(ids['ids'], batch['ids'])
@@ -36,7 +36,7 @@ def test_ids_are_the_pipelines(place):
 @pytest.mark.parametrize('image_size', [8, 11])
 def test_gathered_images_and_labels_are_the_pipelines(image_size):
   source = sources.create('digits', 'test')
-  data = pipeline.load_all(source, image_size)
+  data = on_device.load(source, image_size)
   batch = next(
     pipeline.train_batches(
       source, batch_size=32, image_size=image_size, crop='none', flip=False
@@ -55,9 +55,9 @@ def test_unreadable_example_is_replaced_as_in_the_pipeline():
       return super().__getitem__(index)
 
   with pytest.raises(ValueError, match='ramp 4: the file is empty'):
-    pipeline.load_all(Hole(30), 4)
+    on_device.load(Hole(30), 4)
   skipped = {}
-  data = pipeline.load_all(Hole(30), 4, 'skip', skipped)
+  data = on_device.load(Hole(30), 4, 'skip', skipped)
   assert list(skipped.values()) == ['the file is empty']
   np.testing.assert_array_equal(data['images'][4], data['images'][5])
 
@@ -84,7 +84,7 @@ def test_training_from_the_device_equals_training_from_the_host_bit_for_bit(
     ({'data__flip': True}, 'flip=False .not True'),
     (
       {'data__num_train': 1281167, 'data__train_image_size': 192},
-      r'1281167 images of 192 x 192 pixels are 132.0 GiB, over 2',
+      r'1281167 images of 192 x 192 pixels are 132.0 GiB, over the limit of 2',
     ),
   ],
 )

@@ -136,7 +136,7 @@ def matrix(name: str, value: float, height: int, width: int) -> np.ndarray:
 def test_arguments_are_the_published_ones(name):
   for magnitude, published in zip((5, 10, 15), PUBLISHED[name]):
     assert len(NAMES) == len(PUBLISHED) == 16
-    mine = randaugment.argument(name, magnitude)
+    mine = randaugment.OPERATIONS[name][1](magnitude)
     assert mine == pytest.approx(published, abs=1e-12)
 
 
@@ -217,10 +217,8 @@ def test_floats_are_clipped_and_truncated_as_by_the_published_cast():
   np.testing.assert_array_equal(inverted, [[[255, 243, 0], [0, 1, 255]]])
 
 
-def test_impossible_magnitudes_are_named():
+def test_a_magnitude_whose_coordinates_overflow_is_refused():
   image = np.zeros((4, 4, 3), np.uint8)
-  with pytest.raises(ValueError, match='magnitude is -1'):
-    one('invert', image, -1)
   with pytest.raises(ValueError, match='smaller magnitude'):
     one('translate_x', image, 300)
 
@@ -283,10 +281,3 @@ def test_result_is_a_function_of_the_key():
   assert first.dtype == jnp.uint8 and first.shape == images.shape
   np.testing.assert_array_equal(first, run(jax.random.key(1)))
   assert (np.asarray(first) != np.asarray(run(jax.random.key(2)))).any()
-
-
-def test_grey_images_are_refused():
-  with pytest.raises(ValueError, match='takes \\[N, H, W, 3\\]'):
-    randaugment.rand_augment(
-      jax.random.key(0), np.zeros((2, 8, 8, 1), np.uint8), 1, 5
-    )

@@ -15,17 +15,13 @@ from nfnets.data import pipeline, sources
 SETS = [[0], [1, 2], [], [2], [0, 2], []]
 
 
-def hot(labels):
-  return [[int(k in labels) for k in range(3)] for labels in labels]
-
-
 def test_imagenet_v2_is_its_matched_frequency_set_and_trains_nothing(tmp_path):
   name = 'imagenet_v2/matched-frequency'
   written = tiny_tfds.write(tmp_path, name, {'test': 7})['test']
   source = sources.create('imagenet_v2', 'test', str(tmp_path))
   found = [source[i] for i in range(len(source))]
   assert [(example['image'], example['label']) for example in found] == written
-  with pytest.raises(ValueError, match='imagenet_v2 is only evaluated on'):
+  with pytest.raises(ValueError, match='imagenet_v2 can only be evaluated on'):
     sources.create('imagenet_v2', 'train', str(tmp_path))
 
 
@@ -37,8 +33,8 @@ def test_folders_named_by_number_are_imagenets_classes(tmp_path):
   (tmp_path / '1000').mkdir()
   (tmp_path / '10/notes.txt').write_text('none')
   source = sources.create('imagenet_v2', 'test', str(tmp_path))
-  assert source.note.startswith("996 classes absent, for instance '1'; 1 folde")
-  assert '1 files left out' in source.note
+  assert source.note.startswith("996 classes are absent, such as '1'; ")
+  assert 'ignored 1 file' in source.note and 'ignored 1 folder' in source.note
   labels = sorted(source[i]['label'] for i in range(len(source)))
   assert labels == [0, 0, 2, 2, 10, 10, 999, 999]
   assert source.num_classes == 1000
@@ -72,9 +68,10 @@ def test_each_picture_of_real_has_its_set_and_counts_if_it_isnt_empty(
   examples = [source[i] for i in range(6)]
   order = [shades.index(example['image']) for example in examples]
   assert sorted(order) == list(range(6))
-  found = [example['label'].astype(int).tolist() for example in examples]
-  assert found == [hot(SETS)[i] for i in order]
+  assert [list(e['label']) for e in examples] == [SETS[i] for i in order]
   (batch,) = pipeline.eval_batches(source, batch_size=8, image_size=8)
+  expected = [[k in SETS[i] for k in range(3)] for i in order]
+  np.testing.assert_array_equal(batch['labels'][:6], expected)
   assert batch['labels'].shape == (8, 3)
   counts = [bool(SETS[i]) for i in order] + [False, False]
   np.testing.assert_array_equal(batch['mask'] > 0, counts)

@@ -73,8 +73,8 @@ def test_folder_valid_and_train_part_the_training_folder(tmp_path):
 @pytest.mark.parametrize(
   ('extra', 'split', 'message'),
   [
-    ('train/c', 'train', 'train/c holds no pictures'),
-    ('val/c', 'test', "'c' is in one only"),
+    ('train/c', 'train', 'train/c contains no image'),
+    ('val/c', 'test', "one of them has 'c'"),
   ],
 )
 def test_a_class_without_pictures_or_of_one_part_is_named(
@@ -115,7 +115,9 @@ def test_tfds_data_in_tfrecord_say_how_to_convert(tmp_path):
 def test_other_version_than_the_one_asked_for_is_named(tmp_path):
   (tmp_path / 'cifar10' / '3.0.2').mkdir(parents=True)
   (tmp_path / 'cifar10' / '3.0.2' / 'dataset_info.json').write_text('{}')
-  with pytest.raises(FileNotFoundError, match='holds version 3.0.2, not 1.0.0'):
+  with pytest.raises(
+    FileNotFoundError, match='contains version 3.0.2, not 1.0.0'
+  ):
     sources.create('cifar10:1.0.0', 'train', str(tmp_path))
 
 
@@ -166,7 +168,7 @@ def test_a_shard_cut_short_and_an_empty_split_are_named(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'test': 10})
   path = next(tmp_path.rglob('toy-test*-00000-of-*'))
   whole = path.read_bytes()
-  with pytest.raises(ValueError, match=r'test\[:0\] holds no examples'):
+  with pytest.raises(ValueError, match=r'test\[:0\] contains no examples'):
     sources.create('toy', 'test[:0]', str(tmp_path))
   for size in (len(whole) // 2, len(whole) - 9, 100):
     path.write_bytes(whole[:size])
@@ -194,7 +196,7 @@ def test_a_folder_of_classes_alone_holds_out_a_fixed_fifth_of_each(tmp_path):
 
 def test_a_flat_class_of_one_picture_is_named(tmp_path):
   _make_flat(tmp_path, {'a': 5, 'b': 1})
-  with pytest.raises(ValueError, match='/b holds 1 pictures.*hold one out'):
+  with pytest.raises(ValueError, match='/b contains 1 image .*hold one out'):
     sources.create('folder', 'test', str(tmp_path))
 
 
@@ -228,12 +230,12 @@ def test_pictures_are_regular_files_of_any_readable_kind_wherever_they_lie(
   found = {pathlib.Path(n).name for s in opened for n in names_of(s)}
   assert found >= {'x.tif', 'x.ppm', 'x.JPG'}
   assert not found & {'._0.png', 'album.jpg', 'pipe.jpg', 'notes.txt'}
-  assert '1 files left out' in opened[0].note and 'notes.txt' in opened[0].note
+  assert 'ignored 1 file' in opened[0].note and 'notes.txt' in opened[0].note
   for source in opened:
     assert all(source[i]['image'] for i in range(len(source)))
 
 
-def test_what_is_left_out_of_a_folder_is_counted_with_an_example(tmp_path):
+def test_what_is_ignored_in_a_folder_is_counted_with_an_example(tmp_path):
   _make_folder(tmp_path / 'set')
   _make_flat(tmp_path, {'elsewhere': 2})
   (tmp_path / 'set/test').mkdir()
@@ -243,9 +245,9 @@ def test_what_is_left_out_of_a_folder_is_counted_with_an_example(tmp_path):
   shutil.copy(folder / 'a/0.png', folder / 'loose.png')
   source = sources.create('folder', 'test', str(tmp_path / 'set'))
   assert len(source) == 40
-  assert f"'{tmp_path}/set/test' left out" in source.note
-  assert '2 links left out' in source.note and 'a/gone.png' in source.note
-  assert '1 pictures left out' in source.note and 'loose.png' in source.note
+  assert f"'{tmp_path}/set/test' is ignored" in source.note
+  assert 'ignored 2 link' in source.note and 'a/gone.png' in source.note
+  assert 'ignored 1 image' in source.note and 'loose.png' in source.note
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_what_is_left_out_of_a_folder_is_counted_with_an_example(tmp_path):
 def test_splits_by_other_names_are_no_classes(tmp_path, names):
   for name in names:
     _make_flat(tmp_path / name, {'a': 5, 'b': 5})
-  with pytest.raises(ValueError, match=f'{names[0]} holds .*to train'):
+  with pytest.raises(ValueError, match=f'{names[0]} contains .*to train'):
     sources.create('folder', 'train', str(tmp_path))
 
 
@@ -264,7 +266,7 @@ def test_a_picture_that_became_a_pipe_is_refused_and_not_waited_for(tmp_path):
   path = source.describe(0)
   os.remove(path)
   os.mkfifo(path)
-  with pytest.raises(ValueError, match='no regular file'):
+  with pytest.raises(ValueError, match='not a regular file'):
     source[0]
 
 
@@ -288,7 +290,7 @@ def test_a_missing_label_is_refused_with_the_features_there_are(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'train': 10})
   with pytest.raises(ValueError, match='image, label; pass --config.data'):
     sources.create('toy', 'train', str(tmp_path), label='real_label')
-  with pytest.raises(ValueError, match='not one class an image'):
+  with pytest.raises(ValueError, match='not a class label'):
     sources.create('toy', 'train', str(tmp_path), label='image')
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnets import factory, step
 from nfnets.bench import clock, programs
-from nfnets.data import images, pipeline, sources
+from nfnets.data import images, on_device, pipeline, sources
 
 COUNT = 128  # examples of a host stage, and a batch of its pipeline
 CHUNK = 16  # examples between two looks at the clock
@@ -98,7 +98,7 @@ def host_pipelines(
   """
   data = config.data
   if data.on_device:
-    ids = pipeline.id_batches(len(source), batch_size=COUNT)
+    ids = on_device.id_batches(len(source), batch_size=COUNT)
     return {'host pipeline: ids': lambda: len(next(ids)['ids'])}
   found = {}
   for threads in sorted({1, data.num_threads}):

@@ -1,6 +1,6 @@
-"""A training batch as the network sees it: crop, mix, RandAugment, normalize.
+"""Augmentation on the device: crop, mix, RandAugment, normalize.
 
-All of it runs on the device, inside the step, from the step's key.
+It runs inside the training step and draws from the step's key.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnets.data import mixing, randaugment
+from nfnets.data import mixing
 
-# ImageNet's channel statistics in grey levels (the published recipes' own).
+# ImageNet's channel statistics in grey levels, as in the release.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
@@ -34,34 +34,33 @@ def augment(
 ) -> tuple[jax.Array, jax.Array]:
   """Augments one device's batch in the order of arXiv 2102.06171, appendix A.
 
-  Mix, truncate to whole grey levels, RandAugment, normalize. Label smoothing is
-  left to the loss, which applies it to the mixed labels.
+  Mixed images are truncated to whole grey levels before RandAugment. Label
+  smoothing is left to the loss, which applies it to the mixed labels.
 
   Args:
     key: a jax key; under pmap, the device's own.
-    images: [B, H, W, 3] uint8 (float32 grey levels are accepted too).
-    labels: [B] int32, from 0 to num_classes - 1 = K - 1.
-    pad: when above 0, first the CIFAR crop and flip with that padding.
+    images: [B, H, W, 3] uint8, or float32 grey levels.
+    labels: [B] int32, from 0 to K - 1.
+    num_classes: K.
+    pad: padding of the CIFAR crop and flip, which comes first; 0 for neither.
     mix, pairs, mixup_alpha: of `mixing.plan`; N = B, or B / 2 for 'fresh'.
-    randaugment_layers, randaugment_magnitude: of `randaugment`; 0 layers: none.
+    randaugment_layers, randaugment_magnitude: of `randaugment.rand_augment`.
     mean, std, dtype: of `normalize`.
 
   Returns:
     Images [N, H, W, 3] of `dtype` and soft labels [N, K] float32.
   """
-  if labels.shape != images.shape[:1]:
-    raise ValueError(f'labels must be [{len(images)}], not {labels.shape}')
   crop_key, mix_key, policy_key = jax.random.split(key, 3)
   soft_labels = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
   if pad:
     images = pad_crop_flip(crop_key, images, pad)
-  if pairs == 'fresh' and mix == 'none':
-    raise ValueError("pairs='fresh' needs mixing; with mix='none' say 'batch'")
   if mix != 'none':
     images, soft_labels = mixing.mix(
       mix_key, images, soft_labels, mix, pairs=pairs, alpha=mixup_alpha
     )
   if randaugment_layers:
+    from nfnets.data import randaugment
+
     images = randaugment.rand_augment(
       policy_key, images, randaugment_layers, randaugment_magnitude
     )
@@ -74,7 +73,7 @@ def normalize(
   std: Sequence[float] = IMAGENET_STD,
   dtype: jnp.dtype = jnp.float32,
 ) -> jax.Array:
-  """(images - mean) / std per channel, computed in float32.
+  """Returns (images - mean) / std per channel, computed in float32.
 
   Args:
     images: [..., 3] grey levels 0..255, any dtype.
@@ -88,7 +87,7 @@ def normalize(
 
 
 def pad_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
-  """Pads with black, crops the old size at random, flips half the time.
+  """Pads with black, crops to the old size at random, flips half of the images.
 
   The CIFAR augmentation of arXiv 1512.03385, section 4.2.
 

@@ -1,15 +1,15 @@
-"""Encoded images to the pixels a network takes: read, decode, crop, resize.
+"""From encoded images to a network's input: read, decode, crop, resize.
 
-JPEGs take libjpeg-turbo's fast path; what that can't do (CMYK, a rotation) and
-every other format goes through Pillow. Alpha is dropped, 16-bit channels keep
-their high byte, grey is repeated, EXIF orientation is applied, an animation
+JPEGs take libjpeg-turbo's fast path; those it can't decode (CMYK, rotated) and
+all other formats go through Pillow. Alpha is dropped, 16-bit channels keep
+their high byte, grey is repeated, EXIF orientation is applied, and an animation
 gives its first frame.
 
-Files may come from anybody: only regular ones are read, only the formats below
-are decoded, and a picture's pixels and passes are bounded before it is decoded.
+Files may come from anybody: only regular files are read, only the formats below
+are decoded, and an image's pixels and scans are bounded before it is decoded.
 Whatever is incomplete, unreadable or out of bounds is a ValueError of one line.
 
-Random windows `(top, left, height, width)`, in whole pixels, are a function of
+Random windows `(top, left, height, width)`, in whole pixels, are functions of
 numbers in [0, 1) that the caller draws.
 """
 
@@ -28,9 +28,9 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 from scipy import sparse
 
-# The pipeline's threads each resize an image; OpenCV's own would only compete.
+# Each of the pipeline's threads resizes images; OpenCV's own would compete.
 cv2.setNumThreads(0)
-# `_check_size` decides, with one line; a broken tag of EXIF harms no pixel.
+# `_check_size` bounds images by itself, and broken EXIF tags are harmless.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 
@@ -40,50 +40,51 @@ SUFFIXES = (
   '.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.bmp', '.webp', '.gif',
   '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.tga',
 )  # fmt: skip
-# Of these; Pillow knows more, PostScript by running Ghostscript among them.
+# Pillow opens more, among them PostScript, for which it runs Ghostscript.
 FORMATS = (
   'JPEG', 'JPEG2000', 'PNG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM', 'TGA'
 )  # fmt: skip
 
-MAX_BYTES = 2**29  # 80 million pixels of 48 bits fit
+MAX_BYTES = 2**29  # room for 80 million pixels of 48 bits
 MAX_SIDE = 65535  # JPEG's own limit
-MAX_PIXELS = 80_000_000  # ILSVRC2012's largest has 61
+MAX_PIXELS = 80_000_000  # ILSVRC2012's largest image has 61 million
 PIXELS_PER_BYTE = 100  # photographs have at most 20
-SMALL = 2**24  # pixels that any file may have, however few bytes it has
-MAX_SCANS = 100  # passes over a progressive JPEG; libtiff's limit, usual are 10
-TRIES = 10  # max_attempts, dataset.py:442-461
+SMALL = 2**24  # pixels allowed whatever the size of the file
+MAX_SCANS = 100  # of a progressive JPEG; libtiff's limit, 10 are usual
+# The release's dataset.py, lines 442 to 461.
+TRIES = 10
 NUM_DRAWS = TRIES * 4
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
-MIN_SHARE = 0.5  # of a side; 4,096 pixels become 8,192, within MAX_PIXELS
-MIN_COVERED = 0.1  # of the whole image, as the box of every example is
+MIN_COVERED = 0.1  # of the image's area
+MIN_SHARE = 0.5  # of a side: 4,096 pixels become 8,192, within MAX_PIXELS
 _MARKER = re.compile(rb'\xff+[\x02-\xcf\xd8-\xfe]')
 
 
 def read(path: str | os.PathLike) -> bytes:
-  """Returns a regular file's content.
+  """Returns the content of a regular file.
 
   Raises:
     ValueError: for a pipe, a device or more than `MAX_BYTES`.
-    OSError: the file can't be opened or read.
+    OSError: if the file can't be opened or read.
   """
-  # Without O_NONBLOCK a pipe that nobody writes into would keep its reader.
+  # Without O_NONBLOCK, opening a pipe blocks until somebody writes to it.
   with open(
     path, 'rb', opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)
   ) as file:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
-      raise ValueError('no regular file')
+      raise ValueError('not a regular file')
     if status.st_size > MAX_BYTES:
-      raise ValueError(f'{status.st_size} bytes are over {MAX_BYTES}')
+      raise ValueError(f'{status.st_size} bytes exceed {MAX_BYTES}')
     return file.read(status.st_size)
 
 
 def decode(data: bytes | np.ndarray) -> np.ndarray:
-  """Returns uint8 [H, W, 3] for a file's bytes or for uint8 [H, W, 3] itself.
+  """Decodes a file's bytes to uint8 [H, W, 3]; checks an array and returns it.
 
   Raises:
-    ValueError: saying what is wrong with the data (not where they came from).
+    ValueError: saying what is wrong with the data, not where they are from.
   """
   if isinstance(data, np.ndarray):
     if data.dtype != np.uint8 or data.ndim != 3 or data.shape[-1] != 3:
@@ -94,25 +95,25 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
   if not data:
     raise ValueError('the file is empty')
   try:
-    # Orientation is a tag of EXIF; without the marker there is nothing to turn.
+    # Without EXIF there is no orientation to apply.
     if data[:2] == b'\xff\xd8' and b'Exif\0' not in data[:65536]:
       height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
       if colorspace in ('YCbCr', 'RGB', 'Gray'):
         _check_size(height, width, data)
         return _decode_jpeg(data)
     return _decode_any(data)
-  except UnidentifiedImageError as error:  # its words quote an address
-    raise ValueError('no picture of a known kind') from error
-  except Exception as error:  # Pillow's readers raise nearly anything.
+  except UnidentifiedImageError as error:  # its message has a memory address
+    raise ValueError('not an image in a known format') from error
+  except Exception as error:  # Pillow's readers raise nearly any type
     raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
-  # The fast transform is TensorFlow's default: equal to it bit for bit.
+  # The fast transform is TensorFlow's default; the pixels are bit-equal to it.
   try:
     return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True)
   except ValueError as error:
-    # Stray bytes between segments harm no pixel; real photographs have them.
+    # Some photographs have stray bytes between segments, which are harmless.
     if 'extraneous bytes' not in str(error):
       raise
     return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True, strict=False)
@@ -129,17 +130,17 @@ def _decode_any(data: bytes) -> np.ndarray:
 
 
 def _check_size(height: int, width: int, data: bytes) -> None:
-  """Bounds a decoder's memory by the file's size, and its passes."""
+  """Bounds a decoder's memory by the size of the file, and its time."""
   pixels = height * width
   if max(height, width) > MAX_SIDE:
-    raise ValueError(f'{height} x {width} pixels: a side is over {MAX_SIDE}')
+    raise ValueError(f'{height} x {width} pixels: a side exceeds {MAX_SIDE}')
   if pixels > min(MAX_PIXELS, max(SMALL, PIXELS_PER_BYTE * len(data))):
     raise ValueError(
-      f'{height} x {width} pixels are too many for {len(data)} bytes, '
-      f'or over {MAX_PIXELS}'
+      f'{height} x {width} pixels are too many for {len(data)} bytes, or '
+      f'exceed {MAX_PIXELS}'
     )
   limit = MAX_SCANS * min(1, SMALL / pixels)
-  # What counts too many may be a film after the image, and is looked at again.
+  # The quick count includes the scans of a film or preview after the image.
   if data[:2] != b'\xff\xd8' or data.count(b'\xff\xda') <= limit:
     return
   if (scans := _num_scans(data)) > limit:
@@ -147,12 +148,12 @@ def _check_size(height: int, width: int, data: bytes) -> None:
 
 
 def _num_scans(data: bytes) -> int:
-  """Counts a JPEG's passes over its pixels, without decoding them."""
+  """Counts a JPEG's scans without decoding them."""
   at, scans = 2, 0
-  # Markers are bytes 0xFF that neither 0 (data) nor a restart follows.
+  # A marker is 0xFF followed by neither 0 (which means data) nor a restart.
   while marker := _MARKER.search(data, at):
     code, at = marker[0][-1], marker.end()
-    if code == 0xD9:  # end of image; a film or a preview may follow
+    if code == 0xD9:  # end of image; a film or preview may follow
       break
     scans += code == 0xDA  # start of scan
     at += int.from_bytes(data[at : at + 2], 'big')
@@ -162,7 +163,7 @@ def _num_scans(data: bytes) -> int:
 def _high_byte(image: Image.Image) -> np.ndarray:
   grey = np.asarray(image)
   if image.mode == 'F' or not 0 <= grey.min() <= grey.max() <= 65535:
-    raise ValueError(f'the range of pixel mode {image.mode} is unknown')
+    raise ValueError(f'unknown range of values in pixel mode {image.mode}')
   levels = (grey.astype(np.int32) >> 8).astype(np.uint8)
   return np.repeat(levels[..., None], 3, axis=-1)
 
@@ -181,15 +182,15 @@ def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
 def inception_window(
   height: int, width: int, image_size: int, draws: np.ndarray
 ) -> Window:
-  """Random window of area 8-100 % and aspect 3/4-4/3 (PAPER_FACTS 2.2, 1).
+  """Random window of 8 % to 100 % of the area and aspect ratio 3/4 to 4/3.
 
-  Follows TensorFlow's sample_distorted_bounding_box: the aspect ratio is
-  uniform, then the height is uniform among those the area allows. After 10
-  misses the padded centre crop stands in.
+  As TensorFlow's sample_distorted_bounding_box, which the release calls: the
+  aspect ratio is uniform, then the height is uniform among those that the area
+  allows. After 10 misses it is the padded centre crop.
 
   Args:
     height, width: of the image.
-    image_size: of the network's input, for the stand-in.
+    image_size: of the network's input, for the centre crop.
     draws: uniform in [0, 1), at least [NUM_DRAWS].
   """
   pixels = height * width
@@ -209,13 +210,9 @@ def inception_window(
 
 
 def centre_window(height: int, width: int, image_size: int) -> Window:
-  """Padded centre crop: s / (s + 32) of the short side, square."""
+  """Padded centre crop: a square of s / (s + 32) of the short side."""
   share = image_size / (image_size + 32)
-  return _square(height, width, int(share * min(height, width)))
-
-
-def _square(height: int, width: int, side: int) -> Window:
-  side = max(side, 1)
+  side = max(int(share * min(height, width)), 1)
   return (height - side + 1) // 2, (width - side + 1) // 2, side, side
 
 
@@ -228,7 +225,7 @@ def cut(image: np.ndarray, window: Window) -> np.ndarray:
 def padded_cut(
   image: np.ndarray, padding: int, draws: np.ndarray
 ) -> np.ndarray:
-  """Pads [H, W, 3] with black and cuts [H, W, 3] out of it at random.
+  """Pads an image with black and crops it to its own size at random.
 
   The CIFAR augmentation of arXiv 1512.03385, section 4.2.
 
@@ -239,7 +236,7 @@ def padded_cut(
   """
   height, width, channels = image.shape
   top, left = (int(u * (2 * padding + 1)) for u in draws[:2])
-  # np.pad takes longer than all the rest of a small image.
+  # For small images np.pad would take longer than all the rest.
   size = height + 2 * padding, width + 2 * padding, channels
   padded = np.zeros(size, image.dtype)
   padded[padding : padding + height, padding : padding + width] = image
@@ -247,15 +244,15 @@ def padded_cut(
 
 
 def mirrored(image: np.ndarray) -> np.ndarray:
-  """Returns uint8 [H, W, 3] with left and right exchanged."""
-  return cv2.flip(image, 1)  # ten times NumPy's speed on three channels
+  """Returns uint8 [H, W, 3] flipped left to right."""
+  return cv2.flip(image, 1)  # ten times as fast as NumPy on three channels
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """Resizes uint8 [H, W, 3] for training: bicubic, no antialias, clamped.
 
-  OpenCV's kernel has a = -0.75, where the published a = -0.5 (`resize_exact`)
-  takes five times as long; on photographs they differ by half a grey level.
+  OpenCV's kernel has a = -0.75. The published a = -0.5 (`resize_exact`) takes
+  five times as long; on photographs the two differ by half a grey level.
   """
   if image.shape[:2] == (height, width):
     return image
@@ -263,13 +260,13 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def preparation(how: str) -> Callable[[np.ndarray, int], np.ndarray]:
-  """An evaluation's preparation, by its name.
+  """Returns the function that prepares an image for evaluation.
 
   Args:
-    how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets), 'none':
-      resized only where the size differs; or timm's ways, 'squash_0.9' and
-      'center_0.94', with timm's crop_pct, `MIN_SHARE` at least. These may end
-      in a filter of Pillow's, such as '_bilinear'; the default is bicubic.
+    how: 'resize_crop_32' (NFNets), 'crop_resize' (ResNets, NF-RegNets), 'none'
+      (resize where the size differs), or one of timm's: 'squash_0.9' or
+      'center_0.94', with any crop_pct from `MIN_SHARE` to 1. These may end in a
+      filter of Pillow's, as in 'squash_0.9_bilinear'; the default is bicubic.
 
   Returns:
     A function from uint8 [H, W, 3] and a side s in pixels to uint8 [s, s, 3].
@@ -301,13 +298,13 @@ _TIMM = re.compile(r'(squash|center)_(0\.\d*[1-9]\d*|1\.0)(?:_(\w+))?')
 
 
 def resize_then_crop(image: np.ndarray, image_size: int) -> np.ndarray:
-  """NFNets' evaluation: squash to s + 32, then the centre s."""
+  """NFNets' evaluation: resizes to s + 32 each way, crops the centre s."""
   large = resize_exact(image, image_size + 32, image_size + 32)
   return cut(large, (16, 16, image_size, image_size))
 
 
 def crop_then_resize(image: np.ndarray, image_size: int) -> np.ndarray:
-  """ResNets' and NF-RegNets' evaluation: padded centre crop, resized."""
+  """ResNets' and NF-RegNets' evaluation: resizes the padded centre crop."""
   window = centre_window(*image.shape[:2], image_size)
   return resize_exact(cut(image, window), image_size, image_size)
 
@@ -319,10 +316,10 @@ def _as_timm(
   share: float,
   resampling: Image.Resampling,
 ) -> np.ndarray:
-  """timm's evaluation: resize to s / share with antialias, then the centre s.
+  """timm's evaluation: resizes to s / share, antialiased, crops the centre s.
 
-  It is the short side that becomes so long, or, squashed, both. The long side
-  of a mere line of pixels is squashed to what `MAX_PIXELS` allows.
+  The short side gets that length, or with `squash` both. The long side of an
+  extremely thin image is shortened to what `MAX_PIXELS` allows.
   """
   height, width, _ = image.shape
   side = int(image_size / share)
@@ -338,9 +335,10 @@ def _as_timm(
 
 
 def resize_exact(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes uint8 [H, W, 3] as tf.image.resize's bicubic, rounded and clamped.
+  """Resizes uint8 [H, W, 3] as tf.image.resize(method='bicubic') does.
 
-  Keys' kernel with a = -0.5, half-pixel centres, no antialias.
+  Keys' kernel with a = -0.5, half-pixel centres, no antialias; then rounded and
+  clamped.
   """
   if image.shape[:2] == (height, width):
     return image
@@ -355,7 +353,7 @@ def resize_exact(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def _bicubic(old: int, new: int) -> sparse.csr_array:
-  """Returns the weights [new, old] of one axis; taps outside are left out."""
+  """Returns the weights [new, old] of one axis, without taps outside of it."""
   centre = (np.arange(new) + 0.5) * (old / new) - 0.5
   first = np.floor(centre).astype(int) - 1
   taps = first[:, None] + np.arange(4)

@@ -1,7 +1,7 @@
-"""MixUp and CutMix on the device: a plan drawn from a key, then applied.
+"""MixUp and CutMix on the device: a plan is drawn from a key, then applied.
 
-Letters: B images come in, N go out (N = B, or B / 2 for fresh pairs), of height
-H and width W, with K classes.
+B images of height H and width W become N = B, or B / 2 with fresh pairs; labels
+are over K classes.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ PAIRS = ('batch', 'fresh')
 
 
 class Plan(NamedTuple):
-  """Who is mixed with whom, and how much.
+  """Which two images make up each output, and in what proportion.
 
   Attributes:
-    first: [N] int32, index of each output's first image.
-    second: [N] int32, index of its partner.
-    blend: [N] float32, MixUp's weight of the first image; 1 under CutMix.
-    box: [N, 4] int32, CutMix's rectangle of the partner as top, bottom, left,
-      right (ends excluded); empty under MixUp.
+    first: [N] int32, index of the first image.
+    second: [N] int32, index of the second.
+    blend: [N] float32, weight of the first image under MixUp; 1 under CutMix.
+    box: [N, 4] int32, top, bottom, left and right (ends excluded) of the
+      rectangle that CutMix takes from the second image; empty under MixUp.
     ratio: [N] float32, the first image's share of the label.
   """
 
@@ -41,7 +41,7 @@ def mix(
   pairs: str = 'batch',
   alpha: float = 0.2,
 ) -> tuple[jax.Array, jax.Array]:
-  """Mixes a batch, as `plan` draws it.
+  """Mixes a batch by the plan that `plan` draws.
 
   Args:
     key: a jax key; the result is a pure function of it and the batch.
@@ -53,11 +53,6 @@ def mix(
     Images [N, H, W, C] float32 and soft labels [N, K] float32.
   """
   images, soft_labels = jnp.asarray(images), jnp.asarray(soft_labels)
-  if soft_labels.ndim != 2 or soft_labels.shape[0] != images.shape[0]:
-    raise ValueError(
-      f'soft labels must be [{images.shape[0]}, K], not {soft_labels.shape};'
-      ' one-hot integer labels first'
-    )
   drawn = plan(key, images.shape, mode, pairs=pairs, alpha=alpha)
   top, bottom, left, right = drawn.box.T[:, :, None, None, None]
   rows = jnp.arange(images.shape[1])[None, :, None, None]
@@ -86,23 +81,19 @@ def plan(
 
   Args:
     key, images_shape: a jax key and [B, H, W, C].
-    mode: 'mixup', 'cutmix', or 'mixup_cutmix': MixUp for the first half, which
-      is the larger, and CutMix for the second (arXiv 2102.06171, appendix A).
+    mode: 'mixup', 'cutmix', or 'mixup_cutmix': MixUp for the first half of the
+      batch (the larger one) and CutMix for the second (arXiv 2102.06171,
+      appendix A).
     pairs: 'batch' pairs each image with another of the same batch, rolled by a
-      random offset from 1 to B - 1 (N = B, one decode per image). 'fresh' takes
-      2N images for N outputs: the published layout, where the first half of the
-      output mixes quarters 1 and 2 of the input and the second half 3 and 4.
-    alpha: MixUp's ratio is Beta(alpha, alpha), per sample.
+      random offset from 1 to B - 1, so that each decoded image is used twice.
+      'fresh' makes N outputs of 2N images, in the published layout: the first
+      half of the output mixes quarters 1 and 2 of the input, and the second
+      half quarters 3 and 4.
+    alpha: MixUp's ratio is drawn from Beta(alpha, alpha) for each output.
 
   Raises:
-    ValueError: naming what is unknown, not positive or odd.
+    ValueError: an odd number of images for fresh pairs.
   """
-  if mode not in MODES[1:]:
-    raise ValueError(f'mix is {mode!r}; choose one of {", ".join(MODES[1:])}')
-  if pairs not in PAIRS:
-    raise ValueError(f'pairs is {pairs!r}; choose one of {", ".join(PAIRS)}')
-  if not alpha > 0:
-    raise ValueError(f'mixup alpha is {alpha}; it must be above 0')
   n, height, width = images_shape[:3]
   if pairs == 'fresh':
     if n % 2:
@@ -111,10 +102,12 @@ def plan(
   pair_key, blend_key, box_key = jax.random.split(key, 3)
   num_mixup = {'mixup': n, 'cutmix': 0, 'mixup_cutmix': (n + 1) // 2}[mode]
   num_cutmix = n - num_mixup
+  first = jnp.arange(n)
   if pairs == 'fresh':
-    first, second = _quarters(num_mixup, num_cutmix)
+    is_mixup = first < num_mixup
+    first += jnp.where(is_mixup, 0, num_mixup)
+    second = first + jnp.where(is_mixup, num_mixup, num_cutmix)
   else:
-    first = jnp.arange(n)
     offset = 1 + (jax.random.uniform(pair_key) * (n - 1)).astype(jnp.int32)
     second = (first + offset) % n
   ratios = jax.random.beta(blend_key, alpha, alpha, (num_mixup,))
@@ -125,19 +118,11 @@ def plan(
   return Plan(first, second, blend, box, blend * (1 - area / (height * width)))
 
 
-def _quarters(num_mixup: int, num_cutmix: int) -> tuple[jax.Array, jax.Array]:
-  first, second = [], []
-  for start, count in ((0, num_mixup), (2 * num_mixup, num_cutmix)):
-    first.append(start + jnp.arange(count))
-    second.append(start + count + jnp.arange(count))
-  return jnp.concatenate(first), jnp.concatenate(second)
-
-
 def _cutmix_boxes(key: jax.Array, n: int, height: int, width: int) -> jax.Array:
-  """Rectangles [n, 4]: area share U(0, 1), centre uniform, cut at borders.
+  """Draws rectangles [n, 4] of area share U(0, 1) and uniform centre.
 
-  arXiv 1905.04899, section 3.1: sides in the image's own proportion, so that
-  box area / image area is the share before the borders cut it.
+  Their aspect is the image's, and the borders clip them (arXiv 1905.04899,
+  section 3.1).
   """
   share, *centres = jax.random.uniform(key, (3, n))
   spans = []

@@ -1,9 +1,10 @@
-"""Examples to host batches: order, decoding, crop, flip, resize, prefetch.
+"""From examples to host batches: order, decode, crop, flip, resize, prefetch.
 
-The training stream is endless: position `step * batch_size + i` of it holds one
-example, each epoch is one permutation of the source, and batches run across the
-epochs' borders. Order and augmentation are functions of (seed, position) alone,
-so resuming costs nothing, and neither threads nor processes change the stream.
+The training stream is endless: position `step * batch_size + i` holds example i
+of a step's batch. Each epoch is one permutation of the source, and batches run
+across the boundaries between epochs. Order and augmentation are functions of
+(seed, position) alone, so that resuming costs nothing and neither threads nor
+processes change the stream.
 """
 
 import functools
@@ -20,10 +21,10 @@ from nfnets.data import images
 from nfnets.data.sources import Source
 
 Batch = dict[str, np.ndarray]
-Example = tuple[np.ndarray, int, int]  # image, label, index
+# Image, label (multi-label: bool [num_classes]) and index in the source.
+Example = tuple[np.ndarray, int | np.ndarray, int]
 
-PIECE = 64  # examples a thread loads at once; no result depends on it
-MAX_HELD = 2**31  # bytes on every device, within 32-bit offsets
+PIECE = 64  # examples that a thread loads at once; no result depends on it
 
 
 def train_batches(
@@ -46,24 +47,25 @@ def train_batches(
 
   Args:
     source: the examples.
-    batch_size: global; process p gets the p-th contiguous part of each batch.
-    image_size: side of the output in pixels.
-    crop: `'inception'`, `'pad4'` (or another number of pixels), `'none'`.
-    flip: whether every second image, at random, is mirrored.
+    batch_size: of all processes; process p takes the p-th contiguous part.
+    image_size: output pixels a side.
+    crop: `'inception'`, `'pad4'` (or another number of pixels) or `'none'`.
+    flip: whether to mirror a random half of the images.
     seed: of order and augmentation.
-    start_step: the first batch's step; resuming re-reads nothing.
-    process_index, process_count: who of how many asks.
-    num_threads: that decode; 0 works in the caller's thread.
-    cache: keep decoded images in memory, for sets of small images.
-    on_error: `'raise'`, or `'skip'`: another example takes the place.
-    skipped: collects `{where: why}` under `'skip'`.
+    start_step: step of the first batch; earlier ones aren't read.
+    process_index, process_count: which process this is, of how many.
+    num_threads: that decode; with 0 the caller's thread does.
+    cache: keep decoded images in memory, for data sets of small images.
+    on_error: `'raise'`, or `'skip'`: take the next readable example instead.
+    skipped: under `'skip'`, collects `{where: why}`.
 
   Returns:
     An iterator of `{'images': uint8 [n, image_size, image_size, 3], 'labels':
-    int32 [n], 'ids': int64 [n] in the source}`, n = batch_size / process_count.
+    int32 [n], 'ids': int64 [n]}` with n = batch_size / process_count; ids are
+    indices into the source.
 
   Raises:
-    ValueError: an impossible argument; later an unreadable example, named.
+    ValueError: for an impossible argument; later, naming an unreadable example.
   """
   place = part(batch_size, process_index, process_count)
   augment = host_augmentation(crop, flip, image_size, seed)
@@ -74,7 +76,7 @@ def train_batches(
     image, label, index = reader.read(index_at(position))
     return augment(image, position), label, index
 
-  return _batches(load, batch_size, place, start_step, None, num_threads)
+  return batches(load, batch_size, place, start_step, None, num_threads)
 
 
 def eval_batches(
@@ -89,18 +91,19 @@ def eval_batches(
   on_error: str = 'raise',
   skipped: dict[str, str] | None = None,
 ) -> Iterator[Batch]:
-  """Batches that hold every example exactly once, the last one padded.
+  """Batches that contain every example exactly once, the last one padded.
 
-  Every process gets equally many batches of equal size. Arguments, batches and
-  errors as for `train_batches`, and:
+  All processes get the same number of batches, of the same size. Arguments,
+  batches and errors are those of `train_batches`, except:
 
   Args:
-    preprocessing: a name that `images.preparation` knows.
+    preprocessing: a name that `images.preparation` takes.
 
   Returns:
-    An iterator of batches that have also `'mask'`, float32 [n]: 1 for an
-    example, 0 for padding (and for what `'skip'` left out), whose id is -1, and
-    for an empty set of labels. Sets of labels are int32 [n, num_classes].
+    An iterator of batches with another entry, `'mask'`, float32 [n]: 1 for an
+    example, and 0 for padding (whose id is -1), for a skipped example and for
+    an empty list of labels. Multi-label batches have labels [n, num_classes],
+    1 for each of an example's classes.
   """
   place = part(batch_size, process_index, process_count)
   prepare = images.preparation(preprocessing)
@@ -123,95 +126,14 @@ def eval_batches(
     return prepare(image, image_size), label, index
 
   num_steps = -(-len(source) // batch_size)
-  batches = _batches(load, batch_size, place, 0, num_steps, num_threads)
-  return ({**batch, 'mask': mask(batch)} for batch in batches)
-
-
-# Small sets may be held wholly on the device: the host sends ids, the step
-# gathers. The stream is that of `train_batches`, bit for bit.
-
-
-def check_held(
-  num_examples: int, image_size: int, crop: str, flip: bool
-) -> None:
-  """Refuses what `load_all` can't hold, or the host would have to augment.
-
-  Args:
-    num_examples, image_size: of the set, in pixels a side.
-    crop, flip: of `train_batches`.
-
-  Raises:
-    ValueError: naming the key and the remedy.
-  """
-  if crop != 'none' or flip:
-    raise ValueError(
-      'config.data.on_device=True leaves nothing to the host: set '
-      f"config.data.crop='none' (not {crop!r}) and config.data.flip=False (not "
-      f'{flip}); config.augment.pad crops and flips on the device'
-    )
-  size = num_examples * image_size**2 * 3
-  if size > MAX_HELD:
-    raise ValueError(
-      f'config.data.on_device=True: {num_examples} images of {image_size} x '
-      f'{image_size} pixels are {size / 2**30:.1f} GiB, over '
-      f'{MAX_HELD / 2**30:.0f}: set config.data.on_device=False'
-    )
-
-
-def load_all(
-  source: Source,
-  image_size: int,
-  on_error: str = 'raise',
-  skipped: dict[str, str] | None = None,
-) -> dict[str, np.ndarray]:
-  """Decodes a whole source into host memory.
-
-  Args:
-    source: M examples.
-    image_size: images of another size are resized, as the pipeline does.
-    on_error, skipped: as for `train_batches`.
-
-  Returns:
-    `{'images': uint8 [M, image_size, image_size, 3], 'labels': int32 [M]}`.
-  """
-  reader = Reader(source, False, on_error, skipped)
-
-  def load(index: int) -> Example:
-    image, label, _ = reader.read(index)
-    return images.resize(image, image_size, image_size), label, index
-
-  length = len(source)
-  (batch,) = _batches(load, length, (0, length), 0, 1, num_threads=2)
-  return {name: batch[name] for name in ('images', 'labels')}
-
-
-def id_batches(
-  length: int,
-  *,
-  batch_size: int,
-  seed: int = 0,
-  start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Endless `{'ids': int32 [n]}` of the stream of `train_batches`.
-
-  Args:
-    length: M, of the source.
-    batch_size, seed, start_step, process_index, process_count: as there.
-  """
-  first, size = part(batch_size, process_index, process_count)
-  index_at = example_order(length, seed)
-  for step in itertools.count(start_step):
-    start = step * batch_size + first
-    ids = [index_at(position) for position in range(start, start + size)]
-    yield {'ids': np.array(ids, np.int32)}
+  found = batches(load, batch_size, place, 0, num_steps, num_threads)
+  return ({**batch, 'mask': mask(batch)} for batch in found)
 
 
 def part(
   batch_size: int, process_index: int, process_count: int
 ) -> tuple[int, int]:
-  """Where in a global batch this process's part begins, and its size."""
+  """Returns the start and the size of a process's part of a global batch."""
   if batch_size < 1 or batch_size % process_count:
     raise ValueError(
       f'batch_size {batch_size} must be a positive multiple of the '
@@ -224,7 +146,7 @@ def part(
 def host_augmentation(
   crop: str, flip: bool, image_size: int, seed: int
 ) -> Callable[[np.ndarray, int], np.ndarray]:
-  """Returns a function from (image, position in the stream) to its crop."""
+  """Returns a function that augments an image for its stream position."""
   is_padded = bool(re.fullmatch('pad[0-9]{1,9}', crop))
   padding = int(crop[3:]) if is_padded else 0
   if crop not in ('inception', 'none') and not is_padded:
@@ -233,8 +155,8 @@ def host_augmentation(
     )
   if padding > image_size:
     raise ValueError(
-      f'config.data.crop={crop!r}: pads images of {image_size} pixels with '
-      f'more than {image_size}'
+      f'config.data.crop={crop!r}: the padding must not exceed the image size '
+      f'of {image_size} pixels'
     )
   if crop == 'none' and not flip:  # for cached sets drawing would cost most
     return lambda image, _: images.resize(image, image_size, image_size)
@@ -254,11 +176,11 @@ def host_augmentation(
 
 
 def example_order(length: int, seed: int) -> Callable[[int], int]:
-  """Returns a function from a position in the stream to the example there."""
+  """Returns a function from stream positions to indices of examples."""
 
   @functools.lru_cache(maxsize=4)
   def order(epoch: int) -> np.ndarray:
-    # NumPy froze RandomState's stream: the order survives its new versions.
+    # NumPy guarantees RandomState's stream: new versions keep the order.
     return np.random.RandomState([seed, epoch]).permutation(length)
 
   def index_at(position: int) -> int:
@@ -269,13 +191,13 @@ def example_order(length: int, seed: int) -> Callable[[int], int]:
 
 
 def _uniform(seed: int, position: int, count: int) -> np.ndarray:
-  """Returns float64 [count] in [0, 1) for one position of one stream."""
+  """Returns float64 [count] in [0, 1) for one position of the stream."""
   # Positions are far apart in Philox's counter, so no two share a draw.
   bits = np.random.Philox(key=[seed, 0], counter=[0, 0, position, 0])
   return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
-def _batches(
+def batches(
   load: Callable[[int], Example],
   batch_size: int,
   place: tuple[int, int],
@@ -283,7 +205,16 @@ def _batches(
   num_steps: int | None,
   num_threads: int,
 ) -> Iterator[Batch]:
-  """Loads one process's part of each batch, some pieces ahead in threads."""
+  """Loads this process's part of each batch in threads that run ahead.
+
+  Args:
+    load: returns the example at a position.
+    batch_size: of all processes.
+    place: of `part`.
+    start_step: step of the first batch.
+    num_steps: the step to end before; None for an endless stream.
+    num_threads: 0 loads in the caller's thread.
+  """
   first, size = place
   pieces = [range(i, min(i + PIECE, size)) for i in range(0, size, PIECE)]
 
@@ -310,7 +241,7 @@ def _stack(pieces: Sequence[list[Example]]) -> Batch:
 
 
 class Reader:
-  """Decoded, checked examples of a source; arguments as of `train_batches`."""
+  """Decodes and checks examples; arguments as of `train_batches`."""
 
   def __init__(
     self,
@@ -319,25 +250,23 @@ class Reader:
     on_error: str,
     skipped: dict[str, str] | None,
   ):
-    if on_error not in ('raise', 'skip'):
-      raise ValueError(f"on_error {on_error!r} is neither 'raise' nor 'skip'")
     if not len(source):
-      raise ValueError('the source holds no examples')
+      raise ValueError('the data contain no examples')
     self._source = source
     self._decoded = functools.cache(self._decode) if cache else self._decode
     self._on_error = on_error
     self._skipped = {} if skipped is None else skipped
 
   def read(self, index: int) -> Example:
-    """Returns the first example from `index` on that can be read."""
+    """Returns the first readable example from `index` on."""
     for ahead in range(len(self._source)):
       example = self.read_or_none((index + ahead) % len(self._source))
       if example is not None:
         return example
-    raise ValueError(f'none of {len(self._source)} examples could be read')
+    raise ValueError(f'none of the {len(self._source)} examples is readable')
 
   def read_or_none(self, index: int) -> Example | None:
-    """Returns an example, or None for what `'skip'` leaves out.
+    """Returns an example, or None if it is unreadable and to be skipped.
 
     Raises:
       ValueError: under `'raise'`, naming the example and what is wrong.
@@ -348,17 +277,19 @@ class Reader:
       where = self._source.describe(index)
       if self._on_error == 'raise':
         raise ValueError(
-          f'{where}: {error}; --config.data.on_error=skip goes on without it'
+          f'{where}: {error}; --config.data.on_error=skip continues without it'
         ) from error
       if where not in self._skipped:
         self._skipped[where] = str(error)
-        told = map(texts.printable, (where, error))
-        logging.warning('skipped %s: %s', *told)
+        logging.warning('skipped %s: %s', *map(texts.printable, (where, error)))
       return None
 
   def _decode(self, index: int) -> Example:
-    example = self._source[index]
-    label, num_classes = example['label'], self._source.num_classes
-    if np.ndim(label) == 0 and not 0 <= label < num_classes:
-      raise ValueError(f'label {label} is not in 0..{num_classes - 1}')
+    example, num_classes = self._source[index], self._source.num_classes
+    label = example['label']
+    for one in np.atleast_1d(label):
+      if not 0 <= one < num_classes:
+        raise ValueError(f'label {one} is not in 0..{num_classes - 1}')
+    if getattr(self._source, 'multi_label', False):
+      label = np.isin(np.arange(num_classes), label)
     return images.decode(example['image']), label, index

@@ -1,21 +1,20 @@
-"""RandAugment on the device: n layers, each one of 16 operations per image.
+"""RandAugment on the device: L layers, each one of 16 operations per image.
 
 Every layer picks an operation uniformly and always applies it, at a fixed
-magnitude (arXiv 1909.13719 as released with arXiv 2102.06171).
+magnitude (arXiv 1909.13719, as in the release of arXiv 2102.06171).
 
-Operations take one image as whole grey levels, int32 [3, H, W], and have PIL's
-arithmetic (`ImageOps`, `ImageEnhance`), rounding included. The published host
-code (arXiv 2102.06171's release) differs from PIL, and so from this file, in
-three places: its Contrast blends with the number of pixels / 256 (144 at 192
-px) where PIL takes the mean grey level, its Sharpness truncates the smoothed
-image where PIL rounds, and its grey weights are the same luma in floating
-point.
+Operations take one image of whole grey levels, int32 [3, H, W], and compute as
+Pillow does (`ImageOps`, `ImageEnhance`), rounding included. The release differs
+from Pillow, and so from this file, in three places: its Contrast blends with
+the number of pixels / 256 (144 at 192 px) where Pillow takes the mean grey
+level, its Sharpness truncates the smoothed image where Pillow rounds, and its
+grey weights are the same luma in floating point.
 
-Geometry follows the published host code's sampler: the output pixel (x, y),
-whole numbers, takes the input pixel nearest to A (x, y), halves upwards, and
-128 where that lies outside. Rotation is about ((W - 1) / 2, (H - 1) / 2), which
-equals PIL's about the pixels' corner-based centre; a shear keeps row (column) 0
-in place, where PIL's affine on pixel centres would shift by half the shear.
+Geometry follows the release: the output pixel (x, y), in whole numbers, takes
+the input pixel nearest to A (x, y), halves rounded up, and 128 where that lies
+outside of the image. Rotation is about ((W - 1) / 2, (H - 1) / 2), which equals
+Pillow's rotation; a shear keeps row (column) 0 in place, where Pillow's affine
+map on pixel centres would shift it by half the shear.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,18 +24,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FILL = 128  # grey level outside the image and in cutouts (the release)
-_FRACTION_BITS = 18  # of coordinates: integers agree on every backend
+FILL = 128  # grey level outside the image and in cutouts: the release's
+_FRACTION_BITS = 18  # of coordinates: integers are equal on every backend
 
 
 class Draws(NamedTuple):
-  """The policy's randomness for L layers and N images.
+  """The random numbers of the policy for L layers and N images.
 
   Attributes:
     slot: [L, N] int32, the image's place in a batch that is sorted by operation
-      and has as many places, ceil(N / 16), for each.
-    sign: [L, N] int32, 1 or -1: rotate, shear and translate either way.
-    centre: [L, N, 2] float32 in [0, 1): the cutout's row and column, as shares.
+      and has ceil(N / 16) places for each.
+    sign: [L, N] int32, 1 or -1, the direction of a rotation, shear or shift.
+    centre: [L, N, 2] float32 in [0, 1), row and column of the cutout's centre
+      as fractions of the image's sides.
   """
 
   slot: jax.Array
@@ -44,26 +44,25 @@ class Draws(NamedTuple):
   centre: jax.Array
 
 
-# Of an image [3, H, W], the operation's argument and one image's draws.
+# From an image [3, H, W], the operation's argument and the image's draws.
 Operation = Callable[[jax.Array, float | int | None, Draws], jax.Array]
 
 
 def rand_augment(
   key: jax.Array, images: jax.Array, layers: int, magnitude: float
 ) -> jax.Array:
-  """RandAugment of a batch; any batch size, a pure function of the key.
+  """Augments a batch; a pure function of the key.
 
-  Each layer shuffles the batch anew into 16 equal groups, one operation each,
-  so that every image alone has the published distribution; a layer gives each
-  operation to at most ceil(N / 16) images, where independent draws would vary
-  more.
+  Each layer shuffles the batch into 16 groups of equal size, one for each
+  operation. Each image by itself has the published distribution; within a
+  layer, at most ceil(N / 16) images get the same operation.
 
   Args:
     key: a jax key.
     images: [N, H, W, 3] grey levels, uint8 or float32; clipped to 0..255 and
-      truncated to whole numbers first, as the published cast to uint8 does.
+      truncated to whole numbers, as the release's cast to uint8 does.
     layers: operations per image.
-    magnitude: the fixed M; `argument` says what it means.
+    magnitude: M, the same for all; `OPERATIONS` says what it means.
 
   Returns:
     [N, H, W, 3] uint8.
@@ -84,13 +83,11 @@ def draw(key: jax.Array, n: int, layers: int) -> Draws:
 
 def apply(draws: Draws, images: jax.Array, magnitude: float) -> jax.Array:
   """Applies drawn operations to images [N, H, W, 3]; returns uint8."""
-  if images.ndim != 4 or images.shape[-1] != 3:
-    raise ValueError(f'RandAugment takes [N, H, W, 3], not {images.shape}')
   n = images.shape[0]
   size = _group_size(n)
 
   def layer(planes: jax.Array, drawn: Draws) -> tuple[jax.Array, None]:
-    # Empty places repeat image 0, for nobody.
+    # Places left over repeat image 0; their results are dropped.
     places = jnp.zeros(size * len(OPERATIONS), jnp.int32)
     image_at = places.at[drawn.slot].set(jnp.arange(n))
     done = []
@@ -107,20 +104,14 @@ def apply(draws: Draws, images: jax.Array, magnitude: float) -> jax.Array:
   return jnp.moveaxis(planes, 1, -1)
 
 
-def argument(name: str, magnitude: float) -> float | int | None:
-  """The table's argument for a magnitude: degrees, pixels, levels, factor."""
-  if magnitude < 0:
-    raise ValueError(f'RandAugment magnitude is {magnitude}; it must be >= 0')
-  return OPERATIONS[name][1](magnitude)
-
-
 def _group_size(n: int) -> int:
   return -(-n // len(OPERATIONS))
 
 
 def _bound(name: str, magnitude: float) -> Callable:
-  """The operation on uint8 [N, 3, H, W] at a magnitude."""
-  operation, value = OPERATIONS[name][0], argument(name, magnitude)
+  """Returns the operation on uint8 [N, 3, H, W] at a magnitude."""
+  operation, value_at = OPERATIONS[name]
+  value = value_at(magnitude)
 
   @jax.vmap
   def operate(image: jax.Array, drawn: Draws) -> jax.Array:
@@ -224,7 +215,7 @@ def _enhancement(magnitude: float) -> float:
   return magnitude / 10 * 1.8 + 0.1
 
 
-# name: (operation, its argument at magnitude M); the release's table.
+# The release's table: an operation and its argument at magnitude m.
 OPERATIONS: dict[str, tuple[Operation, Callable]] = {
   'auto_contrast': (_auto_contrast, lambda m: None),
   'equalize': (_equalize, lambda m: None),
@@ -247,12 +238,12 @@ OPERATIONS: dict[str, tuple[Operation, Callable]] = {
 
 def _grey(image: jax.Array) -> jax.Array:
   red, green, blue = image
-  # ITU-R 601 luma in 16 fractional bits, rounded: PIL's mode 'L'.
+  # ITU-R 601 luma in 16 fractional bits, rounded: Pillow's mode 'L'.
   return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
 
 
 def _blend(base: jax.Array | int, image: jax.Array, factor: float) -> jax.Array:
-  """base + factor (image - base), clipped and truncated: PIL's Image.blend."""
+  """base + factor (image - base), clipped, truncated: Pillow's Image.blend."""
   value = base + jnp.float32(factor) * (image - base).astype(jnp.float32)
   return jnp.clip(value, 0, 255).astype(jnp.int32)
 
@@ -263,16 +254,16 @@ def _affine(
   sign: jax.Array,
   about_centre: bool = False,
 ) -> jax.Array:
-  """Takes the pixel nearest to matrix (x, y, 1), `FILL` where none is.
+  """Takes the pixel nearest to matrix (x, y, 1), or `FILL` outside the image.
 
-  The map is a sum of one table per axis, in fixed point: exact, and equal on
-  every backend.
+  Coordinates are sums of one table per axis in fixed point, which makes them
+  equal on every backend.
 
   Args:
     image: [3, H, W].
     matrix: [2, 3].
-    sign: [], of the terms that move a pixel: the matrix without its diagonal.
-    about_centre: whether (x, y) count from the image's centre.
+    sign: [], multiplies all of the matrix but its diagonal.
+    about_centre: whether (x, y) are relative to the image's centre.
   """
   _, height, width = image.shape
   (xx, xy, x_shift), (yx, yy, y_shift) = matrix
@@ -286,7 +277,7 @@ def _affine(
   row = (row + sign * _fixed_point(yx * x + y_shift)) >> _FRACTION_BITS
   inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
   index = jnp.where(inside, row * width + column, 0)
-  # Three levels in a word: one gather per pixel, not one per channel.
+  # Three channels packed into a word: one gather per pixel instead of three.
   words = image[0] | (image[1] << 8) | (image[2] << 16)
   taken = words.reshape(-1).at[index].get(mode='promise_in_bounds')
   planes = jnp.stack([taken & 255, (taken >> 8) & 255, taken >> 16])
@@ -296,7 +287,7 @@ def _affine(
 def _fixed_point(table: np.ndarray) -> np.ndarray:
   if np.abs(table).max() >= 1 << (29 - _FRACTION_BITS):
     raise ValueError(
-      'RandAugment reaches coordinates of 2048 pixels or more; use smaller'
-      ' images or a smaller magnitude'
+      'RandAugment would reach coordinates of 2048 pixels or more; use smaller '
+      'images or a smaller magnitude'
     )
   return np.rint(table * (1 << _FRACTION_BITS)).astype(np.int32)
