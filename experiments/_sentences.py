@@ -1,7 +1,8 @@
-"""What the report says that the study redoes, and the checks that answer it.
+"""The claims of the report that the study tests, and the checks that decide.
 
-*A minimal ablation study of NFNets*, in our words; the last of them are of the
-papers that it reads. A sentence has one check or several, (experiment, check).
+The report is *A minimal ablation study of NFNets*. Its claims are in our words;
+the last ones come from the papers that it discusses. Each maps to one or more
+checks, (experiment, check).
 """
 
 NONE, NF = 'no normalization, AGC', 'normalizer-free, AGC, skip gains exempt'
@@ -10,21 +11,23 @@ SENTENCES = {
   'normalization': [
     ('large_batch', 'with AGC 0.01 in its place it still does')
   ],
-  'Its accuracy is about that without normalization': [
+  'Its accuracy there is about that of no normalization': [
     ('large_batch', 'AGC 0.01 adds at most 1 point to no normalization')
   ],
-  '0.01 may be very tight': [('large_batch', 'AGC 0.02 is better than 0.01')],
+  'A lambda of 0.01 may be very tight': [
+    ('large_batch', 'AGC 0.02 is better than 0.01')
+  ],
   'Batch size correlates negatively with accuracy': [
     ('agc_grid', f'{arm}: batch size correlates negatively')
     for arm in (NONE, NF)
   ],
-  'The clipping factor correlates positively': [
+  'Lambda correlates positively with accuracy': [
     ('agc_grid', f'{arm}: lambda correlates positively') for arm in (NONE, NF)
   ],
-  'Batch size matters more': [
+  'Batch size matters more than lambda': [
     ('agc_grid', f'{arm}: batch size matters more') for arm in (NONE, NF)
   ],
-  'Small batches want larger factors, large ones smaller': [
+  'Small batches need a larger lambda than large ones': [
     ('agc_grid', f'{arm}: small batches want a bigger lambda')
     for arm in (NONE, NF)
   ],
@@ -54,10 +57,10 @@ SENTENCES = {
   'AGC helps little at small batches (paper A)': [
     ('headline', 'normalizer-free, AGC adds at most 1 point')
   ],
-  "Don't clip the last linear layer (paper A)": [
+  'The last linear layer should not be clipped (paper A)': [
     ('where_to_clip', 'all but the head is at most 1 point below all layers')
   ],
-  'The first convolution may go unclipped (paper A)': [
+  'The first convolution need not be clipped (paper A)': [
     (
       'where_to_clip',
       'all but head and stem is at most 1 point below all but the head',

@@ -30,11 +30,13 @@ TRUST = {
 ANSWERS = {True: 'holds', False: "doesn't hold", None: 'undecided'}
 NOT_RUN = 'not run'
 WORDS = (*ANSWERS.values(), NOT_RUN)
-LEAD = """Every number of ours comes from a record in `NAME/runs/` with its
-config and hardware. A run that diverged counts as diverged and is in no mean. A
-check on trained rows holds, or doesn't, where the difference paired by seed
-lies outside its 95 % interval; otherwise it is undecided. Paper A is arXiv
-2102.06171, paper B arXiv 2101.08692."""
+# Its plot answers the study's question best so far; the README shows it too.
+ANSWER = 'pilot'
+LEAD = """Each of our numbers comes from a record in `NAME/runs/`, which holds
+its config and hardware. A run that diverged is reported as such and enters no
+mean. A check that compares trained rows is decided if the 95 % interval of
+their difference, paired by seed, lies on one side of the bound; otherwise it is
+undecided. Paper A is arXiv 2102.06171, paper B arXiv 2101.08692."""
 CSS = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -242,7 +244,7 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
 
 def write_overview(root: pathlib.Path) -> pathlib.Path:
-  """Writes `root`/README.md: the note by hand, sentences, all checks."""
+  """Writes `root`/README.md: the hand-written note, the claims, all checks."""
   lines, idle = [], []
   for name in study.names():
     experiment = study.load(name)
@@ -255,8 +257,8 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
     else:
       lines.append((title, *(words.count(word) or '' for word in WORDS)))
   table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
-  is_there = (root / 'pilot' / 'plot.png').exists()
-  picture = ['![learning rates](pilot/plot.png)'] if is_there else []
+  is_there = (root / ANSWER / 'plot.png').exists()
+  picture = [f'![{ANSWER}]({ANSWER}/plot.png)'] if is_there else []
   parts = [note(root), *picture, sentences(root), LEAD, table]
   if idle:
     parts.append('Ready to run, and not run:\n\n' + '\n'.join(idle))
@@ -266,7 +268,7 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
 
 
 def sentences(root: pathlib.Path) -> str:
-  """The report's sentences, what we found, at which scale and by how much."""
+  """The report's claims, what we found, at which scale and by how much."""
   lines = []
   for sentence, checks_of_it in _sentences.SENTENCES.items():
     for name, claim in checks_of_it:
