@@ -173,7 +173,6 @@ CASES = [
   ('python -m scripts.train --config=configs/nfnet_f0.py '
    '--config.batch_size=1024', ''),
   ('python -m scripts.launch --on=slurm', ''),
-  ('python -m scripts.launch --on=hosts', ''),
   ('python -m scripts.launch --on=tpu_pod', ''),
   ('python -m scripts.plan',
    '--images_per_core=900 --config.model.depths=1,1,1,1'),
