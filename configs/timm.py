@@ -1,11 +1,11 @@
-r"""One of timm's normalizer-free networks on ImageNet, from scratch.
+r"""One of timm's normalizer-free networks, trained from scratch on ImageNet.
 
   python -m scripts.train --config=configs/timm.py:eca_nfnet_l0 \
     --workdir=DIR --config.data.data_dir=DATA
 
-Paper A's recipe of F0, with the network named behind the colon and its image
-sizes; timm's own recipes are others. What makes the network timm's is in its
-row of `nfnets.variants.TIMM`, not here. Not yet run here.
+Paper A's recipe for F0 with the network named after the colon and its image
+sizes; timm's own recipes differ. The network's arguments are in
+`nfnets.variants.TIMM`. Not yet run.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import nfnet_f0
 from nfnets import variants
 
-# What training changes of a network.
+# The arguments that a recipe sets, not the network's variant.
 KEYS = (
   'name', 'depths', 'widths', 'drop_rate', 'stochdepth_rate', 'remat', 'scan',
 )  # fmt: skip

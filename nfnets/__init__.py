@@ -1,8 +1,8 @@
 """Normalizer-Free Networks in JAX and Haiku.
 
-`create` makes a network, `load` one with weights, `list_models` names both;
-`sgd`, `adaptive_grad_clip` and `sharpness_aware` train any network. Nothing is
-imported before it is asked for.
+`create` makes a network, `load` makes one with pretrained weights, and
+`list_models` lists the names of both; `sgd`, `adaptive_grad_clip` and
+`sharpness_aware` train any network. Submodules are imported on first use.
 """
 
 import importlib

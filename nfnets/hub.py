@@ -1,4 +1,4 @@
-"""Networks with weights, by name, ready to be called: `nfnets.load`."""
+"""`nfnets.load`: pretrained networks by name, ready to be called."""
 
 import functools
 import pathlib
@@ -27,21 +27,22 @@ def load(
   image_size: int | None = None,
   dtype: str = 'float32',
 ) -> 'Network':
-  """A network with weights, for inference and as a start for training.
+  """Loads a network with weights, for inference or as a start for training.
 
   Args:
-    source: a name of `list_models(pretrained=True)`, which is downloaded once;
-      'hf-hub:OWNER/NAME'; a file of weights; a run's folder.
-    model: the network, where a file doesn't say.
-    num_classes: another number than the weights' gives a new head, 0 none.
-    in_channels: of the images; the stem's weights are adapted as timm does.
-    image_size: side in pixels that `preprocess` makes; None for the size that
-      the network was tested at.
-    dtype: 'float32' or 'bfloat16', of the computation.
+    source: a name from `list_models(pretrained=True)` or 'hf-hub:OWNER/NAME',
+      which is downloaded once; a file of weights; a run's folder.
+    model: the network's name, for a file that doesn't say it.
+    num_classes: a number other than the weights' gives a new head, 0 none.
+    in_channels: of the images; the stem's weights are adapted as in timm.
+    image_size: side of the images that `preprocess` returns, in pixels; None
+      for the size at which the network was evaluated.
+    dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
-    ValueError, FileNotFoundError: with one line that says what is wrong.
-    ImportError: the name needs huggingface_hub, which is missing.
+    ValueError, FileNotFoundError: the weights can't be used; the message is one
+      line.
+    ImportError: the name needs huggingface_hub, which isn't installed.
   """
   found = weights_lib.load(source, model=model)
   if num_classes is not None and num_classes != found.num_classes:
@@ -52,20 +53,21 @@ def load(
 
 
 def list_models(pretrained: bool = False) -> list[str]:
-  """Names for `create`, or those of weights for `load`."""
+  """The names that `create` takes or, if `pretrained`, those of `load`."""
   return list(names.PUBLISHED if pretrained else variants.ALL)
 
 
 class Network:
-  """A network with weights; folded and compiled once, at the first call.
+  """A network with weights, folded and compiled at the first call.
 
   Attributes:
-    params: as trained, `{module: {name: array}}`, not folded; for `apply` of
-      `transformed`, fine-tuning, or conversion.
-    state: what isn't trained; empty but for batch normalization.
-    transformed: `nfnets.create`'s, of the network as it trains.
-    class_names: of the logits.
-    config: the name, arguments and preparation of images, as JSON values.
+    params: the trained parameters `{module: {name: array}}`, not folded: for
+      `transformed.apply`, fine-tuning or conversion.
+    state: statistics of batch normalization, `{}` without it.
+    transformed: the same network from `nfnets.create`, for training.
+    class_names: one for each logit.
+    config: the model's name and arguments and the preprocessing, as JSON
+      values.
   """
 
   def __init__(
@@ -76,7 +78,7 @@ class Network:
     dtype: str = 'float32',
   ) -> None:
     if dtype not in ('float32', 'bfloat16'):
-      raise ValueError(f"no dtype {dtype!r}: use 'float32' or 'bfloat16'")
+      raise ValueError(f"dtype={dtype!r}: use 'float32' or 'bfloat16'")
     self.params, self.state = weights.params, weights.state
     self.image_size = image_size or pictures.image_size(weights)
     self.class_names = pictures.class_names(weights)
@@ -91,28 +93,30 @@ class Network:
     self._weights, self._dtype = weights, dtype
 
   def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
-    """Images `[N, H, W, C]`, as `preprocess` makes them, to logits `[N, K]`.
+    """Maps images `[N, H, W, C]` from `preprocess` to logits `[N, K]`.
 
-    Without a head (0 classes) to what `pool` returns.
+    A network without a head (0 classes) returns what `pool` returns.
     """
     return self._run(images, 'logits')
 
   def pool(self, images: jax.Array | np.ndarray) -> jax.Array:
-    """Images `[N, H, W, C]` to the pooled features `[N, F]`, float32."""
+    """Maps images `[N, H, W, C]` to pooled features `[N, F]`, float32."""
     return self._run(images, 'pool')
 
   def features(self, images: jax.Array | np.ndarray) -> dict[int, jax.Array]:
-    """Images to feature maps `[N, H / stride, W / stride, F]`, by stride."""
+    """Maps images to feature maps `{stride: [N, H/stride, W/stride, F]}`."""
     return self._run(images, 'features')
 
   def preprocess(self, pictures: Picture | Sequence[Picture]) -> np.ndarray:
-    """Files or uint8 `[H, W, 3]` to images `[N, S, S, C]`, as tested.
+    """Prepares pictures as the network was evaluated: `[N, S, S, C]` float32.
 
     Args:
-      pictures: paths, encoded bytes or arrays; one of them is a batch of one.
+      pictures: paths, encoded bytes or uint8 arrays `[H, W, 3]`; a single one
+        becomes a batch of one.
 
     Raises:
-      ValueError: one is no picture, or the network takes no pictures.
+      ValueError: a picture can't be read, or the network takes neither grey nor
+        RGB images.
     """
     single = isinstance(pictures, str | pathlib.Path | bytes) or (
       isinstance(pictures, np.ndarray) and pictures.ndim == 3
@@ -130,7 +134,7 @@ class Network:
 
   @functools.cached_property
   def _folded(self) -> files.Weights:
-    with jax.ensure_compile_time_eval():  # the first call may be traced
+    with jax.ensure_compile_time_eval():  # the first call may be under jit
       weights = weights_lib.fold_if_possible(self._weights)
       params, state = jax.device_put((weights.params, weights.state))
     return weights._replace(params=params, state=state)
@@ -157,28 +161,28 @@ class Network:
     channels = self.config['in_channels']
     if np.ndim(images) != 4 or np.shape(images)[-1] != channels:
       raise ValueError(
-        f'images of shape {np.shape(images)}: give [N, H, W, {channels}]'
+        f'images have shape {np.shape(images)}, need [N, H, W, {channels}]'
       )
     weights = self._folded
     return self._apply(weights.params, weights.state, images, key)
 
   def _prepared(self, picture: Picture) -> np.ndarray:
-    told, channels = self.config['preprocessing'], self.config['in_channels']
+    how, channels = self.config['preprocessing'], self.config['in_channels']
     if channels not in (1, 3):
       raise ValueError(
-        f'the network takes {channels} channels: prepare images yourself'
+        f'the network takes {channels} channels: preprocess images yourself'
       )
     if isinstance(picture, str | pathlib.Path):
       picture = images_lib.read(pathlib.Path(picture).expanduser())
-    crop = images_lib.preparation(told['resize'])
+    crop = images_lib.preparation(how['resize'])
     pixels = crop(images_lib.decode(picture), self.image_size)
-    mean, std = (np.float32(told[key]) for key in ('mean', 'std'))
+    mean, std = (np.float32(how[key]) for key in ('mean', 'std'))
     image = (pixels - mean) / std
     return image.mean(-1, keepdims=True) if channels == 1 else image
 
 
 def with_head(weights: files.Weights, num_classes: int) -> files.Weights:
-  """The weights with a new head for other classes, N(0, 0.01), or with none."""
+  """Replaces the head by a new one, drawn from N(0, 0.01^2), or by none."""
   leaves = match.flatten(match.without_head(weights.params))
   if num_classes:
     shapes, _ = files.shapes(
@@ -199,19 +203,19 @@ def with_head(weights: files.Weights, num_classes: int) -> files.Weights:
 
 
 def with_channels(weights: files.Weights, channels: int) -> files.Weights:
-  """The weights for images of another number of channels, as timm adapts them.
+  """Adapts the stem to images of another number of channels, as timm does.
 
-  One channel gets the sum of the stem's weights; more get them in turn, scaled
-  by the old number over the new.
+  A single channel gets the sum of the stem's weights over its inputs; any other
+  number repeats them cyclically, scaled by the old number over the new.
   """
   if channels < 1:
-    raise ValueError(f'in_channels={channels}: give at least 1')
+    raise ValueError(f'in_channels={channels}: must be at least 1')
   leaves = match.flatten(weights.params)
   path = files.stem_path(weights.params)
   old = leaves[path].shape[2]
   if channels == 1:
     leaves[path] = leaves[path].sum(2, keepdims=True)
   elif channels != old:
-    turns = np.arange(channels) % old
-    leaves[path] = leaves[path][:, :, turns] * np.float32(old / channels)
+    repeated = leaves[path][:, :, np.arange(channels) % old]
+    leaves[path] = repeated * np.float32(old / channels)
   return weights._replace(params=match.unflatten(leaves))

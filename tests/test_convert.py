@@ -72,7 +72,7 @@ def test_weights_of_another_network_are_one_line(tmp_path, convert):
     (['missing.npz', 'out.pth'], 'out.pth'),
     (['--to=torch', 'a.npz', 'b.npz'], '--to=torch'),
     (['tests', 'out.npz'], "tests is no run's folder"),
-    (['--certify', '--timm=resnet50'], "no network of timm 'resnet50'"),
+    (['--certify', '--timm=resnet50'], "no timm network 'resnet50'"),
   ],
 )
 def test_what_is_impossible_is_refused_in_a_line(arguments, culprit, convert):

@@ -175,10 +175,10 @@ def test_a_file_that_does_not_run_is_never_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'arguments, words',
   [
-    ({'format': 'torch'}, "no format 'torch': use stablehlo or onnx"),
-    ({'batch': 0}, 'batch=0: give at least 1'),
-    ({'platforms': ['cpu', 'npu']}, "no platform 'npu': use some of cpu, cuda"),
-    ({'platforms': ['tpu']}, 'platforms without cpu'),
+    ({'format': 'torch'}, "format='torch': use stablehlo or onnx"),
+    ({'batch': 0}, 'batch=0: must be at least 1'),
+    ({'platforms': ['cpu', 'npu']}, "platform 'npu' is none of cpu, cuda"),
+    ({'platforms': ['tpu']}, 'platforms must include cpu'),
   ],
 )
 def test_a_senseless_request_is_refused(arguments, words, tmp_path):
@@ -190,7 +190,7 @@ def test_a_senseless_request_is_refused(arguments, words, tmp_path):
 @needs_onnx
 def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(export, '_PROTOBUF', 1000)
-  with pytest.raises(ValueError, match='choose stablehlo'):
+  with pytest.raises(ValueError, match='export as stablehlo'):
     export.write(tmp_path / 'out', make('cifar nf'), 'onnx')
 
 
@@ -207,7 +207,7 @@ def test_a_file_that_calls_what_is_unknown_is_refused_by_name(tmp_path):
   with zipfile.ZipFile(path, 'w') as file:
     file.writestr('network.json', '{}')
     file.writestr('network.stablehlo', bytes(made))
-  with pytest.raises(ValueError, match="calls 'backdoor', which is unknown"):
+  with pytest.raises(ValueError, match="unknown custom call, 'backdoor'"):
     exported.load(str(path))
 
 

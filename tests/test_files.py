@@ -1,7 +1,6 @@
 """Weights of every kind are read by one call, and come back as they were."""
 
 import json
-import pickle
 import resource
 import struct
 import zipfile
@@ -319,35 +318,11 @@ def test_what_is_damaged_or_hostile_is_one_line_with_its_path(name, tmp_path):
   assert str(path) in text and '\n' not in text and len(text) < 1000
 
 
-@pytest.mark.parametrize('ending', ['npz', 'safetensors', 'pth', 'pickle'])
-def test_a_damaged_file_is_one_line_wherever_the_damage_is(ending, tmp_path):
-  path = tmp_path / f'w.{ending}'
-  if ending in ('npz', 'safetensors'):
-    weights.write(path, small())
-  elif ending == 'pth':
-    with zipfile.ZipFile(path, 'w') as file:
-      file.writestr('a/data.pkl', pickle.dumps({'w': {'b': [1, 2.0, None]}}, 2))
-  else:
-    path.write_bytes(pickle.dumps(small().params))
-  whole = path.read_bytes()
-  random = np.random.RandomState(0)
-  for _ in range(60):
-    # Where the structure is: at either end.
-    index = random.choice([1, -1]) * random.randint(1, min(3000, len(whole)))
-    damaged = bytearray(whole)
-    damaged[index] ^= 1 << random.randint(8)
-    path.write_bytes(damaged[: random.choice([len(whole), abs(index)])])
-    try:
-      weights.load(path)
-    except ValueError as error:
-      assert str(path) in str(error) and '\n' not in str(error)
-
-
 def test_a_leaf_that_is_no_finite_number_is_refused_by_name(tmp_path):
   kept = small()
   kept.params['CIFAR_ResNet/~/linear']['b'][2] = np.nan
   weights.write(tmp_path / 'w.npz', kept)
-  with pytest.raises(ValueError, match=r'linear/b holds what is no finite'):
+  with pytest.raises(ValueError, match='linear/b has values .* not finite'):
     weights.load(tmp_path / 'w.npz')
 
 
@@ -360,7 +335,7 @@ def test_a_variance_is_finite_and_not_negative(tmp_path):
   kept = weights.Weights(fill(shapes), state, 'cifar_resnet_20', 4, overrides)
   files.require_whole(kept)
   variance = next(m for k, m in state.items() if k.endswith('var_ema'))
-  for value, why in ((np.nan, 'no finite'), (-0.1, 'variance below 0')):
+  for value, why in ((np.nan, 'not finite'), (-0.1, 'negative variance')):
     variance['average'][0] = value
     with pytest.raises(ValueError, match=f'var_ema/average .*{why}'):
       files.require_whole(kept)

@@ -119,7 +119,7 @@ def test_weights_of_another_function_are_refused(tmp_path, values, message):
 def test_weights_that_are_not_finite_are_refused(tmp_path):
   weights = given()
   next(iter(weights.params.values()))['w'][..., 0] = np.nan
-  with pytest.raises(ValueError, match='holds what is no finite number'):
+  with pytest.raises(ValueError, match='has values that are not finite'):
     started(write(tmp_path, weights))
 
 

@@ -23,7 +23,7 @@ def test_equal_trees_pass_and_flattening_reverses():
 
 
 def test_a_path_without_a_module_is_refused():
-  with pytest.raises(ValueError, match="'weight' is no path"):
+  with pytest.raises(ValueError, match="'weight' is not the path"):
     match.unflatten({'weight': np.zeros(1)})
 
 

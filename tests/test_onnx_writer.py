@@ -67,7 +67,7 @@ def test_activations_are_written(name):
 
 @pytest.mark.parametrize('name', REFUSED)
 def test_an_operation_without_a_rule_is_refused_in_a_line(name):
-  with pytest.raises(ValueError, match='choose stablehlo') as error:
+  with pytest.raises(ValueError, match='export as stablehlo') as error:
     run(activations.get(name), images())
   assert '\n' not in str(error.value)
 
@@ -95,5 +95,5 @@ def test_what_depends_on_no_input_is_computed_at_once():
   ],
 )  # fmt: skip
 def test_a_form_that_no_rule_expects_is_refused_not_written_wrongly(function):
-  with pytest.raises(ValueError, match='choose stablehlo'):
+  with pytest.raises(ValueError, match='export as stablehlo'):
     run(function, images(1), False)

@@ -264,7 +264,7 @@ def test_a_refusal_names_what_was_asked_for():
   [b'', b'no pickle', b'\x80\x04', pickle.dumps(TREE)[:-40], b'\x80\x04)R.'],
 )
 def test_what_is_no_pickle_is_said_in_a_line(data):
-  with pytest.raises(restricted.Refused, match='not a whole pickle'):
+  with pytest.raises(restricted.Refused, match='no complete pickle'):
     _load(data)
 
 

@@ -36,5 +36,5 @@ def test_stacking_is_undone_leaf_by_leaf():
     for name, leaf in leaves.items():
       np.testing.assert_array_equal(back[module][name], leaf)
   del params['NF_ResNet/~/nf_res_block_3/~/conv0']
-  with pytest.raises(ValueError, match='nf_res_block_3/~/conv0, which'):
+  with pytest.raises(ValueError, match='nf_res_block_3/~/conv0, a block of'):
     weights.stack_like(params, like)

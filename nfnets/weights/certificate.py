@@ -1,7 +1,7 @@
-"""Compares a network here with timm's same network, map by map.
+"""Compares feature maps and logits with those of the same network in timm.
 
-timm and PyTorch may live in an environment of their own: weights, an image and
-activations pass through files.
+timm and PyTorch may be installed in another environment: weights, images and
+activations are exchanged as files.
 """
 
 import os
@@ -28,7 +28,7 @@ model = timm.create_model(name, num_classes=num_classes).eval()
 weights = safetensors.torch.load_file(f'{folder}/weights.safetensors')
 model.load_state_dict(weights, strict=True)
 kept = {}
-for row in model.feature_info:  # what features_only gives
+for row in model.feature_info:  # as features_only
   model.get_submodule(row['module']).register_forward_hook(
     lambda module, inputs, output, stride=row['reduction']: kept.__setitem__(
       f'stride {stride}', output.permute(0, 2, 3, 1).numpy()
@@ -42,7 +42,7 @@ numpy.savez(f'{folder}/activations.npz', **kept)
 
 
 class Row(NamedTuple):
-  """One activation: `error` is the difference's norm over timm's norm."""
+  """One activation: timm's norm, and the difference's norm relative to it."""
 
   name: str
   shape: tuple[int, ...]
@@ -51,8 +51,7 @@ class Row(NamedTuple):
 
 
 def python_with_timm() -> str | None:
-  """The interpreter that can import timm: the one named by the environment
-  variable NFNETS_TIMM_PYTHON, or this one, or None."""
+  """The Python that has timm, $NFNETS_TIMM_PYTHON or this one, else None."""
   python = os.environ.get(_VARIABLE, sys.executable)
   command = [python, '-c', 'import timm, torch, safetensors']
   try:
@@ -63,18 +62,18 @@ def python_with_timm() -> str | None:
 
 
 def compare(weights: files.Weights, name: str, images: np.ndarray) -> list[Row]:
-  """Runs both networks in evaluation on the same weights and images.
+  """Evaluates both networks with the same weights on the same images.
 
   Args:
-    weights: that `timm.to_timm` takes.
+    weights: as `timm.to_timm` takes them.
     name: of timm's network.
     images: float32 `[N, H, W, 3]`.
 
   Returns:
-    Rows for every feature map and the logits, in order.
+    A row for every feature map and one for the logits.
 
   Raises:
-    ValueError: where timm can't be imported, or doesn't take the weights.
+    ValueError: timm can't be imported, or doesn't accept the weights.
   """
   ours, theirs = _ours(weights, name, images), _theirs(weights, name, images)
   norm = np.linalg.norm
@@ -87,10 +86,10 @@ def compare(weights: files.Weights, name: str, images: np.ndarray) -> list[Row]:
 def random_weights(
   name: str, num_classes: int = 1000, seed: int = 0
 ) -> files.Weights:
-  """Weights of timm's network `name` with every leaf away from its start.
+  """Random weights of timm's network `name`, unlike its initial values.
 
-  Gains and skip gains are drawn around 1 and 1/2, biases around 0: what a zero
-  would hide is seen.
+  Gains are drawn around 1, skip gains around 1/2, other leaves around 0, so
+  that no zero hides a difference.
   """
   name = timm.known(name)
   random = np.random.default_rng(seed)
@@ -123,7 +122,7 @@ def _theirs(
   python = python_with_timm()
   if python is None:
     raise ValueError(
-      f'timm cannot be imported; name a Python that can in {_VARIABLE}'
+      f'timm is not installed; set {_VARIABLE} to a Python that has it'
     )
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder)

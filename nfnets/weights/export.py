@@ -1,6 +1,6 @@
-"""Networks as files that run without this package: StableHLO and ONNX.
+"""Exports networks to StableHLO and ONNX, to run without this package.
 
-`nfnets.weights.exported` says what the files hold, and runs them.
+`nfnets.weights.exported` documents the files and runs them.
 """
 
 import importlib.util
@@ -32,15 +32,15 @@ from nfnets.weights import (
 FORMATS = ('stablehlo', 'onnx')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
-TOLERANCE = 1e-4  # of the largest logit, between two float32 programs
-_TRAINING = ('remat', 'scan')  # they change no result
-_CHECKED_BATCHES = (1, 3)  # where any size is promised
-_PROTOBUF = 2**31 - 2**24  # bytes; the format's limit, less the graph
+TOLERANCE = 1e-4  # relative to the largest logit
+_TRAINING = ('remat', 'scan')  # overrides that don't affect results
+_CHECKED_BATCHES = (1, 3)  # for an open batch size
+_PROTOBUF = 2**31 - 2**24  # bytes of weights: the format's limit less the graph
 
 
 class Written(NamedTuple):
-  """A file that was checked: its size in bytes, and the logits' difference
-  from the network's, as a share of the largest logit."""
+  """A checked file: its size in bytes, and its logits' largest difference from
+  the network's, relative to the largest logit."""
 
   size: int
   error: float
@@ -55,24 +55,24 @@ def write(
   image_size: int | None = None,
   platforms: Sequence[str] = PLATFORMS,
 ) -> Written:
-  """Writes a network for inference, reads it again and compares logits.
+  """Writes a network for inference and checks the file's logits.
 
-  Weights that can be folded are. The file appears when it has passed: another
-  process, which can't import nfnets, runs it on random images on the CPU, and
-  its logits are those of the network as it was before folding, to `TOLERANCE`.
+  Weights are folded if possible. Before the file replaces an older one, a
+  process without nfnets runs it on random images on the CPU; the logits must
+  equal the unfolded network's to `TOLERANCE`.
 
   Args:
-    path: to write; what is there is replaced.
-    weights: of a whole network.
+    path: of the file.
+    weights: of a complete network.
     format: one of `FORMATS`.
     batch: N; None leaves it open.
-    image_size: side of the images; None for the one the network was tested at.
-    platforms: that StableHLO is lowered for, the CPU among them.
+    image_size: side of the images; None for the network's evaluation size.
+    platforms: to lower StableHLO for; must include 'cpu'.
 
   Raises:
-    ValueError: where the request makes no sense, the format can't hold the
-      network, or the logits differ.
-    ImportError: where ONNX is wanted and onnx or onnxruntime is missing.
+    ValueError: an argument is invalid, the format can't express the network, or
+      the logits differ.
+    ImportError: ONNX needs onnx and onnxruntime, which aren't installed.
   """
   _check(weights, format, batch, image_size, platforms)
   size = image_size or pictures.image_size(weights)
@@ -105,7 +105,7 @@ def _write(
       _write_stablehlo(made, weights, description, platforms)
     else:
       _write_onnx(made, weights, description)
-  except Exception as error:  # JAX's come with the whole program
+  except Exception as error:  # JAX's messages contain the whole program
     why = ' '.join(str(error).split())
     raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
 
@@ -113,7 +113,7 @@ def _write(
 def describe(
   weights: files.Weights, batch: int | None, image_size: int
 ) -> dict[str, Any]:
-  """What a file says of itself, in JSON values."""
+  """The description inside a file, as JSON values."""
   size = 'batch' if batch is None else batch
   return {
     'format': 'nfnets 1',
@@ -136,7 +136,7 @@ def describe(
 
 
 def inference(weights: files.Weights) -> Callable[..., jax.Array]:
-  """A function of leaves by path, and images `[N, H, W, 3]`, to logits."""
+  """A function of leaves `{path: array}`, images `[N, H, W, 3]` to logits."""
   overrides = {k: x for k, x in weights.overrides.items() if k not in _TRAINING}
   network = models.create(weights.model, weights.num_classes, **overrides)
 
@@ -162,16 +162,16 @@ def _check(
   files.require_whole(weights)
   files.require_head(weights)
   if format not in FORMATS:
-    raise ValueError(f'no format {format!r}: use {" or ".join(FORMATS)}')
+    raise ValueError(f'format={format!r}: use {" or ".join(FORMATS)}')
   for name, number in (('batch', batch), ('image_size', image_size)):
     if number is not None and number < 1:
-      raise ValueError(f'{name}={number}: give at least 1')
+      raise ValueError(f'{name}={number}: must be at least 1')
   for platform in platforms:
     if platform not in KNOWN_PLATFORMS:
       known = ', '.join(KNOWN_PLATFORMS)
-      raise ValueError(f'no platform {platform!r}: use some of {known}')
+      raise ValueError(f'platform {platform!r} is none of {known}')
   if 'cpu' not in platforms:
-    raise ValueError('platforms without cpu: the file is checked there')
+    raise ValueError('platforms must include cpu, where the file is checked')
   if format == 'onnx':
     _check_onnx(weights)
 
@@ -186,8 +186,8 @@ def _check_onnx(weights: files.Weights) -> None:
   size = sum(leaf.nbytes for leaf in files.leaves(weights).values())
   if size > _PROTOBUF:
     raise ValueError(
-      f'{weights.model}: {size / 2**30:.1f} GiB of weights, where an ONNX file '
-      'holds 2: choose stablehlo'
+      f'{weights.model} has {size / 2**30:.1f} GiB of weights, and an ONNX '
+      'file holds at most 2: export as stablehlo'
     )
 
 
@@ -211,13 +211,13 @@ def _write_stablehlo(
       for call in exported.KNOWN_CALLS
     ],
   )
-  with layers.traced_for('cpu'):  # one of the platforms
+  with layers.traced_for('cpu'):
     program = lower(specs, images).serialize()
   stored = path.with_name('weights.safetensors')
   files.write(stored, weights)
   description = description | {'platforms': list(platforms)}
   with zipfile.ZipFile(path, 'w') as file:
-    # A date of its own would make every file another.
+    # ZipInfo's fixed date makes equal networks equal files.
     for name, data in (
       ('network.json', json.dumps(description, indent=1).encode()),
       ('network.stablehlo', bytes(program)),
@@ -242,7 +242,7 @@ def _write_onnx(
 def _difference(
   path: pathlib.Path, weights: files.Weights, batch: int | None, size: int
 ) -> float:
-  """The file's logits against the network's; infinite where they aren't."""
+  """The relative difference of the logits; infinite if they aren't finite."""
   random = np.random.RandomState(0)
   images = {
     f'batch {n}': random.standard_normal((n, size, size, 3)).astype(np.float32)
@@ -262,7 +262,7 @@ def _difference(
 def _run_elsewhere(
   path: pathlib.Path, images: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """What a fresh interpreter makes of the file, without this package."""
+  """Runs the file in a new interpreter, without this package."""
   given, got = path.with_name('images.npz'), path.with_name('logits.npz')
   np.savez(given, **images)
   script = pathlib.Path(exported.__file__)
@@ -274,7 +274,7 @@ def _run_elsewhere(
     check=False,
   )
   if done.returncode:
-    last = (done.stderr.strip().splitlines() or ['no word'])[-1]
-    raise ValueError(f'the file, read again, does not run: {last}')
+    last = (done.stderr.strip().splitlines() or ['no message'])[-1]
+    raise ValueError(f'the written file does not run: {last}')
   with np.load(got) as file:
     return {key: file[key] for key in file.files}

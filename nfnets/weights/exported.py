@@ -1,6 +1,6 @@
-"""Runs what scripts.export wrote. It needs nothing of nfnets: copy it freely.
+"""Runs files from scripts.export. A copy of this file works without nfnets.
 
-`python exported.py FILE IMAGES.npz LOGITS.npz` does so from files.
+`python exported.py FILE IMAGES.npz LOGITS.npz` runs a file on arrays.
 """
 
 import json
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Of shapes that are open until a program runs, and of standardized weights.
+# Custom calls of programs with an open batch size, and of weight
+# standardization.
 KNOWN_CALLS = frozenset({'shape_assertion', 'LayoutConstraint'})
 
 
 class Exported(NamedTuple):
-  """A network: `run` takes images `[N, H, W, 3]` to logits `[N, K]`.
+  """A network: `run` maps images `[N, H, W, 3]` to logits `[N, K]`, float32.
 
-  Both float32. `description` tells the shapes, how pictures become images, and
-  the classes' names.
+  `description` has the shapes, the preprocessing and the classes' names.
   """
 
   run: Callable[[np.ndarray], np.ndarray]
@@ -29,16 +29,17 @@ class Exported(NamedTuple):
 
 
 def load(path: str) -> Exported:
-  """Reads a file of either format, told by its content.
+  """Reads a file of either format.
 
   A StableHLO file is a zip of `network.json`, the description;
-  `network.stablehlo`, what `jax.export` serialized, a function of the weights
-  and the images; and `weights.safetensors`, the weights by name. It takes jax
-  and safetensors to run. An ONNX file has the description among its metadata,
-  each value as JSON, and takes onnxruntime.
+  `network.stablehlo`, a function of the weights and the images that
+  `jax.export` serialized; and `weights.safetensors`, the weights by name. It
+  needs jax and safetensors. An ONNX file has the description in its metadata,
+  each value as JSON, and needs onnxruntime.
 
   Raises:
-    ValueError: it is neither, or damaged, or calls what isn't known.
+    ValueError: the file is of neither format, is damaged, or makes an unknown
+      custom call.
   """
   with open(path, 'rb') as file:
     is_zip = file.read(4) == b'PK\x03\x04'
@@ -46,7 +47,7 @@ def load(path: str) -> Exported:
     return load_stablehlo(path) if is_zip else load_onnx(path)
   except ImportError:
     raise
-  except Exception as error:  # a damaged file makes its reader raise anything
+  except Exception as error:  # readers of damaged files may raise anything
     why = ' '.join(str(error).split()) or type(error).__name__
     raise ValueError(f'{path}: {why:.300}') from error
 
@@ -59,7 +60,7 @@ def load_stablehlo(path: str) -> Exported:
   with zipfile.ZipFile(path) as file:
     size = sum(info.file_size for info in file.infolist())
     if size > os.path.getsize(path):
-      raise ValueError('its parts are compressed; scripts.export leaves them')
+      raise ValueError('its parts are compressed: not by scripts.export')
     description = json.loads(file.read('network.json'))
     program = export.deserialize(bytearray(file.read('network.stablehlo')))
     check_calls(program.mlir_module())
@@ -69,14 +70,13 @@ def load_stablehlo(path: str) -> Exported:
 
 
 def check_calls(program: str) -> None:
-  """Raises ValueError where a program calls what it doesn't bring along.
-
-  XLA ends the whole process at such a call.
-  """
+  """Raises ValueError for an unknown custom call, which would crash XLA."""
   called = re.findall(r'custom_call\s*@([\w.$]+)', program)
   called += re.findall(r'call_target_name\s*=\s*"([^"]*)"', program)
   if unknown := sorted(set(called) - KNOWN_CALLS):
-    raise ValueError(f'the program calls {unknown[0]!r}, which is unknown here')
+    raise ValueError(
+      f'the program makes an unknown custom call, {unknown[0]!r}'
+    )
 
 
 def load_onnx(path: str) -> Exported:
@@ -91,9 +91,8 @@ def load_onnx(path: str) -> Exported:
 
 
 def main(path: str, images: str, logits: str) -> None:
-  """Runs every array of one .npz, and writes the results to another."""
-  # To show that nothing of it is needed.
-  sys.modules['nfnets'] = None
+  """Runs the network on every array of one .npz and writes another."""
+  sys.modules['nfnets'] = None  # an import of nfnets would fail
   network = load(path)
   with np.load(images) as file:
     np.savez(logits, **{name: network.run(file[name]) for name in file.files})

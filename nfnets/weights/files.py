@@ -1,7 +1,8 @@
-"""Weights on disk: `.safetensors` and `.npz` of ours, and published pickles.
+"""Weights on disk: our `.safetensors` and `.npz`, and published pickles.
 
-A file of ours holds every leaf under its public path, `module/name`, a state's
-leaves under `state:module/name`, and how to make the network: no code.
+Our files hold every leaf under its public path: `module/name` for parameters,
+`state:module/name` for state. Their metadata has the arguments of
+`nfnets.models.create`.
 """
 
 import contextlib
@@ -27,22 +28,25 @@ from nfnets.weights import match, restricted
 
 Tree = Mapping[str, Mapping[str, Any]]
 STATE = 'state:'
-MAX_IMAGE_SIZE = 4096  # as a recipe's
+MAX_IMAGE_SIZE = 4096  # as for a recipe
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
 _KEYS = ('model', 'num_classes', 'overrides', 'data')  # of that object
 _LARGEST = 1e30  # well within float32's range
-_EPSILON = 1e-5  # batch normalization's; rounding errs by less
-_MOST_DEFLATED = 8  # a .npz's arrays over its size; weights hardly compress
+_EPSILON = 1e-5  # of batch normalization; rounding errors are smaller
+_MAX_COMPRESSION = 8  # of a .npz; weights hardly compress
 
 
 class Weights(NamedTuple):
-  """A network's numbers and the arguments of `nfnets.models.create`.
+  """A network's parameters and the arguments of `nfnets.models.create`.
 
-  `params` and `state` are `{module: {name: array}}`; `overrides` are JSON
-  values; `model` is None where a file doesn't say, `num_classes` 0 where there
-  is no head. `data` says how images were prepared, in a recipe's words, as far
-  as it differs from ImageNet's way: `eval_image_size`, `eval_preprocessing`,
-  `mean`, `std`, `class_names`. `note` is for the user, and isn't written.
+  Attributes:
+    params, state: `{module: {name: array}}`.
+    model: the network's name; None if unknown.
+    num_classes: 0 without a head.
+    overrides: of the network's arguments, JSON values.
+    data: the keys of `config.data` that differ from the model's defaults, among
+      `eval_image_size`, `eval_preprocessing`, `mean`, `std`, `class_names`.
+    note: what to tell the user about their origin; not written to files.
   """
 
   params: Tree
@@ -55,14 +59,15 @@ class Weights(NamedTuple):
 
 
 def read(path: str | pathlib.Path, model: str | None = None) -> Weights:
-  """Reads `.safetensors`, `.npz` or a published pickle, told by its content.
+  """Reads our `.safetensors` or `.npz`, or a published pickle.
 
   Args:
     path: of the file.
-    model: the network, where the file doesn't say; None tells it by the leaves.
+    model: the network's name, if the file doesn't state it; by default it is
+      identified by the leaves.
 
   Raises:
-    ValueError: on a file of another kind, or a pickle that asks for more than
+    ValueError: the file is of another kind, or a pickle that names more than
       arrays and dictionaries.
   """
   path = pathlib.Path(path)
@@ -80,11 +85,11 @@ def read(path: str | pathlib.Path, model: str | None = None) -> Weights:
 
 
 def write(path: str | pathlib.Path, weights: Weights) -> None:
-  """Writes `.safetensors` or `.npz`, by the path's ending.
+  """Writes `.safetensors` or `.npz`, depending on the path's suffix.
 
   Raises:
-    ValueError: on any other ending.
-    OSError: the file can't be written; an old one stays whole.
+    ValueError: the suffix is another.
+    OSError: the file can't be written; an older file is left unchanged.
   """
   path = pathlib.Path(path)
   named = leaves(weights)
@@ -104,15 +109,15 @@ def write_safetensors(
   arrays: dict[str, np.ndarray],
   metadata: dict[str, str] | None = None,
 ) -> None:
-  """Writes arrays by their names; raises OSError, and an old file stays."""
+  """Writes named arrays; on OSError an older file is left unchanged."""
   with _beside(path) as temporary:
     safetensors.numpy.save_file(arrays, temporary, metadata)
 
 
 @contextlib.contextmanager
 def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A path to write to, which then becomes the file's."""
-  path = path.resolve()  # a link stays one
+  """Yields a temporary path, which replaces `path` after a successful write."""
+  path = path.resolve()  # a symbolic link stays one
   temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   try:
     yield temporary
@@ -125,7 +130,7 @@ def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def leaves(weights: Weights) -> dict[str, np.ndarray]:
-  """Parameters and state by the paths that a file gives them."""
+  """Parameters and state `{path: array}`, by their paths in a file."""
   state = match.flatten(weights.state).items()
   named = match.flatten(weights.params) | {STATE + p: x for p, x in state}
   return {
@@ -135,15 +140,16 @@ def leaves(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def require_whole(weights: Weights, source: str = 'the weights') -> None:
-  """Raises unless the weights are exactly those of the network they name.
+  """Checks that the weights are complete and belong to the network they name.
 
   Raises:
-    match.Mismatch: leaves are missing, too many, or of another shape.
-    ValueError: the network isn't known, or as `require_finite`.
+    match.Mismatch: leaves are missing, unexpected, or of another shape.
+    ValueError: the network is unknown, or as `require_finite`.
   """
   if weights.model is None:
     raise ValueError(
-      f'{source}: of which network? Its modules are '
+      f'{source}: the network is not recognised; name it with model=NAME, or '
+      '--model=NAME of scripts.convert. Its modules are '
       f'{", ".join(sorted(weights.params)[:3])} …'
     )
   params, state = shapes(
@@ -158,20 +164,20 @@ def require_whole(weights: Weights, source: str = 'the weights') -> None:
 
 
 def require_finite(weights: Weights, source: str = 'the weights') -> None:
-  """Raises ValueError where a leaf can't be of a network that was trained."""
+  """Raises ValueError for NaN, infinities and negative variances."""
   for path, leaf in leaves(weights).items():
     if not np.isfinite(leaf).all():
       raise ValueError(
-        f'{source}: {path} holds what is no finite number; take other weights'
+        f'{source}: {path} has values that are not finite; use other weights'
       )
     if path.endswith('var_ema/average') and leaf.min() <= -_EPSILON:
       raise ValueError(
-        f'{source}: {path} is a variance below 0; take other weights'
+        f'{source}: {path} is a negative variance; use other weights'
       )
 
 
 def require_head(weights: Weights, source: str = 'the weights') -> None:
-  """Raises unless the weights can classify."""
+  """Raises ValueError if the weights have no classifier."""
   if not weights.num_classes:
     raise ValueError(
       f'{source}: a backbone without a head; fine-tune it first '
@@ -180,10 +186,10 @@ def require_head(weights: Weights, source: str = 'the weights') -> None:
 
 
 def with_classes(weights: Weights, names: Sequence[str]) -> Weights:
-  """The weights with their classes in the order of `names`.
+  """Reorders the head's classes to the order of `names`.
 
   Raises:
-    ValueError: they know other classes.
+    ValueError: the weights' classes have other names.
   """
   own, names = list(weights.data.get('class_names') or names), list(names)
   if weights.num_classes != len(names):
@@ -208,9 +214,8 @@ def with_classes(weights: Weights, names: Sequence[str]) -> Weights:
 def read_published(path: str | pathlib.Path) -> Weights:
   """Reads F0_haiku.npz … F6_haiku.npz, which are pickles written by dill.
 
-  Returns:
-    The parameters `{module: {name: array}}`; a pickle of {'params', 'state'}
-    or of (params, state) gives both.
+  A pickle holds parameters `{module: {name: array}}`, or parameters and state
+  as {'params': …, 'state': …} or as a pair.
   """
   with open(path, 'rb') as file:
     content = restricted.load(file)
@@ -221,20 +226,19 @@ def read_published(path: str | pathlib.Path) -> Weights:
     content, state = content.get('params', {}), content.get('state', {})
   if not (_is_tree(content) and _is_tree(state)):
     raise ValueError(
-      'no weights of a Haiku network inside; those are arrays in dictionaries, '
-      '{module: {name: array}}'
+      "holds no Haiku network's weights, {module: {name: array}}"
     )
   if not content:
-    raise ValueError('no parameters inside')
+    raise ValueError('holds no parameters')
   return Weights(content, state)
 
 
 def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """A `.safetensors` file's arrays by their names, whoever wrote it."""
+  """Reads the named arrays of any `.safetensors` file."""
   try:
     return safetensors.numpy.load_file(path)
   except safetensors.SafetensorError as error:
-    raise ValueError(f'no safetensors file: {error}') from error
+    raise ValueError(f'not a safetensors file: {error}') from error
 
 
 def shapes(
@@ -245,10 +249,13 @@ def shapes(
   as_trained: bool = False,
   **overrides: Any,
 ) -> tuple[Tree, Tree]:
-  """The trees of `models.create(model, …)`, shapes at their leaves.
+  """Shapes of the parameters and state of `models.create(model, …)`.
 
-  For images of so many channels. Public paths, unless `as_trained`: then
-  stacks, if `scan` is overridden.
+  Args:
+    model, num_classes, **overrides: as for `models.create`.
+    channels: of the images.
+    as_trained: keep the stacks of a network with `scan`; by default every
+      block has its public path.
   """
   if not as_trained:
     overrides.pop('scan', None)
@@ -262,7 +269,7 @@ def shapes(
 
 
 def channels(params: Tree) -> int:
-  """Of the images that a network of these weights takes."""
+  """The number of channels of the images that these weights are for."""
   return match.flatten(params)[stem_path(params)].shape[2]
 
 
@@ -275,15 +282,14 @@ def stem_path(params: Tree) -> str:
   for path in match.flatten(params):
     if _STEM.fullmatch(path):
       return path
-  raise ValueError('there is no first convolution')
+  raise ValueError('the weights have no first convolution')
 
 
 def identify(weights: Weights, model: str | None = None) -> Weights:
-  """Names the network that has as many blocks and most of these leaves.
+  """Fills in the name and the number of classes.
 
-  Args:
-    weights: of which the parameters are read.
-    model: the name, where it is known.
+  Unless `model` is given, the network is the one that has as many blocks and
+  shares most leaves, if more than half of them.
   """
   found = {p: np.shape(x) for p, x in match.flatten(weights.params).items()}
   blocks = {m[0] for m in map(_BLOCK.match, found) if m}
@@ -293,7 +299,7 @@ def identify(weights: Weights, model: str | None = None) -> Weights:
   best, most = None, len(found) / 2
   for name, row in variants.ALL.items():
     if sum(row['depths']) != len(blocks) or name in variants.TIMM:
-      continue  # timm's networks have the trees of published ones
+      continue  # timm's trees equal those of the published networks
     params, _ = shapes(name, head[0] or 1)
     wanted = match.flatten(params)
     common = sum(
@@ -313,8 +319,8 @@ _HEAD_BIAS = re.compile(r'[^/]+/~/linear/b')
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   with zipfile.ZipFile(path) as archive:
     size = sum(info.file_size for info in archive.infolist())
-    if size > _MOST_DEFLATED * path.stat().st_size:
-      raise ValueError(f'a .npz of this size that announces {size} bytes')
+    if size > _MAX_COMPRESSION * path.stat().st_size:
+      raise ValueError(f'its arrays claim to have {size} bytes')
     return {
       info.filename.removesuffix('.npy'): _read_npy(archive.read(info))
       for info in archive.infolist()
@@ -322,7 +328,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npy(data: bytes) -> np.ndarray:
-  # NumPy's own reader would make the array before it knows that it has bytes.
+  # NumPy's reader would allocate the array that the header announces.
   file = io.BytesIO(data)
   version = np.lib.format.read_magic(file)
   reader = np.lib.format.read_array_header_1_0
@@ -331,14 +337,14 @@ def _read_npy(data: bytes) -> np.ndarray:
   shape, is_fortran, dtype = reader(file)
   size = math.prod(shape) * dtype.itemsize
   if dtype.hasobject or size != len(data) - file.tell():
-    raise ValueError('no .npz of plain arrays')
+    raise ValueError('not a .npz of plain arrays')
   flat = np.frombuffer(data, dtype, offset=file.tell())
   return flat.reshape(shape, order='F' if is_fortran else 'C')
 
 
 def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
   if any('/' not in name for name in arrays):
-    raise ValueError('its entries are no paths like NFNet/~/stem_conv0/w')
+    raise ValueError('its entries are not paths like NFNet/~/stem_conv0/w')
   params = {p: x for p, x in arrays.items() if not p.startswith(STATE)}
   state = {
     p.removeprefix(STATE): x for p, x in arrays.items() if p not in params
@@ -347,30 +353,26 @@ def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
   if not metadata:
     return weights
   told = json.loads(metadata)
-  _check(told, len(arrays))
-  return weights._replace(**told)
+  if not (isinstance(told, dict) and told.keys() <= {*_KEYS}):
+    raise ValueError(f'its metadata are not an object of {", ".join(_KEYS)}')
+  weights = weights._replace(**told)
+  check_metadata(weights)
+  return weights
 
 
 def check_metadata(weights: Weights) -> None:
-  """Raises ValueError unless what the weights say of themselves makes sense."""
-  told = {key: getattr(weights, key) for key in _KEYS}
-  _check(told, len(match.flatten(weights.params)))
-
-
-def _check(told: Any, num_leaves: int) -> None:
+  """Raises ValueError unless the weights' metadata are plausible."""
 
   def require(holds: bool, key: str) -> None:
     if not holds:
-      raise ValueError(f"its metadata's {key} is none of a network's weights")
+      raise ValueError(f'its metadata have an invalid {key}')
 
-  require(isinstance(told, dict) and told.keys() <= {*_KEYS}, 'form')
-  model = told.get('model')
+  model, number = weights.model, weights.num_classes
   is_name = isinstance(model, str) and len(model) < 100
   require(model is None or is_name, 'model')
-  number = told.get('num_classes')
   is_number = type(number) is int and 0 <= number < 10**7
   require(number is None or is_number, 'num_classes')
-  overrides, data = told.get('overrides', {}), told.get('data', {})
+  overrides, data = weights.overrides, weights.data
   require(isinstance(overrides, dict), 'overrides')
   for key, value in overrides.items():
     values = value if isinstance(value, list) else [value]
@@ -381,20 +383,20 @@ def _check(told: Any, num_leaves: int) -> None:
     )
     require(plain and len(values) < 100, f'override {key[:50]}')
   depths = overrides.get('depths') or []
-  whole = isinstance(depths, list) and all(type(n) is int for n in depths)
-  few = max(num_leaves, 1000)  # or it would be built for ever
-  require(whole and all(n > 0 for n in depths), 'depths')
-  require(sum(depths) <= few, 'depths')
+  counts = isinstance(depths, list) and all(type(n) is int for n in depths)
+  require(counts and all(n > 0 for n in depths), 'depths')
+  # Otherwise building the network could take for ever.
+  require(sum(depths) <= max(len(weights.params), 1000), 'depths')
   require(isinstance(data, dict), 'data')
   size = data.get('eval_image_size', 1)
   require(type(size) is int and 0 < size <= MAX_IMAGE_SIZE, 'eval_image_size')
   how = data.get('eval_preprocessing', 'none')
   require(isinstance(how, str) and len(how) < 100, 'eval_preprocessing')
   images.preparation(how)
-  for key, least in (('mean', -1e6), ('std', 1e-3)):  # in grey levels
+  for key, lowest in (('mean', -1e6), ('std', 1e-3)):  # in grey levels
     value = data.get(key, [1.0] * 3)
     numbers = isinstance(value, list) and all(
-      isinstance(x, int | float) and least <= x <= 1e6 for x in value
+      isinstance(x, int | float) and lowest <= x <= 1e6 for x in value
     )
     require(numbers and len(value) == 3, key)
   names = data.get('class_names') or []

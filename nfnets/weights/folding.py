@@ -1,4 +1,4 @@
-"""Standardizes a network's weights once, for inference."""
+"""Folds weight standardization and gains into plain weights, for inference."""
 
 import math
 from typing import Any
@@ -12,19 +12,18 @@ from nfnets.weights import files, match
 def fold(
   params: match.Tree, ws_eps: str = 'published'
 ) -> dict[str, dict[str, np.ndarray]]:
-  """A new tree that the network runs within `layers.folded`.
+  """Replaces each convolution's `w`, `gain` and `bias` by a plain `w` and `b`.
 
-  Every convolution's `w`, `gain` and `bias` become a plain `w` and `b`, so that
-  `models.create(model, ..., folded=True)` computes what the network as it was
-  does. Such weights are for inference: training them would be training another
-  network.
+  With them `models.create(model, ..., folded=True)`, or any network within
+  `layers.folded`, computes the same function. They are for inference only:
+  training them would train another network.
 
   Args:
-    params: of any network of `layers.WSConv2D`, float32; left as they are.
+    params: of any network of `layers.WSConv2D`, float32; not modified.
     ws_eps: the network's.
 
   Raises:
-    ValueError: where nothing has a gain.
+    ValueError: no convolution has a gain.
   """
   leaves = match.flatten(params)
   convs = {p.removesuffix('/gain') for p in leaves if p.endswith('/gain')}
@@ -46,7 +45,7 @@ def fold(
 
 
 def fold_weights(weights: files.Weights) -> files.Weights:
-  """`fold` for a file's content, which then says that it is folded."""
+  """Applies `fold` to `Weights`, whose overrides then have folded=True."""
   arguments = models.arguments(weights.model, **weights.overrides)
   params = fold(weights.params, arguments.get('ws_eps', 'published'))
   overrides = {**weights.overrides, 'folded': True}
@@ -54,17 +53,17 @@ def fold_weights(weights: files.Weights) -> files.Weights:
 
 
 def fold_if_possible(weights: files.Weights) -> files.Weights:
-  """`fold_weights` where it takes them, else the weights as they are."""
+  """`fold_weights`, or the same weights if they can't be folded."""
   return fold_weights(weights) if can_fold(weights) else weights
 
 
 def can_fold(weights: files.Weights) -> bool:
-  """Whether `fold_weights` takes these weights."""
+  """Whether the weights have gains to fold."""
   return any('gain' in leaves for leaves in weights.params.values())
 
 
 def standardize(w: Any, gain: Any, eps: str) -> np.ndarray:
-  """`layers.standardize` in double precision on the host, nothing compiled."""
+  """`layers.standardize` in NumPy and double precision."""
   w = np.asarray(w, np.float64)
   fan_in = math.prod(w.shape[:3])
   mean = w.mean((0, 1, 2), keepdims=True)

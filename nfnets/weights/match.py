@@ -1,15 +1,15 @@
-"""Says in one line how a tree of weights differs from a network's own."""
+"""Compares a tree of weights with a network's own, and reports differences."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 Tree = Mapping[str, Mapping[str, Any]]
-_SHOWN = 4  # of each kind, in a line that is read
+_SHOWN = 4  # differences of each kind in a message
 
 
 class Mismatch(ValueError):
-  """Weights that are not this network's: the message says how they differ."""
+  """The weights belong to another network: the message has the differences."""
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -27,32 +27,32 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   for path, leaf in leaves.items():
     module, slash, name = path.rpartition('/')
     if not slash:
-      raise ValueError(f'{path!r} is no path of a parameter: module/name')
+      raise ValueError(f'{path!r} is not the path of a parameter, module/name')
     tree.setdefault(module, {})[name] = leaf
   return tree
 
 
 def without_head(tree: Tree) -> dict[str, dict[str, Any]]:
-  """The tree without the classifier's weight and bias."""
+  """The tree without the head's weight and bias."""
   return unflatten({p: x for p, x in flatten(tree).items() if not is_head(p)})
 
 
 def is_head(path: str) -> bool:
-  """Whether a parameter `module/name` is the classifier's weight or bias."""
+  """Whether the path `module/name` is that of the head's weight or bias."""
   return re.fullmatch(r'[^/]+/~/linear/[wb]', path) is not None
 
 
 def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
-  """Raises unless both trees have the same paths with the same shapes.
+  """Checks that both trees have the same paths with the same shapes.
 
   Args:
-    found: the tree that was read, arrays or shapes at its leaves.
-    wanted: the network's own, e.g. of `jax.eval_shape`.
-    source: what was read, for the report.
+    found: the tree to check; its leaves are arrays or shapes.
+    wanted: the network's own, such as from `jax.eval_shape`.
+    source: where the tree is from, for the message.
 
   Raises:
-    Mismatch: with the missing, unexpected and wrongly shaped leaves; those
-      that differ by the number of their block are one entry.
+    Mismatch: lists the missing, unexpected and wrongly shaped leaves, those of
+      several blocks in one entry.
   """
   have = {path: tuple(leaf.shape) for path, leaf in flatten(found).items()}
   need = {path: tuple(leaf.shape) for path, leaf in flatten(wanted).items()}
@@ -83,7 +83,7 @@ def require(found: Tree, wanted: Tree, source: str = 'the weights') -> None:
 
 
 def _grouped(leaves: Mapping[str, str]) -> list[str]:
-  """`path text`; paths that differ by the number of their block are one."""
+  """Lines `path text`, one for all paths that differ in the block's number."""
   groups: dict[str, list[str]] = {}
   for path, text in leaves.items():
     pattern = re.sub(r'block(_\d+)?(?=/)', 'block_*', path)

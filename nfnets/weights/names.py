@@ -1,7 +1,7 @@
-"""Published weights by name: which there are, where they are, how they come.
+"""Published weights by name: a table of them, and their download.
 
-Nothing is fetched that wasn't named. Files are kept, the Hugging Face Hub's in
-its own cache, DeepMind's in the folder `cache()`, and checked by their hashes.
+Only what is named is downloaded, once: files from the Hugging Face Hub go to
+its own cache, DeepMind's to the folder `cache()`. Their hashes are checked.
 """
 
 import difflib
@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from nfnets import variants
@@ -24,15 +23,16 @@ _HUB = 'hf-hub:'
 
 
 class Published(NamedTuple):
-  """Weights with a name.
+  """Published weights.
 
   Attributes:
     model: a name of `variants.ALL`.
-    top_1: on ImageNet's validation set at the network's test size, in percent.
-    source: who measured that.
-    licence: of the weights, as their publisher says.
-    file: DeepMind's name of it, if it is theirs, and its MD5.
-    repo: on the Hugging Face Hub, if it is there.
+    top_1: accuracy in percent on ImageNet's validation set, at the network's
+      evaluation size.
+    source: who measured it.
+    licence: of the weights, as stated by their publisher.
+    file, md5: DeepMind's file name and its hash; empty for timm's.
+    repo: the repository on the Hugging Face Hub; empty for DeepMind's.
   """
 
   model: str
@@ -44,7 +44,7 @@ class Published(NamedTuple):
   repo: str = ''
 
 
-# Paper A, Table 4. The hashes are those that other projects give.
+# Paper A, Table 4; the hashes are those that other projects list.
 _OF_DEEPMIND = (
   (83.6, '0a41039da1cb43adf47f1b7d86ddfe0f'),
   (84.7, 'c9126bbfaf855f9ddb7ff3b902558781'),
@@ -89,24 +89,24 @@ PUBLISHED = {
 
 
 def find(source: str) -> Published | None:
-  """The weights that a text names, None where it names none.
+  """Returns the published weights that `source` names, or None.
 
   Args:
-    source: a key of `PUBLISHED`; 'timm/NAME' or a network of timm's alone,
-      without the part behind the dot; 'hf-hub:OWNER/NAME' for any repository of
-      timm's form, '@REVISION' behind it or not; one of DeepMind's addresses.
+    source: a key of `PUBLISHED`; 'timm/NAME', or NAME if only timm has that
+      network, with or without the tag after the dot; 'hf-hub:OWNER/NAME',
+      optionally with '@REVISION', for any repository in timm's layout; one of
+      DeepMind's URLs.
   """
-  by_address = {f'{DEEPMIND}/{x.file}': x for x in PUBLISHED.values() if x.file}
-  if source in by_address:
-    return by_address[source]
+  by_url = {f'{DEEPMIND}/{x.file}': x for x in PUBLISHED.values() if x.file}
+  if source in by_url:
+    return by_url[source]
   if source in PUBLISHED:
     return PUBLISHED[source]
   repo = source.removeprefix(_HUB)
   for found in PUBLISHED.values():
     if found.repo and repo in (found.repo, found.repo.split('.')[0]):
       return found
-  # A bare name is timm's where no other network has it.
-  if source in variants.TIMM:
+  if source in variants.TIMM:  # a bare name that no other network has
     theirs = (x for x in PUBLISHED.values() if x.repo and x.model == source)
     return next(theirs, None)
   if source.startswith(_HUB) and re.fullmatch(r'[\w.-]+/[\w.@-]+', repo):
@@ -115,31 +115,31 @@ def find(source: str) -> Published | None:
 
 
 def near(source: str) -> str:
-  """What to say of a text that is no file, no folder and no name."""
+  """The error message for a source that is no file, folder or known name."""
   name = source.removeprefix(_HUB).removeprefix('timm/')
   for found, weights in PUBLISHED.items():
     if weights.file and name.endswith(weights.file):
       return (
-        f'{source}: no such file; DeepMind publishes it at {DEEPMIND}/'
-        f'{weights.file}, and the name {found} downloads it'
+        f'{source}: no such file; the name {found} downloads it from '
+        f'{DEEPMIND}/{weights.file}'
       )
   likely = difflib.get_close_matches(name, PUBLISHED, n=2, cutoff=0.7)
-  if name.split('.')[0] in variants.ALL:  # its name's end, or the network
-    model = name.split('.')[0]
+  model = name.split('.')[0]
+  if model in variants.ALL:
     likely = [x for x in PUBLISHED if x.split('.')[0] == model]
     if not likely:
       return f'{source}: no such file, and {model} has no published weights'
   hint = f'; did you mean {" or ".join(likely)}?' if likely else ''
-  return f'{source}: no such file or folder, and no name of weights{hint}'
+  return f'{source}: no such file, folder or name of published weights{hint}'
 
 
 def fetch(published: Published) -> pathlib.Path:
-  """The file, downloaded unless it is here already; its hash is right.
+  """Returns the file's path, after downloading it if it isn't cached.
 
   Raises:
-    ImportError: the Hub's client is missing.
-    OSError: it can't be reached, or doesn't have it.
-    ValueError: what came is not what was published.
+    ImportError: huggingface_hub isn't installed.
+    OSError: the server can't be reached, or doesn't have the file.
+    ValueError: the file's hash is wrong.
   """
   if published.repo:
     return _from_hub(published.repo)
@@ -151,34 +151,33 @@ def fetch(published: Published) -> pathlib.Path:
 
 
 def cache() -> pathlib.Path:
-  """Where DeepMind's files are kept: NFNETS_CACHE, or ~/.cache/nfnets."""
+  """The folder of DeepMind's files: $NFNETS_CACHE, or ~/.cache/nfnets."""
   base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   path = os.environ.get('NFNETS_CACHE') or f'{base}/nfnets'
   return pathlib.Path(path).expanduser()
 
 
-def _download(address: str, target: pathlib.Path) -> None:
+def _download(url: str, target: pathlib.Path) -> None:
   target.parent.mkdir(parents=True, exist_ok=True)
-  print(f'downloading {address} to {target}', file=sys.stderr, flush=True)
-  with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-    part = pathlib.Path(file.name)
+  print(f'downloading {url} to {target}', file=sys.stderr, flush=True)
+  with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    part = pathlib.Path(folder) / target.name
     try:
-      with urllib.request.urlopen(address, timeout=60) as response:
+      with (
+        urllib.request.urlopen(url, timeout=60) as response,
+        part.open('wb') as file,
+      ):
         shutil.copyfileobj(response, file, 2**20)
     except OSError as error:
-      part.unlink()
-      raise OSError(f'{address} cannot be reached: {error}') from error
-    except BaseException:
-      part.unlink()
-      raise
-  os.replace(part, target)
+      raise OSError(f'{url} cannot be downloaded: {error}') from error
+    part.replace(target)
 
 
 def _from_hub(repo: str) -> pathlib.Path:
-  """model.safetensors in the Hub's cache, its config.json beside it."""
+  """The path of model.safetensors in the Hub's cache, beside config.json."""
   if importlib.util.find_spec('huggingface_hub') is None:
     raise ImportError(
-      f'{_HUB}{repo} takes huggingface_hub: pip install huggingface_hub'
+      f'{_HUB}{repo} needs huggingface_hub: pip install huggingface_hub'
     )
   import huggingface_hub as hub
   from huggingface_hub.utils import disable_progress_bars, logging
@@ -186,7 +185,7 @@ def _from_hub(repo: str) -> pathlib.Path:
   if not sys.stderr.isatty():
     disable_progress_bars()
   level = logging.get_verbosity()
-  logging.set_verbosity_error()  # its retries have a line each
+  logging.set_verbosity_error()  # it logs every retry
   name, _, revision = repo.partition('@')
   try:
     for file in ('config.json', 'model.safetensors'):
@@ -194,7 +193,7 @@ def _from_hub(repo: str) -> pathlib.Path:
   except hub.errors.LocalEntryNotFoundError as error:
     raise OSError(
       f'{_HUB}{repo} is not in the cache, and {hub.constants.ENDPOINT} cannot '
-      'be reached from here'
+      'be reached'
     ) from error
   except (
     hub.errors.RepositoryNotFoundError,
@@ -202,11 +201,11 @@ def _from_hub(repo: str) -> pathlib.Path:
     hub.errors.EntryNotFoundError,
   ) as error:
     raise OSError(
-      f'{hub.constants.ENDPOINT} has no {repo}, or no {file} in it'
+      f'{hub.constants.ENDPOINT} has no repository {repo} with a {file}'
     ) from error
   finally:
     logging.set_verbosity(level)
-  # The cache names a large file by its SHA-256; the path is a link to it.
+  # The path links to a file that the cache names by its SHA-256, if large.
   blob = pathlib.Path(os.path.realpath(path))
   if re.fullmatch(r'[0-9a-f]{64}', blob.name):
     _check(blob, blob.name, 'sha256')
@@ -214,27 +213,22 @@ def _from_hub(repo: str) -> pathlib.Path:
 
 
 def _check(path: pathlib.Path, wanted: str, algorithm: str) -> None:
-  """Removes a file that isn't what it should be, so that it comes anew."""
+  """Removes the file and raises ValueError unless it has the wanted hash."""
   with open(path, 'rb') as file:
     found = hashlib.file_digest(file, algorithm).hexdigest()
   if found != wanted:
     size = path.stat().st_size
     path.unlink()
     raise ValueError(
-      f'what was downloaded ({size:,} bytes) has the {algorithm.upper()} '
+      f'the downloaded file ({size:,} bytes) has the {algorithm.upper()} '
       f'{found}, not {wanted}; it was removed: try again'
     )
 
 
-def data_of(config: Any, is_tested: bool = True) -> dict[str, Any]:
-  """timm's config.json as `Weights.data`.
-
-  Args:
-    config: the file's content.
-    is_tested: take the size that it was tested at, where it tells one.
-  """
+def data_of(config: Any) -> dict[str, Any]:
+  """Translates the content of timm's config.json to `Weights.data`."""
   told = config.get('pretrained_cfg', config)
-  size = is_tested and told.get('test_input_size')
+  size = told.get('test_input_size')
   share = (size and told.get('test_crop_pct')) or told.get('crop_pct', 0.875)
   crop = f'{told.get("crop_mode", "center")}_{float(share)}'
   filter = told.get('interpolation', 'bicubic')
@@ -243,5 +237,5 @@ def data_of(config: Any, is_tested: bool = True) -> dict[str, Any]:
     'eval_preprocessing': crop + ('' if filter == 'bicubic' else f'_{filter}'),
   }
   data |= {key: [255 * x for x in told[key]] for key in ('mean', 'std')}
-  names: Iterable[str] = config.get('label_names') or ()
+  names = config.get('label_names')
   return data | ({'class_names': list(names)} if names else {})

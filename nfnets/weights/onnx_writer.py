@@ -1,8 +1,8 @@
-"""A traced network as an ONNX graph: one rule for each operation it uses.
+"""Converts a traced network to an ONNX graph, with a rule for each operation.
 
-Tensors are NHWC throughout, as in the network; ONNX's convolutions and pools
-are NCHW, and get a Transpose before and after, which onnxruntime moves through
-the graph and cancels. What depends on no input is computed while converting.
+Tensors are NHWC, as in the network. ONNX's convolutions and pools are NCHW and
+get a Transpose before and after, which onnxruntime moves through the graph and
+cancels. Operations that don't depend on the images are computed here.
 """
 
 import math
@@ -30,16 +30,16 @@ def convert(
   """Returns an `onnx.ModelProto` from 'images' to 'logits'.
 
   Args:
-    function: `[N, H, W, C]` to `[N, K]`, float32.
-    images: `[N, H, W, C]`; N is 1 for `is_any_batch`.
-    is_any_batch: leave N open. That `function` treats each image alike is for
-      the caller to check.
+    function: maps `[N, H, W, C]` to `[N, K]`, float32.
+    images: the shape `[N, H, W, C]`; N is 1 if `is_any_batch`.
+    is_any_batch: leave N open; the caller must check that `function` works for
+      any batch size.
 
   Raises:
-    ValueError: for an operation without a rule here.
-    ImportError: without the package onnx.
+    ValueError: an operation has no rule here.
+    ImportError: onnx isn't installed.
   """
-  with layers.traced_for('onnx'):  # whole convolutions
+  with layers.traced_for('onnx'):  # convolutions as single operations
     closed = jax.make_jaxpr(function)(images)
   graph = _Graph()
   (logits,) = _run(graph, closed.jaxpr, closed.consts, ['images'])
@@ -50,7 +50,7 @@ def convert(
 
 
 class _Graph:
-  """Nodes and constants; it imports onnx when it is made."""
+  """The nodes and constants of a graph; needs onnx only when created."""
 
   def __init__(self) -> None:
     import onnx
@@ -60,7 +60,7 @@ class _Graph:
     self.constants = []
 
   def add(self, operator: str, *inputs: Value, **attributes: Any) -> str:
-    """Adds a node of one output, and returns its name."""
+    """Adds a node and returns the name of its output."""
     name = f't{len(self.nodes)}'
     names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
     self.nodes.append(
@@ -69,20 +69,20 @@ class _Graph:
     return name
 
   def constant(self, array: Any) -> str:
-    """Stores an array in the file."""
+    """Adds a constant and returns its name."""
     name = f'c{len(self.constants)}'
     array = np.array(array, order='C')
     self.constants.append(self.onnx.numpy_helper.from_array(array, name))
     return name
 
   def add_nchw(self, operator: str, x: Value, *more: Value, **how: Any) -> str:
-    """Adds a node that has channels first, of tensors that have them last."""
+    """Adds an NCHW node between NHWC tensors."""
     x = self.add('Transpose', x, perm=_TO_NCHW)
     x = self.add(operator, x, *more, **how)
     return self.add('Transpose', x, perm=_TO_NHWC)
 
   def model(self, logits: Value, *shapes: Sequence[int | str]) -> Any:
-    """The graph as an `onnx.ModelProto` of these input and output shapes."""
+    """The graph as an `onnx.ModelProto` with these input and output shapes."""
     helper = self.onnx.helper
     last = helper.make_node('Identity', [logits], ['logits'])
     start, end = (
@@ -103,7 +103,7 @@ class _Graph:
 def _run(
   graph: _Graph, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Value]
 ) -> list[Value]:
-  """Adds the nodes of a traced function; returns its outputs."""
+  """Adds the nodes of a traced function and returns its outputs."""
   known = dict(zip(jaxpr.invars, inputs, strict=True))
   known |= dict(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
 
@@ -122,7 +122,7 @@ def _run(
 def _apply(
   graph: _Graph, equation: JaxprEqn, operands: list[Value]
 ) -> list[Value]:
-  """One operation: looked into, computed at once, or a node by its rule."""
+  """Adds an operation: an inner function, a constant, or a node by its rule."""
   primitive, params = equation.primitive, equation.params
   name = primitive.name
   if name in _CALLS:
@@ -138,16 +138,16 @@ def _apply(
   if name in _ELEMENTWISE:
     return [graph.add(_ELEMENTWISE[name], *operands)]
   if name not in _RULES:
-    raise ValueError(f'no rule to write {name} as ONNX: choose stablehlo')
+    raise ValueError(f'no rule to convert {name} to ONNX: export as stablehlo')
   return [_RULES[name](graph, operands, equation)]
 
 
 def _conv(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
   images, weights = xs
   _require(eqn.params['dimension_numbers'].lhs_spec == _TO_NCHW, 'NHWC')
-  _require(not isinstance(weights, str), 'weights that no input changes')
+  _require(not isinstance(weights, str), 'constant weights')
   _require(eqn.params['batch_group_count'] == 1, 'groups of channels')
-  _require(set(eqn.params['lhs_dilation']) == {1}, 'a forward convolution')
+  _require(set(eqn.params['lhs_dilation']) == {1}, 'no transposed convolution')
   return graph.add_nchw(
     'Conv',
     images,
@@ -167,7 +167,7 @@ def _pool(
     eqn.params['window_strides'],
   )
   dilations = {*eqn.params['base_dilation'], *eqn.params['window_dilation']}
-  _require(dilations == {1}, 'windows without holes')
+  _require(dilations == {1}, 'undilated windows')
   _require(window[0] == window[3] == strides[0] == strides[3] == 1, 'NHWC')
   return graph.add_nchw(
     operator,
@@ -198,23 +198,23 @@ def _matmul(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
   last = len(eqn.invars[0].aval.shape) - 1
   _require(
     (tuple(left), tuple(right)) == ((last,), (0,)) and not any(batches),
-    'a product of rows and columns',
+    'a plain matrix product',
   )
   return graph.add('MatMul', *xs)
 
 
 def _reshape(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
   old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-  _require(new[:1] == old[:1], 'the batch in its place')
+  _require(new[:1] == old[:1], 'the batch as the first axis')
   _require(math.prod(new) == math.prod(old), 'no repetition')
-  # 0 stands for the input's own size: the batch, whatever it is.
+  # 0 means the input's own size, here that of the batch.
   return graph.add('Reshape', xs[0], np.int64((0, *new[1:])))
 
 
 def _pad(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
   config = eqn.params['padding_config']
-  _require(all(inner == 0 for _, _, inner in config), 'padding outside alone')
-  _require(not isinstance(xs[1], str), 'a constant to pad with')
+  _require(all(inner == 0 for _, _, inner in config), 'no interior padding')
+  _require(not isinstance(xs[1], str), 'a constant padding value')
   pads = _begins_and_ends([(low, high) for low, high, _ in config])
   return graph.add('Pad', xs[0], np.int64(pads), xs[1])
 
@@ -222,7 +222,7 @@ def _pad(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
 def _slice(graph: _Graph, xs: list, eqn: JaxprEqn) -> Value:
   starts, limits = eqn.params['start_indices'], eqn.params['limit_indices']
   steps = eqn.params['strides'] or (1,) * len(starts)
-  # The batch must stay out of it, since it may be any.
+  # Only the axes that change: the batch's size may be open.
   axes = [
     axis
     for axis, size in enumerate(eqn.invars[0].aval.shape)
@@ -236,7 +236,7 @@ def _slice(graph: _Graph, xs: list, eqn: JaxprEqn) -> Value:
 
 
 def _power(graph: _Graph, xs: list, eqn: JaxprEqn) -> Value:
-  _require(eqn.params['y'] > 0, 'a positive power')
+  _require(eqn.params['y'] > 0, 'a positive exponent')
   result = xs[0]
   for _ in range(eqn.params['y'] - 1):
     result = graph.add('Mul', result, xs[0])
@@ -244,7 +244,7 @@ def _power(graph: _Graph, xs: list, eqn: JaxprEqn) -> Value:
 
 
 def _select(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
-  _require(len(xs) == 3, 'a choice of two')
+  _require(len(xs) == 3, 'a selection between two')
   return graph.add('Where', xs[0], xs[2], xs[1])
 
 
@@ -255,7 +255,7 @@ def _same(graph: _Graph, xs: list, eqn: JaxprEqn) -> Value:
 
 
 def _composed(function: Callable[[_Graph, Value], str]) -> Callable[..., str]:
-  """A rule for an operation of one operand, written with others."""
+  """A rule for an operation of one operand, composed of ONNX operators."""
   return lambda graph, xs, eqn: function(graph, xs[0])
 
 
@@ -265,7 +265,7 @@ def _begins_and_ends(pads: Sequence[tuple[int, int]]) -> list[int]:
 
 def _require(holds: bool, what: str) -> None:
   if not holds:
-    raise ValueError(f'ONNX is written of {what}: choose stablehlo')
+    raise ValueError(f'conversion to ONNX needs {what}: export as stablehlo')
 
 
 _ONE = np.float32(1)

@@ -1,4 +1,4 @@
-"""How a network's pictures are prepared, and what its classes are called."""
+"""A network's preprocessing of pictures, and the names of its classes."""
 
 import pathlib
 from typing import Any
@@ -8,8 +8,8 @@ from nfnets.data import augment
 from nfnets.weights import files
 
 _IMAGENET = pathlib.Path(__file__).with_name('imagenet_classes.txt')
-# What each of `images.preparation` does with an image and a size s; timm's have
-# a share c of their own in the name.
+# The rules of `images.preparation` in words, for an image size s; the names of
+# timm's contain a share c.
 RULES = {
   'resize_crop_32': (
     'Resize to (s + 32, s + 32), aspect ratio not kept; cut out the centre '
@@ -40,19 +40,19 @@ _PILLOW = (
 
 
 def crop_name(weights: files.Weights) -> str:
-  """The name of the preparation that the network was tested with."""
-  # Paper A's evaluation; its predecessors crop first.
+  """The name of the rule by which the network's evaluation crops pictures."""
+  # Paper A resizes before it crops, its predecessors after.
   usual = 'resize_crop_32' if weights.model in variants.NFNET else 'crop_resize'
   return _told(weights, 'eval_preprocessing', usual)
 
 
 def image_size(weights: files.Weights) -> int:
-  """Side in pixels that the network was tested at."""
+  """Side in pixels of the images that the network was evaluated on."""
   return int(_told(weights, 'eval_image_size'))
 
 
 def statistics(weights: files.Weights) -> dict[str, list[float]]:
-  """'mean' and 'std', `[3]` each, in grey levels 0..255 of R, G, B."""
+  """'mean' and 'std' of R, G and B, `[3]` each, in grey levels (0 to 255)."""
   usual = {'mean': augment.IMAGENET_MEAN, 'std': augment.IMAGENET_STD}
   return {
     key: [float(x) for x in _told(weights, key, value)]
@@ -61,13 +61,13 @@ def statistics(weights: files.Weights) -> dict[str, list[float]]:
 
 
 def _told(weights: files.Weights, key: str, usual: Any = None) -> Any:
-  """What the weights say, or else their network's row of `variants`."""
+  """The value in the weights' metadata, else in their network's variant."""
   row = variants.find(weights.model)
   return weights.data.get(key, row.get(key, usual))
 
 
 def preparation(weights: files.Weights, size: int | None) -> dict[str, Any]:
-  """All of it as JSON values, for those who prepare pictures elsewhere."""
+  """The whole preprocessing as JSON values, for use in other programs."""
   name = crop_name(weights)
   return {
     'image_size': size or image_size(weights),
@@ -79,7 +79,7 @@ def preparation(weights: files.Weights, size: int | None) -> dict[str, Any]:
 
 
 def class_names(weights: files.Weights) -> list[str]:
-  """The classes' names: the weights' own, or ImageNet's, or numbers."""
+  """Names of the classes: the weights' own, ImageNet's, or 'class 0' and on."""
   names = weights.data.get('class_names')
   if names is not None:
     return list(names)
@@ -91,5 +91,5 @@ def class_names(weights: files.Weights) -> list[str]:
 def imagenet_classes() -> list[str]:
   """Names of ImageNet's 1,000 classes, such as 'tabby, tabby cat', by label."""
   lines = _IMAGENET.read_text(encoding='utf-8').splitlines()
-  # A line is a WordNet identifier and the names.
+  # A line has a WordNet identifier, a tab and the names.
   return [line.split('\t')[1] for line in lines if not line.startswith('#')]

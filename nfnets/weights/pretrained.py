@@ -1,4 +1,4 @@
-"""Weights to start from, whoever wrote them, by one call."""
+"""Reads weights from any source: a name, a file of any kind, a run's folder."""
 
 import contextlib
 import pathlib
@@ -17,7 +17,7 @@ _TORCH = ('.pth', '.pt', '.bin', '.tar')
 
 
 def load(source: str | pathlib.Path, **options: Any) -> files.Weights:
-  """`read`, where the weights must be a whole network's, and finite."""
+  """`read`, and checks that the weights are complete and finite."""
   weights = read(source, **options)
   with _one_line(source):
     files.require_whole(weights, str(source))
@@ -30,19 +30,20 @@ def read(
   model: str | None = None,
   averaged: bool = True,
 ) -> files.Weights:
-  """Reads weights by name, from a file, or of a run.
+  """Reads weights by name, from a file, or from a run.
 
   Args:
-    source: a path: F0_haiku.npz and its like, .safetensors or .npz of ours,
-      .safetensors or .pth of timm's, a run's folder, whose newest checkpoint
-      counts, any of them here or in a bucket; or a name that `names.find`
+    source: a path, local or in a bucket, to a published file such as
+      F0_haiku.npz, our .safetensors or .npz, timm's .safetensors or .pth, or a
+      run's folder, whose newest checkpoint is read; or a name that `names.find`
       knows, which is downloaded once.
-    model: the network; None tells it by what the file says or by its tensors.
-    averaged: of a run or a checkpoint of PyTorch that averaged its weights,
-      the average.
+    model: the network's name; by default the one that the file states, or the
+      one whose tensors it holds.
+    averaged: whether to take the moving average, where a run or a PyTorch
+      checkpoint holds one.
 
   Raises:
-    ValueError, FileNotFoundError: with one line that says what is wrong.
+    ValueError, FileNotFoundError: the message is one line.
   """
   published, place = names.find(str(source)), source
   if published and not pathlib.Path(source).expanduser().exists():
@@ -55,33 +56,35 @@ def read(
       raise ValueError(f'{source}: neither a file nor a folder')
     with _one_line(source):
       weights = _read(path, model, averaged)
-      if model and weights.model not in (None, *_same(model)):
-        raise ValueError(f'it holds {weights.model}, not {model}')
+      if model:
+        # timm's file of 'nfnet_f0' holds timm/nfnet_f0.
+        allowed = {variants.canonical(m) for m in (model, f'timm/{model}')}
+        if weights.model not in (None, *allowed):
+          raise ValueError(f'it holds {weights.model}, not {model}')
       return weights
 
 
 def of_run(
   workdir: str | pathlib.Path, config: ConfigDict | None = None
 ) -> dict[str, files.Weights]:
-  """A run's newest weights: `eval`, and `eval_ema` if it averaged.
+  """Reads a run's newest weights, 'eval' and, if averaged, 'eval_ema'.
 
   Args:
-    workdir: the run's folder, local (bucket.fetched).
-    config: if given, must describe the run's own network.
+    workdir: the run's folder; one in a bucket as `bucket.fetched` yields it.
+    config: if given, must describe the run's network.
 
   Raises:
-    ValueError: there is no run or no checkpoint, its network is another, or its
-      numbers aren't finite.
+    ValueError: there is no run or no checkpoint, its network differs from
+      `config`'s, or its weights aren't finite.
   """
-  # It takes a second to import, and files don't need it.
-  from nfnets import checkpoint
+  from nfnets import checkpoint  # takes a second, which files don't need
 
   folder = RunFolder(workdir, must_exist=True)
   own = ConfigDict(folder.require_config())
   if config is not None and _network(config) != _network(own):
     raise ValueError(
-      f'{folder.path} holds a run of another network: {_network(own)} there, '
-      f'{_network(config)} here'
+      f'{folder.path} holds a run of another network: {_network(own)}, where '
+      f'the recipe has {_network(config)}'
     )
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
@@ -110,7 +113,7 @@ def of_run(
 
 
 def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
-  """The newest weights, at public paths or, of a scanned network, in stacks."""
+  """The newest checkpoint's weights: with `scan`, in stacks or unstacked."""
 
   def restore(as_trained: bool) -> dict[str, Any] | None:
     overrides = config.model.to_dict()
@@ -123,24 +126,24 @@ def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
     wanted = {'params': params, 'state': state}
     if config.ema.mode != 'none':
       wanted |= {'ema_params': params, 'ema_state': state}
-    return checkpoints.restore_latest(wanted)  # whatever its optimizer was
+    return checkpoints.restore_latest(wanted)  # all but the optimizer's state
 
   try:
     return restore(as_trained=True)
   except ValueError:
     if not config.model.get('scan'):
       raise
-    return restore(as_trained=False)  # written before stacks stayed stacked
+    return restore(as_trained=False)  # older runs saved unstacked weights
 
 
 @contextlib.contextmanager
 def _one_line(source: str | pathlib.Path) -> Iterator[None]:
-  """Makes any error one line that names the source."""
+  """Turns any error into a ValueError of one line that names the source."""
   try:
     yield
   except match.Mismatch:
     raise
-  except Exception as error:  # a damaged file makes its reader raise anything
+  except Exception as error:  # readers of damaged files may raise anything
     why = ' '.join(str(error).split()) or type(error).__name__
     named = '' if str(source) in why else f'{source}: '
     raise ValueError(f'{named}{why:.600}') from error
@@ -171,12 +174,12 @@ def _of_timm(
   path: pathlib.Path,
   model: str | None,
 ) -> files.Weights:
-  """timm's weights, and what the config.json beside them says."""
+  """timm's weights, with the preprocessing that config.json beside them has."""
   config = {}
   if (beside := path.with_name('config.json')).exists():
     remedy = 'restore it, or move it away'
     config = texts.parse_json(beside.read_bytes(), str(beside), remedy)
-  is_timms = 'architecture' in config  # and no run's
+  is_timms = 'architecture' in config  # a run's config.json has none
   if is_timms:
     model = model or config['architecture']
   name = timm.known(model) if model else timm.guess(arrays)
@@ -191,13 +194,8 @@ def _of_timm(
   return weights
 
 
-def _same(model: str) -> tuple[str, ...]:
-  """The networks that a name may mean: ours, and timm's of that name."""
-  return variants.canonical(model), variants.canonical(f'timm/{model}')
-
-
 def _network(config: ConfigDict) -> dict[str, Any]:
-  # Tuples and lists say the same.
+  """The network's arguments, with lists for tuples, as JSON has them."""
   return {
     key: list(value) if isinstance(value, tuple | list) else value
     for key, value in config.model.to_dict().items()
@@ -208,7 +206,7 @@ def _class_names(folder: RunFolder, data: ConfigDict) -> dict[str, Any]:
   names = folder.read_class_names()
   if names is not None:
     return {'class_names': names}
-  try:  # a run of an older version: what the data say now
+  try:  # older runs didn't record the names
     source = sources.of(data, data.eval_split)
   except (ValueError, OSError):  # the data may have moved
     return {}

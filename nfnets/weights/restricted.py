@@ -1,9 +1,9 @@
-"""Reads pickles of arrays, and runs nothing that they name.
+"""Reads pickles of arrays without running anything that they name.
 
 A pickle is a program for a stack machine: it names callables and calls them.
-This is that machine for weights alone. Calling a name looks up what it stands
-for in a table of functions from plain data to plain data; any other name ends
-the reading. What is built holds no more bytes than the file can account for.
+This machine knows only what weights need. A name is looked up in a table of
+functions from plain data to plain data, and any other name is refused. What is
+built takes no more bytes than the file's size justifies.
 """
 
 import math
@@ -18,11 +18,11 @@ Calls = Mapping[str, Callable[..., Any] | None]
 
 
 class Refused(ValueError):
-  """The file asks for something that weights don't need."""
+  """The file needs something that weights don't need."""
 
 
 class Name:
-  """A name that the pickle gave, and the function that stands for it."""
+  """A name in the pickle, and the function that replaces it."""
 
   __slots__ = ('call', 'text')
 
@@ -39,31 +39,33 @@ def load(
   """Reads one pickle of NumPy arrays in dictionaries, lists and tuples.
 
   Args:
-    file: opened for reading bytes, at the pickle's first.
-    calls: functions for further names, keyed `module.name`; None for a name
-      that isn't called.
-    stored: makes an array of what the pickle says of data kept outside of it.
-    size: bytes of the file and what is kept outside; default: the file's.
+    file: a binary file, positioned at the start of the pickle.
+    calls: functions for further names, keyed by `module.name`; None for a name
+      that may be mentioned but not called.
+    stored: returns the array for a persistent id, which refers to data outside
+      the pickle.
+    size: bytes of the file and of data outside it; default: the file's.
 
   Returns:
-    The nested structure, its arrays contiguous and in native byte order.
+    The nested structure; its arrays are contiguous and in native byte order.
 
   Raises:
-    Refused: on any other name, any object dtype, an array whose bytes don't
-      fill its shape, or a file that isn't a whole pickle.
+    Refused: the pickle has any other name or an object dtype, an array's bytes
+      don't fill its shape, or the file isn't a complete pickle.
   """
   machine = _Machine({**_CALLS, **(calls or {})}, stored)
   try:
     stream = _Bounded(file)
-    machine.left = 4 * (size or stream.end)  # an array's text, bytes and copy
+    # An array takes its text, its bytes and a copy.
+    machine.left = 4 * (size or stream.end)
     return _finished(machine.run(stream), {})
   except Refused:
     raise
   except RecursionError as error:
     raise Refused('the pickle nests too deeply for weights') from error
-  except Exception as error:  # the opcodes' readers raise whatever they met
+  except Exception as error:  # damaged opcodes may raise anything
     raise Refused(
-      f'no file of weights: not a whole pickle of arrays ({error!s:.200})'
+      f'not a file of weights: no complete pickle of arrays ({error!s:.200})'
     ) from error
 
 
@@ -73,18 +75,18 @@ def _require(holds: bool, what: str) -> None:
 
 
 def _named(text: str, calls: Calls) -> Name:
-  # NumPy's functions live in a C module and are shown by another.
+  # Some NumPy functions are named by their C module or by its wrapper.
   shown = text.replace('._multiarray_umath.', '.multiarray.')
   _require(
     shown in calls,
-    f'the pickle asks for {text[:100]!r}, and weights need arrays and '
-    'dictionaries only; nothing of it was run',
+    f'the pickle names {text[:100]!r}, where weights need only arrays and '
+    'dictionaries; nothing was run',
   )
   return Name(shown, calls[shown])
 
 
 class _Bounded:
-  """A file from which no more is read, or asked for, than it has."""
+  """A file of which no read requests more bytes than are left."""
 
   def __init__(self, file: BinaryIO):
     self._file, start = file, file.tell()
@@ -98,12 +100,12 @@ class _Bounded:
 
 _MARK = object()
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'MARK': _MARK}
-# A set is a list: no key is hashed.
+# A set is read as a list, so that nothing is hashed.
 _EMPTY = {
   'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple,
   'EMPTY_SET': list,
 }  # fmt: skip
-# Numbers, texts and bytes, which the opcode holds.
+# The opcode's argument is the value.
 _LITERALS = {
   'INT', 'LONG', 'LONG1', 'LONG4', 'BININT', 'BININT1', 'BININT2', 'FLOAT',
   'BINFLOAT', 'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE',
@@ -113,7 +115,7 @@ _LITERALS = {
 
 
 class _Machine:
-  """The stack machine; `left` is how many bytes it may still build."""
+  """The stack machine; `left` is the number of bytes it may still build."""
 
   def __init__(self, calls: Calls, stored: Callable[[Any], Any] | None):
     self.calls, self.stored = calls, stored
@@ -122,7 +124,7 @@ class _Machine:
     self.memo: dict[int, Any] = {}
 
   def run(self, stream: _Bounded) -> Any:
-    """Executes opcodes up to STOP; returns what they built."""
+    """Executes opcodes up to STOP and returns the value they build."""
     for opcode, argument, _ in pickletools.genops(stream):
       name = opcode.name
       if name == 'STOP':
@@ -141,10 +143,10 @@ class _Machine:
         self.stack.append(self.memo[argument])
       elif name not in ('PROTO', 'FRAME'):
         self.structure(name, argument)
-    raise ValueError('it has no end')
+    raise ValueError('it ends without STOP')
 
   def structure(self, name: str, argument: Any) -> None:
-    """An opcode that joins values on the stack."""
+    """Executes an opcode that combines values on the stack."""
     stack = self.stack
     if name in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
       stack.append(tuple(self.last(int(name[-1]))))
@@ -156,7 +158,7 @@ class _Machine:
       stack.append(_with_items({}, self.marked()))
     elif name in ('APPEND', 'APPENDS'):
       values = self.marked() if name == 'APPENDS' else self.last(1)
-      _require(isinstance(stack[-1], list), 'an entry of what is no list')
+      _require(isinstance(stack[-1], list), 'it appends to a non-list')
       stack[-1].extend(values)
     elif name in ('SETITEM', 'SETITEMS'):
       values = self.marked() if name == 'SETITEMS' else self.last(2)
@@ -165,7 +167,7 @@ class _Machine:
       stack.append(self.marked())
     elif name == 'ADDITEMS':
       values = self.marked()
-      _require(isinstance(stack[-1], list), 'an entry of what is no set')
+      _require(isinstance(stack[-1], list), 'it adds items to a non-set')
       stack[-1].extend(values)
     elif name == 'POP':
       stack.pop()
@@ -175,7 +177,7 @@ class _Machine:
       self.call(name, argument)
 
   def call(self, name: str, argument: Any) -> None:
-    """An opcode that names or calls something."""
+    """Executes an opcode that names or calls something."""
     if name == 'GLOBAL':
       self.push(_named(argument.replace(' ', '.'), self.calls))
     elif name == 'STACK_GLOBAL':
@@ -185,30 +187,30 @@ class _Machine:
     elif name == 'NEWOBJ':
       kind, arguments = self.last(2)
       is_plain = isinstance(kind, Name) and kind.text == _NAMESPACE
-      _require(is_plain and not arguments, 'the pickle makes an object')
+      _require(is_plain and not arguments, 'the pickle creates an object')
       self.push(_Namespace())
     elif name == 'BUILD':
       target, state = self.last(2)
       known = isinstance(target, _Array | _DType | _Ordered)
-      _require(known, 'the pickle tries to change what it named')
+      _require(known, 'the pickle sets the state of what it named')
       self.push(target.built(state))
     elif name in ('PERSID', 'BINPERSID') and self.stored is not None:
       self.push(self.stored(argument if name == 'PERSID' else self.stack.pop()))
     else:
-      _require(False, f'weights need no opcode {name}')
+      _require(False, f'weights do not need the opcode {name}')
 
   def push(self, value: Any) -> None:
-    """Pushes what was made, if the file can account for so much."""
+    """Pushes a new value, if the budget `left` allows it."""
     array = value.value if isinstance(value, _Array) else value
     if isinstance(array, np.ndarray):
       self.left -= array.nbytes
     elif isinstance(array, dict | bytes | tuple | list | str):
       self.left -= len(array)
-    _require(self.left >= 0, 'the pickle builds more than its file holds')
+    _require(self.left >= 0, 'the pickle builds more bytes than its file holds')
     self.stack.append(value)
 
   def last(self, count: int) -> list[Any]:
-    """Takes so many values off the stack."""
+    """Pops the last `count` values, in order."""
     values = self.stack[-count:]
     if len(values) < count:
       raise IndexError('its stack is empty')
@@ -216,7 +218,7 @@ class _Machine:
     return values
 
   def marked(self) -> list[Any]:
-    """Takes what lies above the last mark off the stack, and the mark."""
+    """Pops the values above the last mark, in order, and the mark."""
     values = []
     while (value := self.stack.pop()) is not _MARK:
       values.append(value)
@@ -226,48 +228,47 @@ class _Machine:
 def _called(function: Any, arguments: Any) -> Any:
   _require(
     isinstance(function, Name) and isinstance(arguments, tuple),
-    'the pickle calls what is no function',
+    'the pickle calls something that is not a function',
   )
   _require(function.call is not None, f'the pickle calls {function.text}')
   try:
     return function.call(*arguments)
   except TypeError as error:
-    raise Refused(f'{function.text} is called in an unknown way') from error
+    raise Refused(f'{function.text} is called with bad arguments') from error
 
 
 def _with_items(target: Any, values: list[Any]) -> dict:
   _require(
     isinstance(target, dict) and len(values) % 2 == 0,
-    'an entry of what is no dictionary',
+    'it sets items of a non-dictionary',
   )
-  # Other keys can take for ever to hash.
+  # Hashing nested tuples could take for ever.
   plain = all(isinstance(key, str | int | float) for key in values[::2])
-  _require(plain, 'a dictionary whose keys are no plain values')
+  _require(plain, 'a dictionary has keys other than text and numbers')
   target.update(zip(values[::2], values[1::2]))
   return target
 
 
 class _Ordered(dict):
-  """An OrderedDict; attributes, which PyTorch's have, are dropped."""
+  """An OrderedDict; the attributes that PyTorch sets on it are dropped."""
 
   def built(self, state: Any) -> dict:
     return self
 
 
 class _Namespace(_Ordered):
-  """An argparse.Namespace, as a dictionary of its attributes."""
+  """An argparse.Namespace, read as a dictionary of its attributes."""
 
   def built(self, state: Any) -> dict:
     return _with_items(self, [x for item in state.items() for x in item])
 
 
 class _DType:
-  """`numpy.dtype` as a pickle spells it: a code, then its byte order."""
+  """A pickled `numpy.dtype`: constructed from a code, then given its order."""
 
   def __init__(self, code: Any, *_: Any):
-    # Sizes fixed, no object inside.
     known = isinstance(code, str) and code in _CODES
-    _require(known, f'arrays of dtype {code!r:.50} are no weights')
+    _require(known, f'an array has dtype {code!r:.50}')
     self.numpy = np.dtype(code)
 
   def built(self, state: Any) -> '_DType':
@@ -275,7 +276,7 @@ class _DType:
     is_plain = isinstance(state, tuple) and state[2:5] == (None,) * 3
     _require(
       is_plain and state[1] in ('<', '>', '=', '|'),
-      'an array of a structured dtype is no weight',
+      'an array has a structured dtype',
     )
     self.numpy = self.numpy.newbyteorder(state[1])
     return self
@@ -286,15 +287,15 @@ _CODES |= {'b1', 'f2', 'f4', 'f8'}
 
 
 class _Array:
-  """`numpy.ndarray` as a pickle spells it, filled by BUILD."""
+  """A pickled `numpy.ndarray`, filled by the opcode BUILD."""
 
   def __init__(self) -> None:
     self.value: np.ndarray | None = None
 
   def built(self, state: Any) -> '_Array':
-    # (version, shape, dtype, is_fortran, data): NumPy's ndarray.__setstate__.
+    # As ndarray.__setstate__: (version, shape, dtype, is_fortran, data).
     known = isinstance(state, tuple) and len(state) in (4, 5)
-    _require(known, 'an array is described in an unknown way')
+    _require(known, 'an array has an unknown form')
     shape, dtype, is_fortran, data = state[-4:]
     self.value = _frombuffer(data, dtype, shape, 'F' if is_fortran else 'C')
     return self
@@ -304,12 +305,12 @@ def _frombuffer(
   data: Any, dtype: Any, shape: Any, order: Any = 'C', *_: Any
 ) -> np.ndarray:
   known = isinstance(dtype, _DType) and isinstance(data, bytes | bytearray)
-  _require(known, 'an array of unknown dtype or data')
+  _require(known, 'an array has an unknown dtype or kind of data')
   _require(
     isinstance(shape, tuple)
     and all(type(size) is int and 0 <= size < 2**40 for size in shape)
     and len(data) == math.prod(shape) * dtype.numpy.itemsize,
-    f'an array of shape {shape!r:.100} of {len(data)} bytes',
+    f'an array of shape {shape!r:.100} has {len(data)} bytes',
   )
   flat = np.frombuffer(data, dtype.numpy)
   native = flat.astype(dtype.numpy.newbyteorder('='))
@@ -319,52 +320,52 @@ def _frombuffer(
 
 def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> _Array:
   known = isinstance(subtype, Name) and subtype.text == 'numpy.ndarray'
-  _require(known, 'a subclass of numpy.ndarray is no weight')
+  _require(known, 'an array is of a subclass of numpy.ndarray')
   return _Array()
 
 
 def _described(function: Any, args: Any, state: Any, *_: Any) -> np.ndarray:
-  # The three parts of `ndarray.__reduce__`. JAX adds a dictionary of flags
-  # (weak types), dill one of attributes: weights need neither.
+  # The three parts of `ndarray.__reduce__`; JAX's flags (weak types) and dill's
+  # dictionary of attributes, which follow, aren't needed.
   known = isinstance(function, Name) and function.call is _reconstruct
-  _require(known, 'a device array is described in an unknown way')
+  _require(known, 'a device array has an unknown form')
   return _called(function, args).built(state).value
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-  # How protocols 0 to 2 spell bytes.
-  _require(encoding == 'latin1', 'an encoding that pickles do not use')
+  # Protocols 0 to 2 write bytes so.
+  _require(encoding == 'latin1', 'bytes have another encoding than latin1')
   return text.encode('latin1') if isinstance(text, str) else _encode()
 
 
 def _mapping(items: Any = None) -> dict:
   if items is None:
     return _Ordered()
-  _require(isinstance(items, dict), 'a mapping is described in an unknown way')
+  _require(isinstance(items, dict), 'a mapping has an unknown form')
   return items
 
 
 def _list(items: Any = ()) -> list:
-  _require(isinstance(items, list | tuple), 'a set of what is no list')
+  _require(isinstance(items, list | tuple), 'a set has an unknown form')
   return list(items)
 
 
 def _path(*parts: Any) -> str:
   known = all(isinstance(part, str) and len(part) < 4096 for part in parts)
   known = known and len(parts) < 256
-  _require(known, 'a path is described in an unknown way')
+  _require(known, 'a path has an unknown form')
   return '/'.join(parts).replace('//', '/')
 
 
 def _defaults(factory: Any = None) -> dict:
-  # The factory is never called: what it would make is nobody's weight.
+  # The factory is never called.
   known = factory is None or isinstance(factory, Name)
-  _require(known, 'a mapping is described in an unknown way')
+  _require(known, 'a mapping has an unknown form')
   return _Ordered()
 
 
 class _Module(NamedTuple):
-  """What dill of 2021 spells functions written in C by: it wrote
+  """A module named by dill of 2021, which wrote a function implemented in C as
   `_get_attr(_import_module(module), function)` where pickle writes a global."""
 
   name: Any
@@ -372,12 +373,12 @@ class _Module(NamedTuple):
 
 def _get_attr(module: Any, name: Any) -> Name:
   known = isinstance(module, _Module)
-  _require(known, f'the pickle asks for an attribute, {name!r:.100}')
+  _require(known, f'the pickle needs an attribute, {name!r:.100}')
   return _named(f'{module.name}.{name}', _CALLS)
 
 
 def _load_type(name: Any) -> Name:
-  # dill's way of writing a built-in type, under its own name or an older one.
+  # dill writes a built-in type under its own name or an older one.
   older = {'BytesType': 'bytes', 'DictType': 'dict'}
   return _named(f'builtins.{older.get(name, name)}', _CALLS)
 
@@ -390,8 +391,8 @@ _CALLS = {
   '_codecs.encode': _encode,
   'collections.OrderedDict': _mapping,
   'collections.defaultdict': _defaults,
-  # dm-haiku 0.0.4 (2021) reduces a FlatMapping to its name and a dict; later
-  # versions kept that name, earlier ones had frozendict.
+  # dm-haiku pickles a FlatMapping as its name and a dict; older versions named
+  # it otherwise.
   'haiku._src.data_structures.FlatMapping': _mapping,
   'haiku._src.data_structures.FlatMap': _mapping,
   'haiku._src.data_structures.frozendict': _mapping,
@@ -406,7 +407,7 @@ _CALLS = {
 for _module in ('builtins', '__builtin__'):  # Python 3, 2
   _CALLS |= {f'{_module}.dict': _mapping, f'{_module}.bytes': lambda: b''}
   _CALLS |= {f'{_module}.{kind}': _list for kind in ('set', 'frozenset')}
-  # That a defaultdict names.
+  # A defaultdict's factory.
   _CALLS |= {f'{_module}.{k}': None for k in ('list', 'int', 'float', 'str')}
 for _module in ('pathlib', 'pathlib._local'):  # the latter in Python 3.13
   for _system in ('Posix', 'Windows'):
@@ -421,8 +422,8 @@ for _module in ('numpy.core', 'numpy._core'):  # before NumPy 2, and since
 
 
 def _finished(value: Any, done: dict[int, Any]) -> Any:
-  """Arrays for what BUILD filled; only plain values beside."""
-  # By identity: what refers to itself a thousand times is walked once.
+  """Replaces every `_Array` by its array; other values must be plain."""
+  # By identity: a value that occurs a thousand times is visited once.
   if id(value) not in done:
     done[id(value)] = _finish(value, done)
   return done[id(value)]
@@ -430,14 +431,14 @@ def _finished(value: Any, done: dict[int, Any]) -> Any:
 
 def _finish(value: Any, done: dict[int, Any]) -> Any:
   if isinstance(value, _Array):
-    _require(value.value is not None, 'an array that nothing was put into')
+    _require(value.value is not None, 'an array has no data')
     return value.value
   if isinstance(value, dict):
     return {key: _finished(item, done) for key, item in value.items()}
   if isinstance(value, list | tuple) and not isinstance(value, _Module):
     return type(value)(_finished(item, done) for item in value)
-  shown = type(value).__name__
-  _require(isinstance(value, _PLAIN), f'a bare {shown} among the weights')
+  kind = type(value).__name__
+  _require(isinstance(value, _PLAIN), f'a {kind} is among the weights')
   return value
 
 

@@ -1,8 +1,8 @@
-"""Stacked parameters to the public paths, and back.
+"""Converts between stacked parameters and the public paths.
 
-With `scan`, equal blocks of a stage are one stack while a network trains
-(`models.network` has the rule of the paths); what leaves a run has the public
-paths, a path per block.
+With `scan`, the equal blocks of a stage are stacked during training (the paths
+are defined in `models.network`); whatever leaves a run has the public paths,
+one per block.
 """
 
 from typing import Any
@@ -14,11 +14,7 @@ from nfnets.weights import match
 
 
 def unstack(tree: match.Tree) -> dict[str, dict[str, Any]]:
-  """The tree with every block's leaves under the block's own path.
-
-  Args:
-    tree: leaves of stacks `[blocks, ...]`; others stay as they are.
-  """
+  """Splits stacked leaves `[blocks, ...]` into the blocks' own paths."""
   result: dict[str, dict[str, Any]] = {}
   for path, leaves in tree.items():
     members = network.members(path)
@@ -31,14 +27,10 @@ def unstack(tree: match.Tree) -> dict[str, dict[str, Any]]:
 
 
 def stack_like(tree: match.Tree, like: match.Tree) -> dict[str, dict[str, Any]]:
-  """The inverse of `unstack`, for a network whose tree is `like`.
-
-  Args:
-    tree: of public paths.
-    like: of the same network; its leaves aren't read.
+  """Stacks a tree of public paths as in `like`, a tree of the same network.
 
   Raises:
-    ValueError: a block that a stack holds is missing.
+    ValueError: a block of a stack is missing.
   """
   result: dict[str, dict[str, Any]] = {}
   taken = set()
@@ -48,7 +40,7 @@ def stack_like(tree: match.Tree, like: match.Tree) -> dict[str, dict[str, Any]]:
       continue
     missing = [member for member in members if member not in tree]
     if missing:
-      raise ValueError(f'no parameters of {missing[0]}, which {path} holds')
+      raise ValueError(f'no parameters of {missing[0]}, a block of {path}')
     taken.update(members)
     result[path] = {
       name: np.stack([np.asarray(tree[member][name]) for member in members])

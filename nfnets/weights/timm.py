@@ -1,7 +1,8 @@
-"""timm's normalizer-free networks to our parameter trees, and back.
+"""Converts parameters between timm's normalizer-free networks and ours.
 
-Names, layouts (`[O, I, kh, kw]` there, `[kh, kw, I, O]` here) and the places of
-constants differ; the functions are equal for the networks of `variants.TIMM`.
+Names and layouts (`[O, I, kh, kw]` there, `[kh, kw, I, O]` here) differ, and
+for all but the dm_nfnets so do the places of gamma and of skip gains. The
+networks of `variants.TIMM` then compute the same functions.
 """
 
 import itertools
@@ -25,7 +26,7 @@ _CONVS = {
 }
 _CONV_LEAVES = {'w': 'weight', 'gain': 'gain', 'bias': 'bias'}
 _LINEAR_LEAVES = {'w': 'weight', 'b': 'bias'}
-# Root, block and timm's gate.
+# Our names of the network and its blocks, and timm's of a block's attention.
 _FAMILIES = (
   (variants.TIMM_NFNET, ('NFNet', 'nf_block', 'attn_last')),
   (variants.TIMM_NF_RESNET, ('NF_ResNet', 'nf_res_block', 'attn_last')),
@@ -36,19 +37,19 @@ _FAMILIES = (
 def to_timm(
   params: match.Tree, name: str, depths: Sequence[int] | None = None
 ) -> dict[str, np.ndarray]:
-  """Our parameters as timm's `state_dict`.
+  """Converts our parameters to timm's `state_dict`.
 
   Args:
-    params: of timm's network `name`, or of a published network that computes
-      the same up to `changes`.
-    name: such as 'dm_nfnet_f0'.
-    depths: blocks per stage, where they aren't the table's.
+    params: of timm's network `name`, or of a published one that differs by
+      `changes`.
+    name: timm's, such as 'dm_nfnet_f0'.
+    depths: blocks per stage, if other than in `variants`.
 
   Returns:
     float32 arrays by timm's names.
 
   Raises:
-    ValueError: naming every parameter that timm's network lacks.
+    ValueError: timm's network lacks parameters, which are named.
   """
   name = known(name)
   leaves = {p: np.asarray(x) for p, x in match.flatten(params).items()}
@@ -67,15 +68,14 @@ def from_timm(
   name: str,
   depths: Sequence[int] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-  """timm's `state_dict` as parameters of our network `name`.
+  """Converts timm's `state_dict` to parameters of the network `name` here.
 
   Args:
     state_dict: arrays by timm's names.
-    name: such as 'dm_nfnet_f0'.
-    depths: as for `to_timm`.
+    name, depths: as for `to_timm`.
 
   Raises:
-    ValueError: naming every entry that our network lacks.
+    ValueError: the network lacks entries, which are named.
   """
   name = known(name)
   paths = {theirs: ours for ours, theirs in _names(name, depths).items()}
@@ -92,28 +92,28 @@ def from_timm(
 
 
 def known(name: str) -> str:
-  """A name of timm's as a key of `variants.TIMM`.
+  """The key of `variants.TIMM` for timm's name, with or without 'timm/'.
 
   Raises:
-    ValueError: it isn't known here.
+    ValueError: it is unknown.
   """
   for key in (f'timm/{name}', name, variants.canonical(name)):
     if key in variants.TIMM:
       return key
   raise ValueError(
-    f'no network of timm {name!r} known here: {", ".join(variants.TIMM)}'
+    f'no timm network {name!r} known here: {", ".join(variants.TIMM)}'
   )
 
 
 def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
-  """timm's network that a network of ours is nearest to.
+  """The timm network of the same sizes that differs in fewest arguments.
 
   Args:
     model: a name of `variants.ALL`.
-    overrides: of ours.
+    overrides: of its arguments.
 
   Raises:
-    ValueError: where timm has none.
+    ValueError: timm has no network of these sizes.
   """
   if variants.canonical(model) in variants.TIMM:
     return known(model)
@@ -132,15 +132,15 @@ def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
 def changes(
   name: str, model: str, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Where timm's network computes another function of the same weights.
+  """The arguments to change so that a network computes the same as timm's.
 
   Args:
     name: of timm's network.
-    model: of ours.
-    overrides: of ours.
+    model: of the other network, which has the same parameters.
+    overrides: of its arguments.
 
   Returns:
-    The arguments of ours that would have to change, and to what.
+    Those arguments with timm's values.
   """
   ours = models.arguments(model, **overrides)
   theirs = models.arguments(known(name))
@@ -152,10 +152,10 @@ def changes(
 
 
 def guess(state_dict: Mapping[str, np.ndarray]) -> str:
-  """The name of timm's network with entries of these names and sizes.
+  """The name of the timm network whose blocks have these entries and sizes.
 
   Raises:
-    ValueError: where there is none.
+    ValueError: there is none.
   """
   blocks = {m[0] for m in map(_BLOCK.match, state_dict) if m}
   depths = tuple(
@@ -167,13 +167,13 @@ def guess(state_dict: Mapping[str, np.ndarray]) -> str:
     if row['depths'] == depths and body == _block_sizes(name):
       return name
   raise ValueError(
-    f'no network of timm known here has these weights, in stages of {depths} '
-    'blocks; name it with --model'
+    f'no timm network known here has these weights, in stages of {depths} '
+    'blocks; name it with model=NAME, or --model=NAME of scripts.convert'
   )
 
 
 def _block_sizes(name: str) -> dict[str, int]:
-  """The number of elements of every entry of timm's that is in a block."""
+  """The number of elements of each of timm's entries that is in a block."""
   params, _ = files.shapes(name, 0)
   names = _names(name)
   return {
@@ -187,10 +187,10 @@ _BLOCK = re.compile(r'stages\.\d+\.\d+\.')
 
 
 def _is_published(name: str) -> bool:
-  """Whether constants are where the published networks have them.
+  """Whether gamma and skip gains are where the published networks have them.
 
-  timm's other networks have gamma in each convolution, not behind each
-  activation, and no skip gain.
+  timm's other networks have gamma in each convolution instead of after each
+  activation, and no skip gains.
   """
   return name.startswith('dm_')
 
@@ -210,7 +210,7 @@ def _family(model: str) -> str:
 
 
 def _names(name: str, depths: Sequence[int] | None = None) -> dict[str, str]:
-  """timm's name of every parameter path that a network may have."""
+  """timm's names `{path: name}` of all parameters that a network may have."""
   root, block, attention = _parts(name)
   convs = {f'stem_conv{n}': f'stem.conv{n + 1}' for n in range(4)}
   convs |= {'initial_conv': 'stem.conv', 'final_conv': 'final_conv'}
@@ -267,10 +267,10 @@ def _from_torch(path: str, leaf: np.ndarray) -> np.ndarray:
 def _absorb_skip_gains(
   leaves: dict[str, np.ndarray], gates_last: bool
 ) -> dict[str, np.ndarray]:
-  """g (gain w_hat * x + b) = (g gain) w_hat * x + g b, in the last conv.
+  """Multiplies the skip gain g into its branch's last convolution.
 
-  A gate behind that convolution (`gates_last`) is computed from what it
-  multiplies, so its first layer has to undo g.
+  g (gain w_hat * x + b) = (g gain) w_hat * x + g b. A gate after that
+  convolution (`gates_last`) reads its output: its first layer is divided by g.
   """
   out = dict(leaves)
   for path in [p for p in leaves if p.endswith('/skip_gain')]:
@@ -289,11 +289,11 @@ def _absorb_skip_gains(
 def _move_gamma(
   leaves: dict[str, np.ndarray], name: str, into_weights: bool
 ) -> dict[str, np.ndarray]:
-  """Accounts for gamma where only one of the two networks multiplies by it.
+  """Moves gamma into the weights where only one network multiplies by it.
 
-  timm's every convolution has it, ours every activation. Between an activation
-  and a convolution that is the same; a convolution without activation before it
-  has one too many there, the head one too few.
+  timm multiplies in every convolution, we after every activation. That is the
+  same where a convolution follows an activation; a convolution that follows
+  none has one factor too many in timm, and the head one too few.
   """
   gamma = activations.GAMMAS[models.arguments(name)['activation']]
   factor = gamma if into_weights else 1 / gamma

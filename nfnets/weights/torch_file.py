@@ -25,15 +25,12 @@ _DTYPES = {
   'torch.ByteStorage': '<u1',
   'torch.BoolStorage': '|b1',
 }
-# The number that opens PyTorch's files from before version 1.6.
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-# Where training scripts keep weights, and their moving average.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # starts files of PyTorch before 1.6
+# Training scripts' keys for the weights and for their moving average.
 _RAW_KEYS = ('state_dict', 'model', 'model_state_dict', 'net', 'params')
 _AVERAGED_KEYS = ('state_dict_ema', 'model_ema', 'ema', 'ema_state_dict')
-# What wrappers of a module put before its names.
-_PREFIXES = ('module.', '_orig_mod.', 'model.', 'net.')
-# What PyTorch's AveragedModel counts beside the weights.
-_COUNTER = 'n_averaged'
+_PREFIXES = ('module.', '_orig_mod.', 'model.', 'net.')  # of module wrappers
+_COUNTER = 'n_averaged'  # of PyTorch's AveragedModel
 
 
 def read(
@@ -42,15 +39,16 @@ def read(
   """Reads a `state_dict`, alone or within a training script's checkpoint.
 
   Args:
-    path: a file by `torch.save`, of PyTorch 1.6's zip format or the one before.
-    averaged: of a checkpoint that holds a moving average, that.
+    path: a file written by `torch.save`, as a zip or in the format from before
+      PyTorch 1.6.
+    averaged: whether to take the moving average of a checkpoint that has one.
 
   Returns:
-    Arrays by their dotted names, as `plain_names`, and the key that the
-    checkpoint keeps them under, None where the file is the state_dict.
+    Arrays by dotted names without wrappers' prefixes, and their key in the
+    checkpoint, None if the file is the state_dict.
 
   Raises:
-    ValueError: on a file that asks for anything but tensors in dictionaries.
+    ValueError: the file holds anything but tensors in dictionaries.
   """
   if zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
@@ -68,7 +66,7 @@ def read(
 
 
 def _unwrapped(held: Any) -> dict | None:
-  """A dictionary with tensors, alone or as the entry `module`; or None."""
+  """The dictionary of tensors, if need be from an entry `module`; or None."""
   while isinstance(held, dict) and isinstance(held.get('module'), dict):
     held = held['module']
   is_dict = isinstance(held, dict)
@@ -78,20 +76,20 @@ def _unwrapped(held: Any) -> dict | None:
 
 def _state_dict(content: Any) -> dict[str, np.ndarray]:
   if not isinstance(content, dict):
-    raise ValueError('no state_dict inside')
+    raise ValueError('holds no state_dict')
   arrays = {k: x for k, x in content.items() if isinstance(x, np.ndarray)}
   if len(arrays) != len(content) or not arrays:
     raise ValueError(
-      'a state_dict holds tensors by name; this file holds '
+      'not a state_dict, which holds named tensors alone: it has '
       f'{len(content) - len(arrays)} other entries'
     )
   return plain_names(arrays)
 
 
 def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The arrays by their names without what wrappers put before them all."""
+  """Strips the prefixes that module wrappers add to all names."""
   arrays = {name: x for name, x in arrays.items() if name != _COUNTER}
-  for prefix in _PREFIXES * 2:  # whatever was wrapped in which
+  for prefix in _PREFIXES * 2:  # wrappers nest in any order
     if arrays and all(str(name).startswith(prefix) for name in arrays):
       arrays = {name.removeprefix(prefix): x for name, x in arrays.items()}
   return dict(arrays)
@@ -100,14 +98,14 @@ def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _read_zip(archive: zipfile.ZipFile, file_size: int) -> Any:
   pickles = [n for n in archive.namelist() if n.endswith('/data.pkl')]
   if len(pickles) != 1:
-    raise restricted.Refused('no data.pkl inside: not a file by torch.save')
+    raise restricted.Refused('not a file by torch.save: no data.pkl inside')
   if sum(info.file_size for info in archive.infolist()) > file_size:
-    raise restricted.Refused('its parts are compressed; torch.save leaves them')
+    raise restricted.Refused("its parts are compressed, unlike torch.save's")
   folder = pickles[0].removesuffix('data.pkl')
   if f'{folder}byteorder' in archive.namelist() and (
     archive.read(f'{folder}byteorder') != b'little'
   ):
-    raise restricted.Refused('written by a big-endian machine: unsupported')
+    raise restricted.Refused('big-endian files are not supported')
   storages: dict[str, np.ndarray] = {}
 
   def stored(pid: Any) -> np.ndarray:
@@ -115,7 +113,7 @@ def _read_zip(archive: zipfile.ZipFile, file_size: int) -> Any:
     if key not in storages:
       member = f'{folder}data/{key}'
       if archive.getinfo(member).file_size != size * dtype.itemsize:
-        raise restricted.Refused(f'storage {key!r} has not the announced size')
+        raise restricted.Refused(f'storage {key!r} has not the stated size')
       storages[key] = np.frombuffer(archive.read(member), dtype)
     return storages[key]
 
@@ -125,8 +123,8 @@ def _read_zip(archive: zipfile.ZipFile, file_size: int) -> Any:
 def _read_legacy(file: BinaryIO) -> Any:
   if restricted.load(file) != _LEGACY_MAGIC:
     raise restricted.Refused('not a file by torch.save')
-  restricted.load(file)  # The format's version.
-  restricted.load(file)  # The writer's byte order and sizes.
+  restricted.load(file)  # the format's version
+  restricted.load(file)  # the writer's byte order and sizes
   file_size = os.fstat(file.fileno()).st_size
   storages: dict[str, np.ndarray] = {}
 
@@ -135,7 +133,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     known = sum(storage.nbytes for storage in storages.values())
     if key not in storages and known + size * dtype.itemsize > file_size:
       raise restricted.Refused(f'storage {key!r} is larger than the file')
-    # Its bytes follow the pickle: the array is filled below.
+    # Filled below: the bytes follow the pickle.
     return storages.setdefault(key, np.zeros(size, dtype))
 
   content = _load(file, stored, file_size, view=True)
@@ -143,13 +141,13 @@ def _read_legacy(file: BinaryIO) -> Any:
     (size,) = np.frombuffer(file.read(8), '<i8')
     storage = storages[key]
     if size != storage.size:
-      raise restricted.Refused(f'storage {key!r} has not the announced size')
+      raise restricted.Refused(f'storage {key!r} has not the stated size')
     storage[:] = np.frombuffer(file.read(storage.nbytes), storage.dtype)
   return content
 
 
 def _described(pid: Any) -> tuple[np.dtype, str, int]:
-  # ('storage', type, key, device, size, view): PyTorch's persistent id.
+  # PyTorch's persistent id: ('storage', type, key, device, size, view).
   if (
     not isinstance(pid, tuple)
     or len(pid) not in (5, 6)
@@ -160,7 +158,7 @@ def _described(pid: Any) -> tuple[np.dtype, str, int]:
     or not 0 <= pid[4] < 2**40
     or (len(pid) == 6 and pid[5] is not None)
   ):
-    raise restricted.Refused('a storage is described in an unknown way')
+    raise restricted.Refused('a storage has an unknown form')
   return np.dtype(_DTYPES[pid[1].text]), pid[2], pid[4]
 
 
@@ -191,12 +189,12 @@ def _strided(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
     or len(shape) != len(strides)
     or not all(type(size) is int and 0 <= size < 2**40 for size in sizes)
   ):
-    raise restricted.Refused('a tensor is described in an unknown way')
-  last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
-  if math.prod(shape) and max(last + 1, math.prod(shape)) > storage.size:
-    raise restricted.Refused('a tensor reaches beyond its storage')
+    raise restricted.Refused('a tensor has an unknown form')
   if not math.prod(shape):
     return np.zeros(shape, storage.dtype)
+  last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
+  if max(last + 1, math.prod(shape)) > storage.size:
+    raise restricted.Refused('a tensor reaches beyond its storage')
   return np.lib.stride_tricks.as_strided(
     storage[offset:],
     shape,
