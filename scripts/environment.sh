@@ -1,14 +1,14 @@
-# Sourced by the shell commands beside it: goes to the repository's root and
-# makes an environment once. Usage: make_environment EXTRA,... (pyproject.toml)
-#   ENVIRONMENT  the folder (default: .venv)
-#   PYTHON       'newest' (default), 'oldest', or an interpreter; those of
-#                Python 3.11 to 3.14 on the PATH and of pyenv are looked at
-# Python 3.11 gets the oldest supported packages (constraints.txt), others the
-# newest.
+# Sourced by the other shell scripts: changes to the repository's root and
+# defines make_environment EXTRA,... (extras of pyproject.toml), which creates a
+# virtual environment, unless it is up to date. Variables:
+#   ENVIRONMENT  its folder (default: .venv)
+#   PYTHON       'newest' (default), 'oldest', or an interpreter; the first two
+#                choose among Python 3.11 to 3.14 on the PATH and in pyenv
+# Python 3.11 gets the package versions of constraints.txt, others the newest.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ENVIRONMENT=${ENVIRONMENT:-.venv}
 
-# The first interpreter, in the order asked for, that runs and can make one.
+# Prints the first interpreter, in the requested order, that runs and has venv.
 find_python() {
   local order=(14 13 12 11) candidate minor
   case ${PYTHON:-newest} in
@@ -29,8 +29,8 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2> /dev/null; then
       return
     fi
   done
-  echo 'error: no Python 3.11 to 3.14 with venv was found: install one' \
-    '(on Debian: apt install python3 python3-venv) or name it: PYTHON=...' >&2
+  echo 'error: no Python 3.11 to 3.14 with venv found: install one (on' \
+    'Debian: apt install python3 python3-venv), or set PYTHON=/path/to/it' >&2
   return 1
 }
 
@@ -38,10 +38,10 @@ make_environment() {
   local stamp wanted python
   wanted=$(cat pyproject.toml constraints.txt | cksum)
   stamp=$ENVIRONMENT/installed-$1
-  # It may be half made, or its Python gone: then it is made anew.
+  # An incomplete environment, or one whose Python is gone, is recreated.
   if ! "$ENVIRONMENT/bin/python" -c 'import pip' 2> /dev/null; then
     python=$(find_python)
-    echo "making $ENVIRONMENT with $("$python" --version)"
+    echo "creating $ENVIRONMENT with $("$python" --version)"
     "$python" -m venv --clear "$ENVIRONMENT"
   elif [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then
     return
@@ -51,11 +51,11 @@ make_environment() {
     'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     arguments+=(-c constraints.txt)
   fi
-  echo "installing nfnets[$1] (a minute or two the first time)"
+  echo "installing nfnets[$1] (takes a minute or two the first time)"
   if ! "$ENVIRONMENT/bin/python" -m pip install --quiet \
     --disable-pip-version-check "${arguments[@]}"; then
-    echo 'error: the installation failed. A package registry must be within' \
-      'reach; after mending that, run this command again.' >&2
+    echo 'error: the installation failed (see above); it needs a reachable' \
+      'package registry. Fix that, then run this command again.' >&2
     return 1
   fi
   echo "$wanted" > "$stamp"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv, trains a small normalizer-free network with AGC on real digits,
-# and shows the accuracy, a picture of the curves and the run's folder.
+# Creates .venv, trains a small normalizer-free network with AGC on handwritten
+# digits, and prints the test accuracy and where the curves and the run are.
 #   ./scripts/quickstart.sh [WORKDIR]    (default: runs/quickstart)
 set -euo pipefail
 workdir=${1:-}

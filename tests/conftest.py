@@ -1,4 +1,4 @@
-"""Four fake CPU devices; silence made loud."""
+"""Four fake CPU devices, strict settings, and a runner of commands."""
 
 import contextlib
 import gc
@@ -11,14 +11,14 @@ import sys
 import warnings
 from typing import NamedTuple
 
-# Level 0 compiles three times as fast; tiny networks run as fast at any level.
+# Level 0 compiles three times as fast, and tiny networks run as fast with it.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=4'
   + ' --xla_backend_optimization_level=0'
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# glibc's default; said here, it keeps scripts from changing malloc's settings.
+# glibc's default; that it is set keeps scripts from changing malloc's settings.
 os.environ['MALLOC_TOP_PAD_'] = '131072'
 
 import jax  # noqa: E402
@@ -26,20 +26,20 @@ import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# A shell's job in the background ignores it, and so would what tests start.
+# A shell's background job ignores SIGINT, and so would the processes of tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _compiled_programs_go_with_their_module():
-  """A worker that kept them all would outgrow a small machine's memory."""
+def _drop_compiled_programs():
+  """After each module, or a worker would outgrow a small machine's memory."""
   yield
   jax.clear_caches()
   gc.collect()
 
 
 class Done(NamedTuple):
-  """What a command left behind."""
+  """How a command ended."""
 
   code: int
   stdout: str
@@ -50,9 +50,9 @@ class Done(NamedTuple):
 def run_script(monkeypatch, capfd):
   """A function that runs a command: run_script('scripts.convert', 'IN', 'OUT').
 
-  In this process, its code and what it printed come back; with process=True in
-  one of its own, `env` added to the environment, stopped after `timeout`
-  seconds.
+  It returns the exit code and the output. The command runs in this process, or
+  with process=True in one of its own, with `env` added to the environment, for
+  at most `timeout` seconds.
   """
 
   def run(module, *arguments, process=False, env=None, timeout=300):
@@ -74,10 +74,10 @@ def run_script(monkeypatch, capfd):
       warnings.catch_warnings(),
     ):
       patch.setattr(sys, 'argv', [module, *arguments])
-      patch.delitem(sys.modules, module, raising=False)  # a test's import
+      patch.delitem(sys.modules, module, raising=False)  # imported by a test
       for key, value in (env or {}).items():
         patch.setenv(key, value)
-      # ml_collections reads config files so.
+      # ml_collections calls it to load a config file.
       warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
       try:
         runpy.run_module(module, run_name='__main__', alter_sys=True)
@@ -91,9 +91,9 @@ def run_script(monkeypatch, capfd):
 
 @contextlib.contextmanager
 def _flags_of_its_own():
-  """Hides the flags of scripts that tests imported, then brings them back.
+  """Hides the flags of scripts that tests imported, then restores them.
 
-  Those of libraries stay: each is defined once, when it is imported.
+  Libraries' flags stay: they are defined only once, at their import.
   """
 
   def scripts_flags():
@@ -118,11 +118,11 @@ def _flags_of_its_own():
 
 
 def pytest_addoption(parser):
-  parser.addoption('--slow', action='store_true', help='run slow tests too')
+  parser.addoption('--slow', action='store_true', help='also run slow tests')
 
 
 def pytest_collectstart(collector):
-  """Scripts that tests import define flags of the same names."""
+  """Allows scripts that tests import to define flags of the same names."""
   del collector
   for name in flags.FLAGS:
     flags.FLAGS[name].allow_override = True
@@ -131,7 +131,7 @@ def pytest_collectstart(collector):
 def pytest_collection_modifyitems(config, items):
   if config.getoption('--slow'):
     return
-  skip = pytest.mark.skip(reason='slow: run scripts/test.sh --slow')
+  skip = pytest.mark.skip(reason='slow: scripts/test.sh --slow runs it')
   for item in items:
     if 'slow' in item.keywords:
       item.add_marker(skip)

@@ -1,5 +1,7 @@
-"""One process of several that tests start: python crew.py ADDRESS COUNT INDEX
-FOLDER TASK; together they have four devices."""
+"""One of several processes of a run, which have four devices in total.
+
+python crew.py ADDRESS COUNT INDEX FOLDER TASK
+"""
 
 import json
 import os
@@ -40,13 +42,13 @@ def start(count, folder, task, **env):
 
 
 def finish(processes):
-  """Exit codes, and what each said."""
+  """Waits for all; returns their exit codes and outputs."""
   said = [process.communicate(timeout=300)[0] for process in processes]
   return [process.returncode for process in processes], said
 
 
 def config(**values):
-  """AGC, SAM and an average, on batches across epochs' parts."""
+  """AGC, SAM and averaging, on batches that cross the borders of epochs."""
   import tiny
 
   values = {
@@ -64,7 +66,7 @@ def config(**values):
 
 
 def train(folder, count, index, at=None, number=None, **values):
-  """A run, whose last process gets a signal before a step."""
+  """A run whose last process gets signal `number` before step `at`."""
   from nfnets import factory
   from nfnets import train as training
 
@@ -103,7 +105,7 @@ def killed(folder, count, index):
 
 
 def failed(folder, count, index):
-  """One process alone meets an error in the middle."""
+  """Process 1 alone fails in the middle."""
   from nfnets import factory
 
   batches = factory.train_batches
@@ -123,7 +125,7 @@ def differing(folder, count, index):
 
 
 def elsewhere(folder, count, index):
-  """Process 1 has another folder under the same name."""
+  """Each process has a workdir of its own."""
   train(folder / str(index), count, index)
 
 
