@@ -1,7 +1,7 @@
-"""Save and restore a run's state: the only file that knows orbax.
+"""Saving and restoring a run's state; the only file that uses orbax.
 
-A checkpoint holds whole arrays, no layout: any number of devices and processes
-reads it. Process 0 alone writes it, with a checksum of every array.
+A checkpoint holds whole arrays without a layout, so any number of devices and
+processes can restore it. Only process 0 writes, with a checksum of every array.
 """
 
 import contextlib
@@ -24,23 +24,18 @@ from jax.experimental import multihost_utils
 from nfnets import parallel
 
 Tree = Any
-# It warns whenever a run is read, and prints the traceback of what it raises.
+# Orbax warns whenever a run is read, and logs tracebacks of what it raises.
 logging.getLogger('absl').addFilter(lambda line: 'orbax' not in line.pathname)
-# After a failure its other reads and writes call back into a loop that ended.
-_shown = sys.unraisablehook
-sys.unraisablehook = lambda unraisable: (
-  'Event loop is closed' in str(unraisable.exc_value) or _shown(unraisable)
-)
 
 
 class Checkpoints:
-  """The checkpoints of one run, in `workdir/checkpoints`.
+  """The checkpoints of one run, in `workdir/checkpoints`, until `close`.
 
   Args:
     workdir: the run's folder.
-    keep: how many of the newest stay.
-    written: called in the background after each checkpoint; what it raises, the
-      next `save` or `wait` raises.
+    keep: how many of the newest to keep.
+    written: called in the background after each checkpoint; its exception is
+      raised by the next `save` or `wait`.
     read_only: write nothing, not even the folder.
   """
 
@@ -71,16 +66,17 @@ class Checkpoints:
     self._written = written
     self._thread = futures.ThreadPoolExecutor(1)
     self._background: futures.Future | None = None
+    self._report, sys.unraisablehook = sys.unraisablehook, self._unraisable
 
   def save(self, step: int, state: Tree) -> None:
-    """Copies the state to the host, then writes in the background.
+    """Copies the state to the host, then writes it in the background.
 
     Args:
-      step: the state's; nothing is written if its checkpoint is there.
+      step: of the state; if it has a checkpoint, nothing is written.
       state: replicated; processes other than 0 write nothing.
 
     Raises:
-      OSError: this or the last checkpoint could not be written.
+      OSError: this or the previous checkpoint could not be written.
     """
     if jax.process_index() > 0:
       return
@@ -98,15 +94,15 @@ class Checkpoints:
         self._background = self._thread.submit(self._call_written)
 
   def restore_latest(self, like: Tree) -> Tree | None:
-    """The newest whole checkpoint as NumPy arrays; None where none is.
+    """The newest intact checkpoint as NumPy arrays, or None without any.
 
-    Newer ones that can't be read are moved aside, to STEP.damaged.
+    Newer ones that can't be read are renamed to STEP.damaged.
 
     Args:
-      like: a tree of arrays or shapes, of the parts of a state that are wanted.
+      like: a tree of arrays or shapes: the parts of a state to restore.
 
     Raises:
-      ValueError: there are checkpoints and none can be read.
+      ValueError: there are checkpoints, but none can be read.
     """
     failures = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
@@ -129,7 +125,7 @@ class Checkpoints:
     return None
 
   def latest_step(self) -> int | None:
-    """The newest checkpoint's step."""
+    """The step of the newest checkpoint."""
     return self._manager.latest_step()
 
   def wait(self) -> None:
@@ -140,6 +136,7 @@ class Checkpoints:
   def close(self) -> None:
     self._thread.shutdown()
     self._manager.close()
+    sys.unraisablehook = self._report
 
   def _call_written(self) -> None:
     self._manager.wait_until_finished()
@@ -152,16 +149,17 @@ class Checkpoints:
     self._manager.wait_until_finished()
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
-    """Every array by its path, as it was written."""
+    """Every array of a checkpoint by its path, its checksum verified."""
     restored = self._manager.restore(step, args=ocp.args.StandardRestore())
     found = _by_path(restored)
-    told = self._manager.metadata(step)
-    if not told.init_timestamp_nsecs:  # every version of ours wrote it
+    metadata = self._manager.metadata(step)
+    if not metadata.init_timestamp_nsecs:  # all versions wrote it
       raise ValueError('its _CHECKPOINT_METADATA is missing or damaged')
-    sums = (told.custom_metadata or {}).get('checksums')
+    sums = (metadata.custom_metadata or {}).get('checksums')
     if sums is None:
       logging.warning(
-        'checkpoint %s: of an older version, without checksums; not checked',
+        'checkpoint %s is from an older version, without checksums; '
+        'its arrays are not verified',
         self._path / str(step),
       )
     elif sums.keys() != found.keys():
@@ -180,20 +178,25 @@ class Checkpoints:
         shutil.rmtree(aside, ignore_errors=True)
         (self._path / str(step)).rename(aside)
     if jax.process_count() > 1:
-      multihost_utils.sync_global_devices('damaged checkpoints are moved')
+      multihost_utils.sync_global_devices('damaged checkpoints are renamed')
     self._manager.reload()
+
+  def _unraisable(self, error: Any) -> None:
+    # After a failed write, orbax's other threads call a loop that has ended.
+    if 'Event loop is closed' not in str(error.exc_value):
+      self._report(error)
 
   @contextlib.contextmanager
   def _naming_failures(self) -> Iterator[None]:
     try:
       yield
     except Exception as error:  # orbax raises many kinds
-      with contextlib.suppress(Exception):  # an earlier one may come whole
+      with contextlib.suppress(Exception):  # let an earlier write finish
         self._manager.wait_until_finished()
-      # Of the folder itself; the manager counts what it is still writing.
+      # From the folder: the manager also counts what it is still writing.
       names = [path.name for path in self._path.glob('*')]
-      whole = max((int(n) for n in names if n.isdecimal()), default=None)
-      left = f'the newest whole one is {whole}' if whole else 'there is none'
+      newest = max((int(n) for n in names if n.isdecimal()), default=None)
+      left = f'the newest intact one is {newest}' if newest else 'there is none'
       raise OSError(
         f'a checkpoint could not be written to {self._path}: '
         f'{_why(error)}; {left}'
@@ -201,7 +204,7 @@ class Checkpoints:
 
 
 def _by_path(tree: Tree) -> dict[str, Any]:
-  """A tree's leaves by their paths, equal for tuples and dictionaries."""
+  """A tree's leaves by path; tuples and dictionaries have equal paths."""
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
     for path, leaf in jax.tree.leaves_with_path(tree)
@@ -209,14 +212,14 @@ def _by_path(tree: Tree) -> dict[str, Any]:
 
 
 def _fill(like: Tree, found: dict[str, np.ndarray]) -> Tree:
-  """The tree with the arrays that were found at its paths."""
+  """A tree like `like`, with the arrays found at its paths."""
   wanted = _by_path(like)
   for path, leaf in wanted.items():
     if path not in found:
-      raise ValueError(f'{path} is not there')
+      raise ValueError(f'it has no {path}')
     if found[path].shape != leaf.shape:
       raise ValueError(
-        f'{path} is {found[path].shape} there and {leaf.shape} here'
+        f'its {path} has shape {found[path].shape}, not {leaf.shape}'
       )
   return jax.tree.unflatten(
     jax.tree.structure(like), [found[path] for path in wanted]
@@ -228,11 +231,11 @@ def _checksum(leaf: np.ndarray) -> str:
 
 
 def _why(error: Exception) -> str:
-  """The system's own words, if there are any, or else the first line.
+  """The operating system's message, if any, or else the error's first line.
 
-  Without TensorStore's specification, and its places in the source.
+  Without TensorStore's specification and source locations.
   """
   if found := re.search(r"os_error_code='(\d+)'", str(error)):
     return os.strerror(int(found[1]))
-  told = re.split(r' \[(?:tensorstore_spec|source locations)|\n', str(error))
-  return f'{type(error).__name__}: {told[0] or "?":.400}'
+  text = re.split(r' \[(?:tensorstore_spec|source locations)|\n', str(error))
+  return f'{type(error).__name__}: {text[0] or "?":.400}'

@@ -1,24 +1,24 @@
-"""Published peaks of accelerators by JAX's name for them; imports no jax."""
+"""Accelerators' published peaks, by JAX's `device_kind`; imports no jax."""
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-  """One device as JAX counts them: half a chip of TPU v2, v3 and TPU7x.
+  """One JAX device; on TPU v2, v3 and TPU7x, a chip is two devices.
 
   Attributes:
-    bfloat16: dense FLOP/s (a multiply-add is two); float16's where a chip has
-      no bfloat16.
-    float32: of what XLA computes float32 products and convolutions with at its
-      default precision: TF32 on NVIDIA's since Ampere, one bfloat16 pass on
-      TPUs.
-    source: of the numbers.
-    memory: bytes of HBM that a program may use, of TPUs: what the compiler
-      (libtpu 0.0.42) leaves of the published size; 0 where not known.
-    bandwidth: bytes/s of HBM; 0 where not known.
-    interconnect: bytes/s that leave it for its neighbours; a pod's published
-      all-reduce bandwidth over its chips, or half the bidirectional one; 0
-      where not known.
+    bfloat16: dense FLOP/s (a multiply-add counts as two); float16 on chips
+      without bfloat16.
+    float32: FLOP/s of the format that XLA computes float32 products and
+      convolutions in by default: TF32 on NVIDIA since Ampere, one bfloat16 pass
+      on TPUs.
+    source: where the numbers are from.
+    memory: bytes of HBM that a program can use: on TPUs, the published size
+      less what the compiler (libtpu 0.0.42) reserves; 0 if unknown.
+    bandwidth: bytes/s of HBM; 0 if unknown.
+    interconnect: bytes/s to the neighboring chips, in one direction: a pod's
+      published all-reduce bandwidth per chip, or half the bidirectional
+      bandwidth; 0 if unknown.
   """
 
   bfloat16: float
@@ -41,11 +41,11 @@ def _tpu(
   return Chip(peak, peak, source, *units)
 
 
-# Beginnings of `device_kind`; the longest that fits is taken.
+# Prefixes of `device_kind`; the longest match counts.
 CHIPS = {
-  'NVIDIA GB300': _gpu(2500, 1250),  # NVL72 over its 72 GPUs
+  'NVIDIA GB300': _gpu(2500, 1250),  # an NVL72's, divided by 72
   'NVIDIA GB200': _gpu(2500, 1250),  # likewise
-  'NVIDIA B300': _gpu(2250, 1125),  # HGX B300 over its 8
+  'NVIDIA B300': _gpu(2250, 1125),  # an HGX B300's, divided by 8
   'NVIDIA B200': _gpu(2250, 1125),
   'NVIDIA GH200': _gpu(989, 494),
   'NVIDIA H200': _gpu(989, 494),
@@ -61,7 +61,7 @@ CHIPS = {
   'Tesla T4': _gpu(65, 8.1),
   'NVIDIA GeForce RTX 3090': _gpu(71, 35.6),  # accumulating in float32
   'NVIDIA GeForce RTX 4090': _gpu(165.2, 82.6),
-  # float32 matrices: XLA for ROCm doesn't choose TF32 by itself.
+  # On ROCm XLA doesn't choose TF32 by default.
   'AMD Instinct MI300X': _gpu(1307.4, 163.4, 'AMD'),
   'TPU v2': _tpu(22.5, 7.48, 350, 124),
   'TPU v3': _tpu(61.5, 15.48, 450, 166),
@@ -76,12 +76,12 @@ CHIPS = {
 
 
 def find(device_kind: str) -> Chip | None:
-  """The chip that JAX calls so; None where it isn't in the table."""
+  """The chip of a `device_kind`, or None if it isn't in the table."""
   fitting = [name for name in CHIPS if device_kind.startswith(name)]
   return CHIPS[max(fitting, key=len)] if fitting else None
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:
-  """FLOP/s of a device at 'bfloat16' or 'float32'; None where not known."""
+  """FLOP/s in 'bfloat16' or 'float32'; None for an unknown device."""
   chip = find(device_kind)
   return getattr(chip, precision) if chip else None

@@ -1,8 +1,8 @@
-"""Several processes as one run: JAX's coordination, and stopping in time.
+"""Several processes as one run, by JAX's coordination service; stopping a run.
 
-Each process runs the same program on its own devices. Where one dies, JAX ends
-the others within the heartbeat's timeout; the launcher or the scheduler starts
-all again, on any number of processes.
+Each process runs the same program on its own devices. If one dies, JAX ends the
+others within the heartbeat timeout; the launcher or the scheduler then starts
+all of them again, on any number of processes.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import queue
 import re
 import signal
 import socket
@@ -27,7 +28,7 @@ from jax.experimental import multihost_utils
 
 HEARTBEAT = 60  # seconds
 PLACE = ('coordinator_address', 'num_processes', 'process_id')
-STALLED = 30  # seconds without a batch, after which it is said
+STALLED = 30  # seconds without a batch, then a warning
 
 
 def initialize(
@@ -37,30 +38,31 @@ def initialize(
   process_id: int | None = None,
   heartbeat_timeout_seconds: int = HEARTBEAT,
 ) -> bool:
-  """Joins the other processes, before anything asks JAX for a device.
+  """Joins the other processes; must run before JAX looks for devices.
 
   Args:
-    distributed: None joins where the arguments or the surroundings tell of
-      others; True insists; False is alone.
-    coordinator_address: 'host:port' of process 0; None takes
-      JAX_COORDINATOR_ADDRESS, or what JAX finds on a TPU pod, under SLURM or
-      Open MPI; likewise the next two.
-    num_processes: of the whole run.
-    process_id: 0 to num_processes - 1.
-    heartbeat_timeout_seconds: after so much silence of a process the others
-      end.
+    distributed: True always joins, False never; None joins if the arguments or
+      the environment point to other processes.
+    coordinator_address: 'host:port' of process 0. This and the next two default
+      to JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or to
+      what JAX finds out on a TPU pod, under SLURM or under Open MPI.
+    num_processes: in the whole run.
+    process_id: from 0 to num_processes - 1.
+    heartbeat_timeout_seconds: after this long without a sign of one process,
+      the others end.
 
   Returns:
     Whether it joined.
 
   Raises:
-    ValueError: some of the three are missing or impossible, or JAX fails.
+    ValueError: only some of the three are known, or one is impossible, or JAX
+      fails.
   """
   place = _place(coordinator_address, num_processes, process_id)
   if distributed is False or not (distributed or place or seem_several()):
     return False
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  # Gloo mixes up the collectives of programs that run at the same time.
+  # Gloo confuses the collectives of programs that run concurrently.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   _check_place(**place)
   try:
@@ -68,32 +70,31 @@ def initialize(
       **place,
       cluster_detection_method='deactivate' if place else None,
       heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-      # Who ends by an error doesn't wait for those who wait for it.
+      # A process that fails waits this long at exit for the others, which may
+      # be waiting for it.
       shutdown_timeout_seconds=heartbeat_timeout_seconds,
     )
   except RuntimeError as error:
     raise ValueError(
-      f'the processes could not be joined: {str(error):.300}'
+      f'could not join the other processes: {str(error):.300}'
     ) from error
   return True
 
 
 def _place(*given: Any) -> dict[str, Any]:
-  """The three arguments, given or told by the environment; {} for none."""
+  """The three arguments, given or from the environment; {} if there is none."""
   place = dict(zip(PLACE, given))
   for name, value in place.items():
-    told = os.environ.get(f'JAX_{name.upper()}')
-    if value is None and told is not None:
-      place[name] = told
-      if name != 'coordinator_address':
-        if not told.isdecimal():
-          raise ValueError(f'JAX_{name.upper()}={told}: give a number')
-        place[name] = int(told)
+    variable = f'JAX_{name.upper()}'
+    if value is None and (text := os.environ.get(variable)) is not None:
+      if name != 'coordinator_address' and not text.isdecimal():
+        raise ValueError(f'{variable}={text}: must be a whole number')
+      place[name] = text if name == 'coordinator_address' else int(text)
   missing = [name for name, value in place.items() if value is None]
   if 0 < len(missing) < len(place):
     raise ValueError(
-      'several processes need all of --coordinator_address, --num_processes '
-      f'and --process_id; missing: {", ".join(missing)}'
+      'a run of several processes needs --coordinator_address, '
+      f'--num_processes and --process_id; missing: {", ".join(missing)}'
     )
   return {} if missing else place
 
@@ -108,13 +109,13 @@ def _check_place(
   found = re.fullmatch(r'[^/\s]+:(\d{1,5})', coordinator_address)
   if not found or not 0 < (port := int(found[1])) < 65536:
     raise ValueError(
-      f'--coordinator_address={coordinator_address}: give HOST:PORT of '
-      'process 0, as gpu0:9876'
+      f'--coordinator_address={coordinator_address}: must be HOST:PORT of '
+      'process 0, such as gpu0:9876'
     )
   if not 0 <= process_id < num_processes:
     raise ValueError(
-      f'--process_id={process_id}: of --num_processes={num_processes} they '
-      'count from 0'
+      f'--process_id={process_id}: must be from 0 to {num_processes - 1}, as '
+      f'--num_processes={num_processes}'
     )
   if process_id == 0 and 'JAX_COORDINATOR_BIND_ADDRESS' not in os.environ:
     try:
@@ -125,12 +126,15 @@ def _check_place(
     except OSError as error:
       raise ValueError(
         f'--coordinator_address={coordinator_address}: process 0 cannot listen '
-        f'there ({error.strerror}); choose another port, for all'
+        f'on this port ({error.strerror}); choose another for all processes'
       ) from error
 
 
 def seem_several(environment: Mapping[str, str] = os.environ) -> bool:
-  """Whether SLURM or Open MPI started several processes, or TPUs are here."""
+  """Whether SLURM or Open MPI started several processes, or TPUs are present.
+
+  One host's TPUs may be part of a pod; JAX finds out.
+  """
   for sign, count in (
     ('SLURM_STEP_NODELIST', 'SLURM_NTASKS'),
     ('OMPI_MCA_orte_hnp_uri', 'OMPI_COMM_WORLD_SIZE'),
@@ -145,12 +149,12 @@ def seem_several(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def exchange(value: Any) -> list[Any]:
-  """Every process's value (JSON can hold it), in their order; all must call."""
+  """Gathers a JSON value from every process, in order; all must call this."""
   if jax.process_count() == 1:
     return [value]
   text = np.frombuffer(json.dumps(value).encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.array(text.size, np.int32))
-  # Powers of two, so that few programs are compiled.
+  # Padded to powers of two, so that few programs are compiled.
   padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
   padded[: text.size] = text
   rows = multihost_utils.process_allgather(padded)
@@ -159,15 +163,17 @@ def exchange(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def agreement() -> Iterator[dict[str, Any]]:
-  """Within the block, what one process refuses all refuse; all must come.
+  """An error of one process within the block becomes an error of all.
+
+  All processes must enter the block.
 
   Yields:
-    A dictionary to fill with what must be equal on all.
+    A dictionary, to be filled with what must be equal on all processes.
 
   Raises:
-    ValueError: on every process, if one raised an `OSError`, `TypeError` or
-      `ValueError`, or if the dictionaries differ: names the process, the key
-      and both values. Alone, what the block raises comes as it is.
+    ValueError: on every process, if an `OSError`, `TypeError` or `ValueError`
+      was raised on one, or if the dictionaries differ: names the process, the
+      key and both values. With one process, the block's own error.
   """
   facts: dict[str, Any] = {}
   problem = None
@@ -187,57 +193,55 @@ def agreement() -> Iterator[dict[str, Any]]:
       if first.get(key) != other.get(key):
         raise ValueError(
           f'processes differ in {key}: {first.get(key)!r} in process 0, '
-          f'{other.get(key)!r} in process {index}; start all alike'
+          f'{other.get(key)!r} in process {index}; start all of them alike'
         )
 
 
 class Interrupted(Exception):
-  """A stop was asked for, and what was being waited for didn't come."""
+  """A stop was requested while the run waited for something."""
 
 
 class Interrupts:
-  """Within the block, Ctrl-C, SIGTERM and SIGHUP only ask for a stop.
+  """Within the block, Ctrl-C, SIGTERM and SIGHUP request a stop.
 
-  Of several processes each may be asked; all stop at the same point. Another
-  Ctrl-C insists: KeyboardInterrupt.
+  With several processes, a signal to any of them stops all at the same point.
+  A second Ctrl-C raises KeyboardInterrupt.
   """
 
   def __enter__(self) -> 'Interrupts':
-    self._asked = False
+    self._requested = False
     self._calls = 0
     self._old = {}
+    self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+    threading.Thread(target=_work, args=(self._jobs,), daemon=True).start()
     signals = [signal.SIGINT, signal.SIGHUP]
-    if jax.process_count() == 1:  # else JAX's preemption notice takes it
+    if jax.process_count() == 1:  # else JAX's preemption notice handles it
       signals.append(signal.SIGTERM)
     with contextlib.suppress(ValueError):  # not in the main thread
       for number in signals:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
-          self._old[number] = signal.signal(number, self._ask)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores some
+          self._old[number] = signal.signal(number, self._request)
     return self
 
   def __exit__(self, *_: object) -> None:
     for number, handler in self._old.items():
       signal.signal(number, handler)
+    self._jobs.put(None)
 
   def reached(self) -> bool:
-    """Whether to stop here; all processes must call as often as each other."""
+    """Whether to stop here; all processes must call it equally often."""
     self._calls += 1
     if jax.process_count() == 1:
-      return self._asked
+      return self._requested
     return multihost_utils.reached_preemption_sync_point(self._calls)
 
   def check(self) -> None:
-    """Raises Interrupted if this is where to stop, as `reached`."""
+    """Raises Interrupted if the run is to stop here, like `reached`."""
     if self.reached():
       raise Interrupted
 
-  def check_alone(self) -> None:
-    """Raises Interrupted if this process was asked, and there is no other."""
-    if self._asked and jax.process_count() == 1:
-      raise Interrupted
-
   def each(self, batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches, each read as by `call`; a long wait is logged."""
+    """Yields the batches, each read by `call`; a long wait is logged."""
     end = object()
     while (batch := self.call(next, batches, end, patience=STALLED)) is not end:
       yield batch
@@ -248,37 +252,41 @@ class Interrupts:
     *args: Any,
     patience: float = math.inf,
   ) -> Any:
-    """Calls it in a thread, to be left at a stop.
+    """Calls a function in another thread; a requested stop ends the wait.
 
-    Python sees no signal while it is inside XLA, and storage that no longer
-    answers may never return.
+    Python handles no signal while its main thread is inside XLA, and a read
+    from storage that no longer answers may never return. With several
+    processes the wait goes on: all must stop at the same point.
 
     Args:
       function, args: what to call.
-      patience: seconds after which it is told that input is waited for.
+      patience: seconds between warnings that no input has come.
 
     Raises:
-      Interrupted: as `check_alone`; what was begun goes on, for nobody.
+      Interrupted: a stop was requested; the call's result is lost.
     """
     future: futures.Future = futures.Future()
 
-    def work() -> None:
+    def job() -> None:
       try:
         future.set_result(function(*args))
       except BaseException as error:
         future.set_exception(error)
 
-    threading.Thread(target=work, daemon=True).start()
-    told = time.monotonic()
+    self._jobs.put(job)
+    warned = time.monotonic()
     while futures.wait([future], timeout=0.1).not_done:
-      self.check_alone()
-      if time.monotonic() - told > patience:
-        told += patience
-        logging.warning('no input for %d s: is the storage there?', patience)
+      if self._requested and jax.process_count() == 1:
+        raise Interrupted
+      if time.monotonic() - warned > patience:
+        warned += patience
+        logging.warning(
+          'no input for %d s: does the storage still answer?', patience
+        )
     return future.result()
 
   def first_in_thread(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function; its first call, which compiles, as by `call`."""
+    """Wraps a function so that its first call, which compiles, is by `call`."""
     is_first = True
 
     def called(*args: Any) -> Any:
@@ -290,9 +298,15 @@ class Interrupts:
 
     return called
 
-  def _ask(self, number: int, _: object) -> None:
-    if self._asked and number == signal.SIGINT:
+  def _request(self, number: int, _: object) -> None:
+    if self._requested and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self._asked = True
+    self._requested = True
     if jax.process_count() > 1:
       os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _work(jobs: queue.SimpleQueue) -> None:
+  while job := jobs.get():
+    job()
+    del job  # and with it the result, which may be a whole state

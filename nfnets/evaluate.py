@@ -1,4 +1,4 @@
-"""A whole evaluation: every example counted exactly once."""
+"""Evaluation, in which every example counts exactly once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,18 +23,18 @@ def evaluate(
   """Averages over all examples of all processes.
 
   Args:
-    eval_step: `step.make_eval_step`'s, mapped by `parallel.map_eval`.
+    eval_step: from `step.make_eval_step`, mapped by `parallel.map_eval`.
     variables: {prefix: (params, state)}, replicated.
-    batches: this process's, as `data.pipeline.eval_batches` yields them; every
-      process must yield the same number.
-    check: called before each batch; to stop it raises, on all processes alike.
+    batches: this process's, from `data.pipeline.eval_batches`; all processes
+      must have the same number.
+    check: called before each batch; it may raise to stop, on all processes.
 
   Returns:
-    `{prefix}/loss`, `{prefix}/top_1`, `{prefix}/top_5` (shares of 1) and
+    `{prefix}/loss`, `{prefix}/top_1`, `{prefix}/top_5` (fractions of 1) and
     `{prefix}/count` (examples).
 
   Raises:
-    ValueError: there was no example.
+    ValueError: there are no examples.
   """
   sums: dict[str, dict[str, float]] = {}
   pending: Mapping[str, Any] = {}
@@ -42,7 +42,7 @@ def evaluate(
     check()
     inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
     dispatched = eval_step(variables, parallel.shard(inputs))
-    _add(sums, pending)  # waits for it while the next one runs
+    _add(sums, pending)  # waits for this batch while the next one runs
     pending = dispatched
   _add(sums, pending)
   if not sums or not all(s['count'] for s in sums.values()):
@@ -62,7 +62,7 @@ def _add(sums: dict[str, dict[str, float]], found: Mapping[str, Any]) -> None:
 
 
 def variables_of(state: Any, ema_mode: str) -> dict[str, Any]:
-  """What to evaluate of a `TrainState`: its own weights and their average."""
+  """The weights of a `TrainState` to evaluate: its own and their average."""
   variables = {'eval': (state.params, state.state)}
   if ema_mode != 'none':
     variables['eval_ema'] = (state.ema_params, state.ema_state)
@@ -74,7 +74,7 @@ def eval_batches(
   source: sources.Source,
   skipped: dict[str, str] | None = None,
 ) -> Iterable[Mapping[str, np.ndarray]]:
-  """This process's batches, of a size that fills its devices."""
+  """This process's batches; their size is rounded up to fill all devices."""
   devices = jax.device_count()
   return pipeline.eval_batches(
     source,
@@ -95,17 +95,18 @@ def evaluate_weights(
   fold: bool,
   say: Callable[[str], None] = print,
 ) -> dict[str, float]:
-  """Evaluates networks that differ in nothing but their numbers.
+  """Evaluates several sets of weights of one network.
 
   Args:
-    config: names the data; its model is not read.
+    config: a recipe, for its data; its model isn't used.
     candidates: {prefix: weights}, of one model with the same overrides.
-    fold: fold normalizer-free networks first; changes no logit beyond 1e-5.
-    say: is told what is evaluated, reordered and left out.
+    fold: whether to fold a normalizer-free network, which changes its logits by
+      at most 1e-5.
+    say: prints what is evaluated, reordered or left out.
 
   Raises:
-    ValueError: weights and data have other classes (their order may differ), or
-      the outputs aren't finite.
+    ValueError: the weights' classes aren't the data's (in any order), or the
+      outputs aren't finite.
   """
   from nfnets.weights import files, folding
 
@@ -142,7 +143,7 @@ def evaluate_weights(
 def _notes(
   config: ConfigDict, source: sources.Source, own_classes: Sequence[str] | None
 ) -> Iterator[str]:
-  """What is evaluated, and whether classes are reordered."""
+  """Lines on what is evaluated, and on reordered classes."""
   data = config.data
   more = f'; {source.note}' if source.note else ''
   yield (
@@ -152,10 +153,12 @@ def _notes(
   names = list(source.class_names)
   own = list(own_classes or names)
   if own != names and sorted(own) == sorted(names):
-    yield "the weights' classes, of other order, are matched by their names"
+    yield "the weights' classes have another order: matched by their names"
 
 
 def left_out(skipped: Mapping[str, str]) -> str:
-  """What to say of unreadable examples, {where: why}."""
+  """A line on unreadable examples, {where: why}."""
   where, why = next(iter(skipped.items()))
-  return f'{len(skipped)} unreadable examples are left out, as {where!r}: {why}'
+  return (
+    f'{len(skipped)} unreadable examples left out, such as {where!r}: {why}'
+  )

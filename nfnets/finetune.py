@@ -1,7 +1,6 @@
-"""Starting from given weights: what they say of the recipe, and the new head.
+"""Fine-tuning: completing a recipe from weights and data, and the new head.
 
-In a recipe, '' for a name, 0 for a number and () for constants mean 'as found':
-in the weights, or in the data.
+A recipe leaves a key open by '' for a name, 0 for a number or () for constants.
 """
 
 import functools
@@ -13,17 +12,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket, factory, models, step, variants
+from nfnets import bucket, checks, models, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
 from nfnets.workdir import read_json
 
-# Arguments that change how a network is trained, not what it computes.
+# Arguments that affect how a network is trained, not what it computes.
 TRAINING_ONLY = (
   'drop_rate', 'stochdepth_rate', 'skipinit_gain', 'remat', 'scan', 'features',
   'cross_replica_axis',
 )  # fmt: skip
-# What weights say of the data, and what it is where they are silent.
+# Keys that the weights fill in, and what leaves them open.
 DATA_KEYS = {
   'eval_preprocessing': '',
   'eval_image_size': 0,
@@ -38,23 +37,22 @@ def complete(
   workdir: str | pathlib.Path | None = None,
   trains: bool = True,
 ) -> list[str]:
-  """Fills in what the recipe leaves to the weights and to the data, in place.
+  """Fills in, in place, what the recipe leaves open.
 
   Args:
-    config: a recipe, its references not yet resolved; where it leaves nothing
-      open it stays as it is.
-    workdir: where the run may have begun before: then its config.json, not the
-      file of weights, says what was found.
-    trains: whether the training data are needed; if not, their number stays
-      open.
+    config: a recipe with unresolved references.
+    workdir: the run's folder; the config.json of a run that has begun there
+      replaces the file of weights.
+    trains: whether the training split is needed; if not, `data.num_train` may
+      stay open.
 
   Returns:
-    Lines that say what was found, for the user.
+    Lines for the user, that say what was filled in.
 
   Raises:
-    ValueError, FileNotFoundError: nothing was found, or it can't be trained.
+    ValueError, FileNotFoundError: weights or data are missing or don't fit.
   """
-  factory.check_origins(config, ('num_epochs', 'batch_size'))
+  checks.check_origins(config, ('num_epochs', 'batch_size'))
   lines, data = [], config.data
   is_open = any(data[key] == value for key, value in DATA_KEYS.items())
   if not config.model.name or (config.weights and is_open):
@@ -76,7 +74,7 @@ def _take_from_weights(
       '--config.weights=FILE (published, timm, .safetensors, a run)'
     )
   model, found = (
-    (before['model'], before['data']) if before else _told_by(config.weights)
+    (before['model'], before['data']) if before else _described(config.weights)
   )
   _check_same_network(config, model['name'])
   with config.unlocked():
@@ -89,8 +87,8 @@ def _take_from_weights(
       value = found[key]
       data[key] = tuple(value) if isinstance(is_open, tuple) else value
   return (
-    f'{config.weights}: {config.model.name}, images of {data.train_image_size} '
-    f'pixels to train on and of {data.eval_image_size} to test on, '
+    f'{config.weights}: {config.model.name}, trained at '
+    f'{data.train_image_size} pixels, evaluated at {data.eval_image_size}, '
     f'{data.eval_preprocessing}'
   )
 
@@ -103,17 +101,16 @@ def _take_from_data(data: ConfigDict, trains: bool) -> str:
   train = sources.of(data, data.train_split)
   data.num_train = data.num_train or len(train)
   data.num_classes = data.num_classes or train.num_classes
-  note = getattr(test, 'note', '')
   return (
     f'{data.name}: {train.num_classes} classes, {len(train)} pictures to train '
-    f'on, {len(test)} to test on' + (f' ({note})' if note else '')
+    f'on, {len(test)} to test on' + (f' ({test.note})' if test.note else '')
   )
 
 
 def fitting(
   config: ConfigDict, shapes: step.TrainState, class_names: Sequence[str] = ()
 ) -> files.Weights:
-  """The weights of a recipe that names some, less a head of other classes.
+  """Reads the recipe's weights, without a head for other classes.
 
   Args:
     config: a recipe, resolved.
@@ -121,8 +118,8 @@ def fitting(
     class_names: of the training data.
 
   Raises:
-    match.Mismatch: the weights are another network's: the whole report.
-    ValueError, FileNotFoundError: they can't be read or trained.
+    match.Mismatch: a report of the parameters that don't fit.
+    ValueError, FileNotFoundError: the weights can't be read or trained.
   """
   weights = _read(config.weights)
   _read.cache_clear()
@@ -146,11 +143,11 @@ def fitting(
 
 
 def start(state: step.TrainState, weights: files.Weights) -> step.TrainState:
-  """A state with these numbers; what they lack, a head, stays.
+  """The state with these weights; a head that they lack stays as it is.
 
   Args:
     state: newly initialized, on the host.
-    weights: `fitting` ones.
+    weights: from `fitting`.
   """
   params = _overlaid(state.params, weights.params)
   net_state = _overlaid(state.state, weights.state)
@@ -163,7 +160,7 @@ def start(state: step.TrainState, weights: files.Weights) -> step.TrainState:
 def _overlaid(
   tree: match.Tree, found: match.Tree
 ) -> dict[str, dict[str, np.ndarray]]:
-  """The tree with the numbers that were found, in its own types."""
+  """The tree with the values found, in the tree's dtypes."""
   values = match.flatten(found)
   return match.unflatten(
     {
@@ -173,7 +170,7 @@ def _overlaid(
   )
 
 
-@functools.lru_cache(maxsize=1)  # `complete` and `fitting` read one large file
+@functools.lru_cache(maxsize=1)  # `complete` and `fitting` read the same file
 def _read(path: str) -> files.Weights:
   return pretrained.read(path)
 
@@ -181,9 +178,9 @@ def _read(path: str) -> files.Weights:
 def _earlier(
   config: ConfigDict, workdir: str | pathlib.Path | None
 ) -> dict[str, Any] | None:
-  """The config of the run in `workdir`, if it began with these weights.
+  """The config of the run in `workdir`, if it started from these weights.
 
-  Who names no weights means the run's own.
+  A recipe without weights resumes from whatever weights the run started from.
   """
   if not workdir:
     return None
@@ -195,14 +192,14 @@ def _earlier(
   return before if own and config.weights in ('', own) else None
 
 
-def _told_by(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The network and the data's preparation as the weights tell them."""
+def _described(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """`config.model` and the `DATA_KEYS` of `config.data`, from the weights."""
   _read.cache_clear()  # the file may have changed since
   weights = _read(path)
   if weights.model is None:
     raise ValueError(
-      f'{path} does not say of which network it is: convert it with '
-      'scripts.convert, or take a recipe that names its network'
+      f'{path} does not name its network: convert it with scripts.convert, or '
+      'take a recipe that names the network'
     )
   row = variants.find(weights.model)
   size = pictures.image_size(weights)
@@ -219,7 +216,7 @@ def _told_by(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
   if weights.overrides.get('folded'):
     raise ValueError(
-      f'{config.weights} is folded, for inference alone: convert the original '
+      f'{config.weights} is folded, for inference only: convert the original '
       'without --fold'
     )
   mine = config.model.to_dict()
@@ -232,18 +229,18 @@ def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
   for key in ('depths', 'widths', *models.own_arguments(name)):
     if key not in TRAINING_ONLY and there[key] != here[key]:
       raise ValueError(
-        f'{config.weights} was made with {key}={there[key]!r}, '
-        f'config.model.{key} is {here[key]!r}: it would be another function of '
-        'the same numbers'
+        f'{config.weights} was trained with {key}={there[key]!r}, '
+        f'but config.model.{key} is {here[key]!r}: the network would compute '
+        'another function'
       )
 
 
 def _check_same_network(config: ConfigDict, model: str) -> None:
-  """Raises ValueError if the recipe names another network than `model`."""
+  """Raises ValueError if the recipe names a network other than `model`."""
   name = config.model.name
   if name and variants.canonical(model) != variants.canonical(name):
     raise ValueError(
-      f'{config.weights} holds {model}, config.model.name is {name!r}: '
+      f'{config.weights} holds {model}, but config.model.name is {name!r}: '
       f'pass --config.model.name={model}'
     )
 
@@ -251,10 +248,10 @@ def _check_same_network(config: ConfigDict, model: str) -> None:
 def _keeps_head(
   weights: files.Weights, num_classes: int, class_names: Sequence[str]
 ) -> tuple[bool, str]:
-  """Whether the classes are the weights' own, and what to say of it."""
+  """Whether the weights have the same classes, and a reason to print."""
   there, names = weights.num_classes, weights.data.get('class_names')
   if there != num_classes:
-    return False, f'{there} classes there, {num_classes} here'
+    return False, f'{there} classes in the weights, {num_classes} in the data'
   if names and class_names and list(names) != list(class_names):
-    return False, f'{num_classes} classes as there, but of other names'
-  return True, f'{num_classes} classes as there'
+    return False, f'{num_classes} classes, but with other names'
+  return True, f'the same {num_classes} classes'

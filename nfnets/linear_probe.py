@@ -1,7 +1,7 @@
-"""A linear probe: the features of fixed weights, and a classifier on them.
+"""A linear probe: a classifier on the features of fixed weights.
 
-Features are computed once per picture by the folded network; the classifier is
-multinomial logistic regression, fitted by scikit-learn.
+The folded network computes the features of each picture once; scikit-learn fits
+the classifier, a multinomial logistic regression.
 """
 
 import contextlib
@@ -41,18 +41,19 @@ def probe(
   workdir: str | os.PathLike[str],
   defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """Fits a probe on `config.weights` and leaves a run's folder.
+  """Fits a probe on `config.weights`; its workdir becomes a finished run's.
 
   Args:
-    config: a recipe, resolved, which names the weights, the data and
-      `probe_l2`, the penalty of `fit`; 0 chooses it (see `choose_l2`).
-    workdir: the run's folder; holds `features.npz`, which is computed once, and
-      `probe.safetensors`, the folded network with its new head.
+    config: a recipe, resolved: its weights, its data, and `probe_l2`, the `l2`
+      of `fit`; 0 selects one by `choose_l2`.
+    workdir: the run's folder. It also gets `features.npz`, which is not
+      computed again, and `probe.safetensors`, the folded network with its new
+      head.
     defaults: as for `train.train_and_evaluate`.
 
   Returns:
     The summary, as in summary.json: `status`, `step` (iterations), `l2`,
-    `train/top_1`, `eval/top_1`, `eval/top_5` (shares of 1), `eval/loss`.
+    `train/top_1`, `eval/top_1`, `eval/top_5` (fractions of 1), `eval/loss`.
 
   Raises:
     ValueError: the config, the weights or the workdir is refused.
@@ -107,11 +108,11 @@ def _cached_features(
   splits: Iterable[sources.Source],
   path: pathlib.Path,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Features and labels of both splits, from the file if they are there."""
+  """Features and labels of both splits, from the file if it has them."""
   names = 'train_features', 'train_labels', 'test_features', 'test_labels'
   made_of = json.dumps(plain([config.weights, config.data.to_dict()]))
   found = {}
-  # A missing or damaged file is made anew.
+  # A missing or damaged file is replaced.
   with contextlib.suppress(Exception), np.load(path) as file:
     found = dict(file)
   if str(found.get('made_of')) != made_of:
@@ -130,7 +131,7 @@ def features_of(
   """The pooled features of every example, prepared as for evaluation.
 
   Returns:
-    float32 `[M, C]` and the labels, int32 `[M]`.
+    Features, float32 `[M, C]`, and labels, int32 `[M]`.
   """
   network = models.create(weights.model, 0, **weights.overrides)  # no head
 
@@ -162,10 +163,9 @@ def choose_l2(
   grid: Iterable[float] = L2_GRID,
   seed: int = 0,
 ) -> float:
-  """The strength that classifies best a random fifth of the training data.
+  """The penalty with the best accuracy on a random fifth of the examples.
 
-  Of equally good ones the strongest. Where there are fewer than ten examples,
-  the middle of the grid.
+  Ties go to the largest. Fewer than ten examples get the middle of the grid.
   """
   grid = sorted(grid)
   if len(labels) < 10:
@@ -182,14 +182,14 @@ def choose_l2(
 def fit(
   features: np.ndarray, labels: np.ndarray, num_classes: int, l2: float
 ) -> tuple[Linear, int]:
-  """Minimizes mean cross-entropy + l2 / 2 |w|^2.
+  """Minimizes mean cross-entropy + l2 / 2 |w|^2 over standardized features.
 
-  The features are standardized first, so that `l2` means the same for every
-  network; the result takes them as they are.
+  Standardization makes `l2` comparable between networks; the classifier that is
+  returned takes the features as they are.
 
   Args:
     features: `[M, C]`.
-    labels: `[M]`, of two classes at least.
+    labels: `[M]`, of at least two classes.
     num_classes: K.
     l2: above 0.
 
@@ -199,13 +199,13 @@ def fit(
   from sklearn.linear_model import LogisticRegression
 
   if not 0 < l2 < float('inf'):
-    raise ValueError(f'config.probe_l2={l2}: must be above 0, or 0 to choose')
+    raise ValueError(f'config.probe_l2={l2}: must be above 0, or 0 to select')
   mean, std = features.mean(0), features.std(0)
-  std = np.where(std > 1e-6 * std.max(), std, 1.0)  # of constant features
+  std = np.where(std > 1e-6 * std.max(), std, 1.0)  # constant features
   present = np.unique(labels)
   is_binary = len(present) == 2
-  # It sums the losses. Of two classes it fits the difference of the weights,
-  # whose square is twice the sum of both ones' squares.
+  # scikit-learn sums the losses. For two classes it fits the difference of
+  # their weights, whose square is twice the sum of their squares.
   strength = l2 * len(labels) / (2 if is_binary else 1)
   model = LogisticRegression(
     C=1 / strength, tol=1e-6, max_iter=MAX_ITERATIONS
@@ -215,7 +215,7 @@ def fit(
     coefficients = np.concatenate([-coefficients, coefficients]) / 2
     intercept = np.concatenate([-intercept, intercept]) / 2
   w = np.zeros((features.shape[1], num_classes))
-  b = np.full(num_classes, -30.0)  # of classes that have no example
+  b = np.full(num_classes, -30.0)  # classes without an example
   w[:, present], b[present] = coefficients.T / std[:, None], intercept
   b = b - mean @ w
   linear = Linear(w.astype(np.float32), b.astype(np.float32))
@@ -225,7 +225,7 @@ def fit(
 def score(
   linear: Linear, features: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-  """Mean cross-entropy `loss`, `top_1` and `top_5`, shares of 1."""
+  """Mean cross-entropy `loss`, and `top_1` and `top_5`, fractions of 1."""
   logits = jnp.asarray(features @ linear.w + linear.b)
   labels = jnp.asarray(labels)
   values = {

@@ -1,7 +1,7 @@
-"""Where a run's metrics go: console, JSON lines, TensorBoard, W&B if asked.
+"""Loggers of a run's metrics: console, JSON lines, TensorBoard, W&B.
 
-A logger takes a step's metrics by `log(step, metrics)`, and writes them before
-it returns; `close()` ends it.
+`log(step, metrics)` writes a step's metrics before it returns; `close()` ends a
+logger.
 """
 
 import contextlib
@@ -11,30 +11,32 @@ import pathlib
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nfnets import texts, workdir
 
-# What the console leaves to the files: ends of names.
+# Suffixes of metrics that the console doesn't show.
 SILENT = ('_seconds', '_per_device', '_bytes', '_utilization', '/count')
 
 Metrics = Mapping[str, float]
 
 
 class JsonLines:
-  """Appends `{"step": ..., "time": ..., name: value}` lines to metrics.jsonl.
+  """Appends `{"step": ..., "time": ..., name: value}` lines to a file.
 
-  A resumed run goes on after `last_step`; lines past it belong to steps that
-  will be taken again and are dropped.
+  Args:
+    path: of the file, metrics.jsonl.
+    rows: earlier lines to keep: none of steps that will be repeated.
   """
 
-  def __init__(self, folder: workdir.RunFolder, last_step: int):
-    self._path = folder.path / 'metrics.jsonl'
-    rows = [row for row in folder.read_metrics() if row['step'] <= last_step]
+  def __init__(
+    self, path: pathlib.Path, rows: Iterable[Mapping[str, Any]] = ()
+  ):
+    self._path = path
     text = ''.join(workdir.dump_line(row) for row in rows)
-    workdir.write_atomically(self._path, text)
-    self._file = self._path.open('a')
+    workdir.write_atomically(path, text)
+    self._file = path.open('a')
 
   def log(self, step: int, metrics: Metrics) -> None:
     row = {'step': step, 'time': round(time.time(), 3), **metrics}
@@ -48,10 +50,10 @@ class JsonLines:
 
 
 class TensorBoard:
-  """Scalars for TensorBoard, through tensorboardX (no TensorFlow).
+  """Writes scalars for TensorBoard with tensorboardX (no TensorFlow).
 
-  Written by this thread: tensorboardX's own would die of a full disk and leave
-  the run waiting for it.
+  In this thread: tensorboardX's own would die of a full disk, and the run would
+  wait for it forever.
   """
 
   def __init__(self, path: pathlib.Path, last_step: int):
@@ -65,7 +67,7 @@ class TensorBoard:
       self._writer = event_file_writer.EventsWriter(
         str(path / 'events'), f'.{os.getpid()}'
       )
-    # What a broken run wrote beyond is dropped.
+    # TensorBoard drops what an interrupted run wrote after this step.
     started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(last_step + 1, session_log=started)
 
@@ -87,9 +89,9 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-  """Scalars for Weights & Biases; the `wandb` package is the user's to add.
+  """Sends scalars to Weights & Biases; the user installs `wandb`.
 
-  A run keeps its id in `wandb_id`, so that it goes on there after a restart.
+  The file `wandb_id` keeps the run's id, so that a restart continues it.
   """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any]):
@@ -114,12 +116,12 @@ class WeightsAndBiases:
 
 
 class Console:
-  """A progress bar on a terminal; elsewhere a plain line per log.
+  """A progress bar on a terminal, one line per log elsewhere.
 
   Args:
     num_steps: of the whole run.
     stream: where to print; default: stdout.
-    quiet: print nothing; another process does.
+    quiet: print nothing, because another process does.
   """
 
   def __init__(self, num_steps: int, stream: Any = None, quiet: bool = False):
@@ -129,7 +131,7 @@ class Console:
     self._bar = None
 
   def start(self) -> None:
-    """Shows the bar, if there is to be one."""
+    """Shows the bar, if the stream is a terminal."""
     if not self._quiet and self._stream.isatty():
       from rich import progress
 
@@ -162,9 +164,9 @@ class Console:
         self._bar.console.print(text, highlight=False, markup=False)
       else:
         print(text, file=self._stream, flush=True)
-    except OSError:  # the terminal or the pipe is gone; the run goes on
+    except OSError:  # the terminal or the pipe is closed; the run goes on
       self._quiet, self._bar = True, None
-      with contextlib.suppress(OSError, ValueError):  # nor fails at the exit
+      with contextlib.suppress(OSError, ValueError):  # and can exit normally
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
   def close(self) -> None:
@@ -173,7 +175,7 @@ class Console:
 
 
 def _format(metrics: Metrics) -> str:
-  """What the step or the evaluation returned, in one line, and the speed."""
+  """The metrics of a step or an evaluation, and the speed, in one line."""
   shown = []
   for name, value in metrics.items():
     short = name.removeprefix('train/')

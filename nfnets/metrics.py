@@ -1,4 +1,4 @@
-"""What a run measures of itself: its steps' metrics, speed, memory, a trace."""
+"""Measurements of a run: metrics, speed, memory, and profiles."""
 
 import functools
 import math
@@ -15,17 +15,17 @@ from ml_collections import ConfigDict
 
 from nfnets import chips, parallel
 
-FIRST = ('loss', 'top_1')  # in the log's order; then the step's own
+FIRST = ('loss', 'top_1')  # in each log; the step's others follow
 
 
 class Meter:
-  """Averages the steps' metrics between logs; counts non-finite steps.
+  """Averages metrics over the steps between logs; counts non-finite steps.
 
   Args:
     config: of the run.
-    first_step: where this process begins.
+    first_step: the number of steps done before.
     observed: names of the entries of the step's `observed` vector, in order.
-    flops: of the model in one step over all devices; 0 if unknown.
+    flops: of the model per step, over all devices; 0 if unknown.
   """
 
   def __init__(
@@ -48,23 +48,23 @@ class Meter:
     self.restart_clock()
 
   def restart_clock(self) -> None:
-    """Leaves out of the rate what isn't training, such as an evaluation."""
+    """Excludes the time so far, such as an evaluation's, from the speed."""
     self._since, self._since_step = time.perf_counter(), self._last_step
 
   def next_of(self, batches: Iterator[Any]) -> Any:
-    """The next batch, or None; counts how long it kept the loop waiting."""
+    """The next batch, or None; adds up how long the loop waits for input."""
     start = time.perf_counter()
     batch = next(batches, None)
     self._waited += time.perf_counter() - start
     return batch
 
   def add(self, step: int, metrics: dict[str, Any]) -> dict[str, float]:
-    """Takes what the step returned that made the count `step`.
+    """Adds the metrics that step number `step` (from 1) returned.
 
-    Every scalar in it is averaged from log to log, whatever its name.
+    Every scalar is averaged over the steps between logs, whatever its name.
 
     Returns:
-      What is to be logged of this step, by name; often nothing.
+      The metrics to log at this step, by name; usually none.
     """
     observed = metrics.pop('observed', None)
     newest = {k: float(v) for k, v in parallel.to_host(metrics).items()}
@@ -80,7 +80,7 @@ class Meter:
       row = self._row(newest['learning_rate'])
     if observed is not None and step % self._config.observe_every == 0:
       row |= zip(self._observed, map(float, parallel.to_host(observed)))
-    if step == self._first_step + 1:  # it was compiled meanwhile
+    if step == self._first_step + 1:  # the time includes compilation
       self.restart_clock()
     return row
 
@@ -120,15 +120,15 @@ class Meter:
 def step_flops(
   config: ConfigDict, network: hk.TransformedWithState, params: Any, state: Any
 ) -> float:
-  """Of the model in one step: a backward pass costs two forward ones.
+  """The model's FLOPs per step: a backward pass counts as two forward passes.
 
-  SAM's ascent adds its share of the batch (paper A, section 5.1);
-  recomputation isn't counted.
+  SAM's ascent adds its fraction of the batch (paper A, section 5.1);
+  recomputation doesn't count.
 
   Args:
     config: of the run.
     network: its network.
-    params, state: the network's, arrays or shapes.
+    params, state: of the network, arrays or shapes.
   """
   size = config.data.train_image_size
   images = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
@@ -142,7 +142,7 @@ def step_flops(
 
 
 def multiply_adds(jaxpr: Any) -> int:
-  """Of the convolutions and matrix products in a jaxpr, loops unrolled."""
+  """Counts those of convolutions and matrix products, loops unrolled."""
   total = 0
   for equation in jaxpr.eqns:
     params, outputs = equation.params, equation.outvars[0].aval
@@ -155,7 +155,7 @@ def multiply_adds(jaxpr: Any) -> int:
       left = equation.invars[0].aval.shape
       terms = math.prod(left[axis] for axis in contracted)
       total += math.prod(outputs.shape) * terms
-    else:  # of a loop, a branch, a function: what it holds
+    else:  # a loop, a branch or a function call
       inner = jax.tree.leaves(
         list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
       )
@@ -167,19 +167,19 @@ def multiply_adds(jaxpr: Any) -> int:
 
 
 def memory() -> dict[str, float]:
-  """Peaks so far, in bytes: of the fullest local device, and of the host."""
+  """Peak memory in bytes: of the fullest local device, and of the host."""
   kib = 1 if sys.platform == 'darwin' else 1024  # the unit of ru_maxrss
   used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   row = {'host/peak_memory_bytes': float(used * kib)}
   stats = [device.memory_stats() for device in jax.local_devices()]
   peaks = [s['peak_bytes_in_use'] for s in stats if s]
-  if peaks:  # a CPU keeps no such statistics
+  if peaks:  # CPU devices have no such statistics
     row['train/peak_memory_bytes'] = float(max(peaks))
   return row
 
 
 def compile_seconds() -> float:
-  """Seconds that JAX lowered and compiled since this was first called."""
+  """Seconds of lowering and compiling since the first call of this."""
   return _compilations()[0]
 
 
@@ -203,8 +203,8 @@ class Profile:
   """Traces steps A to B - 1 for TensorBoard or XProf.
 
   Args:
-    steps: (A, B), counted as the loop does; None traces nothing.
-    folder: TensorBoard's; the trace goes to `plugins/profile` in it.
+    steps: (A, B), counted from 0; None traces nothing.
+    folder: of TensorBoard; the trace goes to its `plugins/profile`.
   """
 
   def __init__(self, steps: tuple[int, int] | None, folder: pathlib.Path):
@@ -213,9 +213,10 @@ class Profile:
     self._running = False
 
   def before(self, step: int, newest: Any) -> None:
-    """Begins or ends; `newest` are the metrics of the last step, to wait for.
+    """Starts or stops the trace before a step, once `newest` is computed.
 
-    Waiting here costs nothing: steps that are traced are slow anyway.
+    `newest` are the metrics of the step before. Waiting for them is harmless:
+    traced steps are slow anyway.
     """
     if self._running != (step in self._steps):
       jax.block_until_ready(newest)

@@ -1,4 +1,4 @@
-"""The data-parallel axis. The only file that knows that `jax.pmap` exists.
+"""The data-parallel axis; the only file that uses `jax.pmap`.
 
 A step is per-device code with named collectives over `AXIS`. The state is
 replicated, never stacked; a batch is `[devices, N, ...]`, split over devices.
@@ -21,9 +21,9 @@ def map_step(
   """Maps `step(state, batch, key)` over devices; donates the state.
 
   Args:
-    step: per-device code. It sees the whole state, its `[N, ...]` of the batch
-      and the whole key. All it returns must be equal on all devices (`mean`):
-      `out_axes=None` checks nothing.
+    step: per-device code. It gets the whole state, its `[N, ...]` of the batch
+      and the whole key. What it returns must be equal on all devices (use
+      `mean`): `out_axes=None` doesn't check.
     devices: default: all.
 
   Returns:
@@ -42,16 +42,16 @@ def map_step(
 def map_eval(
   step: Callable[..., Any], devices: Sequence[jax.Device] | None = None
 ) -> Callable[..., Any]:
-  """Maps `step(variables, batch)` over devices and keeps the variables."""
+  """Maps `step(variables, batch)` over devices; donates nothing."""
   return jax.pmap(
     step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
   )
 
 
 def mean(tree: Any) -> Any:
-  """The mean over devices of every leaf, of its own type.
+  """The mean of every leaf over devices, with the leaf's dtype.
 
-  Integers, which are counters and equal everywhere, stay integers.
+  Integer leaves are counters, equal on all devices, and stay as they are.
   """
 
   def of_leaf(x: jax.Array) -> jax.Array:
@@ -63,9 +63,9 @@ def mean(tree: Any) -> Any:
 
 
 def total(tree: Any) -> Any:
-  """The sum over devices of every leaf, in the devices' order.
+  """The sum of every leaf over devices, added in the order of devices.
 
-  A `psum`'s order depends on how devices are spread over processes.
+  The order of a `psum` depends on which process owns which device.
   """
   return jax.tree.map(
     lambda x: jnp.sum(jax.lax.all_gather(x, AXIS), axis=0), tree
@@ -73,12 +73,12 @@ def total(tree: Any) -> Any:
 
 
 def device_key(key: jax.Array) -> jax.Array:
-  """A key of this device's own, from the step's common key."""
+  """Derives this device's key from the key that all devices share."""
   return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-  """Puts every leaf, whole, onto each local device."""
+  """Copies every leaf to each local device."""
   return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
 
 

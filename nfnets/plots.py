@@ -1,4 +1,4 @@
-"""One run's curves and its clipping, as pictures."""
+"""Plots of one run: its curves, and what AGC clipped."""
 
 import pathlib
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
 
-PANELS = {  # names and factor by label
+PANELS = {  # label: (metric names, factor)
   'loss': (('train/loss', 'eval/loss', 'eval_ema/loss'), 1.0),
   'top-1 (%)': (('train/top_1', 'eval/top_1', 'eval_ema/top_1'), 100.0),
   'learning rate': (('train/learning_rate',), 1.0),
@@ -16,12 +16,12 @@ CLIPPED = re.compile(r'agc/(?!label/|stage/)(.+)/clipped_fraction')
 
 
 def plot(rows: Rows, path: pathlib.Path, title: str) -> None:
-  """Draws loss, accuracy and learning rate against the step, as PNG, if any.
+  """Plots loss, accuracy and learning rate against the step, as PNG.
 
   Args:
-    rows: lines of metrics.jsonl.
-    path: of the picture.
-    title: above it.
+    rows: lines of metrics.jsonl; without any metric to plot, no file is made.
+    path: where to write the plot.
+    title: of the plot.
   """
   from matplotlib.figure import Figure  # no global state, no display
 
@@ -46,15 +46,13 @@ def plot(rows: Rows, path: pathlib.Path, title: str) -> None:
 
 
 def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
-  """Draws AGC's share of clipped units per layer and step, as PNG.
+  """Plots the fraction of units that AGC clips, by layer and step, as PNG.
 
   Args:
-    rows: lines of metrics.jsonl.
-    path: of the picture.
-    title: above it.
+    rows, path, title: as for `plot`.
 
   Returns:
-    Whether there was anything to draw: a run observes AGC if
+    Whether there was anything to plot: clipping is logged if
     `config.observe_every` isn't 0.
   """
   from matplotlib.figure import Figure
@@ -75,11 +73,11 @@ def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
   height = min(1.6 + 0.16 * len(keys), 24)
   figure = Figure(figsize=(11, height), layout='constrained')
   axis = figure.subplots()
-  # A cell reaches back to the observation before, wherever that was.
+  # Each cell extends back to the previous observation.
   mesh = axis.pcolormesh(
     [0, *steps],
     [index - 0.5 for index in range(len(keys) + 1)],
-    [[_number(one.get(key)) for one in shares] for key in keys],
+    [[float(one.get(key, 'nan')) for one in shares] for key in keys],
     vmin=0,
     vmax=1,
     cmap='viridis',
@@ -88,7 +86,7 @@ def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
   axis.set_yticks(shown, [labels[index] for index in shown], fontsize=6)
   axis.invert_yaxis()
   axis.set(xlabel='step', title=title)
-  figure.colorbar(mesh, ax=axis, label='share of clipped units')
+  figure.colorbar(mesh, ax=axis, label='fraction of clipped units')
   figure.savefig(path, dpi=110)
   return True
 
@@ -96,7 +94,7 @@ def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
 def _lines(
   rows: Rows, names: Sequence[str], factor: float
 ) -> dict[str, list[tuple[int, float]]]:
-  """(step, value) of those names that have any; 'nan' is none."""
+  """[(step, value), ...] by name, without non-finite values ('nan')."""
   found: dict[str, list[tuple[int, float]]] = {}
   for name in names:
     for row in rows:
@@ -106,12 +104,8 @@ def _lines(
 
 
 def _place(layer: str) -> tuple[int, int, str]:
-  """Sorts layers from the images to the head; block 2 before block 10."""
+  """Sort key: layers from stem to head, block 2 before block 10."""
   block = re.search(r'block(?:_v\d+)?(?:_(\d+))?(?=/|$)', layer)
   if block:
     return 1, int(block.group(1) or 0), layer
   return (0 if re.search('/(stem|initial)', layer) else 2), 0, layer
-
-
-def _number(value: Any) -> float:
-  return value if isinstance(value, int | float) else float('nan')

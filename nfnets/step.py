@@ -1,4 +1,4 @@
-"""`TrainState`, and the train and eval steps: pure, per-device code."""
+"""`TrainState`, the train step and the eval step: pure, per-device code."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from nfnets.data import augment
 from nfnets.optim import agc, agc_stats, sam
 from nfnets.optim.optimizer import freeze, moving_average
 
-LOSSES = {  # of logits and soft targets, `[N, K]` both: `[N]`, in nats
+LOSSES = {  # (logits, soft targets), both `[N, K]`, to losses `[N]` in nats
   'softmax': optax.softmax_cross_entropy,
   'sigmoid': lambda logits, targets: jnp.sum(
     optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1
@@ -28,13 +28,13 @@ Tree = Any
 
 
 class TrainState(NamedTuple):
-  """All that a run carries from step to step; float32 but for counters."""
+  """What a run carries from step to step: float32, and integer counters."""
 
   step: jax.Array  # []
   params: Tree
   state: Tree
   opt_state: Tree
-  ema_params: Tree  # {}, as ema_state, where `config.ema.mode` is 'none'
+  ema_params: Tree  # {}, like ema_state, if `config.ema.mode` is 'none'
   ema_state: Tree
 
 
@@ -48,16 +48,16 @@ def make_train_step(
 
   Args:
     config: a recipe (configs/).
-    network: `nfnets.models.create`'s.
-    optimizer: `optim.create`'s; its updates are added to the parameters.
-    learning_rate: the schedule, for the log.
+    network: from `nfnets.models.create`.
+    optimizer: from `optim.create`; its updates are added to the parameters.
+    learning_rate: the schedule, to be logged.
 
   Returns:
     A function of the state, this device's batch (`images` uint8
     `[N, H, W, 3]`, `labels` int32 `[N]`) and the run's key, which returns the
-    next state and the metrics: all that the loss function returns, and more
-    (`[]` each, equal on all devices); `observed`, where `observe_every` asks
-    for it, is a vector, see `observed_names`.
+    next state and the metrics: what the loss function returns and more, each
+    `[]` and equal on all devices. If `config.observe_every` isn't 0, `observed`
+    is a vector (see `observed_names`).
   """
   gradient = make_gradient(config, network)
 
@@ -98,14 +98,17 @@ def _averages(
 def _unless_nonfinite(
   config: ConfigDict, metrics: dict, new: TrainState, old: TrainState
 ) -> tuple[TrainState, jax.Array]:
-  """The old state where loss or gradient isn't finite; and 1 there, else 0.
+  """Keeps the old state if the loss or the gradient isn't finite.
 
-  Unless the first such step ends the run (`config.stop_after_nonfinite` of 1):
-  then the new state, which saves one reading of the gradients.
+  Except where the first such step ends the run (`stop_after_nonfinite` is 1):
+  not selecting saves a pass over the state.
+
+  Returns:
+    The state, and 1 if something isn't finite, else 0.
   """
   norm, rate = metrics['grad_norm'], metrics['learning_rate']
-  # No update is far beyond its rate times its gradients' norms; reading the
-  # parameters again to see that they are finite would cost a sixth more.
+  # No update is much larger than the rate times the gradient's norm; checking
+  # the new parameters themselves would cost a sixth more.
   numbers = norm, metrics['loss'], (rate * norm) ** 2
   finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
   if config.stop_after_nonfinite > 1:
@@ -116,12 +119,12 @@ def _unless_nonfinite(
 def gathering(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict]],
 ) -> Callable[[TrainState, Batch, tuple], tuple[TrainState, dict]]:
-  """The same step for a set held on the device (`data.on_device`).
+  """Wraps the step for a data set held on the device (`data.on_device`).
 
   Returns:
-    A function of the state, this device's `{'ids': int32 [N]}` and a pair:
-    the run's key, and the whole set's `images` uint8 `[M, H, W, 3]` and
-    `labels` int32 `[M]`.
+    A function of the state, this device's `{'ids': int32 [N]}` and a pair: the
+    run's key, and the set's `images` uint8 `[M, H, W, 3]` and `labels` int32
+    `[M]`.
   """
 
   def gathering_step(
@@ -135,7 +138,7 @@ def gathering(
 
 
 def observed_names(config: ConfigDict, params: Tree) -> list[str]:
-  """The names of the vector `observed`, in order; none where it isn't made."""
+  """Names of the entries of `observed`, in order; [] if there is none."""
   if not config.observe_every:
     return []
   norms = jax.eval_shape(agc_stats.unit_norms, params)
@@ -146,9 +149,9 @@ def observed_names(config: ConfigDict, params: Tree) -> list[str]:
 def _observed(
   config: ConfigDict, step: jax.Array, params: Tree, grads: Tree
 ) -> jax.Array:
-  """What AGC clips, each k-th step; zeros else."""
-  # AGC and the gradients' global norm take these norms anyway; a parameter
-  # that the branch were given couldn't be updated in place.
+  """What AGC clips, every `observe_every` steps; zeros in between."""
+  # AGC and the global norm need these norms anyway. The branch gets norms, not
+  # parameters, which then couldn't be updated in place.
   norms = agc_stats.unit_norms(params), agc_stats.unit_norms(grads)
   shapes = jax.eval_shape(lambda: params)
 
@@ -176,11 +179,10 @@ def make_gradient(
 ) -> Callable[..., tuple[Tree, tuple[dict, Tree]]]:
   """Makes `gradient(params, net_state, key, inputs)` for one device's inputs.
 
-  Micro-batches are averaged inside; SAM, if `config.sam.rho` isn't 0, wraps
-  the whole.
+  It averages over micro-batches, and SAM wraps it if `config.sam.rho` isn't 0.
 
   Returns:
-    A function which returns (gradients, (metrics, new network state)).
+    A function that returns (gradients, (metrics, new network state)).
   """
 
   def loss(
@@ -214,10 +216,10 @@ def make_gradient(
 
 
 def augment_batch(config: ConfigDict, key: jax.Array, batch: Batch) -> dict:
-  """uint8 images and labels to network inputs and soft targets.
+  """Turns uint8 images and labels into network inputs and soft targets.
 
   Returns:
-    `images` `[N, H, W, 3]` of the compute type, `targets` float32 `[N, K]`.
+    `images` `[N, H, W, 3]` in `config.precision`, `targets` float32 `[N, K]`.
   """
   images, targets = augment.augment(
     key,
@@ -239,10 +241,10 @@ def make_eval_step(
 
   Returns:
     A function of {prefix: (params, state)} and this device's batch (`images`,
-    `labels`, and `mask` float32 `[N]`, 0 for padding), which returns the sums
-    over all devices {prefix: {count, loss, top_1, top_5}}. It computes in
-    float32, as published. Where `labels` are sets, `[N, K]`, the likeliest
-    class of each counts (ReaL, arXiv:2006.07159).
+    `labels`, and `mask` float32 `[N]`, 0 for padding), which returns sums over
+    all devices, {prefix: {count, loss, top_1, top_5}}, computed in float32, as
+    published. If an example has several labels (`[N, K]`), its likeliest one
+    counts (ReaL, arXiv:2006.07159).
   """
 
   def eval_step(variables: dict[str, tuple[Tree, Tree]], batch: Batch) -> dict:
@@ -274,15 +276,15 @@ def make_eval_step(
 
 
 def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-  """Whether each label is among its example's k largest logits.
+  """Whether each label is among the k largest logits of its example.
 
-  Among equal logits the lower class index comes first; a NaN counts as larger
-  than everything, and a label whose own logit is NaN as missed.
+  Ties go to the lower class index. A NaN counts as the largest logit, and as
+  wrong if it is the label's own.
 
   Args:
     logits: `[N, K]`.
     labels: `[N]` integers in [0, K).
-    k: how many guesses; with k >= K every finite label is found.
+    k: number of guesses.
 
   Returns:
     `[N]` booleans.
@@ -300,7 +302,7 @@ def init_state(
   optimizer: optax.GradientTransformation,
   key: jax.Array,
 ) -> TrainState:
-  """The state before the first step. Traceable: jit it or ask for shapes."""
+  """The state before the first step; for `jax.jit` or `jax.eval_shape`."""
   size = config.data.train_image_size
   params, state = network.init(key, jnp.zeros((2, size, size, 3)), True)
   opt_state = optimizer.init(params)

@@ -1,4 +1,4 @@
-"""Text that anybody may have written: JSON to read, names to print."""
+"""Text from outside: parsing JSON, and printing names safely."""
 
 import json
 from typing import Any
@@ -7,11 +7,10 @@ from typing import Any
 def parse_json(
   text: str | bytes, where: str, remedy: str, kind: type = dict
 ) -> Any:
-  """The value that the text holds, of that kind.
+  """Parses JSON whose top level must be of the given kind.
 
   Raises:
-    ValueError: it holds no such value; in one line, with where it stands and
-      what to do.
+    ValueError: it is not; one line with `where` and `remedy`.
   """
   try:
     found = json.loads(text)
@@ -23,5 +22,5 @@ def parse_json(
 
 
 def printable(text: object) -> str:
-  """The text without what would move a terminal's cursor or colour it."""
+  """Escapes characters that would move a terminal's cursor or color it."""
   return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in str(text))

@@ -1,8 +1,8 @@
-"""`train_and_evaluate(config, workdir)`: the whole run, top to bottom."""
+"""`train_and_evaluate(config, workdir)`: a whole run, from top to bottom."""
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from nfnets import (
   bucket,
   checkpoint,
+  checks,
   distributed,
   evaluate,
   factory,
@@ -20,22 +21,22 @@ from nfnets import (
   models,
   optim,
   parallel,
-  plots,
   step,
 )
 from nfnets.optim import agc_stats
 from nfnets.workdir import RunFolder, flat, plain
 
-OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')  # a host's own
+# Keys that may differ between processes.
+OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')
 
 
 class Run(NamedTuple):
   """What the loop works with.
 
   Attributes:
-    weights: to start from, if any.
-    sinks: all loggers, the console too.
-    skipped: unreadable examples: where, and why.
+    weights: to start from, or None.
+    sinks: all loggers, the console included.
+    skipped: unreadable examples, {where: why}.
   """
 
   config: ConfigDict
@@ -51,11 +52,13 @@ class Run(NamedTuple):
 
 
 class End(NamedTuple):
-  """How the loop ended: 'finished', 'interrupted' or 'diverged', at a step.
+  """How the loop ended.
 
   Attributes:
-    state: None if what is on disk is all there is.
-    evaluation: the last one's metrics.
+    status: 'finished', 'interrupted' or 'diverged'.
+    state: None if the checkpoints are all there is.
+    done: the number of steps done, or the step that diverged.
+    evaluation: metrics of the last evaluation.
   """
 
   status: str
@@ -75,15 +78,15 @@ def train_and_evaluate(
   """Trains to `config.num_steps`, from the newest checkpoint in `workdir`.
 
   Args:
-    config: a recipe (configs/); what it leaves open is found in its weights
-      and data (finetune.py).
-    workdir: the run's folder, which may be in a bucket (bucket.py); of several
-      processes, one folder for all.
-    defaults: `configs.base.defaults()`, to go on with a run of a version that
-      lacked some of the keys.
-    processes: how to join others: arguments of `distributed.initialize`; None
-      if that was called before, or this is alone.
-    profile_steps: (A, B): steps A to B - 1 are traced.
+    config: a recipe (configs/); what it leaves open is taken from its weights
+      and its data (finetune.py).
+    workdir: the run's folder, one for all processes; it may be in a bucket
+      (bucket.py).
+    defaults: `configs.base.defaults()`: the values of keys that the config of
+      an older version's run lacks.
+    processes: arguments of `distributed.initialize`, to join other processes;
+      None if there are none, or if they have been joined before.
+    profile_steps: (A, B) traces steps A to B - 1.
 
   Returns:
     The summary, as in summary.json: `status` ('finished', 'interrupted' or
@@ -92,7 +95,7 @@ def train_and_evaluate(
   Raises:
     ValueError: the config or the workdir is refused, before any compilation.
     OSError: a file could not be written.
-    jax.errors.JaxRuntimeError: a step doesn't fit the device's memory.
+    jax.errors.JaxRuntimeError: for instance, a step needs too much memory.
   """
   if processes is not None:
     distributed.initialize(**processes)
@@ -104,12 +107,13 @@ def train_and_evaluate(
     run = _agree(config, workdir, defaults or {}, profile_steps, stack)
     if run.folder.is_finished():
       summary = run.folder.read_summary()
-      _tell(run, summary)
+      _print_results(run, summary)
       return summary
     try:
       state, done = _first_state(run)
-      _open_loggers(run, done, stack)
-      end = _loop(run, state, done)
+      rows = [row for row in run.folder.read_metrics() if row['step'] <= done]
+      _open_loggers(run, done, rows, stack)
+      end = _loop(run, state, done, _evaluation_at(done, rows))
     except distributed.Interrupted:
       end = End('interrupted', None, 0, {})
     return _finish(run, end)
@@ -118,7 +122,7 @@ def train_and_evaluate(
 def complete(
   config: ConfigDict, workdir: str | os.PathLike[str] | None = None
 ) -> ConfigDict:
-  """The config, resolved; what it leaves open is found (finetune.py)."""
+  """Fills in what the config leaves open (finetune.py), resolves, checks."""
   data = config.data
   is_whole = config.model.name and data.num_classes and data.num_train
   if config.weights or not is_whole:
@@ -126,7 +130,7 @@ def complete(
 
     for line in finetune.complete(config, workdir):
       print(line)
-  return factory.resolve(config)
+  return checks.resolve(config)
 
 
 def _agree(
@@ -136,7 +140,7 @@ def _agree(
   profile_steps: tuple[int, int] | None,
   stack: contextlib.ExitStack,
 ) -> Run:
-  """The parts, checked; what one process refuses, all refuse."""
+  """Makes and checks all parts; what one process refuses, all refuse."""
   is_first = jax.process_index() == 0
   with distributed.agreement() as facts:
     config = complete(config, workdir)
@@ -147,19 +151,18 @@ def _agree(
       stack.enter_context(folder.lock())
     own = {'model': models.arguments(config.model.name)}
     folder.check_same_run(config.to_dict(), dict(defaults) | own)
-    begun = folder.saved_steps() or folder.is_finished()
-    names = parts.train_source.class_names
-    if begun and not folder.is_finished():
+    saved, is_finished = folder.saved_steps(), folder.is_finished()
+    names, weights = parts.train_source.class_names, None
+    if saved and not is_finished:
       folder.check_class_names(names)
-    weights = None
-    if config.weights and not begun:  # who goes on needs them no more
+    if config.weights and not (saved or is_finished):
       from nfnets import finetune
 
       weights = finetune.fitting(config, parts.shapes, names)
     facts |= _facts(config, parts)
   if is_first:
     folder.write_config(config.to_dict())
-    if not folder.is_finished():
+    if not is_finished:
       folder.write_class_names(names)
   run = Run(
     config,
@@ -193,20 +196,22 @@ def _facts(config: ConfigDict, parts: factory.Parts) -> dict[str, Any]:
 
 
 def _first_state(run: Run) -> tuple[step.TrainState, int]:
-  """The newest checkpoint's state, or a new one; and its step."""
+  """The state of the newest checkpoint, or a new one; and its step."""
   config, parts = run.config, run.parts
   run.console.print(
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
     f'{config.batch_size} images on {jax.device_count()} devices'
   )
   if run.folder.copy.url:
-    run.console.print(f'{run.folder}: no lock; start one run at a time there')
+    run.console.print(
+      f'{run.folder} has no lock: start one run at a time there'
+    )
   for source in (parts.train_source, parts.eval_source):
-    if note := getattr(source, 'note', ''):
-      run.console.print(f'{config.data.name}: {note}')
+    if source.note:
+      run.console.print(f'{config.data.name}: {source.note}')
   is_saved = run.checkpoints.latest_step() is not None
-  doing = 'restoring the newest checkpoint' if is_saved else 'initializing'
-  run.console.print(doing)
+  action = 'restoring the newest checkpoint' if is_saved else 'initializing'
+  run.console.print(action)
   state = run.checkpoints.restore_latest(parts.shapes)
   if state is None:
     init = jax.jit(
@@ -222,15 +227,20 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
   with distributed.agreement() as facts:
     facts['step of the newest checkpoint'] = done
     facts['--workdir, held by'] = run.folder.holder()
-  # Copies: the step donates every leaf, and two leaves may share a buffer.
+  # Copied, as the step donates every leaf and two leaves may share a buffer.
   return parallel.replicate(jax.tree.map(np.array, state)), done
 
 
-def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
-  """Only process 0 writes; rows past step `done` are dropped."""
+def _open_loggers(
+  run: Run,
+  done: int,
+  rows: Sequence[Mapping[str, Any]],
+  stack: contextlib.ExitStack,
+) -> None:
+  """Opens process 0's files, to go on after step `done` and these rows."""
   if jax.process_index() == 0:
     path, sinks = run.folder.path, run.sinks
-    sinks.append(loggers.JsonLines(run.folder, done))
+    sinks.append(loggers.JsonLines(path / 'metrics.jsonl', rows))
     sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
     if run.config.wandb:
       sinks.append(loggers.WeightsAndBiases(path, run.config.to_dict()))
@@ -240,12 +250,25 @@ def _open_loggers(run: Run, done: int, stack: contextlib.ExitStack) -> None:
   run.console.start()
 
 
-def _loop(run: Run, state: step.TrainState, done: int) -> End:
+def _evaluation_at(
+  done: int, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+  """The metrics of an evaluation at this step, if it was logged before."""
+  return {
+    key: value
+    for row in rows
+    for key, value in row.items()
+    if row['step'] == done and key.startswith(('eval/', 'eval_ema/'))
+  }
+
+
+def _loop(
+  run: Run, state: step.TrainState, done: int, evaluation: dict[str, float]
+) -> End:
   """Dispatches step t, then reads the metrics of step t - 1."""
   config, first = run.config, done
   train_step, key, eval_step = _steps(run)
   meter, batches = _meter(run, state, done), _batches(run, done)
-  evaluation = _evaluation_at(run, done)
   due = _is_evaluated(config, done) and not evaluation
   newest = None
   try:
@@ -266,7 +289,7 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
       due = _is_evaluated(config, done)
       saves = done % config.checkpoint_every == 0
       stops = run.interrupts.reached()
-      if due or saves or stops:  # these wait for the state anyway
+      if due or saves or stops:  # each of these waits for the state anyway
         _log(run, done, meter.add(done, newest))
         newest = None
       if meter.diverged_at:
@@ -276,7 +299,7 @@ def _loop(run: Run, state: step.TrainState, done: int) -> End:
         return End('interrupted', state, done, evaluation)
       if saves:
         run.checkpoints.save(done, state)
-  except distributed.Interrupted:  # of the first step, donated, is none left
+  except distributed.Interrupted:  # in the first step the state was donated
     left = state if done > first else None
     return End('interrupted', left, done, evaluation)
 
@@ -290,7 +313,7 @@ def _steps(run: Run) -> tuple[Any, Any, Any]:
   if config.data.on_device:
     run.console.print(f'reading {len(parts.train_source)} examples')
   train_step, key = train_step_of(config, parts, run.skipped)
-  run.console.print('compiling the first step: minutes for a large network')
+  run.console.print('compiling the first step (minutes for a large network)')
   eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
   in_thread = run.interrupts.first_in_thread
   return in_thread(train_step), key, in_thread(eval_step)
@@ -299,7 +322,7 @@ def _steps(run: Run) -> tuple[Any, Any, Any]:
 def train_step_of(
   config: ConfigDict, parts: factory.Parts, skipped: dict[str, str]
 ) -> tuple[Any, Any]:
-  """The mapped train step, and the key (with a set on the device) it takes."""
+  """The mapped train step and its key, with `data.on_device` the data too."""
   train_step = step.make_train_step(
     config, parts.network, parts.optimizer, parts.schedule
   )
@@ -309,10 +332,10 @@ def train_step_of(
 
     data = config.data
     train_step = step.gathering(train_step)
-    whole = on_device.load(
+    examples = on_device.load(
       parts.train_source, data.train_image_size, data.on_error, skipped
     )
-    key = key, whole
+    key = key, examples
   return parallel.map_step(train_step), parallel.replicate(key)
 
 
@@ -331,20 +354,8 @@ def _batches(run: Run, done: int) -> Iterator[Any]:
   return run.interrupts.each(batches)
 
 
-def _evaluation_at(run: Run, done: int) -> dict[str, float]:
-  """What an earlier process logged of its evaluation at this step."""
-  return {
-    key: value
-    for row in run.folder.read_metrics()
-    for key, value in row.items()
-    if row['step'] == done and key.startswith(('eval/', 'eval_ema/'))
-  }
-
-
 def _is_evaluated(config: ConfigDict, done: int) -> bool:
-  if done == config.num_steps:
-    return True
-  return done > 0 and done % config.eval_every == 0
+  return done == config.num_steps or (done > 0 and not done % config.eval_every)
 
 
 def _evaluate(
@@ -370,20 +381,16 @@ def _log(run: Run, done: int, row: dict[str, float]) -> None:
 
 
 def _divergence(run: Run, meter: metrics.Meter) -> str:
-  saved, before = run.checkpoints.latest_step(), meter.nonfinite_in_a_row - 1
+  saved, count = run.checkpoints.latest_step(), meter.nonfinite_in_a_row
+  left = f'the checkpoint of step {saved} is good' if saved else 'no checkpoint'
   return (
-    f'stopped: the loss or gradient of step {meter.diverged_at} is not finite'
-    + (f', like the {before} before; ' if before else '; ')
-    + (
-      f'the last good state is the checkpoint of step {saved}'
-      if saved
-      else 'there is no checkpoint'
-    )
+    f'stopped at step {meter.diverged_at}: the loss or gradient was not finite '
+    f'in {count} steps in a row; {left}'
   )
 
 
 def _finish(run: Run, end: End) -> dict[str, Any]:
-  """Saves, tells and draws how the run ended."""
+  """Saves the state, writes the summary and the plots, prints the results."""
   config, folder, say = run.config, run.folder, run.console.print
   if end.status != 'diverged' and end.state is not None:
     run.checkpoints.save(end.done, end.state)
@@ -394,23 +401,25 @@ def _finish(run: Run, end: End) -> dict[str, Any]:
     skipped |= others
   if skipped:
     summary['skipped'] = dict(sorted(skipped.items()))
-    say(f'{len(skipped)} unreadable examples: see summary.json')
+    say(f'{len(skipped)} unreadable examples, listed in summary.json')
   if end.status == 'interrupted':
     saved = run.checkpoints.latest_step()
-    left = f'step {saved} is saved' if saved else 'nothing was done yet'
+    left = f'step {saved} is saved' if saved else 'no step was done yet'
     say(f'interrupted: {left}; run the same command to go on')
   if jax.process_index() == 0:
+    from nfnets import plots
+
     path, rows = folder.path, folder.read_metrics()
-    where = f'{config.model.name} on {config.data.name}'
-    title = f'{where}: {end.status} at step {end.done}'
+    what = f'{config.model.name} on {config.data.name}'
+    title = f'{what}: {end.status} at step {end.done}'
     plots.plot(rows, path / 'curves.png', title)
     plots.heat_map(rows, path / 'clipping.png', title)
     folder.write_summary(summary)
-  _tell(run, summary)
+  _print_results(run, summary)
   return summary
 
 
-def _tell(run: Run, summary: Mapping[str, Any]) -> None:
+def _print_results(run: Run, summary: Mapping[str, Any]) -> None:
   place, say = bucket.absolute(str(run.folder)), run.console.print
   if 'eval/top_1' in summary:
     say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')

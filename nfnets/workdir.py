@@ -1,7 +1,7 @@
-"""One run's folder: config.json, class_names.json, metrics.jsonl, summary.json,
-checkpoints.
+"""A run's folder: config.json, class_names.json, metrics.jsonl, summary.json,
+checkpoints/.
 
-All that later reads a run (reports, plots, another process) reads these files.
+Whatever reads a run later (reports, plots, other processes) reads these files.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from typing import Any
 
 from nfnets import bucket, texts
 
-REMEDY = 'restore it, or choose another --workdir'  # of a damaged file
+REMEDY = 'restore it, or choose another --workdir'  # for a damaged file
 STATUSES = 'finished', 'interrupted', 'diverged'
-# Keys that a resumed run may change: they decide where and when, not what.
+# A resumed run may change these: they don't change what is computed.
 FREE_KEYS = (
   'log_every', 'eval_every', 'eval_batch_size', 'checkpoint_every',
   'keep_checkpoints', 'observe_every', 'stop_after_nonfinite', 'wandb',
   'data.data_dir', 'data.num_threads', 'data.cache', 'data.on_device',
 )  # fmt: skip
-# Keys without which a run can't be evaluated.
+# A run can't be evaluated without these.
 NEEDED_KEYS = (
   'model.name', 'ema.mode', 'data.name', 'data.num_classes', 'data.mean',
   'data.std', 'data.eval_image_size', 'data.eval_preprocessing',
@@ -35,16 +35,17 @@ class RunFolder:
   """A run's folder on disk.
 
   Args:
-    workdir: made if it isn't there; `bucket.working_copy` of one in a bucket.
-    must_exist: don't make it; a run must live there.
+    workdir: the folder, created if missing; of one in a bucket, the
+      `bucket.working_copy`.
+    must_exist: refuse a folder without a run.
 
   Attributes:
     path: the local folder.
-    copy: of what it is a copy, and how to bring it there.
+    copy: which folder in a bucket it is a copy of, if any, and its upload.
 
   Raises:
-    OSError: the folder can't be made.
-    ValueError: no run lives there, and `must_exist`.
+    OSError: the folder can't be created.
+    ValueError: it holds no run, and `must_exist`.
   """
 
   def __init__(
@@ -54,20 +55,20 @@ class RunFolder:
   ):
     if not isinstance(workdir, bucket.WorkingCopy):
       if bucket.is_url(workdir):
-        raise ValueError(f'{workdir}: copy the run to a local folder for this')
+        raise ValueError(f'{workdir}: copy the run to a local folder first')
       workdir = bucket.WorkingCopy(pathlib.Path(workdir).expanduser())
     self.path, self.copy = workdir.path, workdir
     if must_exist and not (self.path / 'config.json').exists():
-      raise ValueError(f"{self} is no run's folder: it has no config.json")
+      raise ValueError(f"{self} is not a run's folder: it has no config.json")
     self.path.mkdir(parents=True, exist_ok=True)
 
   @contextlib.contextmanager
   def lock(self) -> Iterator[None]:
-    """Holds the folder for this process, as long as the block or its life.
+    """Locks the folder within the block, until this process ends at most.
 
     Raises:
-      ValueError: another run holds it.
-      OSError: nothing can be written there.
+      ValueError: another process holds the lock.
+      OSError: the folder can't be written.
     """
     path = self.path / 'lock'
     with contextlib.ExitStack() as stack:
@@ -77,8 +78,8 @@ class RunFolder:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
         raise ValueError(
-          f'{self} is in use by {self.holder()}: choose another '
-          '--workdir, or wait until that run is over'
+          f'{self} is in use by {self.holder()}: choose another --workdir, '
+          'or wait until that run ends'
         ) from None
       except OSError:  # a file system without locks
         pass
@@ -92,7 +93,7 @@ class RunFolder:
     return self.copy.url or str(self.path)
 
   def holder(self) -> str:
-    """Host and process that took the folder last; a bucket has no lock."""
+    """Host and process that last locked the folder; of a bucket, its URL."""
     if self.copy.url:
       return self.copy.url
     path = self.path / 'lock'
@@ -101,19 +102,19 @@ class RunFolder:
   def check_same_run(
     self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
   ) -> None:
-    """Raises ValueError if another config's run lives here, or a part of one.
+    """Raises ValueError if the folder holds part of a run, or another config's.
 
-    A folder without a checkpoint is free. A key that only the run's config has
-    left since, and counts for nothing.
+    A folder without a checkpoint may be used for any config. Keys that only the
+    old config has were removed since, and are ignored.
 
     Args:
-      config: the run to begin or to go on with.
-      defaults: of keys that the config of an older version's run lacks.
+      config: of the run to start or resume.
+      defaults: values of keys that a run of an older version lacks.
     """
     saved, summary = self.saved_steps(), self.read_summary() or {}
     there, is_finished = self.read_config(), self.is_finished()
     if saved and there is None:
-      self._refuse('checkpoints, but no config.json that says whose')
+      self._refuse('checkpoints, but no config.json')
     if not saved and not is_finished:
       interrupted = summary.get('status') == 'interrupted' and summary['step']
       if interrupted or self._lacks_checkpoints(there or {}):
@@ -132,14 +133,14 @@ class RunFolder:
         f'{more}; choose another --workdir or remove that one'
       )
     if not is_finished and not (self.path / 'metrics.jsonl').exists():
-      self._refuse('checkpoints, but no metrics.jsonl of the steps before')
+      self._refuse('checkpoints, but no metrics.jsonl')
 
   def read_config(self) -> dict[str, Any] | None:
-    """The config of the run that lives here, or None."""
+    """The config of the run, or None if there is none."""
     return read_json(self.path / 'config.json')
 
   def require_config(self) -> dict[str, Any]:
-    """The config of the run that lives here; ValueError if parts are gone."""
+    """The config of the run; ValueError if keys are missing."""
     config = self.read_config() or {}
     if missing := [key for key in NEEDED_KEYS if key not in flat(config)]:
       raise ValueError(
@@ -151,7 +152,7 @@ class RunFolder:
     write_atomically(self.path / 'config.json', dump_json(config))
 
   def read_class_names(self) -> list[str] | None:
-    """The classes by label, as trained; None of an older version's run."""
+    """The training data's classes by label; None for an older version's run."""
     path = self.path / 'class_names.json'
     if (found := read_json(path)) is None:
       return None
@@ -165,7 +166,7 @@ class RunFolder:
     write_atomically(self.path / 'class_names.json', text)
 
   def check_class_names(self, names: Iterable[str]) -> None:
-    """Raises ValueError unless the run was trained on these, or doesn't say."""
+    """Raises ValueError if the run was trained on other classes."""
     own, names = self.read_class_names(), list(names)
     if own not in (None, names):
       mine, other = next(
@@ -173,15 +174,15 @@ class RunFolder:
         (f'{len(own)} classes', f'{len(names)} classes'),
       )
       raise ValueError(
-        f'{self} was trained on other classes than the data hold: {mine!r}, '
-        f'not {other!r}; give the data of then, or choose another --workdir'
+        f'{self} was trained on other classes than these data have: {mine!r}, '
+        f'not {other!r}; use the same data, or choose another --workdir'
       )
 
   def read_summary(self) -> dict[str, Any] | None:
-    """The last end's; None if there is none, or only a damaged one."""
+    """How the run last ended; None if it didn't, or if the file is damaged."""
     try:
       found = read_json(self.path / 'summary.json')
-    except ValueError:  # the next end writes it again
+    except ValueError:  # the end of the next run replaces it
       return None
     found = found or {}
     is_whole = found.get('status') in STATUSES and _is_step(found.get('step'))
@@ -191,7 +192,7 @@ class RunFolder:
     write_atomically(self.path / 'summary.json', dump_json(summary))
 
   def is_finished(self) -> bool:
-    """Whether the run that lives here reached its last step."""
+    """Whether the run reached its last step."""
     summary, config = self.read_summary(), self.read_config() or {}
     if not summary or summary['status'] != 'finished':
       return False
@@ -199,7 +200,7 @@ class RunFolder:
     return last in (None, summary['step'])
 
   def read_metrics(self) -> list[dict[str, Any]]:
-    """Every line of metrics.jsonl, in order; a torn last line is left out."""
+    """The lines of metrics.jsonl in order, without an incomplete last one."""
     path = self.path / 'metrics.jsonl'
     lines = path.read_bytes().split(b'\n') if path.exists() else []
     return [
@@ -209,15 +210,14 @@ class RunFolder:
     ]
 
   def saved_steps(self) -> list[int]:
-    """Steps of the checkpoints, whole or damaged."""
+    """Steps of all checkpoints, intact or damaged."""
     names = [path.name for path in (self.path / 'checkpoints').glob('*')]
     return sorted(int(name) for name in names if name.isdecimal())
 
   def _lacks_checkpoints(self, config: Mapping[str, Any]) -> bool:
-    """Whether the metrics are those of steps after a checkpoint, and none is.
+    """Whether metrics.jsonl goes past a checkpoint, but there is none.
 
-    A kill may come between a step's metrics and its checkpoint, or leave a part
-    of that.
+    A kill may come after a step's metrics and before its checkpoint is whole.
     """
     steps = [row['step'] for row in self.read_metrics()]
     path = self.path / 'checkpoints'
@@ -228,7 +228,7 @@ class RunFolder:
 
   def _refuse(self, what: str) -> None:
     raise ValueError(
-      f'{self} holds {what}: put back what is missing, or choose another '
+      f'{self} holds {what}: restore what is missing, or choose another '
       '--workdir'
     )
 
@@ -236,11 +236,11 @@ class RunFolder:
 def completed(
   config: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """The config of an older version's run, with the keys that came later.
+  """The config of an older version's run, with the keys added since.
 
   Args:
-    config: as it was written down.
-    defaults: what such keys mean: `configs.base.defaults()`.
+    config: as the run wrote it.
+    defaults: values of the added keys: `configs.base.defaults()`.
   """
   return {
     key: completed(value, defaults[key])
@@ -252,7 +252,7 @@ def completed(
 
 @contextlib.contextmanager
 def naming(path: pathlib.Path) -> Iterator[None]:
-  """An error of the system within the block names the file."""
+  """Makes OSErrors within the block name the file."""
   try:
     yield
   except OSError as error:
@@ -260,7 +260,7 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes beside the file, then renames: a kill leaves old or new, whole."""
+  """Writes a temporary file, then renames it, so that no kill damages it."""
   temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   with naming(path):
     temporary.write_text(text)
@@ -276,7 +276,7 @@ def dump_line(row: Mapping[str, Any]) -> str:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Nested keys joined by points."""
+  """A nested dictionary as a flat one; keys are joined by dots."""
   found = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
@@ -287,7 +287,7 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-  """What JSON can hold: lists for tuples, strings for NaN and infinity."""
+  """Converts to what JSON can hold: lists, and strings for NaN, infinity."""
   if isinstance(value, Mapping):
     return {k: plain(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
@@ -299,7 +299,7 @@ def plain(value: Any) -> Any:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-  """What the file holds, or None if there is none."""
+  """Parses the file, or returns None if there is none."""
   return _parse(path.read_bytes(), str(path)) if path.exists() else None
 
 
@@ -308,16 +308,16 @@ def _is_step(value: Any) -> bool:
 
 
 def _parse_row(text: bytes, where: str) -> dict[str, Any]:
-  """A step's metrics: numbers, infinity and NaN as `plain` writes them."""
+  """Parses a step's metrics: numbers, and what `plain` writes for NaN, inf."""
   row = _parse(text, where)
-  odd = [
-    key
-    for key, value in ({'step': None} | row).items()
-    if not (isinstance(value, int | float) or value in ('nan', 'inf', '-inf'))
-    or (key == 'step' and not _is_step(value))
-  ]
-  if odd:
-    raise ValueError(f'{where} is damaged ({odd[0]} is no number); {REMEDY}')
+  for key, value in ({'step': None} | row).items():
+    is_number = isinstance(value, int | float) or value in (
+      'nan',
+      'inf',
+      '-inf',
+    )
+    if not is_number or (key == 'step' and not _is_step(value)):
+      raise ValueError(f'{where} is damaged ({key} is not a number); {REMEDY}')
   return row
 
 

@@ -280,11 +280,11 @@ def recipe(
     workdir: a run's folder; like `config.weights`, it says what the recipe
       leaves open, such as the network's name.
   """
-  from nfnets import factory, finetune
+  from nfnets import checks, finetune
 
   config = needed(flag, 'configs/nfnet_f0.py')
   finetune.complete(config, workdir)
-  return factory.resolve(config)
+  return checks.resolve(config)
 
 
 def process_flags() -> Callable[[], dict[str, Any]]:

@@ -63,18 +63,18 @@ def main() -> int:
 def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   """The run's own config, or --config completed from the weights or the run."""
   from configs import base
-  from nfnets import factory, finetune
+  from nfnets import checks, finetune
   from nfnets.workdir import RunFolder, completed
 
   if CONFIG.value is None and workdir:
     own = RunFolder(workdir, must_exist=True).require_config()
     own = ConfigDict(completed(own, base.defaults()))
-    return factory.resolve(own, trains=False)
+    return checks.resolve(own, trains=False)
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if WEIGHTS.value and not config.model.name:
     config.weights = WEIGHTS.value  # the file knows its network
   finetune.complete(config, workdir, trains=False)
-  return factory.resolve(config, trains=False)
+  return checks.resolve(config, trains=False)
 
 
 def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import costs, records
-from nfnets import factory
+from nfnets import checks
 from nfnets.plan import budget, compiled, pods
 from nfnets.plan.compiled import Program
 from nfnets.plan.pods import Pod
@@ -245,7 +245,7 @@ def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
     config.batch_size = PUBLISHED_AT * pod.cores * pod.num_devices
     evaluation = -(-config.eval_batch_size // pod.num_devices)
     config.eval_batch_size = evaluation * pod.num_devices
-  config = factory.resolve(config)
+  config = checks.resolve(config)
   program = compiled.measure(config, pod, is_compiled)
   fits = 'yes' if is_within(program, pod) else 'not known'
   if not program.fits:

@@ -211,7 +211,7 @@ def test_a_file_of_weights_is_fetched_by_its_name(memory):
 @pytest.mark.parametrize('place', ['ftp://x/y', 'hdfs:/x', 'file:///tmp/x'])
 def test_an_unknown_scheme_is_refused_in_one_line(place):
   with (
-    pytest.raises(ValueError, match='name a local path, gs:// or s3://'),
+    pytest.raises(ValueError, match='give a local path, gs:// or s3://'),
     bucket.fetched(place),
   ):
     pass

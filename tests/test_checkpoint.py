@@ -45,9 +45,9 @@ def test_a_state_of_another_shape_is_refused_naming_what_differs(tmp_path):
   other = tree(1)
   other['params']['net/~/conv']['w'] = np.zeros((3, 3), np.float32)
   other['opt_state'] += (np.float32(0),)
-  with pytest.raises(ValueError, match=r'opt_state/2 is not there'):
+  with pytest.raises(ValueError, match=r'it has no opt_state/2'):
     restore(tmp_path, other)
-  with pytest.raises(ValueError, match=r'w is \(4, 3\) there and \(3, 3\)'):
+  with pytest.raises(ValueError, match=r'w has shape \(4, 3\), not \(3, 3\)'):
     restore(tmp_path, {'params': other['params']})
 
 
@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_whole_checkpoint(
   old = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, old[1]))
   try:
-    said = f'{tmp_path}/checkpoints: File too large; the newest whole one is 1'
+    said = f'{tmp_path}/checkpoints: File too large; the newest intact one is 1'
     with pytest.raises(OSError, match=said):
       checkpoints.save(2, large)
       checkpoints.wait()

@@ -83,7 +83,7 @@ REFUSED = [
   (['--config.batch_size=3'], 'so name one by --config=FILE'),
   (['--out=gs://bucket/x'], '--out=gs://bucket/x: give a local path'),
   ([QUICK, '--lr=3'], '--config.KEY='),
-  (['--coordinator_address=foo://there/x'], 'a local path, gs:// or'),
+  (['--coordinator_address=foo://there/x'], 'give a local path, gs:// or'),
   ([QUICK, '--config.data.data_dir=foo://there'], 'foo://there'),
 ]
 

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base, cifar_resnet20, lazy, nf_regnet_b0, nfnet_f0
-from nfnets import factory, parallel, step, variants, workdir
+from nfnets import checks, factory, parallel, step, variants, workdir
 from nfnets.optim import optimizer
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -81,7 +81,7 @@ def test_a_recipe_is_locked_passes_the_check_and_prints_as_json(name):
   with pytest.raises(AttributeError):
     config.schedule.warm_up_steps = 1
   resolved = config.copy_and_resolve_references()
-  factory.check(resolved, device_count=32)
+  checks.check(resolved, device_count=32)
   factory.network_of(resolved)
   factory.optimizer_of(resolved)
   printed = json.loads(workdir.dump_json(resolved.to_dict()))

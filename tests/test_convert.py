@@ -71,7 +71,7 @@ def test_weights_of_another_network_are_one_line(tmp_path, convert):
     (['missing.npz'], 'give two files'),
     (['missing.npz', 'out.pth'], 'out.pth'),
     (['--to=torch', 'a.npz', 'b.npz'], '--to=torch'),
-    (['tests', 'out.npz'], "tests is no run's folder"),
+    (['tests', 'out.npz'], "tests is not a run's folder"),
     (['--certify', '--timm=resnet50'], "no timm network 'resnet50'"),
   ],
 )

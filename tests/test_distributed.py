@@ -149,11 +149,11 @@ def test_processes_are_joined_as_flags_and_surroundings_tell(
 @pytest.mark.parametrize(
   ('address', 'index', 'culprit'),
   [
-    ('localhost', 0, '--coordinator_address=localhost: give HOST:PORT'),
-    (':8766', 1, '--coordinator_address=:8766: give HOST:PORT'),
-    ('a:70000', 1, '--coordinator_address=a:70000: give HOST:PORT'),
+    ('localhost', 0, '--coordinator_address=localhost: must be HOST:PORT'),
+    (':8766', 1, '--coordinator_address=:8766: must be HOST:PORT'),
+    ('a:70000', 1, '--coordinator_address=a:70000: must be HOST:PORT'),
     ('a:1', 2, '--process_id=2'),
-    ('localhost:{taken}', 0, 'cannot listen there .*another port'),
+    ('localhost:{taken}', 0, 'cannot listen on this port .*another for all'),
   ],
 )
 def test_a_place_that_cannot_be_is_named(joined, address, index, culprit):
@@ -168,14 +168,14 @@ def test_a_variable_that_is_no_number_and_jaxs_errors_are_told(
   joined, monkeypatch
 ):
   monkeypatch.setenv('JAX_NUM_PROCESSES', 'abc')
-  with pytest.raises(ValueError, match='JAX_NUM_PROCESSES=abc: give a number'):
+  with pytest.raises(ValueError, match='NUM_PROCESSES=abc: must be a whole'):
     distributed.initialize(None, 'a:1', None, 1)
 
   def fail(**_):
     raise RuntimeError('UNKNOWN: gone')
 
   monkeypatch.setattr(jax.distributed, 'initialize', fail)
-  with pytest.raises(ValueError, match='could not be joined: UNKNOWN: gone'):
+  with pytest.raises(ValueError, match='other processes: UNKNOWN: gone'):
     distributed.initialize(None, 'a:1', 2, 1)
 
 

@@ -4,15 +4,15 @@ import pytest
 import tiny
 
 from configs import cifar_resnet20, quickstart
-from nfnets import factory
+from nfnets import checks, factory
 
 
 @pytest.mark.parametrize(
   ('key', 'value', 'message'),
   [
     ('precision', 'float16', "config.precision='float16': choose one of"),
-    ('num_steps', 0, 'follows config.data.num_train=1438, config.num_epochs='),
-    ('schedule__warmup_steps', 99, 'from 0 to config.num_steps=8'),
+    ('num_steps', 0, 'follows from config.data.num_train=1438, config.nu'),
+    ('schedule__warmup_steps', 99, 'at most config.num_steps=8'),
     ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
     ('data__crop', 'pad', "data.crop='pad': choose 'inception'"),
     ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
@@ -20,10 +20,10 @@ from nfnets import factory
     ('data__mean', (1.0, 0.0), 'give three numbers'),
     ('data__crop', 'pad²', "data.crop='pad²': choose 'inception'"),
     ('data__crop', 'pad99999', "'pad99999': the padding must not exceed"),
-    ('data__mean', ('a', 'b', 'c'), "data.mean=.*'a' is no number"),
-    ('model__depths', ('a', 1, 1), "'a' is no number"),
-    ('model__depths', (1.5, 1, 1), 'depths=.*1.5 is no whole number'),
-    ('optimizer__unclipped', (1, 2), 'optimizer.unclipped=.*1 is no text'),
+    ('data__mean', ('a', 'b', 'c'), "data.mean=.*'a' is not a number"),
+    ('model__depths', ('a', 1, 1), "'a' is not a number"),
+    ('model__depths', (1.5, 1, 1), 'depths=.*1.5 is not a whole number'),
+    ('optimizer__unclipped', (1, 2), 'optimizer.unclipped=.*1 is not a string'),
     ('augment__pairs', 'fresh', "pairs='fresh' needs config.augment.mix"),
     ('batch_size', 18, 'take 16 or 20'),
     ('batch_size', 3, '3 does not divide into 4 devices x config.micro_batches'
@@ -37,7 +37,7 @@ def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
 ):
   config = tiny.config(**{key: value})
   with pytest.raises(ValueError, match=message) as error:
-    factory.check(config, device_count=4)
+    checks.check(config, device_count=4)
   assert '\n' not in str(error.value)
 
 
@@ -46,14 +46,14 @@ def test_what_other_numbers_follow_is_refused_before_they_are_computed():
     config = cifar_resnet20.get_config()
     config[key] = value
     with pytest.raises(ValueError, match=f'config.{key}={value}: must be in'):
-      factory.resolve(config)
+      checks.resolve(config)
 
 
 def test_a_batch_larger_than_the_data_is_told_as_the_reason():
   config = quickstart.get_config()
   config.batch_size = 4096
   with pytest.raises(ValueError, match='config.batch_size=4096'):
-    factory.check(factory.resolve(config), device_count=4)
+    checks.check(checks.resolve(config), device_count=4)
 
 
 @pytest.mark.parametrize('pattern', ['nosuch', '['])
@@ -76,9 +76,9 @@ def test_a_batch_that_would_hold_a_picture_twice_is_refused():
 def test_an_evaluation_needs_no_number_of_training_examples():
   config = quickstart.get_config()
   config.data.num_train = 0
-  assert factory.resolve(config, trains=False).data.num_train == 0
+  assert checks.resolve(config, trains=False).data.num_train == 0
   with pytest.raises(ValueError, match='config.data.num_train=0: must be in'):
-    factory.resolve(config)
+    checks.resolve(config)
 
 
 def test_wrong_class_and_example_counts_name_the_right_ones():

@@ -61,7 +61,7 @@ def test_all_but_the_head_is_the_files_when_the_classes_differ(
   assert_equal(after.ema_params, weights.params, body)
   assert_equal(after.params, before.params, [f'{HEAD}/w', f'{HEAD}/b'])
   said = capsys.readouterr().out
-  assert 'head: new, 7 classes there, 10 here' in said
+  assert 'head: new, 7 classes in the weights, 10 in the data' in said
   assert 'cifar_resnet_20' in said
 
 
@@ -82,7 +82,7 @@ def test_a_head_is_kept_unless_its_classes_are_known_to_be_others(
   source = weights if kept else before
   assert_equal(after.params, source.params, [f'{HEAD}/w', f'{HEAD}/b'])
   word = 'kept' if kept else 'new'
-  assert f'head: {word}, 10 classes' in capsys.readouterr().out
+  assert f'head: {word}, ' in capsys.readouterr().out
 
 
 def test_a_mismatch_is_found_before_anything_is_compiled(tmp_path):
@@ -106,8 +106,8 @@ def test_a_head_of_another_width_does_not_pass_as_a_new_one(tmp_path):
 @pytest.mark.parametrize(
   'values, message',
   [
-    ({'model__activation': 'silu'}, "made with activation='relu'"),
-    ({'model__alpha': 0.5}, 'made with alpha=0.2'),
+    ({'model__activation': 'silu'}, "trained with activation='relu'"),
+    ({'model__alpha': 0.5}, 'trained with alpha=0.2'),
     ({'model__name': 'cifar_resnet_32'}, 'holds cifar_resnet_20'),
   ],
 )
@@ -210,7 +210,7 @@ def test_a_checkpoint_comes_before_the_weights(tmp_path, monkeypatch):
   (tmp_path / 'weights.safetensors').unlink()
   (folder.path / 'metrics.jsonl').touch()
   checkpoints.close()
-  monkeypatch.setattr(train, '_loop', lambda run, state, done: (state, done))
+  monkeypatch.setattr(train, '_loop', lambda run, state, done, _: (state, done))
   monkeypatch.setattr(train, '_finish', lambda run, end: end)
   restored, first_step = train.train_and_evaluate(config, folder.path)
   assert first_step == 3
@@ -253,7 +253,7 @@ def test_a_recipe_that_starts_from_weights_asks_for_them():
 def test_weights_that_name_no_network_are_refused(tmp_path):
   weights = files.Weights({'net/~/linear': {'w': np.zeros((2, 2))}}, {})
   path = write(tmp_path, weights)
-  with pytest.raises(ValueError, match='does not say of which network'):
+  with pytest.raises(ValueError, match='does not name its network'):
     finetune.complete(open_recipe(path))
 
 

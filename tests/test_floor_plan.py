@@ -12,10 +12,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A package or a file of the inner ring imports only what stands before it; a
 # name that isn't here may be imported by anybody.
 ORDER = (
-  'variants', 'parallel', 'models', 'optim', 'bucket', 'data', 'workdir',
-  'metrics', 'loggers', 'plots', 'checkpoint', 'distributed', 'step', 'factory',
-  'weights', 'hub', 'finetune', 'evaluate', 'linear_probe', 'train',
-  'analysis', 'bench', 'plan',
+  'variants', 'parallel', 'models', 'optim', 'mirror', 'bucket', 'data',
+  'workdir', 'metrics', 'loggers', 'plots', 'checkpoint', 'distributed', 'step',
+  'checks', 'factory', 'weights', 'hub', 'finetune', 'evaluate', 'linear_probe',
+  'train', 'analysis', 'bench', 'plan',
 )  # fmt: skip
 # The outer ring, into which these alone may reach, where they need it.
 OUTER = ('weights', 'hub', 'analysis', 'bench', 'plan')

@@ -8,7 +8,7 @@ import tiny
 from test_pipeline import Ramp
 from test_train import assert_bit_equal, last_state, run_config
 
-from nfnets import factory, train
+from nfnets import checks, train
 from nfnets.data import on_device, pipeline, sources
 
 
@@ -91,5 +91,5 @@ def test_training_from_the_device_equals_training_from_the_host_bit_for_bit(
 def test_what_cannot_be_held_is_refused_in_one_line(values, message):
   config = tiny.config(data__on_device=True, **values)
   with pytest.raises(ValueError, match=message) as error:
-    factory.check(config, device_count=4)
+    checks.check(config, device_count=4)
   assert '\n' not in str(error.value)

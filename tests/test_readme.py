@@ -244,7 +244,7 @@ def test_training_evaluation_and_prediction_commands_run_in_order(workspace):
       if 'scripts.train' in start and '--workdir' in starting(start):
         assert re.search(r'^test accuracy \d+\.\d %$', said, re.M)
       if 'finetune' in start and ':probe' not in start:
-        assert 'head: new, 10 classes there, 2 here' in said
+        assert 'head: new, 10 classes in the weights, 2 in the data' in said
       if 'predict' in start:
         assert 'PHOTO.jpg' in said
 

@@ -14,7 +14,7 @@ def finished_run(path):
   data = {'data_dir': '/home/me/data', 'name': 'digits', 'num_train': 100}
   folder.write_config({'seed': 3, 'batch_size': 10, 'data': data})
   folder.write_summary({'status': 'finished', 'step': 20, 'eval/top_1': 0.5})
-  log = loggers.JsonLines(folder, 0)
+  log = loggers.JsonLines(folder.path / 'metrics.jsonl')
   for step, loss in ((10, 2.0), (20, 1.0)):
     log.log(step, {'train/loss': loss, 'train/step_seconds': 0.1})
     log.log(step, {'eval/top_1': step / 40, 'eval/loss': loss})

@@ -142,7 +142,7 @@ def test_a_run_killed_in_an_upload_goes_on_and_commands_read_it(
   assert saved and set(map(str, saved)) < torn  # one is there in part
   code, said = finish(start(storage, 'killed'))
   assert code == 0 and 'restoring the newest checkpoint' in said, said
-  assert 'no lock; start one run at a time' in said
+  assert 'has no lock: start one run at a time' in said
   assert commits(names('killed')) == [9, 12]
   assert not {n.split('/')[1] for n in names('killed') if 'points/' in n} - {
     '9',

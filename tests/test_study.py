@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from experiments import records, report, study, transfer_caltech101
-from nfnets import factory
+from nfnets import checks, factory
 
 EXPERIMENTS = {name: study.load(name) for name in study.names()}
 
@@ -28,7 +28,7 @@ def test_every_row_of_every_scale_resolves(name):
       config = config.copy_and_resolve_references()
       if not experiment.measure:
         assert config.is_locked
-        factory.check(config, 1)
+        checks.check(config, 1)
         factory.network_of(config)
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import factory, step
+from nfnets import checks, factory, step
 from nfnets.bench import clock, programs
 from nfnets.data import images, on_device, pipeline, sources
 
@@ -43,7 +43,7 @@ def measure(
   Raises:
     ValueError, OSError: the config or its data is refused.
   """
-  factory.check(config, 1)
+  checks.check(config, 1)
   source, _ = factory.sources_of(config)
   stages = host_stages(config, source) | host_pipelines(config, source)
   stages['device: augmentation'] = augmentation(config)

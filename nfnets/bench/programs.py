@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import factory, models, parallel, step
+from nfnets import checks, factory, models, parallel, step
 from nfnets.weights import folding, stacked
 
 # The whole training step: forward and backward pass, clipping, decay, Nesterov
@@ -93,7 +93,7 @@ def plain(
     config.optimizer.clip = clip if mode == 'train' else 'none'
     config.ema.mode = 'warmup' if ema and mode == 'train' else 'none'
     config.model.update(overrides)
-  factory.check(config, 1)
+  checks.check(config, 1)
   return config
 
 

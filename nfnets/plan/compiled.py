@@ -24,7 +24,7 @@ from jax.sharding import (
 )
 from ml_collections import ConfigDict
 
-from nfnets import factory, parallel, step
+from nfnets import checks, factory, parallel, step
 from nfnets.models import layers
 from nfnets.plan import abstract, pods
 
@@ -83,7 +83,7 @@ def check(config: ConfigDict, pod: pods.Pod) -> None:
   Raises:
     ValueError: names the key, its value and the remedy.
   """
-  factory.check(config, pod.num_devices)
+  checks.check(config, pod.num_devices)
   size, devices = config.eval_batch_size, pod.num_devices
   if size % devices:
     above = -(-size // devices) * devices
