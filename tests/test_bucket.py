@@ -229,7 +229,7 @@ def test_a_missing_package_is_named(monkeypatch, package):
 
 
 def test_data_in_a_bucket_are_refused_with_the_remedy():
-  with pytest.raises(ValueError, match='gs://b/data: data are not .*gcsfuse'):
+  with pytest.raises(ValueError, match='gs://b/data: data cannot .*gcsfuse'):
     sources.create('cifar10', 'test', 'gs://b/data')
 
 
