@@ -1,11 +1,13 @@
-"""Each arm's learning rate, chosen on training images held out. CIFAR-10.
+"""The learning rate of each arm, chosen on held-out images of CIFAR-10.
 
-13 epochs of the first 10,000 training images at batch 128 (1,015 updates), and
-the accuracy on the next 5,000 training images: no test image takes part in the
-choice. An arm tries three factors of the learning rate 0.1, twice apart, and
-one more beyond an end as long as that end is the best. Its best factor is its
-own in `headline` and `agc_grid`. Rows 'b1024_...' choose those of `large_batch`
-in the same way: 26 epochs at batch 1,024 (253 updates), factors of 0.8.
+Each run trains for 13 epochs on the first 10,000 training images at batch 128
+(1,015 updates), and is judged by its accuracy on the next 5,000 training
+images: no test image takes part in the choice. Learning rates are 0.1 times a
+factor. An arm tries three factors, each twice the one before, and goes on in
+one direction as long as the outermost factor is the best. `headline` and
+`agc_grid` use its best factor. Rows 'b1024_...' choose the factors for
+`large_batch` in the same way, with 26 epochs at batch 1,024 (253 updates) and
+rates of 0.8 times a factor.
 """
 
 import numpy as np
@@ -28,8 +30,8 @@ ARMS = _resnet20.ARMS | {
   for arm, overrides in large_batch.ROWS.items()
 }
 EXPERIMENT = Experiment(
-  title="The arms' learning rates",
-  claim='Arms differ in the learning rate that suits them.',
+  title='ResNet-20 on CIFAR-10: accuracy by learning rate',
+  claim='The arms need different learning rates.',
   rows={
     f'{arm}_x{factor:g}': {'learning_rate_factor': float(factor), **overrides}
     for arm, overrides in ARMS.items()
@@ -39,13 +41,13 @@ EXPERIMENT = Experiment(
     'no normalization wants a lower rate than batch normalization': (
       lambda rows: best(rows, 'none') < best(rows, 'batch')
     ),
-    'so it does at batch 1,024': lambda rows: (
+    'at batch 1,024 it wants a lower rate too': lambda rows: (
       best(rows, 'b1024_none') < best(rows, 'b1024_batch')
     ),
   },
   scales={
     FULL: Scale(
-      '10,000 training images, 13 epochs, judged by 5,000 others',
+      '13 epochs on 10,000 training images, accuracy on 5,000 others',
       {
         'num_epochs': 13.0,
         **_resnet20.TEN_THOUSAND,
@@ -55,7 +57,9 @@ EXPERIMENT = Experiment(
   },
   labels=_resnet20.LABELS,
   config=lambda row: _resnet20.recipe(),
-  plot=_figures.lines('factor of the learning rate', r'_x([\d.]+)', by='b1024'),
+  plot=_figures.lines(
+    'learning rate, relative to the default', r'_x([\d.]+)', by='b1024'
+  ),
 )
 get_config = EXPERIMENT.get_config
 
