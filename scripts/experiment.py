@@ -1,26 +1,28 @@
-r"""Runs, measures and reports the experiments of experiments/.
+"""Runs, measures and reports the experiments in experiments/.
 
   python -m scripts.experiment print   --experiment=NAME [--scale=S] [--only=R]
   python -m scripts.experiment run     --experiment=NAME [...] [-- TRAIN FLAGS]
   python -m scripts.experiment measure --experiment=NAME [--data_dir=DATA]
   python -m scripts.experiment report [--experiment=NAME] [--html=FILE]
 
-print    prints the command that trains each row, and stops.
-run      trains each row by scripts.train (flags after -- are passed on), seed
-         by seed, so that the first seed of all rows comes first. A finished row
-         is skipped, a broken one goes on from its checkpoint; what another
-         experiment has trained already is taken over. One row's failure doesn't
-         stop the others; Ctrl-C stops after the running one has saved.
+print    prints the command that trains each row.
+run      trains each row with scripts.train, which receives the flags after --.
+         All rows are trained with the first seed before the next seed begins.
+         Recorded rows are skipped, interrupted ones resume from their
+         checkpoint, and a run that another experiment has trained with the same
+         config is taken over from there. If a row fails, the others still run;
+         Ctrl-C stops once the current row has saved.
 measure  measures each row of an experiment that trains nothing.
-report   writes README.md and plot.png of the experiment, or those of all and
-         the overview; --html=FILE makes one self-contained page of them.
+report   writes README.md and plot.png of one experiment, or of all of them with
+         an overview; --html=FILE also writes one self-contained page.
 
-A row's record goes to RESULTS/NAME/runs/ROW@SCALE_seedK.json as soon as it is
-there, its training to WORKDIR/NAME/. RESULTS is runs/results by default: your
-own. The committed records are in results; --results=results adds to them or
-reports from them. --again trains or measures rows anew that are recorded.
+A row is recorded in RESULTS/NAME/runs/ROW@SCALE_seedK.json as soon as it is
+done; its run's folder is in WORKDIR/NAME/. By default RESULTS is runs/results,
+for your own records. The committed ones are in results: --results=results adds
+to them, or reports from them. --again repeats rows that are recorded.
 
-Exit codes: 0 all over, 1 some row failed, 2 refused, 75 interrupted and saved.
+Exit codes: 0 all rows are done, 1 a row failed, 2 refused, 75 interrupted and
+saved.
 """
 
 import multiprocessing
@@ -41,26 +43,35 @@ from experiments import records, study
 from nfnets import workdir
 from scripts import common
 
-EXPERIMENT = flags.DEFINE_string('experiment', None, 'A file in experiments/.')
-SCALE = flags.DEFINE_string('scale', study.FULL, 'One of its scales.')
-ONLY = flags.DEFINE_list('only', [], 'Rows; default: all of the scale.')
-SEEDS = flags.DEFINE_list('seeds', [], "Default: the experiment's own.")
-AGAIN = flags.DEFINE_bool('again', False, 'Redo rows that are recorded.')
-WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
-RESULTS = flags.DEFINE_string('results', 'runs/results', 'Where records are.')
-DATA_DIR = flags.DEFINE_string(
-  'data_dir', None, 'Where prepared data are, for what measures on images.'
+EXPERIMENT = flags.DEFINE_string(
+  'experiment', None, 'The name of a file in experiments/.'
 )
-HTML = flags.DEFINE_string('html', None, 'report: a self-contained page.')
+SCALE = flags.DEFINE_string(
+  'scale', study.FULL, "One of the experiment's scales."
+)
+ONLY = flags.DEFINE_list('only', [], 'Some rows instead of all of the scale.')
+SEEDS = flags.DEFINE_list(
+  'seeds', [], "Some seeds instead of the experiment's own."
+)
+AGAIN = flags.DEFINE_bool('again', False, 'Repeat rows that are recorded.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs', 'The folder of the runs.')
+RESULTS = flags.DEFINE_string(
+  'results', 'runs/results', 'The folder of the records and reports.'
+)
+DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'measure: the folder of prepared data, if images are used.'
+)
+HTML = flags.DEFINE_string(
+  'html', None, 'report: the file of a self-contained page.'
+)
 
 INTERRUPTED = 75
 OVER = (0, 1)  # finished, diverged
-THERE = 'was there (--again runs it anew)'
-TAKEN = 'was made by another experiment'
+RECORDED = 'already recorded (--again repeats it)'
 
 
 class Run(NamedTuple):
-  """A row, at the scale of the flags, with a seed."""
+  """A row with a seed, at the scale of the flags."""
 
   row: str
   seed: int
@@ -95,20 +106,24 @@ def main(arguments: Sequence[str]) -> int:
   verb, *more = arguments or ['']
   if verb not in VERBS:
     raise ValueError(f'choose one of {", ".join(VERBS)}, not {verb!r}')
-  if more and verb in ('measure', 'report'):
+  if verb in ('print', 'run'):
+    return VERBS[verb](more)
+  if more:
     raise ValueError(f'unexpected argument {more[0]!r}; flags start with --')
-  return VERBS[verb](more)
+  return VERBS[verb]()
 
 
 def print_commands(more: Sequence[str]) -> int:
-  experiment, runs = chosen(trained=True)
+  """Prints the command of each run, with the flags `more`."""
+  _, runs = selected(trained=True)
   for one in runs:
     print(shlex.join(['python', *one.command(more)]))
   return 0
 
 
 def run(more: Sequence[str]) -> int:
-  experiment, runs = chosen(trained=True)
+  """Trains each run, with the flags `more`; returns the exit code."""
+  experiment, runs = selected(trained=True)
   outcomes = {}
   for number, one in enumerate(runs, 1):
     print(f'[{number}/{len(runs)}] {one.name}', flush=True)
@@ -122,98 +137,103 @@ def run(more: Sequence[str]) -> int:
   return int(any(o.startswith('failed') for o in outcomes.values()))
 
 
-def chosen(trained: bool) -> tuple[study.Experiment, list[Run]]:
-  """The experiment and the runs that the flags ask for."""
+def selected(trained: bool) -> tuple[study.Experiment, list[Run]]:
+  """The experiment and the runs that the flags select.
+
+  Raises:
+    ValueError: the experiment has no such scale, row or seed, or isn't one that
+      trains (`trained`) or measures.
+  """
   name, scale = EXPERIMENT.value, SCALE.value
   experiment = study.load(name)
   if trained == bool(experiment.measure):
-    other = (
-      'is trained: run it' if not trained else 'trains nothing: measure it'
-    )
+    other = 'trains nothing: use measure' if trained else 'is trained: use run'
     raise ValueError(f'{name} {other}')
   if scale not in experiment.scales:
     scales = ', '.join(experiment.scales)
     raise ValueError(f'--scale={scale}: choose one of {scales}')
-  here = experiment.rows_at(scale)
+  rows = experiment.rows_at(scale)
   for row in ONLY.value:
-    if row not in here:
+    if row not in rows:
       at = [s for s in experiment.scales if row in experiment.rows_at(s)]
       also = f'; {row} is at {", ".join(at)}' if at else ''
-      rows = ', '.join(here)
-      raise ValueError(f'--only={row}: rows at scale {scale} are {rows}{also}')
+      raise ValueError(
+        f'--only={row}: the rows at scale {scale} are {", ".join(rows)}{also}'
+      )
   for seed in SEEDS.value:
     if not seed.isdecimal():
       raise ValueError(f'--seeds={seed}: give whole numbers from 0 on')
   seeds = [int(seed) for seed in SEEDS.value] or experiment.seeds
-  return experiment, [Run(row, s) for s in seeds for row in ONLY.value or here]
+  return experiment, [Run(row, s) for s in seeds for row in ONLY.value or rows]
 
 
 def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
-  """Trains one row, and writes its record; says how it went."""
+  """Trains and records one run, unless there is no need; says how it ended."""
   if AGAIN.value:
     one.record.unlink(missing_ok=True)
     if (one.workdir / 'config.json').exists():
       shutil.rmtree(one.workdir)
   if one.record.exists():
-    return THERE
-  # Other flags may change the run.
-  same = all(flag.startswith('--config.data.data_dir=') for flag in more)
-  if same and not one.workdir.exists():
-    try:
-      if take_over(experiment, one):
-        return TAKEN
-    except ValueError as error:
-      return f'failed: a record is damaged: {error}'
-  command = one.command(more)
-  code = call(command)
-  if code in (INTERRUPTED, -signal.SIGINT):
-    return 'interrupted'
-  if code not in OVER:
-    return f'failed with exit code {code}: {shlex.join(["python", *command])}'
+    return RECORDED
+  # With other flags the config isn't the row's.
+  is_plain = all(f.startswith('--config.data.data_dir=') for f in more)
   try:
-    # Elsewhere: who asks for the devices holds them, and the next row trains.
-    spawn = multiprocessing.get_context('spawn')
-    with futures.ProcessPoolExecutor(1, spawn) as pool:
-      folder = workdir.RunFolder(one.workdir, must_exist=True)
-      words = ['python', *command]
-      place = (EXPERIMENT.value, one.row, words, SCALE.value)
-      record = pool.submit(records.of_run, folder, *place).result()
+    is_new = is_plain and not one.workdir.exists()
+    if is_new and (record := twin(experiment, one)):
+      records.write(pathlib.Path(RESULTS.value), record)
+      return f'the same as {record["same_as"]}, taken over'
+    command = one.command(more)
+    code = call(command)
+    if code in (INTERRUPTED, -signal.SIGINT):
+      return 'interrupted'
+    if code not in OVER:
+      line = shlex.join(['python', *command])
+      return f'failed with exit code {code}: {line}'
+    return record_of(one, ['python', *command])
   except ValueError as error:
     return f'failed: {error}'
-  records.write(pathlib.Path(RESULTS.value), record)
-  return record['status']
 
 
-def take_over(experiment: study.Experiment, one: Run) -> bool:
-  """Takes the record of another experiment's equal run, if there is one."""
-  root = pathlib.Path(RESULTS.value)
+def twin(experiment: study.Experiment, one: Run) -> records.Record | None:
+  """The record of another experiment's equal run, as this run's, if any."""
   config = experiment.get_config(records.run_name(one.row, SCALE.value))
   config.seed = one.seed
   config = config.copy_and_resolve_references().to_dict()
-  record = records.twin(root, config, EXPERIMENT.value)
-  if record is None:
-    return False
-  place = (EXPERIMENT.value, one.row, SCALE.value)
-  records.write(root, records.taken_over(record, config, *place))
-  return True
+  root = pathlib.Path(RESULTS.value)
+  if record := records.twin(root, config, EXPERIMENT.value):
+    place = (EXPERIMENT.value, one.row, SCALE.value)
+    return records.taken_over(record, config, *place)
+  return None
 
 
 def call(command: Sequence[str]) -> int:
-  """Runs Python with these arguments; on Ctrl-C waits until it has saved."""
+  """Runs Python with these arguments, to the end even after Ctrl-C."""
   child = subprocess.Popen([sys.executable, *command])
   while True:
     try:
       return child.wait()
-    except KeyboardInterrupt:  # the terminal sent it to the child as well
+    except KeyboardInterrupt:  # which the terminal sent to the child as well
       continue
 
 
-def measure(more: Sequence[str]) -> int:
-  del more
-  experiment, runs = chosen(trained=False)
-  common.keep_freed_memory()  # as a run does
+def record_of(one: Run, command: Sequence[str]) -> str:
+  """Writes the record of a run that is over; returns its status."""
+  # Asking JAX for the devices takes them, so a process of its own asks.
+  spawn = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, spawn) as pool:
+    folder = workdir.RunFolder(one.workdir, must_exist=True)
+    place = (EXPERIMENT.value, one.row, command, SCALE.value)
+    record = pool.submit(records.of_run, folder, *place).result()
+  records.write(pathlib.Path(RESULTS.value), record)
+  return record['status']
+
+
+def measure() -> int:
+  """Measures and records each row."""
+  experiment, runs = selected(trained=False)
+  common.keep_freed_memory()  # as scripts.train does
   for number, one in enumerate(runs, 1):
-    outcome = THERE
+    outcome = RECORDED
     if AGAIN.value or not one.record.exists():
       records.write(pathlib.Path(RESULTS.value), measured(experiment, one.row))
       outcome = 'measured'
@@ -222,7 +242,7 @@ def measure(more: Sequence[str]) -> int:
 
 
 def measured(experiment: study.Experiment, row: str) -> records.Record:
-  """Measures a row; its record, with the seconds that it took."""
+  """Measures a row; returns its record."""
   config = experiment.get_config(records.run_name(row, SCALE.value))
   words = f'--experiment={EXPERIMENT.value} --scale={SCALE.value} --only={row}'
   command = ['python', '-m', 'scripts.experiment', 'measure', *words.split()]
@@ -235,12 +255,14 @@ def measured(experiment: study.Experiment, row: str) -> records.Record:
   found = experiment.measure(config)
   seconds = round(time.monotonic() - start, 1)
   place = (EXPERIMENT.value, row, command, SCALE.value, config.to_dict())
-  record = records.of_measurement(*place)
-  return record | {'measured': found, 'seconds': seconds}
+  return records.of_measurement(*place) | {
+    'measured': found,
+    'seconds': seconds,
+  }
 
 
-def report(more: Sequence[str]) -> int:
-  del more
+def report() -> int:
+  """Writes the report of one experiment or of all, and prints the files."""
   from experiments import report as reporting
 
   root = pathlib.Path(RESULTS.value)
@@ -249,14 +271,14 @@ def report(more: Sequence[str]) -> int:
       f'--results={root}: no such folder; the committed records are in '
       '--results=results'
     )
+  names = [EXPERIMENT.value] if EXPERIMENT.value else study.names()
   if EXPERIMENT.value:
     study.load(EXPERIMENT.value)
     if not records.read_all(root, EXPERIMENT.value):
       raise ValueError(
-        f'{root / EXPERIMENT.value} holds no records; the committed ones are '
-        'in --results=results'
+        f'{root / EXPERIMENT.value} has no records; the committed ones are in '
+        '--results=results'
       )
-  names = [EXPERIMENT.value] if EXPERIMENT.value else study.names()
   for name in names:
     print(reporting.write(name, root), flush=True)
   if not EXPERIMENT.value or HTML.value:

@@ -1,20 +1,17 @@
-"""Trains the CIFAR-10 study's rows that aren't finished, one after the other.
+"""Trains the unfinished rows of the CIFAR-10 study, one after the other.
 
   nice -n 10 python -m scripts.study --data_dir=DATA --results=CHECKOUT/results
 
-Meant to run in the background, from a clone of its own at a fixed commit: what
-is edited in the checkout meanwhile changes no run. Finished records are copied
-to `--results`. SIGTERM or Ctrl-C saves the running row and ends with 75; the
-same command goes on from there. `--list` says what is done and what is left.
-Exit codes: 0 all rows are over, 1 one failed, 75 interrupted. `--caltech` is a
-tar of train/CLASS/FILE and test/CLASS/FILE: the split of Caltech-101
-(nfnets/data/caltech101_split.json); without it those rows are left out.
+The order is that of `jobs`: the pilot first, which chooses each arm's learning
+rate. Run this in the background, from a clone at a fixed commit, so that edits
+in the checkout don't affect the runs. SIGTERM or Ctrl-C saves the current run
+and exits with 75; the same command resumes. --list prints what is left. Exit
+codes: 0 all rows are done, 1 a row failed, 75 interrupted and saved.
 """
 
 import contextlib
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,30 +32,38 @@ from experiments import (
 )
 from scripts import common
 
-DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where CIFAR-10 is prepared.')
-CALTECH = flags.DEFINE_string('caltech', '', 'Caltech-101, split, as a tar.')
-RESULTS = flags.DEFINE_string('results', '', 'Copy finished records here too.')
-WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where the runs live.')
-LIST = flags.DEFINE_bool('list', False, 'Say what is left and stop.')
+DATA_DIR = flags.DEFINE_string(
+  'data_dir', '', 'The folder of prepared data, with CIFAR-10.'
+)
+CALTECH = flags.DEFINE_string(
+  'caltech',
+  '',
+  'A tar of train/CLASS/FILE and test/CLASS/FILE: Caltech-101, split as '
+  'nfnets/data/caltech101_split.json says. Without it its rows are left out.',
+)
+RESULTS = flags.DEFINE_string('results', 'results', 'The folder of records.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs', 'The folder of the runs.')
+LIST = flags.DEFINE_bool(
+  'list', False, 'Print the rows, done or with their time, and exit.'
+)
 
-ROOT = pathlib.Path('results')
 INTERRUPTED = 75
 
 
 class Job(NamedTuple):
-  """One training: an experiment's row at a scale, by seed."""
+  """One run: a row of an experiment at a scale, with a seed."""
 
   experiment: str
   row: str
   scale: str
   seed: int = 0
-  factor: float | None = None  # of the learning rate
+  factor: float | None = None  # multiplies the learning rate
 
   @property
   def path(self) -> pathlib.Path:
-    return records.path_of(
-      ROOT, self.experiment, self.row, self.seed, self.scale
-    )
+    root = pathlib.Path(RESULTS.value)
+    place = (self.experiment, self.row, self.seed, self.scale)
+    return records.path_of(root, *place)
 
   @property
   def data_dir(self) -> str:
@@ -70,7 +75,7 @@ class Job(NamedTuple):
 
   @property
   def hours(self) -> float:
-    """On two free cores."""
+    """The expected time on two free cores."""
     experiment = study.load(self.experiment)
     config = experiment.get_config(f'{self.row}@{self.scale}')
     return costs.cpu_hours(config, experiment.image_seconds)
@@ -90,7 +95,7 @@ def main() -> int:
 
 
 def show() -> int:
-  """Prints each row, and the hours that are left on two free cores."""
+  """Prints each row and the hours left on two free cores."""
   left = 0.0
   for job in jobs():
     done = job.path.exists()
@@ -102,7 +107,7 @@ def show() -> int:
 
 
 def jobs() -> Iterator[Job]:
-  """All trainings in order; those after the pilot once it has chosen."""
+  """All runs in order. An arm's rate is None until the pilot has chosen it."""
   for arm in _resnet20.ARMS:
     yield from pilot_of(arm)
   best = {arm: chosen(arm) for arm in _resnet20.ARMS}
@@ -119,17 +124,15 @@ def jobs() -> Iterator[Job]:
     for row in large_batch.ROWS:
       factor = chosen(f'b1024_{row}')
       yield Job('large_batch', row, 'short', seed, factor)
-  for seed, network, arm in (
-    (0, 'nf', 'nf_agc'), (0, 'none', 'none_agc'),
-    (1, 'none', 'none_agc'), (2, 'none', 'none_agc'),
-  ):  # fmt: skip
+  none = [(seed, 'none', 'none_agc') for seed in (0, 1, 2)]
+  for seed, network, arm in [(0, 'nf', 'nf_agc'), *none]:
     for size in (128, 64, 32, 16):
       for lambda_ in _grid.LAMBDAS:
         row = f'{network}_b{size}_l{lambda_:g}'
         yield Job('agc_grid', row, 'full', seed, best[arm])
   for row in study.load('batchnorm_batch_size').rows_at('rates'):
     yield Job('batchnorm_batch_size', row, 'rates')
-  yield from clipped_where_nothing_clipped_diverges()
+  yield from where_to_clip()
   if CALTECH.value:
     yield Job('transfer_caltech101', 'pretrain', 'px64')
     for seed in (0, 1, 2):
@@ -138,22 +141,21 @@ def jobs() -> Iterator[Job]:
   yield Job('he_resnet20', 'batch', 'full')
 
 
-def clipped_where_nothing_clipped_diverges() -> Iterator[Job]:
-  """where_to_clip, at the first of two rates at which that is so."""
+def where_to_clip() -> Iterator[Job]:
+  """The rows at the first of two rates at which the unclipped run diverges."""
   for scale in ('x8', 'x16'):
     unclipped = Job('where_to_clip', 'nothing', scale)
     yield unclipped
-    if unclipped.path.exists():
-      record = records.read(unclipped.path)
-      if record['status'] == 'diverged':
-        break
+    is_over = unclipped.path.exists()
+    if is_over and records.read(unclipped.path)['status'] == 'diverged':
+      break
   for seed in (0, 1, 2):
     for row in study.load('where_to_clip').rows:
       yield Job('where_to_clip', row, scale, seed)
 
 
 def pilot_of(arm: str) -> Iterator[Job]:
-  """Three rates, then one beyond the best as long as that is at an end."""
+  """Three rates, then further ones as long as the best is the outermost."""
   tried, new = [], list(pilot.FIRST[arm])
   while new:
     tried += new
@@ -169,7 +171,7 @@ def pilot_of(arm: str) -> Iterator[Job]:
 
 
 def accuracies(arm: str) -> dict[float, float]:
-  """By factor, on held-out training images; 0 of a diverged run."""
+  """Accuracy on held-out training images by factor; 0 of a diverged run."""
   found = {}
   for factor in pilot.FACTORS:
     path = Job('pilot', f'{arm}_x{factor:g}', 'full').path
@@ -181,16 +183,16 @@ def accuracies(arm: str) -> dict[float, float]:
 
 
 def chosen(arm: str) -> float | None:
-  """The arm's best factor among those tried; None before there is one."""
+  """The arm's best factor among those tried, if any."""
   found = accuracies(arm)
   return max(found, key=found.get) if found else None
 
 
 def train(job: Job) -> int:
-  """Trains one row by scripts.experiment, and copies its record."""
+  """Trains and records one row with scripts.experiment; returns its code."""
   command = [
     sys.executable, '-m', 'scripts.experiment', 'run',
-    f'--results={ROOT}',
+    f'--results={RESULTS.value}',
     f'--experiment={job.experiment}', f'--scale={job.scale}',
     f'--only={job.row}', f'--seeds={job.seed}',
     f'--workdir={WORKDIR.value}', '--',
@@ -207,16 +209,12 @@ def train(job: Job) -> int:
     except KeyboardInterrupt:
       is_stopping = True
       stop(child)
-  if code == 0 and RESULTS.value:
-    place = pathlib.Path(RESULTS.value) / job.path.relative_to(ROOT)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(job.path, place)
   return INTERRUPTED if is_stopping else code
 
 
 def stop(child: subprocess.Popen) -> None:
-  """Ctrl-C to the row and what runs it: each waits until it has saved."""
-  with contextlib.suppress(ProcessLookupError):  # it is over
+  """Sends Ctrl-C to the row's processes, which then save and exit."""
+  with contextlib.suppress(ProcessLookupError):  # they are over
     os.killpg(child.pid, signal.SIGINT)
 
 

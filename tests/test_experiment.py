@@ -121,7 +121,7 @@ def test_a_row_is_recorded_skipped_the_next_time_and_redone_if_asked(
   (one,) = records.read_all(tmp_path / 'results', 'resnet20_three_ways')
   assert (one['row'], one['scale'], one['updates']) == ('nf', 'cpu', 1000)
   done, called = command('run', *row)
-  assert called == [] and 'was there (--again' in done.stdout
+  assert called == [] and 'already recorded (--again' in done.stdout
   done, called = command('run', *row, '--again', outcomes=outcomes)
   assert called == ['nf@cpu_seed0'] and 'nf@cpu_seed0: finished' in done.stdout
 
@@ -141,7 +141,7 @@ def test_an_equal_run_of_another_experiment_is_taken_over(command, tmp_path):
   trained(tmp_path, 'nf_norm')
   done, called = command('run', *TWIN)
   assert (done.code, called) == (0, [])
-  assert 'lr1_t1@cpu_seed0: was made by another' in done.stdout
+  assert 'lr1_t1@cpu_seed0: the same as resnet20_three_ways/' in done.stdout
   (made,) = records.read_all(tmp_path / 'results', 'clipping_threshold')
   assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed0'
 
@@ -161,7 +161,7 @@ def test_a_measured_row_is_recorded_once(command, tmp_path):
   assert one['measured']['params'] == pytest.approx(71.49e6, abs=5e3)
   assert one['command'].endswith('=table_family --scale=full --only=f0')
   assert one['seconds'] >= 0 and one['hardware']['device_count']
-  assert 'f0: was there' in command('measure', *row)[0].stdout
+  assert 'f0: already recorded' in command('measure', *row)[0].stdout
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_a_measured_row_is_recorded_once(command, tmp_path):
   [
     (('sweep',), "choose one of print, run, measure, report, not 'sweep'"),
     (('run', '--experiment=x'), '--experiment=x: choose one of agc_grid, '),
-    (('run', '--experiment=table_family'), 'trains nothing: measure it'),
-    (('measure', *THREE_WAYS), 'is trained: run it'),
+    (('run', '--experiment=table_family'), 'trains nothing: use measure'),
+    (('measure', *THREE_WAYS), 'is trained: use run'),
     (('measure', '--experiment=table_family', '--data_dir=x'), 'no data'),
     (('report', '--results=nowhere'), '--results=nowhere: no such folder'),
     (('run', *THREE_WAYS, '--seeds=a'), '--seeds=a: give whole numbers'),

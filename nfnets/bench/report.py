@@ -16,13 +16,14 @@ def circumstances() -> str:
   """Command, processor, device, load before, and version, as Markdown."""
   words = ['python', '-m', 'scripts.benchmark', *sys.argv[1:]]
   return (
-    f'    {shlex.join(words)}\n\n{_processor()}, {os.cpu_count()} cores; '
+    f'    {shlex.join(words)}\n\n{processor()}, {os.cpu_count()} cores; '
     f'device {jax.devices()[0].device_kind}; load average '
     f'{os.getloadavg()[0]:.1f} before; jax {jax.__version__}.\n'
   )
 
 
-def _processor() -> str:
+def processor() -> str:
+  """The processor's name, or its architecture where the system hides it."""
   path = pathlib.Path('/proc/cpuinfo')
   text = path.read_text() if path.exists() else ''
   name = text.partition('model name\t: ')[2].partition('\n')[0]
