@@ -1,8 +1,8 @@
-"""Accuracy over a grid of batch sizes and AGC's lambdas: checks and the plot.
+"""Accuracy over a grid of batch sizes and AGC's lambdas: checks and a plot.
 
-Batch size and lambda stand for their logarithms. A cell is the mean over seeds.
-Left out of correlations are cells with a diverged run, at less than twice
-chance, or whose skip gains AGC can't have opened.
+Correlations are over the logarithms of batch size and lambda; a cell is the
+mean over seeds. They leave out cells with a diverged run, cells below twice
+chance, and cells whose skip gains AGC can't have let open.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ LAMBDAS = (0.01, 0.04, 0.16, 0.64)
 
 
 class Grid(NamedTuple):
-  """The rows `{network}_b{size}_l{lambda}` of a network, four by four."""
+  """The rows `{network}_b{size}_l{lambda}` of one network, 4 x 4 of them."""
 
   network: str
   name: str
@@ -32,7 +32,7 @@ class Grid(NamedTuple):
     return f'{self.network}_b{size}_l{lambda_:g}'
 
   def cells(self, rows: Rows) -> dict[tuple[int, float], Row]:
-    """Batch size and lambda to row; `NotRun` if a cell is missing."""
+    """The row of each batch size and lambda; `NotRun` if one is missing."""
     names = [name.split('_') for name in rows]
     sizes = {int(b[1:]) for network, b, _ in names if network == self.network}
     if len(sizes) < 4:
@@ -44,7 +44,7 @@ class Grid(NamedTuple):
     return sorted({size for size, _ in self.cells(rows)})
 
   def judged(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """log2 of batch size and lambda `[N, 2]` and test top-1 `[N]`."""
+    """log2 of batch size and lambda `[N, 2]`, and top-1 `[N]`, of N cells."""
     cells = {
       place: row.mean
       for place, row in self.cells(rows).items()
@@ -57,7 +57,7 @@ class Grid(NamedTuple):
 
 
 def checks(*grids: Grid) -> dict[str, Check]:
-  """What the report says of each network."""
+  """The report's statements, about each network."""
   return {
     f'{grid.name}: {sentence}': check
     for grid in grids
@@ -77,9 +77,9 @@ def checks(*grids: Grid) -> dict[str, Check]:
 
 @dataclasses.dataclass(frozen=True)
 class Correlates:
-  """Checks the sign of a partial correlation, the other factor removed.
+  """Checks the sign of a factor's partial correlation, given the other factor.
 
-  Undecided within its 95 % interval by Fisher's transformation.
+  It is undecided if the 95 % interval, by Fisher's transformation, contains 0.
   """
 
   grid: Grid
@@ -92,12 +92,12 @@ class Correlates:
       (low > 0) == (self.sign > 0) if count > 4 and low * high > 0 else None
     )
 
-  def told(self, rows: Rows) -> str:
+  def numbers(self, rows: Rows) -> str:
     low, middle, high, count = self.interval(rows)
     return f'{middle:+.2f}, {low:+.2f} to {high:+.2f}, {count} cells'
 
   def interval(self, rows: Rows) -> tuple[float, float, float, int]:
-    """Its ends, the correlation within, and of how many cells."""
+    """The interval's low end, the correlation, its high end; cells."""
     inputs, top_1 = self.grid.judged(rows)
     if len(top_1) < 5:
       return math.nan, math.nan, math.nan, len(top_1)
@@ -108,7 +108,7 @@ class Correlates:
 
 
 def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:
-  """Williams' t test of two correlations that share a variable."""
+  """Williams' t test of two correlations with the same variable."""
   inputs, top_1 = grid.judged(rows)
   n = len(top_1)
   if n < 5:
@@ -125,8 +125,8 @@ def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:
 def small_batches_want_more(grid: Grid, rows: Rows) -> bool | None:
   """Whether the best lambda falls with the batch size, by rank.
 
-  Undecided where it depends on which of several is the best, or where the best
-  lies at the same end of those tried for every batch.
+  It is undecided if several lambdas may be the best and the answer depends on
+  which is, or if the smallest or the largest one is the best for every batch.
   """
   sizes, found = grid.sizes(rows), set()
   names = [{grid.row(size, v): v for v in LAMBDAS} for size in sizes]
@@ -152,26 +152,26 @@ def is_too_tight(grid: Grid, rows: Rows) -> bool | None:
 
 
 def partial(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> float:
-  """Correlation with a factor after the other's linear part is removed."""
+  """The partial correlation of accuracy with a factor, given the other."""
   inverse = np.linalg.inv(_correlations(inputs, top_1))
   own, last = inverse[factor, factor], inverse[2, 2]
   return float(-inverse[factor, 2] / math.sqrt(own * last))
 
 
 def _correlations(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
-  """Of batch size, lambda and accuracy `[3, 3]`."""
+  """The correlations of batch size, lambda and accuracy, `[3, 3]`."""
   return np.corrcoef(inputs.T, top_1)
 
 
 def interaction(inputs: np.ndarray, top_1: np.ndarray) -> float:
-  """The share of the variance that isn't the sum of the factors' effects."""
+  """The share of the variance that two additive main effects leave."""
   effects = np.hstack([x[:, None] == np.unique(x) for x in inputs.T]) * 1.0
   fit = effects @ np.linalg.lstsq(effects, top_1, rcond=None)[0]
   return float(np.var(top_1 - fit) / np.var(top_1))
 
 
 def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
-  """A random forest's, of batch size and of lambda `[2]`."""
+  """A random forest's importances of batch size and lambda, `[2]`."""
   from sklearn.ensemble import RandomForestRegressor
 
   forest = RandomForestRegressor(100, random_state=0).fit(inputs, top_1)
@@ -179,7 +179,7 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 
 
 def plot(*grids: Grid) -> Plot:
-  """Accuracy over lambda, and parallel coordinates, of each network."""
+  """Plots accuracy over lambda and parallel coordinates of each network."""
 
   def panels(experiment: study.Experiment, rows: Rows) -> _figures.Panels:
     for grid in grids if rows else ():
@@ -197,7 +197,7 @@ def plot(*grids: Grid) -> Plot:
 
 
 def _parallel(inputs: np.ndarray, top_1: np.ndarray, ax: Axes) -> None:
-  """A line for each cell: batch size, lambda, accuracy."""
+  """Draws each cell as a line through batch size, lambda and accuracy."""
   values = np.column_stack([inputs, top_1])
   low, high = values.min(0), values.max(0)
   shares = (values - low) / np.maximum(high - low, 1e-9)
@@ -213,12 +213,12 @@ def _parallel(inputs: np.ndarray, top_1: np.ndarray, ax: Axes) -> None:
   ax.set_yticks([])
   ax.spines[:].set_visible(False)
   shares = importance(inputs, top_1)
-  told = [
+  found = [
     f'{factor} {partial(inputs, top_1, k):+.2f} ({shares[k]:.2f})'
     for k, factor in enumerate(('batch size', 'lambda'))
   ]
   ax.set_title(
-    f'partial correlation (importance):\n{", ".join(told)}\n'
+    f'partial correlation (importance):\n{", ".join(found)}\n'
     f'{interaction(inputs, top_1):.0%} of the variance is interaction',
     fontsize=9,
   )

@@ -1,4 +1,4 @@
-"""The report of an experiment, and of all of them, from records alone."""
+"""The report of one experiment, and of all of them, from records alone."""
 
 import base64
 import contextlib
@@ -48,7 +48,7 @@ pre { overflow-x: auto; background: #f4f4f4; padding: .5rem; }
 
 
 def write(name: str, root: pathlib.Path) -> pathlib.Path:
-  """Writes an experiment's README.md and plot.png into `root`/name."""
+  """Writes README.md and plot.png of an experiment into `root`/name."""
   experiment, folder = study.load(name), root / name
   recorded = records.read_all(root, name)
   found = experiment.gather(recorded)
@@ -76,41 +76,41 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def note(folder: pathlib.Path) -> str:
-  """What somebody wrote of the results by hand."""
+  """The hand-written comment on the results, if there is one."""
   path = folder / 'note.md'
   return path.read_text().strip() if path.exists() else ''
 
 
 def checks(experiment: Experiment, found: Mapping[str, Rows]) -> str:
-  """The checks as a list; those that weren't planned apart."""
+  """The checks as a list; those that were not planned stand apart."""
   lines = []
   for sentence, check in (experiment.checks | experiment.explored).items():
     if sentence == next(iter(experiment.explored), None):
       lines.append('\nExploratory, not planned before the runs:\n')
-    word, scale, rows = answer(check, experiment, found)
-    told = [scale] if scale not in ('', FULL) else []
-    if rows is not None and hasattr(check, 'told'):
-      told.append(check.told(rows))
-    numbers = f' ({"; ".join(told)})' if told else ''
-    lines.append(f'- **{word}**: {sentence}{numbers}')
+    word, scale, numbers = answer(check, experiment, found)
+    details = '; '.join(x for x in (scale, numbers) if x not in ('', FULL))
+    suffix = f' ({details})' if details else ''
+    lines.append(f'- **{word}**: {sentence}{suffix}')
   return '\n'.join(lines)
 
 
 def answer(
   check: study.Check, experiment: Experiment, found: Mapping[str, Rows]
-) -> tuple[str, str, Rows | None]:
-  """What a check says at the fullest scale that has its rows, and which."""
+) -> tuple[str, str, str]:
+  """A check's answer, and the scale and numbers that it rests on.
+
+  The scale is the fullest one that has the check's rows.
+  """
+  numbers = getattr(check, 'numbers', lambda rows: '')
   for scale, rows in found.items():
     if not experiment.scales[scale].smoke:
-      try:
-        return ANSWERS[check(rows)], scale, rows
-      except study.NotRun:
-        continue
-  return NOT_RUN, '', None
+      with contextlib.suppress(study.NotRun):
+        return ANSWERS[check(rows)], scale, numbers(rows)
+  return NOT_RUN, '', ''
 
 
 def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
-  """A line for each row that has a record or a published number."""
+  """A line for each row with a record or a published number."""
   columns, published = experiment.columns or TRAINED, experiment.published
   header = ['row'] + (['published'] if published else [])
   for scale in found:
@@ -135,15 +135,15 @@ def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
     at = experiment.scales[scale]
     notes += [f'Scale `{scale}`: {at.note}.'] if at.note else []
     notes += ['It decides nothing.'] if at.smoke else []
-  right = ['left'] + ['right'] * (len(header) - 1)
+  align = ['left'] + ['right'] * (len(header) - 1)
   text = tabulate.tabulate(
-    lines, header, 'pipe', disable_numparse=True, colalign=right
+    lines, header, 'pipe', disable_numparse=True, colalign=align
   )
   return f'{text}\n\n{" ".join(notes)}'.strip() if lines else ''
 
 
 def shown(entry: tuple | None) -> str:
-  """A published number as printed, with its tag and what else there is."""
+  """A published number as printed, with its tag and any comments."""
   if not entry:
     return '–'
   number, tag, *others = entry
@@ -171,34 +171,34 @@ TRAINED = {
 
 
 def origin(recorded: Sequence[records.Record]) -> str:
-  """How many runs, how long they took, and on what."""
-  seconds, told = 0.0, []
+  """The number of runs, the time they took, and on which hardware."""
+  seconds, sources = 0.0, []
   for record in recorded:
     if 'same_as' in record:
-      told.append(f'`{record["row"]}` is {record["same_as"]}')
+      sources.append(f'`{record["row"]}` is {record["same_as"]}')
     else:
       seconds += record.get('seconds', 0.0) + _training_seconds(record)
     if at := record.get('hardware'):
       device = f'{at["device_count"]} x {at["device"]}'
       cpu = f'{at["cpu"]}, {at["cores"]} cores'
-      told.append(f'{device} ({cpu}), jax {record["versions"]["jax"]}')
+      sources.append(f'{device} ({cpu}), jax {record["versions"]["jax"]}')
     if record.get('commit'):
-      told.append(f'commit {record["commit"][:7]}')
+      sources.append(f'commit {record["commit"][:7]}')
   hours = [f'{seconds / 3600:.1f} hours'] if seconds else []
   count = f'{len(recorded)} record{"s" if len(recorded) > 1 else ""}'
-  parts = dict.fromkeys([count, *hours, *sorted(told)])
+  parts = dict.fromkeys([count, *hours, *sorted(sources)])
   return f'{"; ".join(parts)}.' if recorded else ''
 
 
 def _training_seconds(record: records.Record) -> float:
-  """A run's steps at the median of their logged pace: pauses don't count."""
+  """A run's steps times their median logged duration: pauses don't count."""
   points = [p for p in record.get('curve', ()) if 'train/step_seconds' in p]
   pace = [p['train/step_seconds'] for p in points]
   return points[-1]['step'] * statistics.median(pace) if points else 0.0
 
 
 def commands(name: str, experiment: Experiment, scales: Iterable[str]) -> str:
-  """What makes the records anew, and this report."""
+  """The commands that repeat the records and this report."""
   verb = 'measure' if experiment.measure else 'run'
   data = '' if experiment.measure else ' -- --config.data.data_dir=DATA'
   call = 'python -m scripts.experiment'
@@ -212,7 +212,7 @@ def commands(name: str, experiment: Experiment, scales: Iterable[str]) -> str:
 def not_run(
   name: str, experiment: Experiment, found: Mapping[str, Rows]
 ) -> str:
-  """Rows of the full scale, or of one that was begun, without a record."""
+  """The rows without a record, of the fullest scale and those with records."""
   lines = []
   for scale in dict.fromkeys([next(iter(experiment.scales)), *found]):
     for row in experiment.rows_at(scale):
@@ -232,13 +232,13 @@ def not_run(
 
 
 def save(figure: Any, path: pathlib.Path) -> None:
-  """Writes a plot with a palette: a third of the size."""
+  """Writes a plot with a color palette, which is a third of the size."""
   from PIL import Image
 
   file = io.BytesIO()
   figure.savefig(file, dpi=110)
   image = Image.open(file).convert('RGB')
-  # A median cut would merge the colors of thin lines, which have few pixels.
+  # Other methods merge the colors of thin lines, which have few pixels.
   few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
   few.save(path, optimize=True)
 
@@ -249,8 +249,9 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
   for name in study.names():
     experiment = study.load(name)
     found = experiment.gather(records.read_all(root, name))
-    checks = experiment.checks.values()
-    words = [answer(check, experiment, found)[0] for check in checks]
+    words = [
+      answer(c, experiment, found)[0] for c in experiment.checks.values()
+    ]
     title = f'[{experiment.title}]({name}/README.md)'
     if set(words) == {NOT_RUN}:
       idle.append(f'- {title}')
@@ -275,11 +276,10 @@ def sentences(root: pathlib.Path) -> str:
       experiment = study.load(name)
       found = experiment.gather(records.read_all(root, name))
       check = (experiment.checks | experiment.explored)[claim]
-      word, scale, rows = answer(check, experiment, found)
-      told = check.told(rows) if rows and hasattr(check, 'told') else ''
-      at = experiment.scales[scale].note if scale else ''
+      word, scale, numbers = answer(check, experiment, found)
+      about = experiment.scales[scale].note if scale else ''
       link = f'[{claim}]({name}/README.md)'
-      lines.append((sentence, link, f'**{word}**', told, at))
+      lines.append((sentence, link, f'**{word}**', numbers, about))
       sentence = ''
   header = ('the report', 'checked', 'answer', 'numbers', 'scale')
   return tabulate.tabulate(lines, header, 'github')

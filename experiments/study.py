@@ -1,8 +1,8 @@
-"""An experiment as data; its rows, and what can be said of their differences.
+"""What an experiment is: its rows, their records, and checks of differences.
 
-A file of experiments/ holds one `Experiment`, `EXPERIMENT`: a claim, rows that
-are overrides of a recipe, and checks. `scripts.experiment` trains or measures
-rows and reports them; what a result means is written by hand, with its date, in
+A file in experiments/ holds one `Experiment`, `EXPERIMENT`: a claim, rows that
+override a recipe, and checks. `scripts.experiment` trains or measures the rows
+and reports them. What a result means is written by hand, with its date, in
 results/NAME/note.md.
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 FULL = records.FULL
 FOLDER = pathlib.Path(__file__).parent
-# A skip gain of 0 that AGC clips moves at first by rate x lambda / (1 -
-# momentum) x 0.001 (AGC's epsilon) an update, later by as much of itself: it is
-# 1 when the sum of rate x lambda / (1 - momentum) is 1 + ln 1000.
+# AGC lets a skip gain that starts at 0 move by rate x lambda / (1 - momentum) x
+# 0.001 (AGC's epsilon) an update at first, later by that share of itself. It
+# reaches 1 when the sum of rate x lambda / (1 - momentum) is 1 + ln 1000.
 OPEN = 1 + math.log(1000)
 
 Check = Callable[['Rows'], bool | None]
@@ -36,18 +36,18 @@ Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure']
 
 
 class NotRun(KeyError):
-  """A row that has no record."""
+  """Raised for a row without a record."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
   """A size at which an experiment's rows are run."""
 
-  note: str  # what a caption says of it
+  note: str  # describes the scale in captions
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  rows: Sequence[str] | None = None  # those it has, if not all
+  rows: Sequence[str] | None = None  # None for all
   shrink: Callable[[ConfigDict], None] | None = None  # after the overrides
-  smoke: bool = False  # shows that rows train; nothing is checked on it
+  smoke: bool = False  # shows that rows train; decides no check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +55,21 @@ class Experiment:
   """A table or a figure.
 
   Attributes:
-    rows: name to dotted overrides of the recipe.
-    config: a row's recipe before its overrides.
-    checks: sentence to a function of one scale's rows: True, False or None for
-      undecided. At most five compare rows (`Above`): they are planned.
-    explored: checks that nobody planned.
-    published: row, or anything else, to (number, trust tag, ...).
+    rows: the overrides of the recipe, by dotted keys, of each row.
+    config: the recipe of a row, before its overrides.
+    checks: sentence to a function of one scale's rows that returns True, False,
+      or None for undecided. Those of type `Above` were planned before the runs;
+      there are at most five.
+    explored: checks that were not planned.
+    published: (number, trust tag, ...) of a row, or of anything else.
     scales: the fullest first.
-    plot: draws what is found, by scale; `NotRun` if that is nothing.
-    labels: of rows, or of what a plot groups them by, in words.
-    measure: from a row's config to what is recorded, where nothing is trained.
-    columns: header to cell of a row, in the place of accuracies.
+    plot: draws the rows of each scale; raises `NotRun` if there are none.
+    labels: words for rows, or for the groups of rows that a plot shows.
+    measure: measures a row's config, where nothing is trained.
+    columns: header to cell of a row, instead of the columns of trained rows.
     spread: standard deviation over seeds and its degrees of freedom, borrowed
-      from another experiment where this one has one seed.
-    image_seconds: two CPU cores' time of a training image of 32 pixels.
+      from another experiment where this one has a single seed.
+    image_seconds: time per training image of 32 pixels on two CPU cores.
   """
 
   title: str
@@ -90,10 +91,12 @@ class Experiment:
   image_seconds: float = 0.356 / 128  # a ResNet-20's, results/speed.md
 
   def get_config(self, run: str) -> ConfigDict:
-    """The config of 'row' or 'row@scale': scale, row, then what shrinks it.
+    """The config of 'row' or 'row@scale'.
+
+    The scale's overrides are applied first, then the row's, then `shrink`.
 
     Raises:
-      ValueError: for an unknown row or scale, or a row that the scale lacks.
+      ValueError: there is no such row or scale, or the scale lacks the row.
     """
     row, _, scale = run.partition('@')
     scale = scale or FULL
@@ -117,12 +120,12 @@ class Experiment:
     return self.labels.get(row, row)
 
   def rows_at(self, scale: str) -> list[str]:
-    """The rows that a scale has, in order; of an unknown one none."""
+    """The rows of a scale, in order; none of an unknown scale."""
     rows = self.scales[scale].rows if scale in self.scales else ()
     return list(self.rows if rows is None else rows)
 
   def gather(self, found: Iterable[records.Record]) -> dict[str, 'Rows']:
-    """The rows of each scale that has a record, both in the file's order."""
+    """The recorded rows by scale, in the order of the experiment."""
     by_scale = {}
     for scale in self.scales:
       runs = {row: [] for row in self.rows}
@@ -146,7 +149,7 @@ class Row:
 
   @functools.cached_property
   def by_seed(self) -> dict[int, float]:
-    """Test top-1 in % of each finished run, of averaged parameters if any."""
+    """Test top-1 of each finished run in %, of averaged parameters if any."""
     found = {}
     for record in self.records:
       summary = record.get('summary', {})
@@ -161,17 +164,17 @@ class Row:
 
   @property
   def mean(self) -> float:
-    """Of the finished runs; not a number without one."""
+    """The mean of the finished runs; NaN if there is none."""
     return float(np.mean(self.values)) if self.values else math.nan
 
   @property
   def spread(self) -> float:
-    """Standard deviation over seeds (n - 1); not a number for one seed."""
+    """The standard deviation over seeds (n - 1); NaN for a single seed."""
     return float(np.std(self.values, ddof=1)) if self.values[1:] else math.nan
 
   @property
   def diverged(self) -> list[int]:
-    """After how many updates each diverged run ended."""
+    """The number of updates after which each diverged run ended."""
     ends = [r['updates'] for r in self.records if r['status'] == 'diverged']
     return sorted(ends)
 
@@ -181,23 +184,23 @@ class Row:
 
   @property
   def is_near_chance(self) -> bool:
-    """Below twice what guessing is worth."""
+    """Whether the accuracy is below twice that of guessing."""
     return self.mean < 2 * 100 / self.config['data']['num_classes']
 
   @property
   def updates(self) -> int:
-    """Planned, of the shortest run."""
+    """The planned updates of the shortest run."""
     return min(record['config']['num_steps'] for record in self.records)
 
   @property
   def measured(self) -> Any:
-    """What the only record of a measured row holds."""
+    """What was measured, in the only record of a row."""
     (record,) = self.records
     return record.get('measured', record.get('signals'))
 
   @property
   def loss(self) -> float:
-    """Mean of the finished runs' last logged training losses."""
+    """The mean of the finished runs' last logged training losses."""
     done = [r['curve'] for r in self.records if r['status'] == 'finished']
     losses = [[p['train/loss'] for p in c if 'train/loss' in p] for c in done]
     last = [values[-1] for values in losses if values]
@@ -209,7 +212,7 @@ class Row:
 
   @property
   def text(self) -> str:
-    """Mean and spread of the finished runs; 'diverged' if there is none."""
+    """Mean and spread of the finished runs, or 'diverged'."""
     if not self.values:
       return 'diverged'
     text = f'{self.mean:.2f}'
@@ -218,11 +221,11 @@ class Row:
 
 
 class Rows(dict[str, Row]):
-  """One scale's rows by name; a missing one raises `NotRun`.
+  """The rows of one scale by name; a missing one raises `NotRun`.
 
   Args:
     rows: name to row.
-    pairs: whose differences the spread is pooled over.
+    pairs: the compared rows, whose differences give the pooled spread.
     borrowed: `Experiment.spread`, used where no pair has two seeds.
   """
 
@@ -239,13 +242,13 @@ class Rows(dict[str, Row]):
     raise NotRun(name)
 
   def differences(self, a: str, b: str) -> list[float]:
-    """a - b by seed, where both finished; in points."""
+    """a - b in points, for each seed with which both finished."""
     left, right = self[a].by_seed, self[b].by_seed
     return [left[seed] - right[seed] for seed in left if seed in right]
 
   @functools.cached_property
   def spread(self) -> tuple[float, int]:
-    """Of a pair's differences over seeds, and its degrees of freedom."""
+    """Pooled standard deviation of differences, and degrees of freedom."""
     pairs = {tuple(sorted(pair)) for pair in self._pairs}  # each once
     there = sorted(pair for pair in pairs if set(pair) <= set(self))
     found = [self.differences(*pair) for pair in there]
@@ -257,7 +260,7 @@ class Rows(dict[str, Row]):
     return math.sqrt(2) * deviation, freedom
 
   def interval(self, a: str, b: str) -> tuple[float, float, int]:
-    """Mean of a - b, half its 95 % interval, and the number of seeds."""
+    """The mean of a - b, half its 95 % interval, and the number of seeds."""
     found, (deviation, freedom) = self.differences(a, b), self.spread
     if not found:
       return math.nan, math.inf, 0
@@ -266,7 +269,7 @@ class Rows(dict[str, Row]):
     return float(np.mean(found)), float(half), len(found)
 
   def best(self, names: Sequence[str]) -> list[str]:
-    """The best of these rows, and those that it isn't clearly `Above`."""
+    """The best of these rows, and all that it isn't clearly `Above`."""
     done = [name for name in names if not self[name].diverged]
     if not done:
       return list(names)
@@ -276,11 +279,12 @@ class Rows(dict[str, Row]):
 
 @dataclasses.dataclass(frozen=True)
 class Above:
-  """Checks that a row is better than another by more than so many points.
+  """Checks that one row is better than another by more than `by` points.
 
-  Differences are paired by seed; within their t interval it is undecided. Of
-  rows that diverged in unequal shares the one that did so less is better. A row
-  whose skip gains AGC can't have opened decides nothing.
+  Differences are paired by seed; the check is undecided if their 95 % t
+  interval contains `by`. If the rows diverged in unequal shares of their runs,
+  the one that diverged less is better. The check is also undecided if AGC can't
+  have let the skip gains of one of them open.
   """
 
   better: str
@@ -297,26 +301,26 @@ class Above:
     mean, half, _ = rows.interval(self.better, self.worse)
     return mean > self.by if abs(mean - self.by) > half else None
 
-  def told(self, rows: Rows) -> str:
-    """The difference with its interval, and what forbids one."""
-    told = []
+  def numbers(self, rows: Rows) -> str:
+    """The difference with its interval, or the reason why there is none."""
+    found = []
     for row in (rows[self.better], rows[self.worse]):
       if row.growth < OPEN:
         return f'gain growth of {row.name} {row.growth:.1f} of {OPEN:.1f}'
       if row.diverged:
         share = f'{len(row.diverged)} of {len(row.records)}'
-        told.append(f'{row.name} diverged in {share}')
+        found.append(f'{row.name} diverged in {share}')
     mean, half, count = rows.interval(self.better, self.worse)
     if count:
       half = f' ± {half:.1f}' if math.isfinite(half) else ''
       seeds = f'{count} seed{"s" if count > 1 else ""}'
       names = f'{self.better} - {self.worse}'
-      told.append(f'{names} = {mean:+.1f}{half} points, {seeds}')
-    return '; '.join(told)
+      found.append(f'{names} = {mean:+.1f}{half} points, {seeds}')
+    return '; '.join(found)
 
 
 class Differs(Above):
-  """Checks that two rows differ, whichever is better."""
+  """Checks that two rows differ, in either direction."""
 
   def __call__(self, rows: Rows) -> bool | None:
     return None if super().__call__(rows) is None else True
@@ -325,13 +329,14 @@ class Differs(Above):
 def gain_growth(config: records.Config) -> float:
   """The sum of learning rate x lambda / (1 - momentum) over a run's updates.
 
-  AGC can be judged if it is `OPEN` or more, where skip gains start at 0.
+  Where skip gains start at 0 and AGC clips them, a run says something about AGC
+  only if this is at least `OPEN`.
 
   Args:
     config: resolved, as a record holds it.
 
   Returns:
-    The sum; infinite where AGC clips no skip gain that starts at 0.
+    The sum; infinity if AGC clips no skip gain that starts at 0.
   """
   from nfnets import factory
 
@@ -350,13 +355,13 @@ def gain_growth(config: records.Config) -> float:
 
 
 def names() -> list[str]:
-  """Every experiment's."""
+  """The names of all experiments."""
   files = sorted(FOLDER.glob('[!_]*.py'))
   return [p.stem for p in files if '\nEXPERIMENT = ' in p.read_text()]
 
 
 def load(name: str) -> Experiment:
-  """An experiment by its file's name; ValueError for an unknown one."""
+  """The experiment in a file of experiments/; ValueError if there is none."""
   if name not in names():
     raise ValueError(f'--experiment={name}: choose one of {", ".join(names())}')
   return importlib.import_module(f'experiments.{name}').EXPERIMENT

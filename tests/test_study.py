@@ -144,7 +144,7 @@ def test_who_diverges_less_is_better_and_no_diverged_run_is_in_a_difference():
   found = rows(*runs('a', 40, 40, 40), *runs('b', 60), *gone)
   check = study.Above('a', 'b')
   assert check(found) is True and found.differences('a', 'b') == [-20]
-  assert 'b diverged in 2 of 3' in check.told(found)
+  assert 'b diverged in 2 of 3' in check.numbers(found)
 
 
 def agc(num_steps, **optimizer):
@@ -180,7 +180,7 @@ def test_a_row_whose_gains_stay_shut_decides_nothing():
   shut = record('a', 0.9) | {'config': agc(1015)}
   found = rows(shut, record('b', 0.1), spread=(1.6, 22))
   assert study.Above('a', 'b')(found) is None
-  assert 'gain growth of a 5.1 of 7.9' in study.Above('a', 'b').told(found)
+  assert 'gain growth of a 5.1 of 7.9' in study.Above('a', 'b').numbers(found)
 
 
 def test_the_best_rows_are_those_that_no_other_is_clearly_above():
