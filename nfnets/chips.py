@@ -12,7 +12,6 @@ class Chip(NamedTuple):
     float32: FLOP/s of the format that XLA computes float32 products and
       convolutions in by default: TF32 on NVIDIA since Ampere, one bfloat16 pass
       on TPUs.
-    source: where the numbers are from.
     memory: bytes of HBM that a program can use: on TPUs, the published size
       less what the compiler (libtpu 0.0.42) reserves; 0 if unknown.
     bandwidth: bytes/s of HBM; 0 if unknown.
@@ -23,25 +22,24 @@ class Chip(NamedTuple):
 
   bfloat16: float
   float32: float
-  source: str
   memory: float = 0
   bandwidth: float = 0
   interconnect: float = 0
 
 
-def _gpu(bfloat16: float, float32: float, maker: str = 'NVIDIA') -> Chip:
-  return Chip(bfloat16 * 1e12, float32 * 1e12, f"{maker}'s data sheet, dense")
+def _gpu(bfloat16: float, float32: float) -> Chip:
+  return Chip(bfloat16 * 1e12, float32 * 1e12)
 
 
 def _tpu(
   bfloat16: float, memory: float, bandwidth: float, interconnect: float
 ) -> Chip:
-  peak, source = bfloat16 * 1e12, "Google Cloud's TPU documentation"
-  units = memory * 2**30, bandwidth * 1e9, interconnect * 1e9
-  return Chip(peak, peak, source, *units)
+  peak = bfloat16 * 1e12
+  return Chip(peak, peak, memory * 2**30, bandwidth * 1e9, interconnect * 1e9)
 
 
-# Prefixes of `device_kind`; the longest match counts.
+# Prefixes of `device_kind`; the longest match counts. From the makers' data
+# sheets and Google Cloud's TPU documentation; without sparsity.
 CHIPS = {
   'NVIDIA GB300': _gpu(2500, 1250),  # an NVL72's, divided by 72
   'NVIDIA GB200': _gpu(2500, 1250),  # likewise
@@ -62,7 +60,7 @@ CHIPS = {
   'NVIDIA GeForce RTX 3090': _gpu(71, 35.6),  # accumulating in float32
   'NVIDIA GeForce RTX 4090': _gpu(165.2, 82.6),
   # On ROCm XLA doesn't choose TF32 by default.
-  'AMD Instinct MI300X': _gpu(1307.4, 163.4, 'AMD'),
+  'AMD Instinct MI300X': _gpu(1307.4, 163.4),
   'TPU v2': _tpu(22.5, 7.48, 350, 124),
   'TPU v3': _tpu(61.5, 15.48, 450, 166),
   'TPU v4': _tpu(275, 30.75, 1200, 268),

@@ -1,17 +1,14 @@
 """Evaluation, in which every example counts exactly once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import factory, models, parallel, step
+from nfnets import parallel
 from nfnets.data import pipeline, sources
-
-if TYPE_CHECKING:
-  from nfnets.weights import files
 
 
 def evaluate(
@@ -87,73 +84,6 @@ def eval_batches(
     on_error=config.data.on_error,
     skipped=skipped,
   )
-
-
-def evaluate_weights(
-  config: ConfigDict,
-  candidates: Mapping[str, 'files.Weights'],
-  fold: bool,
-  say: Callable[[str], None] = print,
-) -> dict[str, float]:
-  """Evaluates several sets of weights of one network.
-
-  Args:
-    config: a recipe, for its data; its model isn't used.
-    candidates: {prefix: weights}, of one model with the same overrides.
-    fold: whether to fold a normalizer-free network, which changes its logits by
-      at most 1e-5.
-    say: prints what is evaluated, reordered or left out.
-
-  Raises:
-    ValueError: the weights' classes aren't the data's (in any order), or the
-      outputs aren't finite.
-  """
-  from nfnets.weights import files, folding
-
-  source = factory.source_of(config, config.data.eval_split)
-  any_of_them = next(iter(candidates.values()))
-  for line in _notes(config, source, any_of_them.data.get('class_names')):
-    say(line)
-  skipped: dict[str, str] = {}
-
-  def prepared(weights: files.Weights) -> files.Weights:
-    weights = files.with_classes(weights, source.class_names)
-    return folding.fold_if_possible(weights) if fold else weights
-
-  candidates = {prefix: prepared(w) for prefix, w in candidates.items()}
-  one = next(iter(candidates.values()))
-  network = models.create(one.model, one.num_classes, **one.overrides)
-  eval_step = parallel.map_eval(step.make_eval_step(config, network))
-  variables = parallel.replicate(
-    {p: (dict(w.params), dict(w.state)) for p, w in candidates.items()}
-  )
-  batches = eval_batches(config, source, skipped)
-  metrics = evaluate(eval_step, variables, batches)
-  for prefix in candidates:
-    if not np.isfinite(metrics[f'{prefix}/loss']):
-      raise ValueError(
-        f'{prefix}: the outputs of {one.model} are not finite; take other '
-        'weights, or the mean and std that they were trained with'
-      )
-  if skipped:
-    say(left_out(skipped))
-  return metrics
-
-
-def _notes(
-  config: ConfigDict, source: sources.Source, own_classes: Sequence[str] | None
-) -> Iterator[str]:
-  """Lines on what is evaluated, and on reordered classes."""
-  data = config.data
-  more = f'; {source.note}' if source.note else ''
-  yield (
-    f'{len(source)} examples of {data.name}, split {data.eval_split}, at '
-    f'{data.eval_image_size} pixels, {data.eval_preprocessing}{more}'
-  )
-  names = list(source.class_names)
-  own = list(own_classes or names)
-  if own != names and sorted(own) == sorted(names):
-    yield "the weights' classes have another order: matched by their names"
 
 
 def left_out(skipped: Mapping[str, str]) -> str:

@@ -118,10 +118,8 @@ class WeightsAndBiases:
 class Console:
   """A progress bar on a terminal, one line per log elsewhere.
 
-  Args:
-    num_steps: of the whole run.
-    stream: where to print; default: stdout.
-    quiet: print nothing, because another process does.
+  Prints to `stream`, by default stdout; nothing if `quiet`, because another
+  process does.
   """
 
   def __init__(self, num_steps: int, stream: Any = None, quiet: bool = False):

@@ -120,15 +120,10 @@ class Meter:
 def step_flops(
   config: ConfigDict, network: hk.TransformedWithState, params: Any, state: Any
 ) -> float:
-  """The model's FLOPs per step: a backward pass counts as two forward passes.
+  """The model's FLOPs per step, from the parameters' and state's shapes.
 
-  SAM's ascent adds its fraction of the batch (paper A, section 5.1);
-  recomputation doesn't count.
-
-  Args:
-    config: of the run.
-    network: its network.
-    params, state: of the network, arrays or shapes.
+  A backward pass counts as two forward passes. SAM's ascent adds its fraction
+  of the batch (paper A, section 5.1); recomputation doesn't count.
   """
   size = config.data.train_image_size
   images = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')

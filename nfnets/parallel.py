@@ -24,7 +24,7 @@ def map_step(
     step: per-device code. It gets the whole state, its `[N, ...]` of the batch
       and the whole key. What it returns must be equal on all devices (use
       `mean`): `out_axes=None` doesn't check.
-    devices: default: all.
+    devices: all by default.
 
   Returns:
     A function of (state, batch `[local devices, N, ...]`, key).

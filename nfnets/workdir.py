@@ -71,9 +71,9 @@ class RunFolder:
       OSError: the folder can't be written.
     """
     path = self.path / 'lock'
-    with contextlib.ExitStack() as stack:
-      with naming(path):
-        held = stack.enter_context(path.open('a+'))
+    with naming(path):
+      held = path.open('a+')
+    with held:
       try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:

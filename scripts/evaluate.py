@@ -39,7 +39,8 @@ def main() -> int:
     raise ValueError('set either --workdir=DIR or --weights=FILE')
   import jax
 
-  from nfnets import bucket, distributed, evaluate
+  from nfnets import bucket, distributed
+  from nfnets.weights import accuracy
 
   distributed.initialize(**PROCESSES())
   with (
@@ -49,7 +50,7 @@ def main() -> int:
     config = complete_config(workdir if WORKDIR.value else None)
     candidates = read_weights(config, workdir)
   say = common.note if jax.process_index() == 0 else lambda text: None
-  metrics = evaluate.evaluate_weights(config, candidates, FOLD.value, say)
+  metrics = accuracy.measure(config, candidates, FOLD.value, say)
   if jax.process_index() > 0:
     return 0
   if JSON.value:

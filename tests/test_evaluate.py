@@ -8,7 +8,7 @@ import tiny
 from PIL import Image
 
 from nfnets import evaluate, parallel, step
-from nfnets.weights import files
+from nfnets.weights import accuracy, files
 
 
 class Pictures:
@@ -102,9 +102,7 @@ def test_what_is_evaluated_reordered_and_left_out_is_said(tmp_path):
     {'class_names': ['dog', 'cat']},
   )  # fmt: skip
   said = []
-  found = evaluate.evaluate_weights(
-    config, {'eval': weights}, True, said.append
-  )
+  found = accuracy.measure(config, {'eval': weights}, True, said.append)
   assert found['eval/count'] == 6
   assert said[0].startswith('7 examples of folder, split test, at 8 pixels')
   assert 'ignored 1 file' in said[0] and 'notes.txt' in said[0]

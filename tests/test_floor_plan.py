@@ -14,12 +14,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 ORDER = (
   'variants', 'parallel', 'models', 'optim', 'mirror', 'bucket', 'data',
   'workdir', 'metrics', 'loggers', 'plots', 'checkpoint', 'distributed', 'step',
-  'checks', 'factory', 'weights', 'hub', 'finetune', 'evaluate', 'linear_probe',
+  'checks', 'factory', 'evaluate', 'weights', 'hub', 'finetune', 'linear_probe',
   'train', 'analysis', 'bench', 'plan',
 )  # fmt: skip
 # The outer ring, into which these alone may reach, where they need it.
 OUTER = ('weights', 'hub', 'analysis', 'bench', 'plan')
-MAY_READ_WEIGHTS = ('finetune', 'evaluate', 'linear_probe', '')
+MAY_READ_WEIGHTS = ('finetune', 'linear_probe', '')
 FILES = sorted((ROOT / 'nfnets').rglob('*.py'))
 
 

@@ -9,7 +9,7 @@ import tiny
 
 from nfnets import factory, linear_probe, train
 from nfnets.data import augment
-from nfnets.weights import files, pretrained
+from nfnets.weights import accuracy, files, pretrained
 
 
 def clusters(count=120, num_classes=3, seed=0):
@@ -155,9 +155,7 @@ def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
   assert row['eval/top_1'] == summary['eval/top_1']
   found = pretrained.load(folder / linear_probe.WEIGHTS)
   assert found.num_classes == 10 and found.overrides['folded']
-  from nfnets import evaluate
-
-  scores = evaluate.evaluate_weights(config, {'eval': found}, fold=True)
+  scores = accuracy.measure(config, {'eval': found}, fold=True)
   assert scores['eval/top_1'] == pytest.approx(summary['eval/top_1'])
   assert scores['eval/loss'] == pytest.approx(summary['eval/loss'], rel=1e-3)
 
