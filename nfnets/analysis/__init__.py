@@ -1,1 +1,1 @@
-"""What a network is before it is trained: its size, its signal, its rules."""
+"""A network before training: its size, its signal, its numerics."""

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, without allocating a weight."""
+"""Counts parameters and multiply-adds of a network from shapes alone."""
 
 import collections
 import dataclasses
@@ -22,14 +22,14 @@ class Part:
 
   Attributes:
     name: 'stem', 'stage 1', ..., 'head'.
-    blocks: how many residual blocks it has.
-    output: `(H, W, C)` of its last block or convolution; `(K,)` of the head.
+    blocks: number of residual blocks.
+    output: `(H, W, C)` of the last block or convolution; `(K,)` of the head.
     params: number of parameters.
-    macs: multiply-adds of its convolutions and linear layers, per image: what
+    macs: multiply-adds of convolutions and linear layers for one image, which
       both papers call FLOPs.
-    published_macs: the same as the released code counts them, with sides that
-      halve exactly (33 pixels to 16.5); it differs where 32 doesn't divide the
-      image's side, for NF-RegNet B2, B5, B6 and B7.
+    published_macs: the same as the released code counts them, where each stride
+      halves the side exactly (33 pixels to 16.5). It differs from `macs` where
+      32 doesn't divide the image size: NF-RegNet B2, B5, B6 and B7.
   """
 
   name: str
@@ -50,38 +50,36 @@ def parts(
 
   Args:
     name: a key of `variants.ALL`.
-    image_size: pixels a side; None for the variant's evaluation size.
-    num_classes: K; None for the variant's own.
-    **overrides: as `models.create` takes them.
-
-  Raises:
-    ValueError: as `models.create` does.
+    image_size: pixels a side; None means the variant's evaluation size.
+    num_classes: K; None means the variant's own.
+    **overrides: of `models.create`, whose errors are raised too.
   """
   row = variants.find(name)
   image_size = image_size or row['eval_image_size']
   classes = num_classes or row.get('num_classes', 1000)
   depths = overrides.get('depths') or row.get('depths')
-  if depths is None:  # a network that isn't made of stages
+  if depths is None:  # not made of stages
     return count(models.create(name, classes, **overrides), image_size)
-  # All blocks of a stage but the first are equal: the second stands for them.
+  # After a stage's first block all are equal, so that tracing one is enough.
   short = {'depths': tuple(min(depth, 2) for depth in depths)}
-  # Which count nothing, and hide blocks.
+  # Neither changes the counts, and both hide the blocks.
   short |= {key: False for key in ('remat', 'scan') if key in overrides}
   trace = _trace(models.create(name, classes, **overrides | short), image_size)
   times = [t for d in depths for t in ([1, d - 1] if d > 1 else [1])]
   stages = [s for s, d in enumerate(short['depths']) for _ in range(d)]
-  if len(trace.blocks) != len(stages):  # blocks of another kind
+  if len(trace.blocks) != len(stages):  # not one module per block
     return count(models.create(name, classes, **overrides), image_size)
   return _parts(trace, stages, times)
 
 
 def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
-  """Counts any network of our layers; a stage begins where the shape changes.
+  """Counts any network that is built from our layers.
 
   Args:
-    network: as `models.create` returns it. Its blocks are modules with a method
-      `branch`; what runs before them is the stem, and what after, the head.
-      Without such blocks all is the stem.
+    network: as `models.create` returns it. Its blocks are the modules with a
+      method `branch`; a stage begins where their output shape changes. What
+      runs before the blocks is the stem, what runs after them the head. A
+      network without blocks is all stem.
     image_size: pixels a side.
   """
   trace = _trace(network, image_size)
@@ -95,7 +93,7 @@ def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
 def parameters(
   name: str, num_classes: int | None = None, **overrides: object
 ) -> int:
-  """A network's number of parameters."""
+  """Returns a network's number of parameters; arguments as of `parts`."""
   counted = parts(name, None, num_classes, **overrides)
   return sum(part.params for part in counted)
 
@@ -106,25 +104,25 @@ def multiply_adds(
   num_classes: int | None = None,
   **overrides: object,
 ) -> int:
-  """A network's multiply-adds for one image."""
+  """Returns a network's multiply-adds for one image."""
   counted = parts(name, image_size, num_classes, **overrides)
   return sum(part.macs for part in counted)
 
 
 def traced_depths(name: str, **overrides: object) -> list[int]:
-  """Residual blocks of each stage, counted in the network itself."""
+  """Returns the number of residual blocks that run in each stage."""
   return [part.blocks for part in count(models.create(name, **overrides))[1:-1]]
 
 
 class _Trace(NamedTuple):
-  """A network's calls, each with its place.
+  """The module calls of a network, each with its place.
 
-  A place is -1 before all blocks, the number of a block from 0, or None outside
-  of any after the first.
+  A place is the index of the block that contains the call, -1 before the first
+  block, and None elsewhere.
 
   Attributes:
-    blocks: shape `[N, H, W, C]` of each block's output.
-    layers: place, shape of the output and multiply-adds of what multiplies.
+    blocks: output shape `[N, H, W, C]` of each block.
+    layers: place, output shape and multiply-adds of each counted layer.
     params: number of parameters by place.
   """
 
@@ -146,7 +144,7 @@ def _trace(network: hk.TransformedWithState, image_size: int) -> _Trace:
     module = context.module
     if context.method_name != '__call__':
       return call(*args, **kwargs)
-    # A subclass's call may call its parent's.
+    # `inside`: a block's call may call that of its parent class.
     is_block = hasattr(module, 'branch') and not inside
     inside = inside or is_block
     block = len(trace.blocks) if inside else None
@@ -167,7 +165,7 @@ def _trace(network: hk.TransformedWithState, image_size: int) -> _Trace:
       lambda key, images: network.init(key, images, True), key, images
     )
   for path, leaves in params.items():
-    while path not in places:  # of a module that isn't called itself
+    while path not in places:  # the module itself is never called
       path = path.rpartition('/')[0]
     trace.params[places[path]] += sum(leaf.size for leaf in leaves.values())
   return trace
@@ -183,7 +181,7 @@ def _macs(module: hk.Module, x: jax.Array, out: jax.Array) -> int:
 def _parts(
   trace: _Trace, stages: Sequence[int], times: Sequence[int]
 ) -> list[Part]:
-  """Sums what was traced; each block has a stage and stands for so many."""
+  """Sums a trace by parts; block i, in `stages[i]`, counts `times[i]` times."""
   head = max(stages, default=-1) + 2
   where = {-1: (0, 1), None: (head, 1)}
   where |= {k: (stages[k] + 1, times[k]) for k in range(len(stages))}
@@ -208,7 +206,7 @@ def _parts(
 
 
 def _fraction(shape: tuple[int, ...], image_size: int) -> float:
-  """A map's area where every stride halves exactly, as a share of its area."""
+  """Area of a feature map if strides halved exactly, over its true area."""
   if len(shape) < 3:
     return 1.0
   stride = 2 ** round(math.log2(image_size / shape[0]))

@@ -1,4 +1,4 @@
-"""Derives the gamma of any activation (paper B, section 4.2)."""
+"""Computes the gamma of any activation (paper B, section 4.2)."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ def derive(
   """Returns 1 / std(f(z)) for z ~ N(0, 1).
 
   Args:
-    activation: a name of `activations.GAMMAS`, or f itself, applied to
-      float32 arrays.
-    elementwise: False for an f that looks at several channels (its last axis),
-      which is sampled instead of integrated: 0.05 % of noise.
+    activation: a name in `activations.GAMMAS`, or f, a function of float32
+      arrays.
+    elementwise: False for an f that mixes channels (the last axis). It is
+      sampled instead of integrated, with 0.05 % of noise.
   """
   if isinstance(activation, str):
     elementwise = elementwise and activation not in _NOT_ELEMENTWISE
@@ -36,6 +36,6 @@ def derive(
 
 
 def _quadrature() -> tuple[np.ndarray, np.ndarray]:
-  """Points and weights of a unit normal, cut at 10 deviations."""
+  """Points and weights of a standard normal, truncated at 10 deviations."""
   z = np.linspace(-10, 10, 100_001)
   return z, np.exp(-(z**2) / 2)

@@ -1,4 +1,4 @@
-"""What bfloat16 does to a network, and where a NaN or infinity begins."""
+"""How bfloat16 differs from float32, and where a NaN or infinity arises."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ Tree = Any
 
 
 class Output(NamedTuple):
-  """The output of one call of one module, on the host."""
+  """One module call's output, on the host."""
 
   module: str
   value: np.ndarray
@@ -20,13 +20,13 @@ class Output(NamedTuple):
 
 
 class Drift(NamedTuple):
-  """One module in float32 and in bfloat16.
+  """One module in float32 (f) and in bfloat16 (b).
 
   Attributes:
-    module: its parameters' path.
-    forward: ||b - f|| / ||f|| of its output, f in float32 and b in bfloat16.
-    gradient: the same of its parameters' gradients; NaN if it has none.
-    finite: whether float32's and bfloat16's outputs and gradients are.
+    module: path of its parameters.
+    forward: ||b - f|| / ||f|| of its output.
+    gradient: the same of its parameters' gradients; NaN without parameters.
+    finite: whether output and gradients are finite in float32, in bfloat16.
   """
 
   module: str
@@ -43,19 +43,18 @@ def drift(
   images: jax.Array,
   soft_labels: jax.Array,
 ) -> tuple[list[Drift], dict[str, list[Output]]]:
-  """One batch in float32 and in bfloat16, from the same parameters.
+  """Runs a batch in float32 and in bfloat16 from the same parameters.
 
   Args:
     network: without rematerialization.
-    params: float32.
-    state: its state.
-    key: of dropout and stochastic depth, the same in both.
-    images: `[N, H, W, 3]` float32, as the network takes them.
+    params, state: of the network, float32.
+    key: for dropout and stochastic depth, the same in both runs.
+    images: `[N, H, W, 3]` float32, the network's input.
     soft_labels: `[N, K]`.
 
   Returns:
-    One row per module in the order of the forward pass, and all outputs by
-    the type's name.
+    One row per module in the order of the forward pass, and the outputs of
+    both runs, {type: outputs}.
   """
   found, grads = {}, {}
 
@@ -90,15 +89,14 @@ def outputs(
   images: jax.Array,
   is_training: bool = True,
 ) -> list[Output]:
-  """Every module's output, inner ones first, in the order they are ready.
+  """Returns the output of every module call, in the order they finish.
 
   Args:
-    network: without rematerialization, whose blocks can't be looked into.
-    params: its parameters.
-    state: its state.
-    key: of dropout and stochastic depth.
+    network: without rematerialization, which hides what is inside of blocks.
+    params, state: of the network.
+    key: for dropout and stochastic depth.
     images: `[N, H, W, 3]` of the compute type.
-    is_training: whether the network trains.
+    is_training: passed to the network.
   """
   names: list[str] = []
 
@@ -128,10 +126,10 @@ def outputs(
 
 
 def first_nonfinite(found: Sequence[Output]) -> str | None:
-  """Which module first gave a NaN or an infinity, in words; None if none did.
+  """Says which module first returned a NaN or an infinity; None if none did.
 
-  A module whose input already had one isn't blamed: that arose in what its
-  caller computes before it, an activation or a sum.
+  Where a module's input already contains one, it arose in what the caller
+  computes before that module, such as an activation or a sum.
   """
   for output in found:
     if not output.inputs_finite:
@@ -143,7 +141,7 @@ def first_nonfinite(found: Sequence[Output]) -> str | None:
 
 
 def blocks(rows: Sequence[Drift]) -> list[Drift]:
-  """The rows of the network's own layers and blocks, and of the whole."""
+  """Selects the rows of the network, its blocks and its own layers."""
   depth = lambda row: len(row.module.replace('/~', '').split('/'))
   return [row for row in rows if depth(row) <= 2]
 
@@ -151,7 +149,7 @@ def blocks(rows: Sequence[Drift]) -> list[Drift]:
 def _difference(
   exact: Sequence[np.ndarray], values: Sequence[np.ndarray]
 ) -> float:
-  """||values - exact|| / ||exact|| over all arrays; NaN if exact is 0."""
+  """Returns ||values - exact|| / ||exact|| over all arrays; NaN for exact 0."""
   norm = lambda arrays: np.sqrt(
     sum(np.sum(np.square(x, dtype=np.float64)) for x in arrays)
   )
@@ -170,7 +168,7 @@ def _all_finite(tree: Tree) -> jax.Array:
 
 
 def _below(grads: Mapping[str, Mapping], module: str) -> list[np.ndarray]:
-  """The gradients of a module's parameters and of those inside of it."""
+  """Returns the gradients of a module's parameters, inner modules included."""
   return [
     leaf
     for path, leaves in grads.items()

@@ -1,10 +1,11 @@
-"""How a signal's mean and variance travel through a network's blocks.
+"""Signal propagation: mean and variance of activations after each block.
 
-Paper B, section 3: at initialization a branch of a normalizer-free network has
-variance 1, so the variance before block j of a stage is 1 + alpha^2 j.
+Paper B, section 3: at initialization the residual branches of a normalizer-free
+network have variance 1, so that the variance before block j of a stage is
+1 + alpha^2 j.
 
-A block is a module with a method `branch`, and perhaps a method `gate` whose
-result multiplies the branch it is given.
+A block is a module with a method `branch`. It may also have a method `gate`,
+which takes the branch and returns a factor for it.
 """
 
 import dataclasses
@@ -22,20 +23,20 @@ Network = str | hk.TransformedWithState | Callable[[], hk.Module]
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-  """What one block makes of random input.
+  """Statistics of one block's activations.
 
   Attributes:
-    block: the block's module path.
-    stage: from 1; a stage begins where the signal's shape changes.
-    position: of the block in its stage, from 0.
-    squared_mean: mean over channels of the output's squared channel mean.
-    variance: mean over channels of the output's channel variance.
-    branch_variance: the same of the residual branch before stochastic depth,
-      gain and alpha.
-    expected_variance: of the block's output by the analytic recursion; None for
-      a network without one.
+    block: module path of the block.
+    stage: from 1; a stage begins where the shape of the activations changes.
+    position: index of the block in its stage, from 0.
+    squared_mean: of the output, squared channel means averaged over channels.
+    variance: of the output, channel variances averaged over channels.
+    branch_variance: the same of the residual branch, before stochastic depth,
+      skip gain and alpha.
+    expected_variance: of the output, by the analytic recursion; None for blocks
+      without an expected std.
     is_projected: whether the shortcut is a convolution.
-    alpha: of the block; None without one.
+    alpha: of the block; None for blocks without one.
   """
 
   block: str
@@ -52,23 +53,23 @@ class Signal:
 def measure(
   network: Network, key: jax.Array, images: jax.Array, **overrides: object
 ) -> list[Signal]:
-  """Sends images through a freshly initialized network, in training mode.
+  """Measures a freshly initialized network in training mode.
 
-  Skip gains are 1 (or the signal would see no branch), and nothing is dropped,
-  unless overridden.
+  Unless overridden, skip gains are 1 (at their initial 0 no branch would reach
+  the output) and nothing is dropped.
 
   Args:
-    network: a name that `models.create` takes; what it returns; or a function
-      that builds a module to call with images and `is_training`.
-    key: of the initialization.
-    images: `[N, H, W, 3]`, such as a unit normal's.
-    **overrides: of the named network.
+    network: a name for `models.create`, what that returns, or a function that
+      builds a module to be called with images and `is_training`.
+    key: for the initialization.
+    images: `[N, H, W, 3]`, for instance standard normal.
+    **overrides: of a named network.
 
   Returns:
     One `Signal` per block.
 
   Raises:
-    ValueError: the network has no blocks.
+    ValueError: if the network has no blocks.
   """
   signals = []
   stage, position, shape = 0, 0, None
@@ -78,7 +79,7 @@ def measure(
     shape = row['shape']
     expected = None
     if row['expected_std'] is not None:
-      # A projection of the normalized input starts again from 1.
+      # A stage's first block projects the normalized input: variance 1 again.
       before = 1.0 if position == 0 else row['expected_std'] ** 2
       expected = before + row['alpha'] ** 2
     squared_mean, variance = map(float, row['output'])
@@ -105,7 +106,7 @@ def measure_noise(
   image_size: int,
   **overrides: object,
 ) -> list[Signal]:
-  """`measure` on a unit normal's images of `image_size` pixels a side."""
+  """Measures a network on standard normal images of `image_size` pixels."""
   image_key, init_key = jax.random.split(jax.random.key(seed))
   shape = (batch_size, image_size, image_size, 3)
   images = jax.random.normal(image_key, shape)
@@ -118,21 +119,22 @@ def check_contract(
   tolerance: float = 0.25,
   **overrides: object,
 ) -> None:
-  """Checks that every block keeps what paper B's section 3 asks of it.
+  """Checks that every block preserves variance as paper B, section 3, requires.
 
-  Each block is given N(0, expected_std^2) of 2 x 16 x 16 pixels, so that one
-  block's fault isn't the next one's. Its branch then has variance 1; and its
-  output, where the shortcut is the identity, the variance of its input plus
-  alpha^2. Borders, where windows hang over the edge, aren't looked at.
+  Each block gets its own input N(0, expected_std^2) of 2 x 16 x 16 pixels, so
+  that an error in one block doesn't affect the next. The branch must then have
+  variance 1, and the output, where the shortcut is the identity, the variance
+  of the input plus alpha^2. Pixels near the border, which padding affects, are
+  left out.
 
   Args:
     network: as in `measure`, normalizer-free.
-    key: of the initialization and the blocks' inputs.
-    tolerance: of a branch's variance.
-    **overrides: of the named network.
+    key: for the initialization and the blocks' inputs.
+    tolerance: allowed deviation of a branch's variance from 1.
+    **overrides: of a named network.
 
   Raises:
-    ValueError: names the first block that breaks the contract, with numbers.
+    ValueError: naming the first block that fails, with its variances.
   """
 
   def fresh(x: jax.Array, index: int, std: float | None) -> jax.Array:
@@ -149,17 +151,17 @@ def check_contract(
     if not abs(branch - 1) <= tolerance:
       raise ValueError(
         f'{row["block"]}: its branch has variance {branch:.3g} on an input of '
-        f'variance {before:.3g}, not 1 within {tolerance:g}; scaled weight '
-        'standardization and gamma-scaled activations keep it there.'
+        f'variance {before:.3g}, but it must be 1 within {tolerance:g}; use '
+        'scaled weight standardization and gamma-scaled activations'
       )
     if row['is_projected'] or row['alpha'] is None:
       continue
     want = before + row['alpha'] ** 2 * branch
     if not abs(after - want) <= 0.05 * want:
       raise ValueError(
-        f'{row["block"]}: its output has variance {after:.3g} where its input '
-        f'and alpha = {row["alpha"]:g} make {want:.3g}; add alpha times the '
-        'branch to the unchanged input.'
+        f'{row["block"]}: its output has variance {after:.3g}, but its input '
+        f'and alpha = {row["alpha"]:g} imply {want:.3g}; add alpha times the '
+        'branch to the unchanged input'
       )
 
 
@@ -171,12 +173,14 @@ def _run(
   statistics: Callable[[jax.Array], Any],
   replace: Callable[[jax.Array, int, float | None], jax.Array] | None = None,
 ) -> list[dict[str, Any]]:
-  """One row per block: what it is, and statistics of what goes through it.
+  """Runs a network and returns one row per block.
 
   Args:
     network, overrides, key, images: as in `measure`.
-    statistics: of `[N, H, W, C]`: the rows' 'input', 'branch' and 'output'.
-    replace: from a block's input, its index and its expected std to another.
+    statistics: function of `[N, H, W, C]`, which gives the 'input', 'branch'
+      and 'output' of a row.
+    replace: function of a block's input, index and expected std; its result
+      takes the input's place.
   """
   network, rows = _transformed(network, overrides), []
 
@@ -205,17 +209,19 @@ def _run(
   params, state = network.init(key, images[:1, :32, :32], True)
   if 'skipinit_gain' not in overrides:
     params = _opened(params)
-  # Not compiled as a whole: a stage's equal blocks share what each operation
-  # compiles to, and 200 blocks in one program take minutes.
+  # Not jitted: one program of 200 blocks takes minutes to compile, whereas
+  # single operations are compiled once for all equal blocks of a stage.
   with hk.intercept_methods(note):
     network.apply(params, state, key, images, True)
   if not rows:
-    raise ValueError("no module with a method 'branch' was called: no blocks")
+    raise ValueError(
+      "the network has no blocks: no module with a method 'branch' was called"
+    )
   return rows
 
 
 def _opened(params: hk.Params) -> hk.Params:
-  """Parameters whose skip gains are 1, or the gains in their place."""
+  """Sets all gains to 1: skip gains, and those that take their place."""
   return {
     module: {
       name: jnp.ones_like(leaf) if name in ('skip_gain', 'gain') else leaf
@@ -240,7 +246,7 @@ def _transformed(
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Over channels, the mean squared mean and the mean variance."""
+  """Returns squared mean and variance per channel, averaged over channels."""
   x = x.astype(jnp.float32)
   mean = jnp.mean(x, axis=(0, 1, 2))
   return jnp.mean(mean**2), jnp.mean(jnp.var(x, axis=(0, 1, 2)))

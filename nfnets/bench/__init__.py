@@ -1,1 +1,1 @@
-"""What things cost: rates measured alternately in one run, and their report."""
+"""Benchmarks: subjects are timed in turn within one run, then reported."""

@@ -1,6 +1,6 @@
-"""Times subjects in turn, so that a machine's drift affects all alike.
+"""Times subjects in turn, so that a machine's drift affects them all alike.
 
-Imports the standard library alone: PyTorch's side runs it in another Python.
+Imports the standard library alone, since PyTorch's process uses it too.
 """
 
 import statistics
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-CHUNK_SECONDS = 0.1  # between two looks at the clock: hides the device's wait
+CHUNK_SECONDS = 0.1  # between two readings: hides the wait for the device
 
 T = TypeVar('T')
 
@@ -16,15 +16,15 @@ T = TypeVar('T')
 def alternate(
   turns: Mapping[str, Callable[[], T]], rounds: int, rest: float = 0.0
 ) -> dict[str, list[T]]:
-  """Calls every turn once a round, every second round in reverse order.
+  """Calls each function once a round, in reverse order every second round.
 
   Args:
-    turns: by name.
-    rounds: how many.
-    rest: seconds before each turn, for the others' threads to stop.
+    turns: the functions, by name.
+    rounds: number of rounds.
+    rest: seconds to sleep before each call, so that other threads stop.
 
   Returns:
-    What each turn returned, by round.
+    The results of each function, one for each round.
   """
   found: dict[str, list[T]] = {name: [] for name in turns}
   for number in range(rounds):
@@ -35,7 +35,7 @@ def alternate(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-  """Median, quartiles (`low` and `high`), and the extremes."""
+  """Returns the median, the quartiles `low` and `high`, and the extremes."""
   quartiles = [values[0]] * 3
   if len(values) > 1:
     quartiles = statistics.quantiles(values, n=4, method='inclusive')
@@ -44,19 +44,19 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-  """The spread of one subject's value over another's, round by round."""
+  """Returns the spread of the ratios ours / theirs of each round."""
   return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def step_seconds(
   run: Callable[[int], None], seconds: float, at_least: int = 1
 ) -> list[float]:
-  """Seconds a step, of each chunk of steps; two steps go unmeasured first.
+  """Returns seconds per step for each chunk of steps, after two warm-up steps.
 
   Args:
-    run: takes that many steps and waits for the last.
-    seconds: for how long.
-    at_least: chunks.
+    run: runs a number of steps and waits for the last.
+    seconds: duration of the measurement.
+    at_least: smallest number of chunks.
   """
   run(1)
   start = time.perf_counter()
@@ -72,19 +72,19 @@ def step_seconds(
 
 
 def median_step(run: Callable[[int], None], seconds: float) -> float:
-  """The median of `step_seconds`."""
+  """Returns the median of `step_seconds`."""
   return statistics.median(step_seconds(run, seconds))
 
 
 def rate(work: Callable[[], int], seconds: float) -> tuple[float, float]:
-  """Images a second by the wall clock, and of this process's processor time.
+  """Returns images per second of wall-clock time and of processor time.
 
-  On a shared machine the second repeats better. A quarter of the time goes by
-  unmeasured first: buffers that filled while others had their turn run empty.
+  On a shared machine the latter is more repeatable. A warm-up of a quarter of
+  `seconds` empties buffers that filled while other subjects were measured.
 
   Args:
-    work: does some images' work and returns their number; called repeatedly.
-    seconds: for how long.
+    work: processes some images and returns their number; called repeatedly.
+    seconds: duration of the measurement.
   """
   start = time.perf_counter()
   while time.perf_counter() - start < seconds / 4:

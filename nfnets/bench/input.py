@@ -1,4 +1,4 @@
-"""What the input costs, stage by stage, beside what the model takes."""
+"""Throughput of the input pipeline, by stages, and of the model it feeds."""
 
 import functools
 import itertools
@@ -13,11 +13,11 @@ from nfnets import checks, factory, step
 from nfnets.bench import clock, programs
 from nfnets.data import images, on_device, pipeline, sources
 
-COUNT = 128  # examples of a host stage, and a batch of its pipeline
-CHUNK = 16  # examples between two looks at the clock
-REST = 0.5  # seconds between two stages, for pipelines to fill their buffers
+COUNT = 128  # examples of a host stage; batch size of a host pipeline
+CHUNK = 16  # examples between two readings of the clock
+REST = 0.5  # seconds before each turn, so that pipelines fill their buffers
 
-Work = Callable[[], int]  # does some images' work and returns their number
+Work = Callable[[], int]  # processes some images and returns their number
 
 
 def measure(
@@ -30,18 +30,18 @@ def measure(
   """Measures a recipe's input on its own data, all stages in turn.
 
   Args:
-    config: a recipe (configs/), resolved; `batch_size` is one device's here.
-    rounds: turns of each stage.
-    seconds: of a turn.
-    with_step: whether to build and time the train step.
+    config: a resolved recipe; here `batch_size` is one device's.
+    rounds: number of turns of each stage.
+    seconds: duration of a turn.
+    with_step: whether to build and time the training step too.
 
   Returns:
-    `rates`: images a second of each stage, `per_second` of the wall clock and
-    `per_core`, of processor time (`clock.spread` each); `bottleneck`, a
+    `rates`: each stage's images per second of wall-clock time (`per_second`)
+    and of processor time (`per_core`), as `clock.spread`; and `bottleneck`, a
     sentence.
 
   Raises:
-    ValueError, OSError: the config or its data is refused.
+    ValueError, OSError: for an invalid config or unreadable data.
   """
   checks.check(config, 1)
   source, _ = factory.sources_of(config)
@@ -62,7 +62,7 @@ def measure(
 
 
 def host_stages(config: ConfigDict, source: sources.Source) -> dict[str, Work]:
-  """Reading, decoding and cropping, each alone, in the caller's thread."""
+  """Reading, decoding and cropping, each by itself in the caller's thread."""
   data = config.data
   order = np.random.RandomState(0).permutation(len(source))
   ids = [int(i) for i in order[:COUNT]]
@@ -92,9 +92,9 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> Work:
 def host_pipelines(
   config: ConfigDict, source: sources.Source
 ) -> dict[str, Work]:
-  """`pipeline.train_batches` on one thread and on the config's.
+  """`pipeline.train_batches` on one thread and on as many as the config says.
 
-  With `data.cache` all is decoded before.
+  With `data.cache`, all images are decoded beforehand.
   """
   data = config.data
   if data.on_device:
@@ -121,7 +121,7 @@ def host_pipelines(
 
 
 def augmentation(config: ConfigDict) -> Work:
-  """The recipe's augmentation of random pixels on the first device."""
+  """The recipe's augmentation, applied to noise on the first device."""
   batch = programs.random_batch(config)
   mapped = jax.jit(
     lambda key, turn, batch: step.augment_batch(
@@ -140,20 +140,20 @@ def augmentation(config: ConfigDict) -> Work:
 
 
 def bottleneck(config: ConfigDict, rates: dict[str, Any]) -> str:
-  """Whether the host feeds what the device takes; one sentence.
+  """Says in a sentence whether the host keeps up with the device.
 
-  On a CPU the host's work and the device's share the cores, so images per
-  second of processor time are compared; elsewhere, rates as they are.
+  On a CPU both share the cores, so that images per second of processor time are
+  compared; elsewhere, of wall-clock time.
   """
   on_cpu = jax.default_backend() == 'cpu'
   by, unit = ('per_core', ' a core') if on_cpu else ('per_second', '')
   *_, host = (name for name in rates if name.startswith('host pipeline'))
   *_, device = (name for name in rates if name.startswith('device'))
   feeds = rates[host][by]['median']
-  feeds /= 2 if config.augment.pairs == 'fresh' else 1  # decoded for each one
+  feeds /= 2 if config.augment.pairs == 'fresh' else 1  # two decoded for one
   takes = rates[device][by]['median']
   takes *= 1 if on_cpu else jax.local_device_count()
   return (
-    f'{host if feeds < takes else device}; the host feeds {feeds:,.4g} '
-    f'images/s{unit}, {feeds / takes:.3g} times what "{device}" takes'
+    f'{host if feeds < takes else device}; the host supplies {feeds:,.4g} '
+    f'images/s{unit}, {feeds / takes:.3g} times the rate of "{device}"'
   )

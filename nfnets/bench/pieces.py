@@ -1,4 +1,4 @@
-"""What each piece of a recipe adds to a plain step, in time and memory."""
+"""Time and memory that each feature of a recipe adds to a plain step."""
 
 import functools
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ PIECES = {
 def measure(
   config: ConfigDict, rounds: int = 5, seconds: float = 1.0
 ) -> dict[str, dict[str, Any]]:
-  """Times a plain step and the same with one piece, in turn, piece by piece.
+  """Times a plain step and a step with one more feature in turn, for each.
 
   Args:
-    config: a recipe, resolved.
-    rounds: turns of each of a pair.
-    seconds: of each turn.
+    config: a resolved recipe.
+    rounds: number of turns of each of the two.
+    seconds: duration of a turn.
 
   Returns:
-    By piece `ratio` (`clock.spread`) of its step's time to the plain one's and
-    `temp`, bytes beside state and batch by the compiler's account. 'plain' has
-    `seconds` a step too, over all pairs.
+    For each feature, `ratio`, the step's time over the plain step's (as
+    `clock.spread`), and `temp`, the compiler's count of temporary bytes.
+    'plain' also has `seconds` per step, over all turns.
   """
   plain = programs.training(with_piece(config, {}))
   found, plain_seconds = {}, []
@@ -63,7 +63,7 @@ def measure(
 
 
 def with_piece(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-  """The recipe's plain step, with some of its keys set."""
+  """Returns the config of the recipe's plain step with some keys set."""
   config = config.copy_and_resolve_references()  # a copy of every level
   with config.unlocked():
     config.update_from_flattened_dict(programs.PLAIN | {'model.remat': False})

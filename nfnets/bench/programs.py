@@ -1,4 +1,4 @@
-"""A network's training step or inference, compiled, with its data in place."""
+"""Compiles a training step or inference, with its data on the device."""
 
 import functools
 import time
@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from nfnets import checks, factory, models, parallel, step
 from nfnets.weights import folding, stacked
 
-# The whole training step: forward and backward pass, clipping, decay, Nesterov
-# momentum and the update; the logits; those of the network by `weights.fold`.
+# The whole training step (forward and backward pass, clipping, decay, Nesterov
+# momentum, update); inference; inference of the folded network (`folding`).
 MODES = ('train', 'eval', 'folded')
-# A plain step: what a recipe adds to loss, gradient, decay and momentum is off.
+# The plain step has loss, gradient, decay and momentum alone.
 PLAIN = {
   'micro_batches': 1,
   'observe_every': 0,
@@ -35,11 +35,11 @@ class Program(NamedTuple):
   """A compiled step with its arguments on the first device.
 
   Attributes:
-    run: dispatches that many steps and waits for the last.
+    run: dispatches a number of steps and waits for the last.
     trace_seconds: from Python to StableHLO.
-    compile_seconds: from there to the device's program.
-    memory: bytes by the compiler's account: `argument`, `output`, `donated`,
-      `temp`, and the `peak` of all.
+    compile_seconds: from StableHLO to the device's program.
+    memory: bytes as the compiler counts them: `argument`, `output`, `donated`,
+      `temp`, and the `peak` of them all.
   """
 
   run: Callable[[int], None]
@@ -60,26 +60,26 @@ def plain(
   ema: bool = False,
   overrides: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-  """A copy of a recipe with the plain step of one network, for `prepare`.
+  """Returns the config of a network's plain step, for `prepare`.
 
   Args:
-    config: a recipe of the network's family (configs/).
-    model: a name of `variants.ALL`.
-    batch_size: images of a step.
-    image_size: pixels a side; 0 for the recipe's, of training in mode 'train'
-      and of evaluation in the others.
-    precision: 'float32' or 'bfloat16', of the computation.
-    mode: of `MODES`.
-    clip: 'agc' or 'none'; '' for the recipe's, and 'none' for NFNets that are
-      batch-normalized. (Whether paper A clips those that it times isn't known.)
-    ema: whether the step averages parameters too.
-    overrides: of the network, as `models.create` takes them.
+    config: a recipe of the network's family (configs/); not changed.
+    model: a name in `variants.ALL`.
+    batch_size: images per step.
+    image_size: pixels a side; 0 means the recipe's training size in mode
+      'train' and its evaluation size in the others.
+    precision: 'float32' or 'bfloat16'.
+    mode: one of `MODES`.
+    clip: 'agc' or 'none'. '' means the recipe's, except for batch-normalized
+      networks: 'none'. (Whether paper A clips the ones it times isn't known.)
+    ema: whether the step also averages parameters.
+    overrides: of the network, as for `models.create`.
 
   Raises:
-    ValueError: for an argument that no step can take.
+    ValueError: for an invalid argument.
   """
   overrides = dict(overrides or {})
-  config = ConfigDict(config)  # keeps references: what follows the name does
+  config = ConfigDict(config)  # keeps the references to the model's name
   with config.unlocked():
     config.model.name = model
     config = config.copy_and_resolve_references()
@@ -98,19 +98,19 @@ def plain(
 
 
 def prepare(config: ConfigDict, mode: str) -> Program:
-  """Compiles a step of `MODES`: its images are `data.train_image_size` wide."""
+  """Compiles a step of one of `MODES`, on images of `data.train_image_size`."""
   if mode not in MODES:
-    raise ValueError(f'no mode {mode!r}: choose one of {", ".join(MODES)}')
+    raise ValueError(f'unknown mode {mode!r}: choose from {", ".join(MODES)}')
   if mode == 'train':
     return training(config)
   return _inference(config, mode == 'folded')
 
 
 def training(config: ConfigDict) -> Program:
-  """Compiles a recipe's whole step, of a random batch on the first device.
+  """Compiles a recipe's whole training step, for noise on the first device.
 
   Args:
-    config: resolved; `batch_size` is this device's.
+    config: a resolved recipe; here `batch_size` is one device's.
   """
   network, optimizer, state = _parts(config)
   train_step = step.make_train_step(
@@ -134,14 +134,14 @@ def training(config: ConfigDict) -> Program:
 
 
 def _parts(config: ConfigDict) -> tuple[Any, Any, step.TrainState]:
-  """The network, the optimizer, and a state that no initialization made."""
+  """Returns network, optimizer and a state of noise, without initialization."""
   network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   init = functools.partial(step.init_state, config, network, optimizer)
   return network, optimizer, filled(jax.eval_shape(init, jax.random.key(0)))
 
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-  """`images` uint8 `[N, H, W, 3]` and `labels` int32 `[N]` of one device."""
+  """Returns uint8 noise `[N, H, W, 3]` and int32 labels `[N]` for one device."""
   size, random = config.data.train_image_size, np.random.RandomState(0)
   count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
   return {
@@ -169,7 +169,7 @@ def _inference(config: ConfigDict, is_folded: bool) -> Program:
     return outputs['logits']
 
   compiled, *costs = _compile(jax.jit(logits), params, state, images)
-  # Independent programs run at once on a CPU; elsewhere they queue.
+  # On a CPU independent programs run concurrently; elsewhere they queue.
   waits = device.platform == 'cpu'
 
   def run(count: int) -> None:
@@ -190,13 +190,13 @@ def _compile(function: Any, *arguments: Any) -> tuple[Any, float, float, dict]:
   end = time.perf_counter()
   analysis, kinds = compiled.memory_analysis(), ('argument', 'output', 'temp')
   memory = {kind: getattr(analysis, f'{kind}_size_in_bytes') for kind in kinds}
-  memory['donated'] = analysis.alias_size_in_bytes  # in place of outputs
+  memory['donated'] = analysis.alias_size_in_bytes  # outputs reuse them
   memory['peak'] = sum(memory[k] for k in kinds) - memory['donated']
   return compiled, middle - start, end - middle, memory
 
 
 def filled(shapes: Any) -> Any:
-  """Plausible values for a tree of shapes `[...]`: noise, and ones."""
+  """Fills a tree of shapes: weights with noise / sqrt(fan-in), others with 1."""
   noise = np.random.RandomState(0).randn(1 << 20).astype(np.float32)
 
   def fill(leaf: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where something was measured, and tables of it."""
+"""Markdown tables of measurements, and of where they were taken."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 
 def circumstances() -> str:
-  """Command, processor, device, load before, and version, as Markdown."""
+  """Command, processor, device, initial load and version, as Markdown."""
   words = ['python', '-m', 'scripts.benchmark', *sys.argv[1:]]
   return (
     f'    {shlex.join(words)}\n\n{processor()}, {os.cpu_count()} cores; '
@@ -31,7 +31,7 @@ def processor() -> str:
 
 
 def steps(results: Sequence[Mapping[str, Any]]) -> str:
-  """The table of `step_time`'s results."""
+  """Tabulates results of `step_time`."""
   rows = []
   for result in results:
     asked = ('model', 'mode', 'image_size', 'batch_size', 'precision', 'clip')
@@ -56,7 +56,7 @@ def steps(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def pieces(found: Mapping[str, Mapping[str, Any]]) -> str:
-  """The table of `pieces.measure`."""
+  """Tabulates the result of `pieces.measure`."""
   plain = found['plain']
   rows = [
     {
@@ -70,7 +70,7 @@ def pieces(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def rates(found: Mapping[str, Any]) -> str:
-  """The table of `input.measure`, and its bottleneck."""
+  """Tabulates the result of `input.measure`, and names the bottleneck."""
   rows = [
     {
       'stage': name,
@@ -83,7 +83,7 @@ def rates(found: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-  """A Markdown table; columns are the rows' keys."""
+  """Returns a Markdown table whose columns are the rows' keys."""
   return tabulate(
     rows, headers='keys', tablefmt='github', disable_numparse=True
   )
@@ -94,11 +94,11 @@ def spread(
   factor: float = 1.0,
   ends: tuple[str, str] = ('low', 'high'),
 ) -> str:
-  """A `clock.spread` in short: the median and both ends."""
+  """Formats a `clock.spread` as its median and, in parentheses, two ends."""
   middle, low, high = (number(factor * values[k]) for k in ('median', *ends))
   return f'{middle} ({low}, {high})'
 
 
 def number(value: float) -> str:
-  """Three digits, and thousands apart: 0.0123, 4.56, 1,230."""
+  """Formats to three digits, with separators: 0.0123, 4.56, 1,230."""
   return f'{float(f"{value:.3g}"):,.10g}'

@@ -1,4 +1,4 @@
-"""Times one device's training step or inference, alone or beside PyTorch's."""
+"""Times training steps and inference on one device, alone or beside PyTorch."""
 
 import contextlib
 import json
@@ -18,24 +18,25 @@ from nfnets.bench import clock, programs
 from nfnets.weights import timm
 
 MIN_CHUNKS = 3
-REST = 0.2  # seconds between two sides, for the other's threads to stop
+REST = 0.2  # seconds before each turn, so that the other's threads stop
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def measure(
   config: ConfigDict, mode: str = 'train', seconds: float = 10.0
 ) -> dict[str, Any]:
-  """Compiles a step for the first device and times many of it.
+  """Compiles a step for the first device and times it.
 
   Args:
-    config: `programs.plain`'s.
-    mode: of `programs.MODES`.
-    seconds: for how long; three chunks of steps at least.
+    config: from `programs.plain`.
+    mode: one of `programs.MODES`.
+    seconds: duration; at least three chunks of steps are timed.
 
   Returns:
-    What was measured, `seconds` a step (`clock.spread`), `images_per_second`,
-    `flops_per_second`, its share of the chip's peak as `utilization` (None
-    where that isn't known), and the rest of `programs.Program`.
+    The arguments of `programs.plain`, `seconds` per step (`clock.spread`),
+    `images_per_second`, `flops_per_second`, `utilization`, which is the share
+    of the chip's peak (None where that isn't known), and costs and memory as in
+    `programs.Program`.
   """
   program = programs.prepare(config, mode)
   times = clock.step_seconds(program.run, seconds, MIN_CHUNKS)
@@ -51,24 +52,24 @@ def compare(
   rounds: int = 5,
   seconds: float = 2.0,
 ) -> dict[str, Any]:
-  """Times ours and PyTorch's in turn, every second round the other first.
+  """Times this network and PyTorch's in turn.
 
   Args:
-    config: `programs.plain`'s, with the overrides of `counterpart`.
-    mode: as for `measure`. PyTorch has no folded network: its plain inference
-      stands beside ours.
+    config: from `programs.plain`, with the overrides of `counterpart`.
+    mode: as for `measure`. Mode 'folded' is compared with PyTorch's plain
+      inference, which has no folded form.
     command: starts `nfnets.bench.torch_step`.
-    compiler: torch.compile's mode, or 'none' for eager.
-    rounds: turns of each side.
-    seconds: of each turn.
+    compiler: torch.compile's mode, or 'none' for eager execution.
+    rounds: number of turns of each side.
+    seconds: duration of a turn.
 
   Returns:
-    As `measure`, over the rounds' medians, and `theirs`, a spread as well;
-    `ratio`, the spread of ours to theirs in each round, below 1 where ours is
-    faster; `peer` and what the other process says `about` itself.
+    As `measure`, of the rounds' medians, with PyTorch's seconds (`theirs`), the
+    `ratio` of ours to theirs in each round (below 1 where ours is faster), both
+    as `clock.spread`, the `peer`'s name and what it says `about` itself.
 
   Raises:
-    ValueError: there is no such network there, or the process fails.
+    ValueError: if PyTorch has no such network, or its process fails.
   """
   peer, _ = counterpart(config.model.name)
   program = programs.prepare(config, mode)
@@ -88,7 +89,7 @@ def compare(
 
 
 def counterpart(model: str) -> tuple[str, dict[str, Any]]:
-  """The other side's name of a network, and our overrides that make it."""
+  """Returns PyTorch's name of a network, and the overrides that match it."""
   if model in variants.CIFAR_RESNET:
     return 'cifar_resnet', {'normalizer': 'batch'}
   try:
@@ -102,14 +103,14 @@ def counterpart(model: str) -> tuple[str, dict[str, Any]]:
 def worker(
   command: Sequence[str],
 ) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
-  """A process that answers lines of JSON: a function from question to answer.
+  """Starts a process that answers lines of JSON; yields a function to ask it.
 
   Args:
-    command: starts it, with this checkout on its path.
+    command: to start, with this checkout on Python's path.
 
   Raises:
-    OSError: it can't start.
-    ValueError: it fails; with its error or its last word.
+    OSError: if it can't be started.
+    ValueError: if it fails, with its error or the last line of its stderr.
   """
   with tempfile.TemporaryFile('w+') as stderr:
     process = subprocess.Popen(
@@ -169,7 +170,7 @@ def _result(
     config.data.num_classes,
     **asked['network'],
   )
-  # A multiply-add is two operations, and the backward pass twice the forward.
+  # A multiply-add is two operations; a backward pass costs two forward passes.
   operations = 2 * macs * (3 if mode == 'train' else 1)
   rate = config.batch_size / seconds['median']
   peak = chips.peak_flops(asked['device'], config.precision)

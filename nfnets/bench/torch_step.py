@@ -1,10 +1,10 @@
-"""PyTorch's side of `scripts.benchmark --against=timm`, which starts it itself.
+"""PyTorch's side of `scripts.benchmark --against=timm`, which starts it.
 
-Needs PyTorch and timm alone. Lines of JSON: the first names a network and how
-it is run; each further one gives seconds, and is answered by the median seconds
-of a step. What a device likes is used: channels-last memory, a fused optimizer;
-on CUDA torch.compile, autocast, TensorFloat-32 (XLA's default too) and cuDNN's
-search for the fastest convolutions.
+Needs nothing but PyTorch and timm. It reads lines of JSON: the first describes
+a network and how to run it; each further line gives a duration in seconds, and
+the answer is the median time of a step. PyTorch runs with its fast settings:
+channels-last memory and a fused optimizer, on CUDA also torch.compile,
+autocast, TensorFloat-32 (XLA's default too) and cuDNN's autotuning.
 """
 
 import json
@@ -28,12 +28,12 @@ def main() -> None:
     answer(about(model))
     for line in sys.stdin:
       answer({'seconds': clock.median_step(run, **json.loads(line))})
-  except Exception as error:  # whatever PyTorch says, in one line
+  except Exception as error:  # of any type; reported in one line
     answer({'error': str(error).strip().partition('\n')[0] or repr(error)})
 
 
 def program(job: dict[str, Any]) -> tuple[nn.Module, Callable[[int], None]]:
-  """Returns the network and `run(count)`, which takes so many steps."""
+  """Returns the network and `run(count)`, which runs `count` steps."""
   torch.manual_seed(0)
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
@@ -86,7 +86,7 @@ def about(model: nn.Module) -> dict[str, Any]:
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
-  """Nesterov momentum; weights are decayed, gains and biases aren't."""
+  """Nesterov momentum; decays weights, but not gains and biases."""
   weights = [p for p in model.parameters() if p.ndim > 1]
   others = [p for p in model.parameters() if p.ndim <= 1]
   groups = [{'params': weights, 'weight_decay': 2e-5}, {'params': others}]
@@ -94,7 +94,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def network(job: dict[str, Any]) -> tuple[nn.Module, set[str]]:
-  """The network, and the names of its head's parameters."""
+  """Returns the network and the names of its head's parameters."""
   if job['peer'] == 'cifar_resnet':
     return cifar_resnet(job['network']['depths']), {'head.weight', 'head.bias'}
   import timm
