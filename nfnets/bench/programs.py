@@ -141,7 +141,7 @@ def _parts(config: ConfigDict) -> tuple[Any, Any, step.TrainState]:
 
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-  """Returns uint8 noise `[N, H, W, 3]` and int32 labels `[N]` for one device."""
+  """Returns noise, uint8 `[N, H, W, 3]`, and labels, int32 `[N]`."""
   size, random = config.data.train_image_size, np.random.RandomState(0)
   count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
   return {
@@ -196,7 +196,7 @@ def _compile(function: Any, *arguments: Any) -> tuple[Any, float, float, dict]:
 
 
 def filled(shapes: Any) -> Any:
-  """Fills a tree of shapes: weights with noise / sqrt(fan-in), others with 1."""
+  """Fills a tree of shapes with noise / sqrt(fan-in), or ones below rank 2."""
   noise = np.random.RandomState(0).randn(1 << 20).astype(np.float32)
 
   def fill(leaf: Any) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""A training step foreseen: compiled for TPUs elsewhere, or estimated."""
+"""Plans a run on TPUs that are not attached, from compiled or traced steps."""

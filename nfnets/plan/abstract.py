@@ -1,18 +1,18 @@
-"""What a traced program computes, moves and keeps; nothing is compiled.
+"""FLOPs, memory traffic and memory of a traced program, without compiling it.
 
-An estimate of what a compiler makes of it, by one rule: an elementwise
-operation that comes down to few arrays in memory is fused into what it feeds;
-all else leaves its result in memory.
+The estimate follows one rule for what a compiler does: an elementwise operation
+that depends on few arrays in memory is fused into its consumers, and every
+other operation writes its result to memory.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-FUSED = 4  # arrays that one fused operation reads, at most
+FUSED = 4  # the most arrays that a fused operation reads
 
 _COLLECTIVES = {'psum', 'psum_invariant', 'pmax', 'pmin', 'all_gather'}
-# Written however few arrays they read.
+# Operations that always write their result.
 _STORED = {
   'conv_general_dilated', 'dot_general', 'reduce_sum', 'reduce_max',
   'reduce_and', 'argmax', 'argsort', 'sort', 'cumsum', 'gather', 'scatter',
@@ -23,14 +23,14 @@ _STORED = {
 
 
 class Work(NamedTuple):
-  """One run of a program on one device.
+  """The cost of running a program once on one device.
 
   Attributes:
-    flops: of convolutions and matrix products; a multiply-add is two.
-    bytes_accessed: of memory, read and written.
-    collective_bytes: handed to collectives.
-    temporaries: bytes of the most that it keeps at any moment, arguments and
-      results apart.
+    flops: of convolutions and matrix products; a multiply-add counts as two.
+    bytes_accessed: read from and written to memory.
+    collective_bytes: passed to collectives.
+    temporaries: bytes of the largest working set, without arguments and
+      results.
   """
 
   flops: float
@@ -47,17 +47,17 @@ class _Operation(NamedTuple):
 
 
 def work(closed: Any, platform: str = 'tpu') -> Work:
-  """Counts a program.
+  """Estimates the cost of a program.
 
   Args:
-    closed: as `jax.make_jaxpr` returns it.
-    platform: whose branches of `lax.platform_dependent` are taken.
+    closed: a result of `jax.make_jaxpr`.
+    platform: selects the branches of `lax.platform_dependent`.
   """
   return _Program(closed.jaxpr, platform).work()
 
 
 class _Program:
-  """A program without nested calls, its arrays numbered."""
+  """A program with nested calls inlined and its arrays numbered."""
 
   def __init__(self, jaxpr: Any, platform: str) -> None:
     self.platform = platform
@@ -85,7 +85,7 @@ class _Program:
         outputs = self._define(eqn.outvars, names)
         yield _Operation(eqn.primitive.name, eqn.params, inputs, outputs)
         continue
-      # Its own names: the same inner program may be called from many places.
+      # The same inner program may be called from many places.
       inside: dict[Any, int] = {}
       self._define(inner.constvars, inside)
       outer = eqn.invars[len(eqn.invars) - len(inner.invars) :]
@@ -94,7 +94,7 @@ class _Program:
           self._define([variable], inside)
         else:
           inside[variable] = names[atom]
-          # Inside a shard_map an array is one device's part.
+          # Inside a shard_map the array is one device's shard.
           self.avals[names[atom]] = variable.aval
       yield from self._flat(inner, inside)
       for variable, atom in zip(eqn.outvars, inner.outvars):
@@ -104,7 +104,7 @@ class _Program:
           names[variable] = inside[atom]
 
   def _called(self, eqn: Any) -> Any:
-    """The program that an equation stands for, if it is but a call."""
+    """Returns the program that an equation calls, unless it is a loop."""
     if eqn.params.get('branches_platforms'):
       choices = zip(eqn.params['branches_platforms'], eqn.params['branches'])
       return next(
@@ -148,7 +148,7 @@ class _Program:
     return Work(flops, moved, collective, peak)
 
   def _origins(self) -> list[tuple[int, ...]]:
-    """Of every array, those in memory that it is computed from, or itself."""
+    """For each array, the arrays in memory it is computed from; or itself."""
     origins: list[tuple[int, ...]] = [()] * len(self.avals)
     for array in self.inputs:
       origins[array] = (array,)
@@ -166,12 +166,12 @@ class _Program:
     return origins
 
   def _kept(self, origins: Sequence[tuple[int, ...]]) -> set[int]:
-    """Arrays in memory that are neither arguments nor results."""
+    """Returns the arrays in memory that are neither arguments nor results."""
     given = {o for a in self.inputs + self.outputs for o in origins[a]}
     return {o for found in origins for o in found} - given
 
   def _inside(self, operation: _Operation) -> Work:
-    """Of a loop's body, times its length, or of the heaviest branch."""
+    """Cost of a loop's body times its length, or of the costliest branch."""
     nothing = Work(0.0, 0.0, 0.0, 0.0)
     if operation.name == 'scan':
       body = _Program(operation.params['jaxpr'].jaxpr, self.platform).work()
@@ -194,7 +194,7 @@ class _Program:
       kernel = self.avals[operation.inputs[1]].shape
       features = kernel[operation.params['dimension_numbers'].rhs_spec[0]]
       depth = math.prod(kernel) / features
-      # A dilated image's zeros aren't multiplied.
+      # The zeros in a dilated image aren't multiplied.
       depth /= math.prod(operation.params['lhs_dilation'] or (1,))
       return 2.0 * depth * self._elements(operation.outputs[0])
     return 0.0
@@ -210,7 +210,7 @@ class _Program:
 def _needed(
   operations: Sequence[_Operation], outputs: Iterable[int]
 ) -> list[_Operation]:
-  """Without those that nothing depends on, as compilers leave them out."""
+  """Drops operations that no output depends on, as compilers do."""
   wanted, found = set(outputs), []
   for operation in reversed(operations):
     if wanted.intersection(operation.outputs):

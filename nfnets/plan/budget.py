@@ -1,4 +1,4 @@
-"""What a planned run costs, and what makes a step that doesn't fit fit."""
+"""The cost of a planned run, and changes that make its step fit in memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from nfnets.plan.compiled import Program
 
 
 class Roofline(NamedTuple):
-  """Lower bounds of a step's seconds, were the chip at its published peak.
+  """Lower bounds on the seconds of a step, from the chip's published peaks.
 
   Attributes:
-    arithmetic: FLOPs over the peak at the recipe's precision.
-    memory: bytes accessed over the memory's bandwidth.
-    collectives: bytes to reduce and gather again over the interconnect's.
+    arithmetic: FLOPs over peak FLOP/s at the recipe's precision.
+    memory: bytes accessed over memory bandwidth.
+    collectives: bytes to reduce and to gather over interconnect bandwidth.
   """
 
   arithmetic: float
@@ -24,17 +24,17 @@ class Roofline(NamedTuple):
 
   @property
   def seconds(self) -> float:
-    """No step is faster: the largest of the three."""
+    """The largest of the three: no step is faster."""
     return max(self)
 
 
 class Run(NamedTuple):
-  """A whole run at a given step time.
+  """The totals of a run at a given step time.
 
   Attributes:
-    hours: of training alone, evaluations apart.
-    chip_hours: of all chips.
-    host_images_per_second: that each host must prepare.
+    hours: of training, without evaluations.
+    chip_hours: hours times the number of chips.
+    host_images_per_second: images that each host must prepare.
   """
 
   hours: float
@@ -43,11 +43,11 @@ class Run(NamedTuple):
 
 
 class Remedy(NamedTuple):
-  """A change of the recipe that was tried.
+  """A change to the recipe that was tried.
 
   Attributes:
-    flags: of the command line.
-    program: the step with it.
+    flags: command-line flags that make the change.
+    program: the changed step.
   """
 
   flags: str
@@ -55,7 +55,7 @@ class Remedy(NamedTuple):
 
 
 def roofline(config: ConfigDict, pod: pods.Pod, program: Program) -> Roofline:
-  """The lower bounds of one step."""
+  """Returns lower bounds on the time of one step."""
   chip = pod.chip
   return Roofline(
     program.flops / getattr(chip, config.precision),
@@ -65,7 +65,7 @@ def roofline(config: ConfigDict, pod: pods.Pod, program: Program) -> Roofline:
 
 
 def run(config: ConfigDict, pod: pods.Pod, step_seconds: float) -> Run:
-  """The totals of a recipe's run on a pod, if its steps take that long."""
+  """Returns the totals of a recipe's run on a pod at that step time."""
   fresh = 2 if config.augment.pairs == 'fresh' else 1
   hours = config.num_steps * step_seconds / 3600
   images = config.batch_size * fresh / step_seconds / pod.num_hosts
@@ -85,18 +85,18 @@ def remedies(
 ) -> list[Remedy]:
   """Tries rematerialization, micro-batches and smaller batches per device.
 
-  Each kind is tried from its mildest until one fits. With `is_compiled`, only
-  what fits by its estimate is compiled.
+  Changes of each kind are tried from the mildest one on, until one fits. With
+  `is_compiled`, those that fit by their estimate are also compiled.
 
   Args:
     config: a recipe whose step doesn't fit.
-    pod: what it doesn't fit on.
-    refused: that step.
-    is_compiled: compile each trial rather than estimate it.
-    report: is told of each trial.
+    pod: where it doesn't fit.
+    refused: the step that doesn't fit.
+    is_compiled: whether to compile the trials.
+    report: called with a line of progress before each compilation.
 
   Returns:
-    All trials, in order; of each kind the last one fits, if any does.
+    All trials in order; the last one of each kind fits, if any does.
   """
   whole = refused
   if refused.method != 'estimated':
@@ -123,7 +123,7 @@ Trials = Iterator[tuple[dict[str, Any], Program]]
 def _kinds(
   config: ConfigDict, pod: pods.Pod, whole: Program
 ) -> Iterator[Trials]:
-  """Changes of each kind, the mildest first, with the estimated step."""
+  """Yields the changes of each kind, mildest first, with estimated steps."""
   if not config.model.get('remat', True):
     values = {'model.remat': True}
     changed = _changed(config, values)
@@ -141,7 +141,7 @@ def _kinds(
   yield (
     (
       {'micro_batches': config.micro_batches * part},
-      # The sums of gradients are kept besides.
+      # The summed gradients need memory too.
       whole._replace(
         temporaries=_part(whole, half, part).temporaries
         + whole.collective_bytes
@@ -156,7 +156,7 @@ def _kinds(
 
 
 def _part(whole: Program, half: Program, part: int) -> Program:
-  """The step with one part of the images, on the line through two others."""
+  """Extrapolates to 1/part of the images from the whole and half of them."""
   place = 2 / part - 1  # 0 at half, 1 at the whole
   numbers = ['arguments', 'temporaries', 'flops', 'bytes_accessed']
   return whole._replace(

@@ -1,7 +1,7 @@
-"""The training step compiled for TPUs that are not attached, or estimated.
+"""Cost of a training step on TPUs that are not attached.
 
-`libtpu` compiles without a TPU; without `libtpu` the step is traced and its
-operations are counted (`plan.abstract`).
+`libtpu` can compile the step without a TPU. Without `libtpu` the step is traced
+and its cost is estimated from its operations (`plan.abstract`).
 """
 
 import functools
@@ -28,35 +28,35 @@ from nfnets import checks, factory, parallel, step
 from nfnets.models import layers
 from nfnets.plan import abstract, pods
 
-# Compiled temporaries over those of `plan.abstract`, which keeps fewer copies
-# and layouts than the compiler does: F0 and F3, results/pod_plan.md.
+# Temporaries of compiled steps over those that `plan.abstract` counts without
+# the compiler's copies and layouts: F0 and F3, results/pod_plan.md.
 TEMPORARIES = 1.7
-REMAT_TEMPORARIES = 1.2  # of steps with `model.remat`, which keep less: F6's
+REMAT_TEMPORARIES = 1.2  # the same with `model.remat`: F6
 BYTES = (
-  'the compiler counts 0.8 to 1.2 times as many as an estimate on v3, and on '
-  'v4 and v5e, where copies into on-chip memory count too, 2.0 to 2.4 times'
+  'on v3 the compiler counts 0.8 to 1.2 times as many as the estimate, on v4 '
+  'and v5e, where it includes copies into on-chip memory, 2.0 to 2.4 times'
 )
 
 
 class Program(NamedTuple):
-  """The training step on one device.
+  """The cost of the training step on one device.
 
   Attributes:
-    method: 'compiled', 'estimated', or 'refused' by the compiler for its
-      memory; all figures but that memory are then estimates.
+    method: 'compiled', 'estimated', or 'refused' if the compiler found that it
+      needs too much memory; all figures but its memory are then estimates.
     arguments: bytes of the state and the batch.
-    temporaries: bytes besides.
-    code: bytes of the program itself; None where it wasn't compiled.
-    flops: a multiply-add is two.
-    bytes_accessed: of memory; where the compiler has copies to and from on-chip
-      memory, those too, each about four times.
-    collective_bytes: that each device hands to collectives.
-    state_bytes: of the state, which is what a checkpoint holds.
+    temporaries: bytes of intermediate results.
+    code: bytes of the program; None unless compiled.
+    flops: a multiply-add counts as two.
+    bytes_accessed: in memory. Copies to and from on-chip memory, where the
+      compiler makes any, count about four times.
+    collective_bytes: that each device passes to collectives.
+    state_bytes: of the state, which is what a checkpoint contains.
     seconds: of compilation; 0 for an estimate.
-    fits: whether the compiler accepted the program; of an estimate, whether
+    fits: whether the compiler accepted the program; for an estimate, whether
       arguments and temporaries are within the chip's memory.
-    peak: bytes in use at once, by the compiler's own account, which may be less
-      than the sum of the first three; None where it doesn't say.
+    peak: the compiler's own figure for bytes in use at once, which may be less
+      than arguments, temporaries and code; None where it gives none.
   """
 
   method: str
@@ -78,10 +78,10 @@ class Program(NamedTuple):
 
 
 def check(config: ConfigDict, pod: pods.Pod) -> None:
-  """Refuses what couldn't be trained or evaluated whole on the pod.
+  """Checks that a recipe can be trained and evaluated on a pod.
 
   Raises:
-    ValueError: names the key, its value and the remedy.
+    ValueError: naming the key, its value and the remedy.
   """
   checks.check(config, pod.num_devices)
   size, devices = config.eval_batch_size, pod.num_devices
@@ -89,16 +89,15 @@ def check(config: ConfigDict, pod: pods.Pod) -> None:
     above = -(-size // devices) * devices
     raise ValueError(
       f'config.eval_batch_size={size} does not divide among {devices} devices: '
-      f'the rest of each batch of the evaluation set would be dropped or '
-      f'padded; take {above}'
+      f'take {above}'
     )
 
 
 def measure(config: ConfigDict, pod: pods.Pod, is_compiled: bool) -> Program:
-  """The step's figures, compiled or estimated.
+  """Compiles or estimates the step.
 
   Raises:
-    ValueError: see `check`, or `libtpu` is asked for and not installed.
+    ValueError: see `check`; or `libtpu` is needed and not installed.
   """
   check(config, pod)
   make = compile_step if is_compiled else estimate_step
@@ -106,7 +105,7 @@ def measure(config: ConfigDict, pod: pods.Pod, is_compiled: bool) -> Program:
 
 
 def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
-  """From shapes alone (`jax.eval_shape`, `jax.make_jaxpr`)."""
+  """Estimates the step from shapes (`jax.eval_shape`, `jax.make_jaxpr`)."""
   train_step, shapes = step_of(config)
   mesh = AbstractMesh(
     (pod.num_devices,), (parallel.AXIS,), axis_types=(AxisType.Auto,)
@@ -133,13 +132,13 @@ def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
 
 
 def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
-  """By XLA's TPU compiler, for the pod's own devices.
+  """Compiles the step with XLA's TPU compiler, for the pod's devices.
 
-  FLOPs and bytes of a step that loops (over micro-batches, SAM's groups or
-  blocks) are estimates all the same.
+  FLOPs and bytes of a step with loops (over micro-batches, SAM's groups or
+  blocks) are still estimates.
 
   Raises:
-    ValueError: `libtpu` isn't installed.
+    ValueError: if `libtpu` isn't installed.
   """
   train_step, shapes = step_of(config)
   mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
@@ -159,7 +158,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     )
   seconds = time.perf_counter() - start
   memory, text = made.memory_analysis(), made.as_text()
-  # The cost analysis counts a loop's body once.
+  # The compiler's cost analysis counts a loop's body once.
   if loops(config):
     estimate = estimate_step(config, pod)
     flops, moved = estimate.flops, estimate.bytes_accessed
@@ -182,7 +181,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
 
 
 def step_of(config: ConfigDict) -> tuple[Any, tuple]:
-  """The training step, and shapes of its state, whole batch and key."""
+  """Returns the training step and shapes of its state, global batch and key."""
   network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   key = jax.eval_shape(lambda: jax.random.key(0))
   init = functools.partial(step.init_state, config, network, optimizer)
@@ -199,7 +198,7 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
 
 
 def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
-  """The step lowered for the mesh: state and key whole, the batch split."""
+  """Lowers the step for a mesh: state and key replicated, the batch sharded."""
   whole = NamedSharding(mesh, PartitionSpec())
   split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
   placed = [
@@ -217,7 +216,7 @@ def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
 
 
 def loops(config: ConfigDict) -> bool:
-  """Whether the step loops: its FLOPs and bytes are estimates then."""
+  """Whether the step has loops, so that its FLOPs and bytes are estimates."""
   turns = config.micro_batches > 1 or (config.sam.rho and config.sam.m)
   return bool(turns or config.model.scan)
 
@@ -228,16 +227,16 @@ def has_compiler() -> bool:
 
 
 def devices(pod: pods.Pod) -> list[Any]:
-  """The pod's devices as `libtpu` describes them, none of them attached.
+  """Returns `libtpu`'s descriptions of the pod's devices.
 
   Raises:
-    ValueError: `libtpu` isn't installed.
+    ValueError: if `libtpu` isn't installed.
   """
   if not has_compiler():
     raise ValueError(
       "libtpu is not installed: pip install 'jax[tpu]', or pass --abstract"
     )
-  # There is no TPU: don't ask the network for one, don't lock it, don't warn.
+  # Without these, libtpu would look for a TPU on the network, lock it and warn.
   for key, value in {
     'TPU_SKIP_MDS_QUERY': '1',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
@@ -255,13 +254,13 @@ def devices(pod: pods.Pod) -> list[Any]:
   if (len(found), hosts) != (pod.num_devices, pod.num_hosts):
     raise ValueError(
       f'topology {pod.name!r}: libtpu has {len(found)} devices on {hosts} '
-      f'hosts, nfnets.plan.pods {pod.num_devices} on {pod.num_hosts}'
+      f'hosts, but nfnets.plan.pods {pod.num_devices} on {pod.num_hosts}'
     )
   return found
 
 
 def needed_memory(message: str) -> float | None:
-  """Bytes in the compiler's refusal; None if it is about something else."""
+  """Returns the bytes that a compiler error asks for; None for other errors."""
   if 'RESOURCE_EXHAUSTED' not in message:
     return None
   patterns = (r'Used ([\d.]+)([KMGT]?) of', r'\(([\d.]+)([KMGT]?)\) exceeds')
@@ -273,7 +272,7 @@ def needed_memory(message: str) -> float | None:
 
 
 def collective_bytes(text: str) -> float:
-  """Of the results of a compiled program's collectives."""
+  """Returns the bytes of all results of a compiled program's collectives."""
   names = (
     '(?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)'
     '(?:-start)?'
@@ -286,14 +285,14 @@ def collective_bytes(text: str) -> float:
 
 
 def _width(kind: str) -> float:
-  """Bytes of one element: 'bf16' has two, 'pred' one."""
+  """Returns the bytes of an element: 2 for 'bf16', 1 for 'pred'."""
   bits = re.search(r'\d+', kind)
   return int(bits[0]) / 8 if bits else 1
 
 
 def held_bytes(memory: Any) -> float:
-  """Of the state and the batch, by a program's `memory_analysis()`."""
-  # Results take the arguments' place, but for what isn't donated.
+  """Returns the bytes of state and batch, from `memory_analysis()`."""
+  # Results overwrite the donated arguments.
   return float(
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
@@ -312,7 +311,7 @@ def _mapped(train_step: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def _argument_bytes(shapes: tuple, pod: pods.Pod) -> tuple[float, float]:
-  """Of the state, and of all that one device is given."""
+  """Returns the bytes of the state, and of one device's state and batch."""
   state, batch = (
     sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
     for tree in shapes[:2]

@@ -12,13 +12,13 @@ class Pod(NamedTuple):
   """A slice of a TPU pod.
 
   Attributes:
-    name: libtpu's, 'v3:8x8'.
-    chip: one device's facts.
+    name: as libtpu has it, for instance 'v3:8x8'.
+    chip: peaks and memory of one device.
     device_kind: JAX's name for a device.
-    num_chips: product of the name's sides.
+    num_chips: product of the sides in the name.
     num_devices: as JAX counts them: cores of v2 and v3, chiplets of TPU7x,
-      chips of others.
-    num_hosts: processes, each with `num_devices / num_hosts` devices.
+      chips of the others.
+    num_hosts: one process each, with `num_devices / num_hosts` devices.
     cores: TensorCores of one device.
     host_cores: virtual CPUs of one host.
   """
@@ -39,15 +39,15 @@ class Pod(NamedTuple):
 
 
 class Generation(NamedTuple):
-  """What slices of one generation share.
+  """One generation of TPUs.
 
   Attributes:
     device_kind: JAX's name for a device.
     largest: sides of the largest slice, in chips.
     devices_per_chip: as JAX counts them.
     cores: TensorCores of a device.
-    host_cores: virtual CPUs of a host of four chips, Google Cloud's machine
-      types.
+    host_cores: virtual CPUs of a host of four chips, from Google Cloud's
+      machine types.
   """
 
   device_kind: str
@@ -57,9 +57,9 @@ class Generation(NamedTuple):
   host_cores: int
 
 
-# Largest slices: Google Cloud's TPU documentation (cloud.google.com/tpu/docs,
-# pages v2 to tpu7x: 256, 1,024, 4,096, 256, 256 and 9,216 chips a pod; 6,144 of
-# a v5p pod's 8,960 in one job).
+# Largest slices, from Google Cloud's documentation (cloud.google.com/tpu/docs,
+# pages v2 to tpu7x): 256, 1,024, 4,096, 256, 256 and 9,216 chips a pod; a job
+# may have 6,144 of a v5p pod's 8,960.
 GENERATIONS = {
   'v2': Generation('TPU v2', (16, 16), 2, 1, 96),
   'v3': Generation('TPU v3', (32, 32), 2, 1, 96),
@@ -76,15 +76,15 @@ HOST_SIDES = (2, 2, 1)  # chips of one host, of every generation
 
 
 def find(name: str) -> Pod:
-  """The slice of a name such as 'v3:8x8', 'v4:4x4x4' or 'v6e:16x16'.
+  """Returns the slice with a name such as 'v3:8x8' or 'v4:4x4x4'.
 
   Raises:
-    ValueError: no such generation, or no such slice of it.
+    ValueError: for an unknown generation, or an impossible slice of one.
   """
   match = re.fullmatch(r'((?:tpu|v)\d\w*):(\d+(?:x\d+)*)', name)
   if not match:
     raise ValueError(
-      f'topology {name!r}: name a generation and its chips, such as v3:8x8, '
+      f'topology {name!r}: give a generation and its chips, such as v3:8x8, '
       'v4:4x4x4 or v6e:16x16'
     )
   kind = ALIASES.get(match[1], match[1])
@@ -124,20 +124,20 @@ def _check_sides(
   bad = [s for s, host in zip(sides, HOST_SIDES) if s == 0 or s % host]
   if bad:
     raise ValueError(
-      f'topology {name!r}: a host has 2x2 chips, which {bad[0]} does not hold '
-      f'whole; take a shape such as {example}'
+      f'topology {name!r}: {bad[0]} is not a positive multiple of 2, the side '
+      f'of a host of 2x2 chips; take a shape such as {example}'
     )
-  # Light joins cubes of 4x4x4 in any shape; a flat pod's wires are fixed.
+  # Optical links join cubes of 4x4x4 in any shape; flat pods are wired.
   most = math.prod(generation.largest)
   in_cubes = axes == 3
   too_long = any(s > end for s, end in zip(sides, generation.largest))
   if math.prod(sides) > most or (too_long and not in_cubes):
     largest = 'x'.join(str(side) for side in generation.largest)
     raise ValueError(
-      f'topology {name!r}: the largest slice of its kind is '
+      f'topology {name!r}: the largest slice of this generation is '
       f'{name.split(":")[0]}:{largest}, {most:,} chips'
     )
   if in_cubes and max(sides) > 4 and any(side % 4 for side in sides):
     raise ValueError(
-      f'topology {name!r}: beyond 4x4x4 every side is a multiple of 4'
+      f'topology {name!r}: beyond 4x4x4 every side must be a multiple of 4'
     )
