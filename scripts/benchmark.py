@@ -1,4 +1,4 @@
-r"""Measures what things cost, on the first device that JAX finds.
+r"""Benchmarks on the first device that JAX finds.
 
   python -m scripts.benchmark --model=nfnet_f0,nfnet_f1 --batch_size=32 \
     --precision=bfloat16 --mode=train,eval,folded
@@ -7,18 +7,18 @@ r"""Measures what things cost, on the first device that JAX finds.
   python -m scripts.benchmark --pieces --config=FILE
   python -m scripts.benchmark --input --config=FILE
 
-A model's step is the whole training step, its data on the device already, or
-inference, plain and folded. `--against=timm` times PyTorch's side of the same
-network in turn with ours, here or in `--timm_python`'s interpreter: timm's
-network, or for CIFAR a ResNet that comes with this. What a file of `--json`
-holds already isn't measured again.
+The steps of a model are the whole training step, plain inference and inference
+of the folded network, with the data on the device already. `--against=timm`
+times the same network in PyTorch in turn with ours, in this interpreter or that
+of --timm_python: timm's network, or for CIFAR a ResNet that comes with this
+script. Results that the --json file already has aren't measured again.
 
-`--pieces`: what AGC, SAM, averages, the recipe's augmentation and others each
-add to a plain step. `--input`: the host's stages and pipeline, augmentation on
-the device and the train step, on the recipe's own data, and which of them is
-the bottleneck.
+`--pieces` measures what AGC, SAM, parameter averages, the recipe's augmentation
+and other features each add to a plain step. `--input` measures the stages of
+the input pipeline, the augmentation on the device and the training step on the
+recipe's own data, and names the bottleneck.
 
-Tables of Markdown go to stdout, progress to stderr.
+Markdown tables go to stdout, progress to stderr.
 """
 
 import importlib
@@ -35,48 +35,62 @@ from ml_collections import ConfigDict
 from scripts import common
 
 MODELS = flags.DEFINE_list('model', [], 'Networks to time.')
-BATCH_SIZES = flags.DEFINE_list('batch_size', ['32'], 'Images of a step.')
+BATCH_SIZES = flags.DEFINE_list('batch_size', ['32'], 'Images per step.')
 IMAGE_SIZE = flags.DEFINE_integer(
-  'image_size', 0, "Pixels a side; 0: the variant's.", lower_bound=0
+  'image_size', 0, "Pixels a side; 0 means the variant's.", lower_bound=0
 )
-PRECISIONS = flags.DEFINE_list('precision', ['float32'], 'float32, bfloat16.')
-MODES = flags.DEFINE_list('mode', ['train'], 'train, eval, folded.')
+PRECISIONS = flags.DEFINE_list(
+  'precision', ['float32'], 'float32 and/or bfloat16.'
+)
+MODES = flags.DEFINE_list('mode', ['train'], 'Any of train, eval, folded.')
 CLIP = flags.DEFINE_enum(
-  'clip', '', ['', 'agc', 'none'], "'' for the recipe's, AGC of an NFNet."
+  'clip', '', ['', 'agc', 'none'], "'' means the recipe's: AGC for NFNets."
 )
-EMA = flags.DEFINE_bool('ema', False, 'Average parameters too.')
+EMA = flags.DEFINE_bool('ema', False, 'Also average parameters.')
 OVERRIDES = flags.DEFINE_string(
-  'override', '{}', 'Of the networks, in JSON: \'{"normalizer": "batch"}\'.'
+  'override', '{}', 'Model arguments as JSON: \'{"normalizer": "batch"}\'.'
 )
-AGAINST = flags.DEFINE_enum('against', None, ['timm'], 'Time it in turn.')
+AGAINST = flags.DEFINE_enum(
+  'against', None, ['timm'], 'Compare with this library.'
+)
 TIMM_PYTHON = flags.DEFINE_string(
-  'timm_python', None, 'An interpreter that has timm and PyTorch.'
+  'timm_python', None, 'Python interpreter with timm and PyTorch.'
 )
 TORCH_COMPILE = flags.DEFINE_string(
-  'torch_compile', 'auto', "torch.compile's mode, none, or auto: on CUDA."
+  'torch_compile',
+  'auto',
+  "torch.compile's mode; none; or auto, which compiles on CUDA.",
 )
-PIECES = flags.DEFINE_bool('pieces', False, "Measure a recipe's pieces.")
+PIECES = flags.DEFINE_bool('pieces', False, "Measure a recipe's features.")
 INPUT = flags.DEFINE_bool('input', False, "Measure a recipe's input.")
 WITH_STEP = flags.DEFINE_bool(
-  'train_step', True, 'With --input: time the train step too.'
+  'train_step', True, 'With --input: also time the training step.'
 )
 DEVICE_BATCH_SIZE = flags.DEFINE_integer(
   'device_batch_size',
   0,
-  "Of --input and --pieces; 0: the recipe's, 64 at most.",
+  "For --input and --pieces; 0 means the recipe's, but 64 at most.",
   lower_bound=0,
 )
 CONFIG = common.config_flag()
-ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each.', lower_bound=1)
-SECONDS = flags.DEFINE_float('seconds', 1.0, 'Of each turn.', lower_bound=0.01)
-JSON = flags.DEFINE_string('json', None, 'A file of results, one JSON a line.')
+ROUNDS = flags.DEFINE_integer(
+  'rounds', 5, 'Turns of each subject.', lower_bound=1
+)
+SECONDS = flags.DEFINE_float(
+  'seconds', 1.0, 'Duration of a turn.', lower_bound=0.01
+)
+JSON = flags.DEFINE_string(
+  'json', None, 'File that results are appended to, one JSON a line.'
+)
 
 
 def main() -> int:
   if AGAINST.value:
     if EMA.value or OVERRIDES.value != '{}':
-      raise ValueError('--against compares plain steps: no --ema, --override')
-    # Two processes share the device's memory.
+      raise ValueError(
+        '--against compares plain steps: remove --ema and --override'
+      )
+    # The two processes share the device's memory.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   common.keep_freed_memory()
   from nfnets.bench import input as stages
@@ -95,13 +109,13 @@ def main() -> int:
     text = report.rates(found)
     keep(found)
   else:
-    raise ValueError('say what: --model=nfnet_f0, --pieces or --input')
+    raise ValueError('set one of --model=nfnet_f0, --pieces and --input')
   print(f'{where}\n{text}')
   return 0
 
 
 def recipe() -> ConfigDict:
-  """--config's for one device."""
+  """Returns the recipe of --config with one device's batch."""
   config = common.recipe(CONFIG)
   with config.unlocked():
     config.batch_size = DEVICE_BATCH_SIZE.value or min(config.batch_size, 64)
@@ -109,7 +123,7 @@ def recipe() -> ConfigDict:
 
 
 def measured_steps() -> list[dict[str, Any]]:
-  """Each model's result in each mode, precision and batch size."""
+  """Measures each model in each mode, precision and batch size."""
   import jax
 
   from nfnets.bench import report
@@ -119,7 +133,7 @@ def measured_steps() -> list[dict[str, Any]]:
     MODELS.value, MODES.value, PRECISIONS.value, BATCH_SIZES.value
   ):
     if not size.isdecimal():
-      raise ValueError(f'--batch_size={size}: give whole numbers')
+      raise ValueError(f'--batch_size={size}: must be whole numbers')
     asked = question(model, mode, precision, int(size))
     result = next((r for r in kept if r.get('asked') == asked), None)
     if result is None and (model, mode, precision) in failed:
@@ -135,7 +149,7 @@ def measured_steps() -> list[dict[str, Any]]:
     print(report.steps([result]), file=sys.stderr, flush=True)
     found.append(result)
   if not found:
-    raise ValueError('nothing that was asked for fits the device')
+    raise ValueError('none of these steps fits on the device')
   return found
 
 
@@ -150,7 +164,7 @@ def question(
     overrides = dict(json.loads(OVERRIDES.value))
   except (ValueError, TypeError) as error:
     raise ValueError(
-      f'--override={OVERRIDES.value}: no JSON object ({error})'
+      f'--override={OVERRIDES.value}: not a JSON object ({error})'
     ) from error
   if AGAINST.value:
     _, overrides = step_time.counterpart(model)
@@ -178,7 +192,9 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
   if not TIMM_PYTHON.value and not all(
     map(importlib.util.find_spec, ('torch', 'timm'))
   ):
-    raise ValueError('no torch and timm here: pass --timm_python=PATH of both')
+    raise ValueError(
+      'torch and timm are not installed here: pass --timm_python=PATH'
+    )
   auto = 'none' if asked['device'] == 'cpu' else 'default'
   return step_time.compare(
     config,
@@ -191,7 +207,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(model: str) -> ConfigDict:
-  """The recipe (configs/) whose name is most like the model's."""
+  """Returns the recipe (configs/) with the longest common name prefix."""
   from nfnets import variants
 
   if variants.canonical(model) in variants.TIMM:
@@ -210,11 +226,11 @@ def results_kept() -> list[dict[str, Any]]:
     try:
       found.append(json.loads(line))
       if not isinstance(found[-1], dict):
-        raise ValueError('no JSON object')
+        raise ValueError('not a JSON object')
     except ValueError as error:
       raise ValueError(
-        f'--json={path}, line {number}: damaged ({error}); remove the line, or '
-        'name another file'
+        f'--json={path}, line {number}: damaged ({error}); remove the line or '
+        'choose another file'
       ) from error
   return found
 

@@ -1,22 +1,22 @@
-r"""Looks into a recipe's batch or a network, without training.
+r"""Inspects a recipe's batch or a network without training.
 
   python -m scripts.inspect batch --config=FILE [--step=N]
   python -m scripts.inspect signal --model=NAME [--image_size=128]
   python -m scripts.inspect numerics --config=FILE [--workdir=RUN] [--noise]
 
-batch     draws a training batch: each example as the host hands it over and as
-          the network sees it, with its label, or its labels and their shares
-          where mixing blended two.
-signal    sends unit-normal images through a network at initialization and
+batch     draws a training batch: each example as it leaves the host and as it
+          enters the network, with its label, or with both labels and their
+          shares where images are mixed.
+signal    sends standard normal images through a network at initialization and
           prints mean and variance after each block beside the expected variance
-          (paper B, section 3). Of a normalizer-free network it checks that
-          every block keeps the variance.
+          (paper B, section 3). For a normalizer-free network it checks that
+          every block preserves the variance.
 numerics  runs one batch in float32 and in bfloat16 from the same parameters and
-          prints how far each block's output and gradient move, and where a NaN
-          or an infinity begins. --workdir takes the newest checkpoint of a run,
-          --noise takes noise where the data aren't at hand.
+          prints how much the outputs and gradients of each block differ, and
+          where a NaN or an infinity first occurs. --workdir takes the newest
+          checkpoint of a run; --noise replaces data that aren't at hand.
 
-`batch` and `signal` write a picture, --out. Exit codes: 0 done, 1 a block
+`batch` and `signal` draw a picture, --out. Exit codes: 0 done, 1 a block
 changes the variance, 2 refused.
 """
 
@@ -33,7 +33,9 @@ from tabulate import tabulate
 from scripts import common
 
 CONFIG = common.config_flag()
-MODEL = flags.DEFINE_string('model', None, 'signal: such as nfnet_f0.')
+MODEL = flags.DEFINE_string(
+  'model', None, 'signal: a network, such as nfnet_f0.'
+)
 IMAGE_SIZE = flags.DEFINE_integer(
   'image_size',
   128,
@@ -42,13 +44,19 @@ IMAGE_SIZE = flags.DEFINE_integer(
   upper_bound=4096,
 )
 WORKDIR = flags.DEFINE_string('workdir', None, "numerics: a run's folder.")
-NOISE = flags.DEFINE_bool('noise', False, 'numerics: noise for images.')
-ALL = flags.DEFINE_bool('all', False, 'numerics: modules inside blocks too.')
-EXAMPLES = flags.DEFINE_integer(
-  'examples', None, 'How many; 16 of batch, 4 of signal, 8 of numerics.'
+NOISE = flags.DEFINE_bool('noise', False, 'numerics: use noise as images.')
+ALL = flags.DEFINE_bool(
+  'all', False, 'numerics: also show modules inside blocks.'
 )
-STEP = flags.DEFINE_integer('step', 0, 'batch: which one.', lower_bound=0)
-OUT = flags.DEFINE_string('out', None, 'Default: batch.png or signal.png.')
+EXAMPLES = flags.DEFINE_integer(
+  'examples', None, 'Default: 16 for batch, 4 for signal, 8 for numerics.'
+)
+STEP = flags.DEFINE_integer(
+  'step', 0, 'batch: step of training.', lower_bound=0
+)
+OUT = flags.DEFINE_string(
+  'out', None, 'Picture to write. Default: batch.png or signal.png.'
+)
 
 COLUMNS = 4  # pairs of before and after
 
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     'numerics': inspect_numerics,
   }
   if len(arguments) != 1 or arguments[0] not in commands:
-    raise ValueError(f'name one of {", ".join(commands)}')
+    raise ValueError(f'give one command: {", ".join(commands)}')
   if EXAMPLES.value is not None and EXAMPLES.value < 1:
     raise ValueError(f'--examples={EXAMPLES.value}: must be above 0')
   return commands[arguments[0]]()
@@ -80,9 +88,9 @@ def inspect_batch() -> int:
 def captioned(
   config: ConfigDict, count: int, step: int
 ) -> tuple[Captioned, Captioned]:
-  """Returns uint8 `[H, W, 3]` images with captions, before and after.
+  """Returns captioned images, uint8 `[H, W, 3]`, before and after augmentation.
 
-  The draws are of training's kind; training's own also depend on the device.
+  Random numbers differ from training's, which depend on the device too.
   """
   batch, images, targets, names = _training_batch(config, count, step)
   images = images * np.float32(config.data.std) + np.float32(config.data.mean)
@@ -96,7 +104,7 @@ def captioned(
 
 
 def caption(target: np.ndarray, names: Sequence[str]) -> str:
-  """Says a soft label `[K]` in words: `cat 0.62 + dog 0.38`, or `cat`."""
+  """Formats a soft label `[K]`: `cat 0.62 + dog 0.38`, or `cat`."""
   shares = [(float(target[i]), names[i]) for i in np.flatnonzero(target > 5e-3)]
   if len(shares) == 1:
     return shares[0][1]
@@ -147,16 +155,16 @@ def inspect_signal() -> int:
   axis.legend()
   path = pathlib.Path(OUT.value or 'signal.png')
   _save(figure, path)
-  print(f'drawn in {path}')
+  print(f'plot: {path}')
   if signals[0].expected_variance is None:
-    print('not normalizer-free: no block says which variance it expects')
+    print('not normalizer-free: its blocks have no expected variance')
     return 0
   try:
     signal.check_contract(name, jax.random.key(0))
   except ValueError as error:
     print(error)
     return 1
-  print('every block keeps the variance')
+  print('every block preserves the variance')
   return 0
 
 
@@ -197,14 +205,14 @@ def inspect_numerics() -> int:
 def _variables(
   config: ConfigDict, workdir: str | None
 ) -> tuple[Any, Any, Any, str]:
-  """A network, its parameters and state, and where they come from, in words."""
+  """Returns a network, its parameters and state, and where they are from."""
   import jax
   import jax.numpy as jnp
 
   from nfnets import models, weights
 
   read = None if workdir is None else weights.of_run(workdir, config)['eval']
-  # Blocks that are recomputed or run in a loop can't be looked into.
+  # remat and scan would hide the modules inside blocks.
   arguments = config.model.to_dict() | {'remat': False, 'scan': False}
   name, classes = arguments.pop('name'), config.data.num_classes
   network = models.create(name, classes, **arguments)
@@ -236,7 +244,7 @@ def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:
 def _training_batch(
   config: ConfigDict, count: int, number: int
 ) -> tuple[dict, np.ndarray, np.ndarray, Sequence[str]]:
-  """A batch of the host's, images and targets made of it, class names."""
+  """Returns a host batch, its augmented images and targets, class names."""
   import jax
 
   from nfnets import factory, step

@@ -1,19 +1,21 @@
-r"""Foresees a run on TPUs that are not attached.
+r"""Plans a training run on TPUs that are not attached.
 
   python -m scripts.plan --config=FILE --topology=v4:4x4x4 [--abstract]
   python -m scripts.plan --table [--compile=nfnet_f0@v3,nfnet_f6_sam@v3]
 
-The first form compiles the recipe's training step for the topology (`libtpu`
-needs no TPU: pip install -e '.[plan]') and prints what a device, a
-host and the whole run need, whether the step fits, and if not what makes it
-fit. Without libtpu, or with --abstract, the same is estimated from shapes.
+The first form compiles the recipe's training step for the topology (libtpu
+needs no TPU: pip install -e '.[plan]') and prints what each device, each host
+and the whole run need, and whether the step fits in memory; if it doesn't,
+which changes make it fit. Without libtpu, or with --abstract, all of this is
+estimated from shapes.
 
-A step takes at least the `bound`, its time at the chip's published peaks; hours
-are a range from there to the published step time, or, where none is published,
-to the largest ratio of a published step time to its bound.
+`bound` is the least time that a step can take, at the chip's published peaks.
+The hours range from the bound to the published step time or, where none is
+published, to the largest ratio of a published step time to its bound.
 
-The second form writes OUT/pod_plan.md: NFNet-F0 to F6 on v3, v4, v5e and v6e,
-32 images a core, compiled where --compile says so, otherwise estimated.
+The second form writes OUT/pod_plan.md: NFNet-F0 to F6 on v3, v4, v5e and v6e
+with 32 images a core. The rows named by --compile are compiled, all others
+estimated.
 
 Exit codes: 0 printed, 2 refused.
 """
@@ -40,29 +42,31 @@ from scripts import common
 
 CONFIG = common.config_flag()
 TOPOLOGY = flags.DEFINE_string(
-  'topology', None, 'A slice of a TPU pod, such as v3:8x8 or v4:4x4x4.'
+  'topology', None, 'Slice of a TPU pod, such as v3:8x8 or v4:4x4x4.'
 )
-ABSTRACT = flags.DEFINE_bool('abstract', False, 'Estimate; compile nothing.')
+ABSTRACT = flags.DEFINE_bool('abstract', False, 'Estimate without compiling.')
 IMAGES_PER_CORE = flags.DEFINE_float(
   'images_per_core',
   1050,  # AMD EPYC, photographs of 400x500: results/input_pipeline.md
-  'Images/s that one core of a host decodes and crops.',
+  'Images per second that one host core decodes and crops.',
   lower_bound=1,
 )
-TABLE = flags.DEFINE_bool('table', False, 'Write OUT/pod_plan.md.')
-COMPILE = flags.DEFINE_list(
-  'compile', [], 'Rows of the table to compile, such as nfnet_f0@v3.'
+TABLE = flags.DEFINE_bool(
+  'table', False, 'Write OUT/pod_plan.md, the table of all NFNets.'
 )
-OUT = flags.DEFINE_string('out', 'results', "The table's folder.")
+COMPILE = flags.DEFINE_list(
+  'compile', [], 'With --table: rows to compile, such as nfnet_f0@v3.'
+)
+OUT = flags.DEFINE_string('out', 'results', 'With --table: folder to write to.')
 
 GIB = 2**30
-# The largest of TPUv3's published step times over their bounds: F4's and F5's,
+# The largest ratio of a published step time on TPUv3 to its bound: F4 and F5 in
 # results/pod_plan.md.
 SLOWEST = 2.6
-PUBLISHED_AT = 32  # images a TPUv3 core, bfloat16 (paper A, Table 3)
-# The table's rows and columns; a recipe's values differ from its file's.
+PUBLISHED_AT = 32  # images per TPUv3 core, bfloat16 (paper A, Table 3)
+# Rows and columns of the table; the values change a recipe.
 RECIPES = {f'nfnet_f{n}': {} for n in range(6)} | {
-  # 84 blocks: compiled as 8 (scan), recomputed in the backward pass (remat).
+  # scan compiles 8 blocks for 84; remat recomputes them in the backward pass.
   'nfnet_f6_sam': {'model.scan': True, 'model.remat': True}
 }
 TOPOLOGIES = {
@@ -72,15 +76,15 @@ TOPOLOGIES = {
   'v6e': 'v6e:8x16',
 }
 
-ABOUT = f"""The recipes of `configs/` in bfloat16, 32 images a core, 4,096 in
-all. A row is one device: a core of v3, a chip of the others (two cores and 64
-images of v4). Memory is arguments, temporaries and code, of what the compiler
-lets a program use. The compiler accepts F6 with SAM on v3, though the memory
-that it reports adds up to more than the core has: whether it runs is not known.
-The bound is the largest of FLOPs over peak, bytes over bandwidth and
-collectives over interconnect, and no more than a bound: published steps (paper
-A, Table 3) take 2.0 to {SLOWEST} times as long. Bytes are estimates where the
-step was estimated or loops (F6), and differ from"""
+ABOUT = f"""The recipes of `configs/` in bfloat16, with 32 images a core, 4,096
+in all. Each row is about one device: a core of v3, a chip of the others (on v4,
+two cores and 64 images). Memory is the sum of arguments, temporaries and code,
+out of what the compiler lets a program use. The compiler accepts F6 with SAM on
+v3, although the memory that it reports exceeds the core's; whether it runs is
+not known. The bound is the largest of FLOPs over peak, bytes over bandwidth and
+collectives over interconnect. Published steps (paper A, Table 3) take 2.0 to
+{SLOWEST} times as long. Bytes are estimates where the step was estimated or has
+loops (F6):"""
 HEADER = (
   'recipe', 'on', 'how', 'memory, GiB', 'fits', 'FLOPs', 'bytes', 'bound, ms',
   'paper A on TPUv3, ms',
@@ -92,7 +96,7 @@ def main() -> None:
     raise ValueError(
       f'--images_per_core={IMAGES_PER_CORE.value}: must be a finite number'
     )
-  if not jax.config.jax_platforms:  # don't look for the TPU
+  if not jax.config.jax_platforms:  # don't look for a TPU
     jax.config.update('jax_platforms', 'cpu')
   if TABLE.value:
     write_table()
@@ -127,7 +131,7 @@ def print_plan(config: ConfigDict, pod: Pod) -> None:
       print(f'  {name:12} {fact}')
   if program.fits and not is_within(program, pod):
     print(
-      'it compiles: more than the chip has, though the compiler accepted it; '
+      'the compiler accepts it, although it exceeds the memory of the chip; '
       'whether it runs is not known'
     )
   elif program.fits:
@@ -137,7 +141,7 @@ def print_plan(config: ConfigDict, pod: Pod) -> None:
 
 
 def of_device(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
-  """What a step takes of one device, and how fast it can be."""
+  """Returns what a step needs of one device, and its lower bound."""
   bounds = budget.roofline(config, pod, program)
   facts = {
     'memory': f'{gib(program.memory)} of {gib(pod.chip.memory)}',
@@ -148,7 +152,7 @@ def of_device(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
     'FLOPs': f'{program.flops:.4g}',
     'bytes': f'{program.bytes_accessed:.4g}',
     'collectives': f'{program.collective_bytes:.4g} bytes',
-    'bound': f"{1e3 * bounds.seconds:.1f} ms a step, at the chip's peaks: "
+    'bound': f"{1e3 * bounds.seconds:.1f} ms a step at the chip's peaks: "
     f'arithmetic {1e3 * bounds.arithmetic:.1f}, '
     f'memory {1e3 * bounds.memory:.1f}, '
     f'collectives {1e3 * bounds.collectives:.1f}',
@@ -164,7 +168,7 @@ def of_device(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
 
 
 def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
-  """What the whole run takes, from the bound to a slower step."""
+  """Returns what the run needs, from the bound to a slower step."""
   bound = budget.roofline(config, pod, program).seconds
   slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
   if published := published_ms(config, pod):
@@ -173,7 +177,7 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
   images, rate = fast.host_images_per_second, IMAGES_PER_CORE.value
   return {
     'hours': f'{fast.hours:.2f} to {slow.hours:.2f}, from the bound to {why}, '
-    'evaluations apart',
+    'without evaluations',
     'chip-hours': f'{fast.chip_hours:,.0f} to {slow.chip_hours:,.0f}',
     'checkpoint': f'{gib(program.state_bytes)} each, '
     f'{gib(program.state_bytes * config.keep_checkpoints)} kept',
@@ -190,7 +194,7 @@ def is_within(program: Program, pod: Pod) -> bool:
 def what_fits(
   config: ConfigDict, pod: Pod, program: Program, is_compiled: bool
 ) -> list[str]:
-  lines, fitting = ['it does not fit; what was tried'], []
+  lines, fitting = ['it does not fit; tried:'], []
   for flags_, tried in budget.remedies(
     config, pod, program, is_compiled, progress
   ):
@@ -201,12 +205,12 @@ def what_fits(
     )
     fitting += [flags_] if tried.fits else []
   if not fitting:
-    return [*lines, 'none of these alone makes it fit: take more chips']
-  return [*lines, 'fits with ' + ', or '.join(fitting)]
+    return [*lines, 'none of these alone makes it fit: use more chips']
+  return [*lines, 'it fits with ' + ', or '.join(fitting)]
 
 
 def published_ms(config: ConfigDict, pod: Pod) -> float | None:
-  """Paper A's step time, where it was measured as here."""
+  """Returns paper A's step time if it was measured on the same device."""
   here = pod.device_kind, config.batch_size / pod.num_devices, config.precision
   is_same = here == ('TPU v3', PUBLISHED_AT, 'bfloat16')
   return costs.step_ms(config) if is_same else None
@@ -221,13 +225,13 @@ def write_table() -> None:
   }
   for name in COMPILE.value:
     if name not in cells:
-      raise ValueError(f'--compile={name}: choose of {", ".join(cells)}')
+      raise ValueError(f'--compile={name}: choose from {", ".join(cells)}')
   rows = []
   for name, cell in cells.items():
     is_compiled = name in COMPILE.value
     progress(f'{"compiling" if is_compiled else "estimating"} {name}')
     rows.append(table_row(*cell, is_compiled))
-  about = textwrap.fill(f"{ABOUT} the compiler's count: {compiled.BYTES}.", 80)
+  about = textwrap.fill(f'{ABOUT} {compiled.BYTES}.', 80)
   table = tabulate(rows, HEADER, 'github', disable_numparse=True)
   text = f'# NFNets on TPU pods\n\n{origin()}\n\n{about}\n\n{table}\n'
   folder = pathlib.Path(OUT.value)
@@ -237,7 +241,7 @@ def write_table() -> None:
 
 
 def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
-  """A recipe at 32 images a core of a topology."""
+  """Plans a recipe with 32 images a core of a topology."""
   pod = pods.find(TOPOLOGIES[place])
   config = importlib.import_module(f'configs.{recipe}').get_config()
   with config.unlocked():

@@ -2,12 +2,12 @@
 
   --dataset=cifar10 --data_dir=DIR      or cifar100: downloads through TFDS
   --dataset=imagenet2012 --data_dir=DIR --source=FOLDER
-      FOLDER holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
+      FOLDER contains ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
   --dataset=caltech101 --data_dir=DIR --source=ARCHIVE
-      ARCHIVE is 101_ObjectCategories, as a folder or a tar
+      ARCHIVE is 101_ObjectCategories, as a folder or a tar file
 
-Data that TFDS already prepared in DIR as TFRecord, of any name, are converted
-instead, in their order. All but that needs the extra `prepare`.
+Any data set that TFDS already prepared in DIR as TFRecord is converted instead,
+without changing its order. All but the conversion needs the extra `prepare`.
 """
 
 import importlib
@@ -27,13 +27,13 @@ from scripts import common
 
 DATASET = flags.DEFINE_string('dataset', None, 'Name of the data set.')
 DATA_DIR = flags.DEFINE_string(
-  'data_dir', '~/tensorflow_datasets', 'Where prepared data sets live.'
+  'data_dir', '~/tensorflow_datasets', 'Folder of prepared data sets.'
 )
 SOURCE = flags.DEFINE_string(
-  'source', None, "Your own archives, where a data set can't be downloaded."
+  'source', None, "Your archives of a data set that can't be downloaded."
 )
 
-HOST = 'www.cs.toronto.edu'  # has both CIFARs
+HOST = 'www.cs.toronto.edu'  # of both CIFARs
 DATASETS = ('cifar10', 'cifar100', 'caltech101', 'imagenet2012')
 TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
 
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def prepare(name: str, data_dir: pathlib.Path, source: str | None) -> None:
-  """Makes `data_dir/name/<version>` hold array_record files, if none do yet."""
+  """Ensures that `data_dir/name/<version>` has array_record files."""
   for folder in prepared.versions(data_dir / name)[:1]:
     if 'array_record' in prepared.file_formats(folder):
       print(f'{name} is ready in {folder}')
@@ -58,11 +58,11 @@ def prepare(name: str, data_dir: pathlib.Path, source: str | None) -> None:
     return
   if name not in DATASETS:
     raise ValueError(
-      f'{name!r} is not prepared in {data_dir}, and this script can make only '
-      f'{", ".join(DATASETS)}; prepare it with TFDS, then convert it with this'
+      f'{name!r} is not prepared in {data_dir}, and this script can prepare '
+      f'only {", ".join(DATASETS)}; prepare it with TFDS, then convert it here'
     )
   for module in ('tensorflow', 'importlib_resources'):
-    importlib.import_module(module)  # TFDS would miss them after its download
+    importlib.import_module(module)  # TFDS would fail after the download
   if name == 'caltech101':
     folder = write_caltech(data_dir, source)
   else:
@@ -71,10 +71,10 @@ def prepare(name: str, data_dir: pathlib.Path, source: str | None) -> None:
 
 
 def convert(folder: pathlib.Path) -> None:
-  """Writes array_record shards beside TFRecord ones, in the same order.
+  """Writes array_record shards beside the TFRecord ones, in the same order.
 
-  TFDS's own converter needs Apache Beam. This one needs not even TensorFlow:
-  records move untouched. Their checksums are not verified, their counts are.
+  TFDS's own converter needs Apache Beam; this one copies records as they are
+  and needs no TensorFlow. It checks their number, but not their checksums.
   """
   from array_record.python import array_record_module
 
@@ -86,17 +86,19 @@ def convert(folder: pathlib.Path) -> None:
     lengths = [int(length) for length in split.get('shardLengths', [])]
     if len(shards) != len(lengths):
       raise ValueError(
-        f'{folder} has {len(shards)} of {len(lengths)} shards {pattern}'
+        f'{folder} has {len(shards)} of {len(lengths)} shards {pattern}; copy '
+        'the missing ones'
       )
     for shard, length in zip(shards, lengths):
       records = list(_tfrecords(shard))
       if len(records) != length:
         raise ValueError(
-          f'{shard} holds {len(records)} records, expected {length}'
+          f'{shard} has {len(records)} records instead of {length}; copy it '
+          'again'
         )
       target = folder / shard.name.replace('.tfrecord-', '.array_record-')
       partial = target.with_name(target.name + '.incomplete')
-      # As TFDS does: one record a read.
+      # As TFDS does: each read returns one record.
       writer = array_record_module.ArrayRecordWriter(
         str(partial), 'group_size:1'
       )
@@ -110,21 +112,23 @@ def convert(folder: pathlib.Path) -> None:
 
 
 def _tfrecords(path: pathlib.Path) -> Iterator[bytes]:
-  # A record: length uint64, its checksum uint32, the bytes, theirs uint32.
+  # A record: uint64 length, uint32 checksum, the bytes, uint32 checksum.
   with path.open('rb') as file:
     while head := file.read(12):
       length = int.from_bytes(head[:8], 'little')
       body = file.read(length + 4)
       if len(head) + len(body) < 12 + length + 4:
-        raise ValueError(f'{path} ends in the middle of a record')
+        raise ValueError(
+          f'{path} ends in the middle of a record; copy it again'
+        )
       yield body[:length]
 
 
 def build(name: str, data_dir: pathlib.Path, source: str | None) -> str:
-  """Runs TFDS's own builder, on the user's tars or on its download."""
+  """Runs TFDS's builder on the user's tars, or lets it download."""
   tars = pathlib.Path(source or '')
   if name.startswith('cifar'):
-    try:  # TFDS itself retries for minutes before it says so
+    try:  # TFDS itself would retry for minutes before it reports this
       socket.create_connection((HOST, 443), timeout=10).close()
     except OSError as error:
       raise OSError(
@@ -133,8 +137,8 @@ def build(name: str, data_dir: pathlib.Path, source: str | None) -> str:
       ) from error
   elif not source or not all((tars / tar).is_file() for tar in TARS):
     raise FileNotFoundError(
-      f'--source={source or "DIR"} must hold {" and ".join(TARS)}; ImageNet '
-      'must be fetched by hand from image-net.org'
+      f'--source={source or "DIR"} must contain {" and ".join(TARS)}; download '
+      'them from image-net.org'
     )
   import tensorflow_datasets as tfds
 
@@ -147,13 +151,13 @@ def build(name: str, data_dir: pathlib.Path, source: str | None) -> str:
 
 
 def write_caltech(data_dir: pathlib.Path, source: str | None) -> str:
-  """Writes Caltech-101 by the project's own split list, its JPEGs untouched.
+  """Writes Caltech-101 with its JPEGs unchanged, split by the project's list.
 
-  TFDS's own split follows the order in which a file system lists files.
+  TFDS's own split depends on the order in which a file system lists files.
   """
   if source is None:
     raise ValueError(
-      '--source must name 101_ObjectCategories, as a folder or a tar; get it '
+      'set --source=101_ObjectCategories, a folder or a tar file; download it '
       'from https://data.caltech.edu/records/mzrjq-6wc02'
     )
   split = json.loads(
@@ -176,8 +180,8 @@ def write_caltech(data_dir: pathlib.Path, source: str | None) -> str:
     expected = len(split['classes']) * (last - first + 1)
     if len(found) != expected:
       raise ValueError(
-        f'{source} holds {len(found)} of the {expected} {part} images of '
-        'caltech101_split.json; it is not all of Caltech-101'
+        f'{source} contains {len(found)} of the {expected} {part} images of '
+        'caltech101_split.json; it must be all of Caltech-101'
       )
   import tensorflow_datasets as tfds
 

@@ -288,7 +288,7 @@ def test_numbers_have_three_digits(value, text):
     (['--model=nfnet_f0', '--batch_size=abc'], '--batch_size=abc'),
     (['--model=nfnet_f0', '--override=['], '--override=['),
     (['--model=nfnet_f0', '--json=README.md'], '--json=README.md, line 1'),
-    (['--model=nfnet_f0', '--against=timm', '--ema'], 'no --ema'),
+    (['--model=nfnet_f0', '--against=timm', '--ema'], 'remove --ema'),
     (
       ['--model=resnet_50', '--mode=folded', '--image_size=32'],
       'not normalizer-free',

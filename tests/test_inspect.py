@@ -87,5 +87,5 @@ def test_a_size_that_is_none_is_refused(run_script, size):
 def test_what_is_to_be_looked_into_must_be_named(run_script):
   done = run_script('scripts.inspect')
   assert (done.code, done.stderr) == (
-    2, 'error: name one of batch, signal, numerics\n',
+    2, 'error: give one command: batch, signal, numerics\n',
   )  # fmt: skip

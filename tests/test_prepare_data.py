@@ -58,7 +58,7 @@ def test_incomplete_caltech_is_refused(tmp_path):
   folder = tmp_path / '101_ObjectCategories' / 'ant'
   folder.mkdir(parents=True)
   (folder / 'image_0001.jpg').write_bytes(tiny_tfds.jpeg(1))
-  with pytest.raises(ValueError, match='holds 1 of the 2040 train images'):
+  with pytest.raises(ValueError, match='contains 1 of the 2040 train images'):
     prepare_data.write_caltech(tmp_path, str(tmp_path))
 
 
