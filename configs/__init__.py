@@ -1,1 +1,1 @@
-"""Every recipe is one file; see README.md."""
+"""One file per recipe; see README.md."""

@@ -3,14 +3,14 @@ r"""ResNet-20 on CIFAR-10, as He et al. trained it: 91.25 % (paper D, Table 6).
   python -m scripts.train --config=configs/cifar_resnet20.py --workdir=DIR \
     --config.data.data_dir=DATA
 
-64,000 steps at batch 128. Three networks of the same depth and widths:
-`--config.model.normalizer=batch` (He's), `none` (the same without
-normalization) and `nf` (normalizer-free, whose gains and biases aren't
-decayed); AGC with `--config.optimizer.clip=agc`, which brings lambda 0.16 and a
-warm-up of 100 steps. 32, 44, 56 and 110 layers are the files beside this one;
-`--config.model.name=cifar_resnet_56` gives the same, but for 110 layers, whose
-file has a warm-up too. Paper D is arXiv 1512.03385, section 4.2; it subtracts
-each pixel's mean, not each channel's. Not yet run here in full.
+64,000 steps at batch 128. There are three networks of the same depth and
+widths: `--config.model.normalizer=batch` (He's), `none` (the same without
+normalization) and `nf` (normalizer-free, with no decay of gains and biases).
+`--config.optimizer.clip=agc` also sets lambda to 0.16 and the warm-up to 100
+steps. For 32, 44, 56 and 110 layers use the files beside this one, or
+`--config.model.name=cifar_resnet_56`; only the file of 110 layers has a warm-up
+of its own. Paper D is arXiv 1512.03385, section 4.2, which subtracts the mean
+of each pixel, not of each channel. Not yet run here in full.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def get_config(model: str = 'cifar_resnet_20') -> ConfigDict:
   config = base.imagenet(model)
   batch_size = config.get_ref('batch_size')
   config.batch_size = 128
-  config.num_epochs = 163.84  # 64,000 steps of 128 among 50,000 images
+  config.num_epochs = 163.84  # 64,000 steps of 128 images
   config.label_smoothing = 0.0
   config.learning_rate = 0.1 * batch_size.to_float() / 128  # 4.2
 
@@ -48,8 +48,8 @@ def get_config(model: str = 'cifar_resnet_20') -> ConfigDict:
 
   config.schedule.name = 'piecewise'  # 32k and 48k
   clip = config.optimizer.get_ref('clip')
-  # AGC's, of experiments/cifar10_first_runs.py: batch 128 wants a large lambda
-  # (paper A, 4.1).
+  # From experiments/cifar10_first_runs.py: at batch 128, AGC needs a large
+  # lambda (paper A, 4.1).
   warmup_steps = lazy.choose(clip, {'agc': 100}, default=0)
   config.schedule.warmup_steps = warmup_steps.to_int()
   clipping = lazy.choose(clip, {'agc': 0.16}, default=0.01)

@@ -1,6 +1,6 @@
 """ResNet-44 on CIFAR-10, as He et al. trained it: 92.83 % (paper D, Table 6).
 
-As configs/cifar_resnet20.py, deeper. Not yet run here.
+As configs/cifar_resnet20.py, but deeper. Not yet run here.
 """
 
 import functools

@@ -1,26 +1,27 @@
-r"""Fine-tunes any weights on your own pictures.
+r"""Fine-tunes any weights on your own images.
 
   python -m scripts.train --config=configs/finetune.py --workdir=DIR \
     --config.weights=FILE --config.data.name=folder --config.data.data_dir=DIR
 
 FILE is a name (nfnet_f0, dm_nfnet_f0.dm_in1k), a published file (F0_haiku.npz),
-timm's (.safetensors, .pth), one of ours, or a run's folder. Where this recipe
-says '', 0 or (), the network, its image sizes and constants are found in the
-weights, the numbers of classes and of pictures in the data. Four presets,
-chosen behind a colon:
+a file of timm's (.safetensors, .pth) or of ours, or the folder of a run. Values
+of '', 0 or () are filled in: network, image sizes and normalization from the
+weights, the numbers of classes and images from the data. There are four
+presets:
 
-- `finetune.py`, for tens to thousands of pictures: A.5's shape of schedule,
-  shorter, and a new head that learns ten times as fast. Its numbers are ours,
+- `finetune.py`: for tens to thousands of images. A shorter schedule of A.5's
+  shape, and a new head with ten times the learning rate. Its numbers are ours,
   not a paper's.
 - `finetune.py:a5`: paper A's appendix A.5, 15,000 steps at batch 2,048.
-- `finetune.py:probe`: the network stays as it is; a classifier is fitted to its
-  features, which are computed once per picture (nfnets/linear_probe.py).
-- `finetune.py:a5_sam`: the same as regularized there for NFNet-F4+, with SAM.
+- `finetune.py:a5_sam`: the same, regularized as for NFNet-F4+ there, with SAM.
+- `finetune.py:probe`: fits a classifier to the features of the fixed network,
+  which are computed once per image (nfnets/linear_probe.py).
 
-Freeze with `--config.optimizer.frozen="('stem', 'stage_1')"`, slow down with
-`--config.optimizer.learning_rate_scales="(('stem', 0.1), ('head', 10.0))"`;
-names are stem, stage_1 ..., head, or patterns of parameters' paths. Another
-resolution: `--config.data.train_image_size=320` and `eval_image_size` likewise.
+`--config.optimizer.frozen="('stem', 'stage_1')"` freezes parameters, and
+`--config.optimizer.learning_rate_scales="(('stem', 0.1), ('head', 10.0))"`
+scales their learning rates; give stem, stage_1, ..., head, or patterns of
+paths. For another resolution set `--config.data.train_image_size=320`, and
+`eval_image_size` likewise.
 """
 
 from ml_collections import ConfigDict
@@ -31,16 +32,15 @@ PRESETS = ('small', 'probe', 'a5', 'a5_sam')
 
 
 def get_config(preset: str = 'small') -> ConfigDict:
-  """One of `PRESETS`."""
+  """Returns the recipe of one of `PRESETS`."""
   if preset not in PRESETS:
     raise ValueError(f'no preset {preset!r}: {", ".join(PRESETS)}')
   config = nfnet_f0.get_config()
   with config.unlocked():
-    config.model = ConfigDict({'name': ''})
-    for key in ('drop_rate', 'stochdepth_rate'):
-      config.model[key] = 0.0
-    for key in ('remat', 'scan'):
-      config.model[key] = False
+    config.model = ConfigDict(
+      {'name': '', 'drop_rate': 0.0, 'stochdepth_rate': 0.0}
+      | {'remat': False, 'scan': False}
+    )
   config = jft_finetune.schedule(config)
   config.data.name = 'folder'
   config.data.num_train = 0
@@ -67,7 +67,7 @@ def _small(config: ConfigDict) -> ConfigDict:
   )
   config.num_steps = lazy.at_least(100, epochs)
   num_steps = config.get_ref('num_steps')
-  config.schedule.warmup_steps = lazy.share(num_steps, 1, 3)  # A.5's share
+  config.schedule.warmup_steps = lazy.share(num_steps, 1, 3)  # as in A.5
   config.learning_rate = 0.01
   config.optimizer.learning_rate_scales = (('head', 10.0),)
   config.data.num_threads = 4

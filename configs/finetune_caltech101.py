@@ -3,12 +3,12 @@ r"""Fine-tunes an NFNet on the photographs of Caltech-101.
   python -m scripts.train --config=configs/finetune_caltech101.py \
     --workdir=DIR --config.weights=F0_haiku.npz --config.data.data_dir=DATA
 
-The example of the report of NFNets' authors, on this project's fixed split:
-images 1 to 20 of every class train, 21 to 30 test
-(nfnets/data/caltech101_split.json; 102 classes, 2,040 and 1,020 photographs),
-as `scripts.prepare_data --dataset=caltech101` writes them. Other splits'
-figures aren't comparable. Any weights that configs/finetune.py takes; not yet
-run from published ones, which were not at hand.
+The example that NFNets' authors report, on this project's own fixed split:
+images 1 to 20 of each of 102 classes for training, 21 to 30 for testing (2,040
+and 1,020 photographs, nfnets/data/caltech101_split.json), as written by
+`scripts.prepare_data --dataset=caltech101`. Results on other splits aren't
+comparable. It takes the same weights and presets as configs/finetune.py. Not
+yet run from published weights, which were not available.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from configs import finetune
 
 
 def get_config(preset: str = 'small') -> ConfigDict:
-  """configs/finetune.py's presets, with these data."""
+  """A preset of configs/finetune.py, on Caltech-101."""
   config = finetune.get_config(preset)
   config.data.name = 'caltech101'
   config.data.num_train = 2040  # caltech101_split.json

@@ -1,9 +1,9 @@
 """FixUp ResNet-50 on ImageNet: paper B's comparison (Table 1).
 
-As configs/nf_resnet_50.py with Zhang et al.'s network (arXiv 1901.09321), held
-together by its initialization. No published accuracy of it could be verified.
-Not yet run here. `--config.model.name=fixup_resnet_101` (152, 200, 288, 600)
-for the others.
+As configs/nf_resnet_50.py, but with Zhang et al.'s network (arXiv 1901.09321),
+which only its initialization keeps stable. No published accuracy of it could be
+verified. Not yet run here. For other depths use
+`--config.model.name=fixup_resnet_101` (152, 200, 288, 600).
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,11 @@
-"""Fine-tunes an NF-ResNet-50 on ImageNet after paper A's section A.5.
+"""Fine-tunes an NF-ResNet-50 on ImageNet as in paper A, section A.5.
 
-15,000 steps at batch 2,048 of all layers, without any regularization. Paper A,
-from JFT-300M at 224, 320 and 384 pixels: 79.5, 80.9 and 81.1 % (Table 4); pass
+15,000 steps at batch 2,048 of all layers, without regularization. Paper A
+reaches 79.5, 80.9 and 81.1 % from JFT-300M at 224, 320 and 384 pixels (Table
+4); for 320 use
 `--config.data.train_image_size=320 --config.data.eval_image_size=320`. Those
-weights aren't public, so that result is out of reach here. This is the schedule
-alone: from which weights a run starts isn't part of it.
+weights aren't public, so these results can't be reproduced here. The recipe
+doesn't say which weights to start from: set `--config.weights`.
 """
 
 from ml_collections import ConfigDict
@@ -19,11 +20,11 @@ def get_config() -> ConfigDict:
 
 
 def schedule(config: ConfigDict) -> ConfigDict:
-  """Sets what A.5 says of fine-tuning, whatever the network."""
+  """Sets A.5's schedule for fine-tuning any network."""
   config.batch_size = 2048  # A.5
   config.num_steps = 15_000  # A.5
-  config.num_epochs = 24.0  # of ImageNet; the steps above are what counts
-  config.learning_rate = 0.1  # A.5: it doesn't follow the batch
+  config.num_epochs = 24.0  # of ImageNet; num_steps decides
+  config.learning_rate = 0.1  # A.5; not scaled with the batch
   config.label_smoothing = 0.0  # not stated
   config.schedule.name = 'warmup_cosine'
   config.schedule.warmup_steps = 5000  # A.5
@@ -41,7 +42,7 @@ def schedule(config: ConfigDict) -> ConfigDict:
 
 
 def regularize(config: ConfigDict) -> ConfigDict:
-  """Sets what A.5 says of regularization, with SAM, for NFNet-F4+."""
+  """Sets A.5's regularization and SAM for NFNet-F4+."""
   config.model.drop_rate = 0.25  # A.5
   config.model.stochdepth_rate = 0.1  # A.5
   config.optimizer.weight_decay = 1e-5  # A.5

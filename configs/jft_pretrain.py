@@ -4,13 +4,13 @@ r"""Pre-trains NF-ResNet-50 on a large labelled set, as paper A did on JFT-300M.
     --config.data.data_dir=DATA --config.data.num_train=N \
     --config.data.num_classes=K
 
-JFT-300M isn't public and 10 epochs of it are out of reach here: this is the
-schedule of section A.5 for a folder of pictures of your own (or another
-`--config.data.name`). Its sizes below are rounded; yours replace them. Paper A
-fine-tunes the result (configs/jft_finetune.py) to 81.1 % at 384 pixels;
-`--config.model.name=nf_resnet_101` (152, 200) for 83.2 % (84.0 %, 84.3 %), all
-from Table 4. Not stated there, and chosen here: no clipping, one label an image
-with softmax, no label smoothing.
+JFT-300M isn't public, and 10 epochs of it are out of reach here: this is the
+schedule of section A.5 for your own folder of images (or another
+`--config.data.name`). N and K default to JFT-300M's, rounded. Paper A reaches
+81.1 % at 384 pixels after fine-tuning (configs/jft_finetune.py), and with
+`--config.model.name=nf_resnet_101` (152, 200) 83.2 % (84.0 %, 84.3 %), all in
+Table 4. It doesn't state, and this recipe chooses: no clipping, softmax with
+one label per image, no label smoothing.
 """
 
 from ml_collections import ConfigDict
@@ -24,14 +24,19 @@ def get_config() -> ConfigDict:
   config.batch_size = 1024  # A.5
   config.num_epochs = 10.0  # A.5
   config.learning_rate = 0.4  # A.5
+  config.optimizer.weight_decay = 1e-5  # A.5
+  return pretraining(config)
+
+
+def pretraining(config: ConfigDict) -> ConfigDict:
+  """Sets the data and what A.5 says of pre-training any network."""
   config.label_smoothing = 0.0
   config.schedule.warmup_steps = 5000  # A.5
-  config.optimizer.weight_decay = 1e-5  # A.5
   config.data.name = 'folder'
   config.data.train_split = 'train'
   config.data.eval_split = 'test'
   config.data.num_train = 300_000_000
   config.data.num_classes = 18_000
-  config.data.train_image_size = 224  # A.5: whatever the model
+  config.data.train_image_size = 224  # A.5, for all networks
   config.data.eval_image_size = 224
   return config

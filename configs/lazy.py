@@ -1,4 +1,4 @@
-"""Derived numbers: references that follow the key they come from."""
+"""Values that follow other keys: references computed when a config is read."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,10 @@ from nfnets import variants
 
 
 class _Then:
-  """`reference + _Then(function)` is the function's value when it is read."""
+  """Makes `reference + _Then(function)` a reference to `function(value)`.
+
+  References of ml_collections support arithmetic, but no other functions.
+  """
 
   def __init__(self, function: Callable[[Any], Any]):
     self._function = function
@@ -21,15 +24,15 @@ class _Then:
 def published(
   model_name: FieldReference, key: str, kind: type
 ) -> FieldReference:
-  """The published `key` of whatever model is named when the config is read.
+  """The published `key` of the variant that `config.model.name` names.
 
-  So `--config.model.name=nfnet_f3` brings F3's sizes, rates and RandAugment
-  along, and not those of the file's own variant.
+  `--config.model.name=nfnet_f3` thus also sets the sizes, rates and RandAugment
+  of F3, whatever variant the file is for.
 
   Args:
     model_name: reference to `config.model.name`.
     key: a column of `nfnets.variants`.
-    kind: the value's type, which the command line parses: int, float, tuple.
+    kind: type of the value, for the command line: int, float or tuple.
   """
 
   def look_up(name: str) -> Any:
@@ -40,16 +43,16 @@ def published(
       )
     return kind(value)
 
-  # The first operand's type is what a reference parses its overrides by.
+  # Overrides are parsed as the type of the first operand.
   return FieldReference(kind()) + (model_name + _Then(look_up))
 
 
 def choose(
   value: FieldReference, cases: Mapping[str, Any], default: Any
 ) -> FieldReference:
-  """`cases[value]`, or the default, for whatever the value is when read.
+  """`cases[value]`, or the default if there is no such case.
 
-  Numbers need `.to_int()` or `.to_float()`, as which a flag is parsed.
+  For a number, add `.to_int()` or `.to_float()`, so that flags are parsed so.
   """
   return value + _Then(lambda value: cases.get(value, default))
 
@@ -57,15 +60,15 @@ def choose(
 def steps(
   num_train: FieldReference, num_epochs: Any, batch_size: Any
 ) -> FieldReference:
-  """Whole steps in so many epochs."""
+  """The number of whole steps in `num_epochs`."""
   return (num_train * num_epochs // batch_size).to_int()
 
 
 def at_least(bound: int, number: FieldReference) -> FieldReference:
-  """The number, or the bound if that is larger."""
+  """The larger of the bound and the number."""
   return number + _Then(lambda value: max(bound, value))
 
 
 def share(num_steps: FieldReference, part: float, whole: Any) -> FieldReference:
-  """`part / whole` of the steps, rounded."""
+  """`part / whole` of the steps, rounded to an integer."""
   return ((num_steps * part * 2 + whole) // (whole * 2)).to_int()

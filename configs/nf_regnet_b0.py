@@ -5,10 +5,10 @@ r"""NF-RegNet-B0 on ImageNet: about 77.0 % top-1 (paper B, Figure 3).
 
 360 epochs at batch 1,024 in float32 with MixUp and CutMix; no clipping. The
 accuracy was read off the figure. About 9e17 FLOP. Not yet run here.
-`--config.model.name=nf_regnet_b3` gives the same as configs/nf_regnet_b3.py.
-B6 to B8 have no published weight decay: `--config.optimizer.weight_decay=...`.
-Paper B is arXiv 2101.08692; line numbers are those of the released
-experiment_nf_regnets.py, its source for all that has no other.
+`--config.model.name=nf_regnet_b3` is the same as configs/nf_regnet_b3.py. B6 to
+B8 have no published weight decay: set `--config.optimizer.weight_decay`. Paper
+B is arXiv 2101.08692. Values without another source are those of the released
+experiment_nf_regnets.py, to which the line numbers refer.
 """
 
 from ml_collections import ConfigDict
@@ -21,11 +21,11 @@ def get_config(model: str = 'nf_regnet_b0') -> ConfigDict:
   config = base.imagenet(model)
   name = config.model.get_ref('name')
   config.num_epochs = 360.0
-  config.learning_rate = 0.4  # as published, it doesn't follow the batch
+  config.learning_rate = 0.4  # as published, not scaled with the batch
 
   base.normalizer_free(config)  # model.normalizer='batch': the twin
   base.squeeze_excite(config, True, 0.5)
-  config.model.width = 0.75  # of the table's widths
+  config.model.width = 0.75  # multiplies the table's widths
   config.model.expansion = 2.25
   config.model.group_size = 8
   config.model.activation = 'silu'

@@ -1,6 +1,6 @@
 """NF-ResNet-101 on ImageNet (paper B, Table 1).
 
-As configs/nf_resnet_50.py, deeper. No published accuracy of it could be
+As configs/nf_resnet_50.py, but deeper. No published accuracy of it could be
 verified. Not yet run here.
 """
 

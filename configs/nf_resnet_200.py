@@ -1,6 +1,6 @@
 """NF-ResNet-200 on ImageNet (paper B, Table 1).
 
-As configs/nf_resnet_50.py, deeper. Paper A (Figure 2a, read off the
+As configs/nf_resnet_50.py, but deeper. Paper A (Figure 2a, read off the
 picture) has 79.5 % top-1 at batch 1,024. Not yet run here.
 """
 

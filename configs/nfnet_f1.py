@@ -1,8 +1,8 @@
 """NFNet-F1 on ImageNet: 84.7 % top-1 (paper A, Table 3), from scratch.
 
 As configs/nfnet_f0.py, with F1's depth, image sizes, dropout and RandAugment.
-Paper A measured 158.5 ms a step on TPUv3 at 32 images a core:
-112,602 steps are 5.0 hours of 128 cores. Not yet run here.
+Paper A measured 158.5 ms per step on TPUv3 at 32 images per core:
+112,602 steps take 5.0 hours on 128 cores. Not yet run here.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """NFNet-F3 on ImageNet: 85.7 % top-1 (paper A, Table 3), from scratch.
 
 As configs/nfnet_f0.py, with F3's depth, image sizes, dropout and RandAugment.
-Paper A measured 532.2 ms a step on TPUv3 at 32 images a core:
-112,602 steps are 16.6 hours of 128 cores. Not yet run here.
+Paper A measured 532.2 ms per step on TPUv3 at 32 images per core:
+112,602 steps take 16.6 hours on 128 cores. Not yet run here.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """NFNet-F4 on ImageNet: 85.9 % top-1 (paper A, Table 3), from scratch.
 
 As configs/nfnet_f0.py, with F4's depth, image sizes, dropout and RandAugment.
-Paper A measured 1033.3 ms a step on TPUv3 at 32 images a core:
-112,602 steps are 32.3 hours of 128 cores. Not yet run here.
+Paper A measured 1,033.3 ms per step on TPUv3 at 32 images per core:
+112,602 steps take 32.3 hours on 128 cores. Not yet run here.
 """
 
 import functools

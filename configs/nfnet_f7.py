@@ -1,4 +1,4 @@
-"""NFNet-F7 on ImageNet: in the released code alone, no result is published.
+"""NFNet-F7 on ImageNet: only in the released code, without a published result.
 
 As configs/nfnet_f0.py, with F7's depth, image sizes, dropout and RandAugment.
 Not yet run here.

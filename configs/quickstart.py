@@ -2,8 +2,8 @@
 
   python -m scripts.train --config=configs/quickstart.py --workdir=DIR
 
-The images come with scikit-learn: nothing is downloaded. At least 97 % of the
-359 test digits in about a minute on 2 CPU cores.
+The images come with scikit-learn, so nothing is downloaded. It classifies at
+least 97 % of the 359 test digits after about a minute on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import cifar_resnet20
 
 
 def get_config() -> ConfigDict:
-  """The CIFAR recipe on smaller pictures, with AGC and a cosine schedule."""
+  """The CIFAR recipe for smaller images, with AGC and a cosine schedule."""
   config = cifar_resnet20.get_config()
   config.num_epochs = 40.0
   config.learning_rate = 0.1
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
   config.data.eval_image_size = 8
   config.data.mean = (77.8, 77.8, 77.8)
   config.data.std = (95.9, 95.9, 95.9)
-  config.data.crop = 'pad1'  # a flipped digit is another sign
+  config.data.crop = 'pad1'  # without flips, which would change digits
   config.augment.pad = 0
   config.optimizer.weight_decay = 5e-4
   config.schedule.name = 'warmup_cosine'

@@ -1,13 +1,13 @@
-r"""Batch-normalized pre-activation ResNet-50: the NF-ResNets' twin.
+r"""Batch-normalized pre-activation ResNet-50, the twin of NF-ResNet-50.
 
   python -m scripts.train --config=configs/resnet_50.py --workdir=DIR \
     --config.data.data_dir=DATA
 
-As configs/nf_resnet_50.py with another network, without stochastic depth. Paper
-A (Figure 2a, read off the picture) has 76.4 % top-1 at batch 1,024 and 76.8 %
-at 256 to 4,096. Not yet run here. `--config.model.name=resnet_101` (152, 200,
-288, 600) for the others. Statistics are each device's own, as published: the
-number of images per device matters.
+As configs/nf_resnet_50.py, but with this network and no stochastic depth.
+Paper A (read off Figure 2a) has 76.4 % top-1 at batch 1,024 and 76.8 % at 256
+to 4,096. Not yet run here. For other depths use
+`--config.model.name=resnet_101` (152, 200, 288, 600). Each device uses its own
+batch statistics, as published, so the number of images per device matters.
 """
 
 from ml_collections import ConfigDict

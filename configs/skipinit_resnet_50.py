@@ -1,9 +1,9 @@
 """SkipInit ResNet-50 on ImageNet: paper B's comparison (Table 1).
 
-As configs/nf_resnet_50.py with De and Smith's network (arXiv 2002.10444): plain
-convolutions, and branches that start at zero. No published accuracy of it could
-be verified. Not yet run here. `--config.model.name=skipinit_resnet_101` (152,
-200, 288, 600) for the others.
+As configs/nf_resnet_50.py, but with De and Smith's network (arXiv 2002.10444):
+plain convolutions, and branches that start at zero. No published accuracy of it
+could be verified. Not yet run here. For other depths use
+`--config.model.name=skipinit_resnet_101` (152, 200, 288, 600).
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from nfnets import checks, models, optim, step, variants
 from nfnets.data import pipeline, sources
-from nfnets.optim import agc
+from nfnets.optim import parameters
 
 
 class Parts(NamedTuple):
@@ -51,8 +51,8 @@ def build(config: ConfigDict) -> Parts:
   shapes = jax.eval_shape(
     lambda: step.init_state(config, network, optimizer, jax.random.key(0))
   )
-  with agc.naming('sam.perturbed', config.sam.perturbed):
-    agc.named(shapes.params, config.sam.perturbed)
+  with parameters.naming('sam.perturbed', config.sam.perturbed):
+    parameters.matches(shapes.params, config.sam.perturbed)
   schedule, (train, evaluation) = schedule_of(config), sources_of(config)
   if config.batch_size > len(train):
     raise ValueError(

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from nfnets import parallel
 from nfnets.data import augment
 from nfnets.optim import agc, agc_stats, sam
-from nfnets.optim.optimizer import freeze, moving_average
+from nfnets.optim.optimizer import moving_average
+from nfnets.optim.parameters import freeze
 
 LOSSES = {  # (logits, soft targets), both `[N, K]`, to losses `[N]` in nats
   'softmax': optax.softmax_cross_entropy,

@@ -1,23 +1,25 @@
-"""Every family's published table as literals; imports nothing of ours.
+"""The published variants of every family, as literals; imports no jax.
 
-A row's keys are a network's arguments (`depths`, `widths`, `drop_rate`,
-`stochdepth_rate`) and what training and evaluation read (`train_image_size` and
-`eval_image_size` in pixels, RandAugment's layers and magnitude, weight decay).
-Paper A is arXiv 2102.06171 (NFNets), paper B arXiv 2101.08692 (NF-ResNets).
-timm's networks are rows too: a row may hold any argument of its network.
+A row holds arguments of its network (`depths`, `widths`, `drop_rate`,
+`stochdepth_rate` and, for timm's networks, others) and settings of training and
+evaluation (`train_image_size` and `eval_image_size` in pixels, layers and
+magnitude of RandAugment, weight decay). Paper A is arXiv 2102.06171 (NFNets),
+paper B arXiv 2101.08692 (NF-ResNets).
 """
 
 import difflib
 
 
-def _table(columns: tuple[str, ...], rows: dict, **common: object) -> dict:
+def _table(
+  name: str, columns: tuple[str, ...], rows: dict, **common: object
+) -> dict:
   return {
-    name: dict(zip(columns, row, strict=True)) | common
-    for name, row in rows.items()
+    name.format(key): dict(zip(columns, row, strict=True)) | common
+    for key, row in rows.items()
   }
 
 
-# Paper A, Table 1 and section A.1; F7 and the plus widths: the released code.
+# Paper A, Table 1 and section A.1; F7 and the plus widths as released.
 _F_COLUMNS = (
   'depths',
   'train_image_size',
@@ -35,25 +37,24 @@ _F_ROWS = {
   'f6': ((7, 14, 42, 21), 448, 576, 0.5, 15),
   'f7': ((8, 16, 48, 24), 480, 608, 0.5, 15),
 }
-_F_COMMON = {'stochdepth_rate': 0.25, 'randaugment_layers': 4}
-NFNET = _table(
-  _F_COLUMNS,
-  {f'nfnet_{name}': row for name, row in _F_ROWS.items()},
-  widths=(256, 512, 1536, 1536),
-  **_F_COMMON,
-) | _table(
-  _F_COLUMNS,
-  {f'nfnet_{name}_plus': row for name, row in _F_ROWS.items()},
-  widths=(384, 768, 2048, 2048),
-  **_F_COMMON,
+
+
+def _nfnets(name: str, widths: tuple[int, ...]) -> dict:
+  common = {'stochdepth_rate': 0.25, 'randaugment_layers': 4}
+  return _table(name, _F_COLUMNS, _F_ROWS, widths=widths, **common)
+
+
+NFNET = _nfnets('nfnet_{}', (256, 512, 1536, 1536)) | _nfnets(
+  'nfnet_{}_plus', (384, 768, 2048, 2048)
 )
 
-# Paper A, Table 2: the ResNet widths before the paper modified them.
+# Paper A, Table 2: the widths of ResNets, before they are modified.
 NFNET_DEFAULT_WIDTHS = (256, 512, 1024, 2048)
 
-# Paper B, appendix. Widths before the multiplier 0.75; weight decay as released
-# (None: the release has none for B6 to B8).
+# Paper B, appendix. Widths precede the multiplier of 0.75. Weight decay is as
+# released; None where the release has none.
 NF_REGNET = _table(
+  'nf_regnet_{}',
   (
     'widths',
     'depths',
@@ -63,22 +64,15 @@ NF_REGNET = _table(
     'weight_decay',
   ),
   {
-    'nf_regnet_b0': ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, 0.2, 5e-5),
-    'nf_regnet_b1': ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, 0.2, 6e-5),
-    'nf_regnet_b2': ((56, 112, 232, 488), (2, 4, 8, 8), 240, 272, 0.3, 7e-5),
-    'nf_regnet_b3': ((56, 128, 248, 528), (2, 5, 9, 9), 288, 320, 0.3, 8e-5),
-    'nf_regnet_b4': ((64, 144, 288, 616), (2, 6, 11, 11), 320, 384, 0.4, 9e-5),
-    'nf_regnet_b5': ((80, 168, 336, 704), (3, 7, 14, 14), 384, 456, 0.4, 1e-4),
-    'nf_regnet_b6': ((88, 184, 376, 792), (3, 8, 16, 16), 448, 528, 0.5, None),
-    'nf_regnet_b7': ((96, 208, 416, 880), (4, 10, 19, 19), 512, 600, 0.5, None),
-    'nf_regnet_b8': (
-      (104, 232, 456, 968),
-      (4, 11, 22, 22),
-      600,
-      672,
-      0.5,
-      None,
-    ),
+    'b0': ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, 0.2, 5e-5),
+    'b1': ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, 0.2, 6e-5),
+    'b2': ((56, 112, 232, 488), (2, 4, 8, 8), 240, 272, 0.3, 7e-5),
+    'b3': ((56, 128, 248, 528), (2, 5, 9, 9), 288, 320, 0.3, 8e-5),
+    'b4': ((64, 144, 288, 616), (2, 6, 11, 11), 320, 384, 0.4, 9e-5),
+    'b5': ((80, 168, 336, 704), (3, 7, 14, 14), 384, 456, 0.4, 1e-4),
+    'b6': ((88, 184, 376, 792), (3, 8, 16, 16), 448, 528, 0.5, None),
+    'b7': ((96, 208, 416, 880), (4, 10, 19, 19), 512, 600, 0.5, None),
+    'b8': ((104, 232, 456, 968), (4, 11, 22, 22), 600, 672, 0.5, None),
   },
   stochdepth_rate=0.1,
 )
@@ -94,10 +88,11 @@ RESNET_DEPTHS = {
 }
 
 
-def _resnets(prefix: str, stochdepth_rate: float) -> dict:
+def _resnets(name: str, stochdepth_rate: float) -> dict:
   return _table(
+    name,
     ('depths',),
-    {f'{prefix}_{depth}': (row,) for depth, row in RESNET_DEPTHS.items()},
+    {depth: (row,) for depth, row in RESNET_DEPTHS.items()},
     widths=(256, 512, 1024, 2048),
     train_image_size=224,
     eval_image_size=224,
@@ -106,21 +101,16 @@ def _resnets(prefix: str, stochdepth_rate: float) -> dict:
   )
 
 
-NF_RESNET = _resnets('nf_resnet', stochdepth_rate=0.1)  # nf_resnet.py:36
-RESNET = _resnets('resnet', stochdepth_rate=0.0)
-SKIPINIT_RESNET = _resnets('skipinit_resnet', stochdepth_rate=0.1)
-FIXUP_RESNET = _resnets('fixup_resnet', stochdepth_rate=0.1)
+NF_RESNET = _resnets('nf_resnet_{}', stochdepth_rate=0.1)  # nf_resnet.py:36
+RESNET = _resnets('resnet_{}', stochdepth_rate=0.0)
+SKIPINIT_RESNET = _resnets('skipinit_resnet_{}', stochdepth_rate=0.1)
+FIXUP_RESNET = _resnets('fixup_resnet_{}', stochdepth_rate=0.1)
 
 # He et al., arXiv 1512.03385, section 4.2: 6n + 2 layers.
 CIFAR_RESNET = _table(
+  'cifar_resnet_{}',
   ('depths',),
-  {
-    'cifar_resnet_20': ((3, 3, 3),),
-    'cifar_resnet_32': ((5, 5, 5),),
-    'cifar_resnet_44': ((7, 7, 7),),
-    'cifar_resnet_56': ((9, 9, 9),),
-    'cifar_resnet_110': ((18, 18, 18),),
-  },
+  {6 * n + 2: ((n, n, n),) for n in (3, 5, 7, 9, 18)},
   widths=(16, 32, 64),
   num_classes=10,
   train_image_size=32,
@@ -129,9 +119,9 @@ CIFAR_RESNET = _table(
   stochdepth_rate=0.0,
 )
 
-# timm's networks: facts of timm 1.0.31 (models/nfnet.py and its default_cfgs).
-# Rates of dropout and stochastic depth are the published variants', since timm
-# leaves them to the recipe. An `eval_preprocessing` is of `data.images`.
+# timm's networks, from models/nfnet.py and its default_cfgs in timm 1.0.31.
+# Dropout and stochastic depth are those of the published variants, because timm
+# leaves them to the recipe. See `data.images` for `eval_preprocessing`.
 _TIMM = {'ws_eps': 'timm', 'eval_preprocessing': 'center_0.9'}
 _SYMMETRIC = _TIMM | {'padding': 'symmetric', 'skipinit_gain': None}
 _GELU = {'activation': 'gelu_erf'}
@@ -174,7 +164,7 @@ TIMM_NFNET = (
   }
   | {
     name: _LIGHT | row
-    for name, row in _table(_LIGHT_COLUMNS, _LIGHT_ROWS).items()
+    for name, row in _table('{}', _LIGHT_COLUMNS, _LIGHT_ROWS).items()
   }
 )
 TIMM_NFNET['test_nfnet'] |= {
@@ -229,19 +219,19 @@ ALL = (
 
 
 def canonical(name: str) -> str:
-  """The key of `ALL`: `timm/eca_nfnet_l0` is `eca_nfnet_l0`, timm's alone."""
+  """A name's key in `ALL`: `eca_nfnet_l0` for `timm/eca_nfnet_l0`."""
   bare = name.removeprefix('timm/')
   return bare if name not in ALL and bare in TIMM else name
 
 
 def find(name: str) -> dict:
-  """Returns the row of a model's name, such as 'nfnet_f0'.
+  """Returns the row of a variant, such as 'nfnet_f0'.
 
-  timm's names are known too: `timm/NAME` all of them, NAME alone where no
-  other network has it. `timm/nfnet_f0` and `nfnet_f0` differ.
+  timm's networks are known as `timm/NAME`, and also as NAME if no other network
+  has that name: `timm/nfnet_f0` and `nfnet_f0` differ.
 
   Raises:
-    ValueError: for an unknown name, with the nearest known ones.
+    ValueError: if the name is unknown; suggests the nearest names.
   """
   if (key := canonical(name)) in ALL:
     return ALL[key]
@@ -249,11 +239,11 @@ def find(name: str) -> dict:
 
   def likeness(known: str) -> float:
     asked, there = bare(name), bare(known)
-    # 'F0' and 'resnet20' are ends of names.
+    # People type 'F0' or 'resnet20', which are the ends of names.
     is_end = bool(asked) and there.endswith(asked)
     return is_end + difflib.SequenceMatcher(None, asked, there).ratio()
 
-  # Sorting is stable: among equally near names the table's first come first.
+  # The sort is stable: equally near names keep the order of the tables.
   near = [known for known in ALL if likeness(known) >= 0.6]
   near = sorted(near, key=likeness, reverse=True)[:3]
   if near:

@@ -173,6 +173,6 @@ def test_a_missing_key_is_one_clear_line(draw, override):
 
 
 def test_groups_that_do_not_divide_are_named():
-  with pytest.raises(ValueError, match='conv9: 3 groups'):
+  with pytest.raises(ValueError, match='conv9: groups=3'):
     net = transform(lambda x: layers.WSConv2D(6, 3, groups=3, name='conv9')(x))
     net.init(KEY, jnp.ones((1, 4, 4, 4)))

@@ -1,5 +1,8 @@
 """`create`: names, overrides, and what it says when they are wrong."""
 
+import subprocess
+import sys
+
 import golden_lib
 import jax
 import numpy as np
@@ -67,6 +70,14 @@ def test_arguments_are_the_table_the_defaults_and_the_overrides():
   assert found['alpha'] == 0.3 and found['group_size'] == 128
   assert found['drop_rate'] == 0.2 and not found['scan']
   assert 'alpha' not in models.arguments('resnet_50', drop_rate=None)
+
+
+def test_create_imports_only_the_family_it_builds():
+  script = (
+    'import sys, nfnets; nfnets.create("nf_resnet_50"); '
+    'sys.exit("nfnets.models.nfnet" in sys.modules)'
+  )
+  assert subprocess.run([sys.executable, '-c', script]).returncode == 0
 
 
 @pytest.mark.parametrize(

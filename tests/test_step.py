@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfnets import factory, parallel, step
 from nfnets.models.network import is_stacked
-from nfnets.optim.optimizer import select
+from nfnets.optim.parameters import select
 from nfnets.weights import stacked
 
 

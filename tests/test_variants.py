@@ -23,11 +23,6 @@ def test_depths_of_nfnets_are_multiples_of_f0():
     assert variants.NFNET[f'nfnet_f{index}_plus']['depths'] == depths
 
 
-def test_names_of_cifar_resnets_count_their_layers():
-  for name, row in variants.CIFAR_RESNET.items():
-    assert int(name.rsplit('_', 1)[1]) == 2 * sum(row['depths']) + 2
-
-
 def test_an_unknown_name_gets_one_line_with_the_nearest():
   with pytest.raises(ValueError, match='did you mean nfnet_f0 or') as error:
     variants.find('nfnet_fo')

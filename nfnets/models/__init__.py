@@ -1,6 +1,7 @@
-"""Every network by name."""
+"""Creates any network by name; imports only the family it belongs to."""
 
 import difflib
+import importlib
 import inspect
 from typing import Any
 
@@ -9,27 +10,21 @@ import jax
 
 from nfnets import variants
 from nfnets.models import activations, layers
-from nfnets.models.cifar_resnet import CIFARResNet
-from nfnets.models.fixup_resnet import FixUpResNet
-from nfnets.models.nf_regnet import NFRegNet
-from nfnets.models.nf_resnet import NFResNet
-from nfnets.models.nfnet import NFNet
-from nfnets.models.resnet import ResNet
-from nfnets.models.skipinit_resnet import SkipInitResNet
 
+# The file and the class of each variant's network.
 _NETWORKS = {
-  **dict.fromkeys(variants.NFNET, NFNet),
-  **dict.fromkeys(variants.NF_RESNET, NFResNet),
-  **dict.fromkeys(variants.NF_REGNET, NFRegNet),
-  **dict.fromkeys(variants.RESNET, ResNet),
-  **dict.fromkeys(variants.SKIPINIT_RESNET, SkipInitResNet),
-  **dict.fromkeys(variants.FIXUP_RESNET, FixUpResNet),
-  **dict.fromkeys(variants.CIFAR_RESNET, CIFARResNet),
-  **dict.fromkeys(variants.TIMM_NFNET, NFNet),
-  **dict.fromkeys(variants.TIMM_NF_RESNET, NFResNet),
-  **dict.fromkeys(variants.TIMM_NF_REGNET, NFRegNet),
+  **dict.fromkeys(variants.NFNET, 'nfnet.NFNet'),
+  **dict.fromkeys(variants.NF_RESNET, 'nf_resnet.NFResNet'),
+  **dict.fromkeys(variants.NF_REGNET, 'nf_regnet.NFRegNet'),
+  **dict.fromkeys(variants.RESNET, 'resnet.ResNet'),
+  **dict.fromkeys(variants.SKIPINIT_RESNET, 'skipinit_resnet.SkipInitResNet'),
+  **dict.fromkeys(variants.FIXUP_RESNET, 'fixup_resnet.FixUpResNet'),
+  **dict.fromkeys(variants.CIFAR_RESNET, 'cifar_resnet.CIFARResNet'),
+  **dict.fromkeys(variants.TIMM_NFNET, 'nfnet.NFNet'),
+  **dict.fromkeys(variants.TIMM_NF_RESNET, 'nf_resnet.NFResNet'),
+  **dict.fromkeys(variants.TIMM_NF_REGNET, 'nf_regnet.NFRegNet'),
 }
-# What every network takes beside its own arguments.
+# Arguments of every network, besides those of its family.
 _SWITCHES = ('remat', 'scan', 'features', 'folded')
 _COMMON = ('depths', 'widths', 'drop_rate', 'stochdepth_rate', *_SWITCHES)
 
@@ -37,36 +32,36 @@ _COMMON = ('depths', 'widths', 'drop_rate', 'stochdepth_rate', *_SWITCHES)
 def create(
   name: str, num_classes: int = 1000, **overrides: object
 ) -> hk.TransformedWithState:
-  """Returns a network whose own dropout and stochastic depth apply.
+  """Creates a network with its variant's dropout and stochastic depth.
 
   `apply(params, state, key, images, is_training)` takes images `[N, H, W, 3]`
   and returns `({'logits': [N, K], 'pool': [N, C], ...}, state)`; the key may be
-  None where nothing draws. `init(key, images, is_training)` wants
-  `is_training=True`. The computation follows the images' type; parameters and
-  logits are float32.
+  None if no random numbers are drawn. Call `init(key, images, is_training)`
+  with `is_training=True`. The computation uses the type of the images;
+  parameters and logits are float32.
 
   Args:
-    name: such as 'nfnet_f0', see `variants.find`.
-    num_classes: K; 0 for no head: the logits are the pooled features then.
-    **overrides: arguments of the family's network, documented there, and for
-      every network:
-      depths, widths: blocks and channels per stage.
-      drop_rate: dropout on the pooled features.
-      stochdepth_rate: rate that the last block approaches.
+    name: a variant such as 'nfnet_f0', see `variants.find`.
+    num_classes: K; with 0 there is no head, and logits are the pooled features.
+    **overrides: arguments of the family's network, which documents them, and
+      for every network:
+      depths, widths: blocks and channels of each stage.
+      drop_rate: dropout rate of the pooled features.
+      stochdepth_rate: stochastic depth rate that the last block approaches.
       remat: recompute each block in the backward pass.
-      scan: compile a stage's equal blocks once, see `network.Stages`.
-      features: return each stage's output too.
-      folded: run weights by `nfnets.weights.fold`; inference only.
+      scan: compile the equal blocks of a stage once, see `network.Stages`.
+      features: also return each stage's output.
+      folded: use weights made by `nfnets.weights.fold`; inference only.
 
   Raises:
-    ValueError: for an unknown name or override, with the nearest known one.
+    ValueError: if a name or an override is unknown; suggests the nearest.
   """
   if num_classes < 0:
     raise ValueError(f'num_classes={num_classes}: give 0 (no head) or more.')
   values, own = arguments(name, **overrides), own_arguments(name)
   variant = {key: value for key, value in values.items() if key not in own}
   settings = {key: values[key] for key in own}
-  network = _NETWORKS[variants.canonical(name)]
+  network = _network(name)
 
   def forward(images: jax.Array, is_training: bool) -> dict:
     with layers.folded(bool(values['folded'])):
@@ -76,9 +71,9 @@ def create(
 
 
 def arguments(name: str, **overrides: object) -> dict[str, Any]:
-  """A network's row of `variants`, its arguments' defaults, and the overrides.
+  """All arguments of a network: its variant's, its defaults, the overrides.
 
-  An override of None is none.
+  Overrides of None are ignored.
 
   Raises:
     ValueError: as `create`.
@@ -94,16 +89,21 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
   for key in ('depths', 'widths'):
     if not isinstance(values[key], str):
       values[key] = tuple(values[key])
-  activations.get(values['activation'])
+  activations.get(values['activation'])  # refuses an unknown name early
   return values
 
 
 def own_arguments(name: str) -> dict[str, Any]:
-  """What the family's network alone takes, and the variant's values of it."""
+  """The arguments that only this family takes, with the variant's values."""
   row = variants.find(name)
-  network = _NETWORKS[variants.canonical(name)]
+  parameters = inspect.signature(_network(name).__init__).parameters
   return {
     key: row.get(key, parameter.default)
-    for key, parameter in inspect.signature(network.__init__).parameters.items()
+    for key, parameter in parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and key != 'name'
   }
+
+
+def _network(name: str) -> type[hk.Module]:
+  file, _, network = _NETWORKS[variants.canonical(name)].partition('.')
+  return getattr(importlib.import_module(f'nfnets.models.{file}'), network)

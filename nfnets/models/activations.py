@@ -1,4 +1,4 @@
-"""Nonlinearities scaled by gamma to keep a unit normal's variance at one."""
+"""Nonlinearities scaled by gamma, so that a unit normal keeps its variance."""
 
 import functools
 from collections.abc import Callable
@@ -10,9 +10,8 @@ from nfnets.models.platform import traced_platform
 
 Activation = Callable[[jax.Array], jax.Array]
 
-# Each function and its gamma. The released constants (base.py:101-118) are 0.04
-# to 0.09 % above the exact 1 / std(f(z)): published weights were trained with
-# these.
+# Function and gamma. The released gammas (base.py:101-118) exceed the exact
+# 1 / std(f(z)) by 0.04 to 0.09 %, and the published weights depend on them.
 _TABLE: dict[str, tuple[Activation, float]] = {
   'identity': (lambda x: x, 1.0),
   'celu': (jax.nn.celu, 1.270926833152771),
@@ -45,16 +44,18 @@ def get(name: str, scaled: bool = True) -> Activation:
   """Returns gamma * f, elementwise (paper B, equation 4).
 
   Args:
-    name: one of `GAMMAS`; 'gelu' is the tanh form the published networks were
-      trained with, 'gelu_erf' the exact one.
-    scaled: False for f alone, as batch-normalized networks use it.
+    name: one of `GAMMAS`. 'gelu' is the tanh approximation that the published
+      networks use, 'gelu_erf' the exact function.
+    scaled: False returns f itself, as batch-normalized networks use it.
 
   Raises:
-    ValueError: for an unknown name.
+    ValueError: if the name is unknown.
   """
   if name not in _TABLE:
-    known = ', '.join(_TABLE)
-    raise ValueError(f"no activation {name!r} (swish is 'silu'): use {known}.")
+    raise ValueError(
+      f"unknown activation {name!r} (swish is 'silu'): choose one of "
+      + ', '.join(_TABLE)
+    )
   function, gamma = _TABLE[name]
   if name in SLOPES:
     function = _with_slope(function, SLOPES[name])
@@ -62,12 +63,12 @@ def get(name: str, scaled: bool = True) -> Activation:
 
 
 def _with_slope(function: Activation, slope: Activation) -> Activation:
-  """The same function, of which the backward pass keeps the input alone.
+  """Makes the backward pass save only the function's input.
 
-  XLA's CPU and GPU backends keep a tanh or exponential otherwise, beside the
-  input that they keep anyway: more memory, and more traffic than computing it
-  again (results/speed.md). A slope that is written differently can't be merged
-  with it. On a TPU XLA recomputes by itself.
+  XLA's CPU and GPU backends would also save a tanh or an exponential, which
+  costs memory, and more traffic than recomputing it (results/speed.md). They
+  can't reuse it for a derivative written as another expression. For a TPU, XLA
+  recomputes without being told.
   """
 
   @jax.custom_jvp
@@ -90,7 +91,7 @@ def _with_slope(function: Activation, slope: Activation) -> Activation:
 
 
 def _gelu_slope(x: jax.Array) -> jax.Array:
-  # Of x (1 + tanh(u)) / 2 = x s for s = sigmoid(2 u),
+  # The derivative of x (1 + tanh(u)) / 2 = x s, where s = sigmoid(2 u) and
   # u = sqrt(2 / pi) (x + 0.044715 x^3).
   scale = 2 * (2 / jnp.pi) ** 0.5
   gate = jax.nn.sigmoid(scale * (x + 0.044715 * x**3))
@@ -98,7 +99,8 @@ def _gelu_slope(x: jax.Array) -> jax.Array:
 
 
 def _silu_slope(x: jax.Array) -> jax.Array:
-  # Of x s(x), s the sigmoid: s (1 + x s(-x)). Where x < 0, 1 - s(-x) cancels.
+  # The derivative of x s(x), where s is the sigmoid, is s (1 + x s(-x)). For
+  # x < 0, s = 1 - s(-x) would cancel.
   closed = jax.nn.sigmoid(-x)
   gate = jnp.where(x < 0, jnp.exp(jnp.minimum(x, 0)) * closed, 1 - closed)
   return gate * (1 + x * closed)

@@ -10,31 +10,29 @@ import jax.numpy as jnp
 
 from nfnets.models import activations, layers, network
 
-NORMALIZERS = ('batch', 'none', 'nf')
-
 
 @dataclasses.dataclass(eq=False)
 class CIFARResNet(hk.Module):
   """6n + 2 layers: 3x3 stem, three stages of n two-convolution blocks, head.
 
-  `normalizer` chooses one of three functions f of the same depth and widths:
+  `normalizer` chooses one of three networks of the same depth and widths:
 
-  - 'batch': He's network, `y = relu(x' + bn(conv(relu(bn(conv(x))))))`, where
-    x' is x, at a transition subsampled by 2 and zero-padded in channels
-    (option A). 269,722 parameters for 20 layers and 10 classes.
-  - 'none': the same with biases in the place of normalization, and He's
-    initialization. 269,034 parameters. That it may diverge is a result.
+  - 'batch': He's, `y = relu(x' + bn(conv(relu(bn(conv(x))))))`. At a transition
+    x' is x subsampled by 2 and padded with channels of zeros (option A),
+    elsewhere x. 269,722 parameters for 20 layers and 10 classes.
+  - 'none': He's network and initialization, with biases in place of
+    normalization. 269,034 parameters. It may diverge, which is a result.
   - 'nf': `y = x' + alpha g conv(act(conv(act(x) / s)))` with `WSConv2D`, ReLU
-    scaled by gamma, s the expected std of x (paper B), and at a transition
-    x' = conv1x1(act(x) / s), strided. 272,483 parameters.
+    scaled by gamma, and s the expected std of x (paper B). At a transition x'
+    is the strided conv1x1(act(x) / s). 272,483 parameters.
 
   Args:
     num_classes: K.
     variant: a row of `variants.CIFAR_RESNET`.
     normalizer: 'batch', 'none' or 'nf'.
-    activation: name in `activations.GAMMAS`; scaled in 'nf' alone.
-    alpha: scale of every residual branch; 'nf' alone.
-    skipinit_gain: initial `skip_gain`, a number or an initializer; 'nf' alone.
+    activation: name in `activations.GAMMAS`; scaled only with 'nf'.
+    alpha: scale of every residual branch; only with 'nf'.
+    skipinit_gain: initial `skip_gain`, a number or initializer; only with 'nf'.
     ws_eps: see `layers.standardize`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
@@ -52,7 +50,7 @@ class CIFARResNet(hk.Module):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    layers.choose('normalizer', self.normalizer, NORMALIZERS)
+    layers.check_choice('normalizer', self.normalizer, ('batch', 'none', 'nf'))
     self.is_nf = self.normalizer == 'nf'
     self.activate = activations.get(self.activation, scaled=self.is_nf)
     if self.is_nf:
@@ -81,11 +79,9 @@ class CIFARResNet(hk.Module):
     """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
     x = self.stem(images, is_training)
-    if self.is_nf:
-      x, features = self.stages(x, key, is_training)
-      x = self.activate(x)
-    else:
-      x, features = self.stages(self.activate(x), key, is_training)
+    x = x if self.is_nf else self.activate(x)
+    x, features = self.stages(x, key, is_training)
+    x = self.activate(x) if self.is_nf else x
     return network.classify(self, x, key, is_training, features)
 
 
@@ -136,7 +132,7 @@ class NFBasicBlock(hk.Module):
 
 @dataclasses.dataclass(eq=False)
 class BasicBlock(hk.Module):
-  """relu(shortcut + conv(relu(conv(x)))), normalized or with biases."""
+  """relu(shortcut + conv(relu(conv(x)))), batch-normalized or with biases."""
 
   in_channels: int
   out_channels: int
@@ -169,7 +165,7 @@ class BasicBlock(hk.Module):
     return self.conv1(x, is_training)
 
   def shortcut(self, x: jax.Array) -> jax.Array:
-    """Option A: the input, subsampled, with new channels of zeros."""
+    """Option A: the input, subsampled and padded with channels of zeros."""
     x = x[:, :: self.stride, :: self.stride]
     new = self.out_channels - self.in_channels
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, new)))
@@ -183,7 +179,7 @@ def _conv_norm(
   channels: int,
   stride: int = 1,
 ) -> Callable[[jax.Array, bool], jax.Array]:
-  """A 3x3 convolution and its batch normalization, or else its biases."""
+  """A 3x3 convolution with batch normalization, or else with biases."""
   conv = layers.Conv2D(
     channels, 3, stride, with_bias=not has_norm, name=conv_name
   )

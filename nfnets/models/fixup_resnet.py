@@ -14,10 +14,10 @@ from nfnets.models import activations, layers, network
 
 @dataclasses.dataclass(eq=False)
 class FixUpResNet(hk.Module):
-  """Post-activation ResNet held together by its initialization.
+  """Post-activation ResNet that only its initialization keeps stable.
 
-  Scalar biases around every convolution, one scale per block, and branches that
-  start at zero because their last convolution does.
+  It has scalar biases around every convolution and one scale per block; the
+  last convolution of a branch starts at zero, and so does the branch.
 
   Args:
     num_classes: K.
@@ -49,9 +49,9 @@ class FixUpResNet(hk.Module):
     self.linear = lambda pool: head(pool + _scalar('bias2', pool))
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`.
+    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`.
 
-    A stage's output among the features is activated here.
+    Unlike other families', the stages' features are activated.
     """
     key = hk.maybe_next_rng_key()
     x = self.initial_conv(images)
@@ -78,18 +78,14 @@ class FixUpBlock(hk.Module):
     # L^(-1 / (2m - 2)) with m = 3 layers in a branch (FixUp, section 3).
     depth_scale = self.num_blocks**-0.25
     std = math.sqrt(2 / mid) * depth_scale
+    channels, stride = self.out_channels, self.stride
     self.conv0 = _conv(mid, 1, 1, std, 'conv0')
-    self.conv1 = _conv(mid, 3, self.stride, std / 3, 'conv1')
-    self.conv2 = _conv(self.out_channels, 1, 1, 0.0, 'conv2')
+    self.conv1 = _conv(mid, 3, stride, std / 3, 'conv1')
+    self.conv2 = _conv(channels, 1, 1, 0.0, 'conv2')
     self.conv_shortcut = None
-    if self.stride > 1 or self.in_channels != self.out_channels:
-      self.conv_shortcut = _conv(
-        self.out_channels,
-        1,
-        self.stride,
-        math.sqrt(2 / self.out_channels),
-        'conv_shortcut',
-      )
+    if stride > 1 or self.in_channels != channels:
+      std = math.sqrt(2 / channels)
+      self.conv_shortcut = _conv(channels, 1, stride, std, 'conv_shortcut')
 
   def __call__(
     self,
@@ -99,21 +95,19 @@ class FixUpBlock(hk.Module):
     stochdepth_rate: float,
   ) -> jax.Array:
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
-    x = x + _scalar('bias1a', x)
-    shortcut = self.conv_shortcut(x) if self.conv_shortcut else x
+    bias = lambda name: _scalar(name, x)
     scale = _scalar('scale', x, init=jnp.ones)
-    bias1b, bias2a, bias2b, bias3a, bias3b = (
-      _scalar(name, x)
-      for name in ('bias1b', 'bias2a', 'bias2b', 'bias3a', 'bias3b')
-    )
-    out = self.activation(self.conv0(x) + bias1b)
-    out = self.activation(self.conv1(out + bias2a) + bias2b)
-    out = self.branch(self.conv2(out + bias3a) * scale + bias3b)
+    x = x + bias('bias1a')
+    shortcut = self.conv_shortcut(x) if self.conv_shortcut else x
+    out = self.activation(self.conv0(x) + bias('bias1b'))
+    out = self.activation(self.conv1(out + bias('bias2a')) + bias('bias2b'))
+    out = self.conv2(out + bias('bias3a')) * scale + bias('bias3b')
+    out = self.branch(out)
     out = layers.stoch_depth(out, stochdepth_rate, key, is_training)
     return self.activation(out + shortcut)
 
   def branch(self, x: jax.Array) -> jax.Array:
-    """The residual branch, named so that `analysis` can look at it."""
+    """The residual branch, a method so that `analysis` can observe it."""
     return x
 
 

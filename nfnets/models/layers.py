@@ -1,8 +1,8 @@
-"""The layers that the networks are made of, and their one convolution.
+"""The layers of all networks, and the one convolution behind them.
 
-Parameters are float32 whatever the activations' type, and are cast where they
-are used. Shapes: N images, H and W pixels, C and O channels in and out, kh and
-kw the sides of a kernel.
+Parameters are always float32 and are cast to the activations' type where they
+are used. Shapes: N images, H x W pixels, C input and O output channels, kernels
+of kh x kw.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ from nfnets.models.platform import traced_platform
 Initializer = Callable[..., jax.Array]
 Padding = Sequence[tuple[int, int]]
 
-PADDINGS = ('same', 'symmetric')
 WS_EPS = ('published', 'timm')
 
 _is_folded = contextvars.ContextVar('is_folded', default=False)
 
 
 class Parts(NamedTuple):
-  """The layers that one choice of normalizer stands for.
+  """The layers that a normalizer stands for.
 
   Attributes:
     is_nf: whether alpha, expected std and skip gain apply.
-    activation: scaled by gamma with weight standardization.
-    conv: `conv(channels, kernel, stride=1, groups=1, name=...)`.
-    activate: `activate(name)` makes `f(x, is_training)`, the activation, after
-      batch normalization under this name where the normalizer is 'batch'.
+    activation: scaled by gamma if the normalizer is 'nf'.
+    conv: makes a convolution: `conv(channels, kernel, stride=1, groups=1,
+      name=...)`.
+    activate: `activate(name)` makes `f(x, is_training)`: the activation,
+      together with a batch normalization of that name if there is any.
   """
 
   is_nf: bool
@@ -57,31 +57,28 @@ def parts(
   cross_replica_axis: str | None = None,
   known: tuple[str, ...] = ('nf', 'batch'),
 ) -> Parts:
-  """Chooses the layers of a normalizer.
+  """Returns the layers of a normalizer.
 
   Args:
     normalizer: 'nf'; 'batch' for plain convolutions, batch normalization and
       plain activations; 'none' for He-initialized convolutions with biases and
-      plain activations between alpha, expected std and skip gain.
+      plain activations, still with alpha, expected std and skip gain.
     activation: name in `activations.GAMMAS`.
     ws_eps: see `standardize`.
     padding: see `conv2d`.
-    cross_replica_axis: of 'batch', see `BatchNorm`.
-    known: the normalizers that the network offers.
+    cross_replica_axis: see `BatchNorm`; only with 'batch'.
+    known: the normalizers that the network supports.
 
   Raises:
-    ValueError: for an unknown choice.
+    ValueError: if a choice is unknown.
   """
-  choose('normalizer', normalizer, known)
-  choose('ws_eps', ws_eps, WS_EPS)
-  choose('padding', padding, PADDINGS)
+  check_choice('normalizer', normalizer, known)
+  check_choice('ws_eps', ws_eps, WS_EPS)
+  check_choice('padding', padding, ('same', 'symmetric'))
   plain = activations.get(activation, scaled=False)
   if normalizer == 'batch':
     conv = functools.partial(Conv2D, w_init=truncated_fan_in, padding=padding)
-    normalized = functools.partial(
-      batch_norm_activation, plain, cross_replica_axis
-    )
-    return Parts(False, plain, conv, normalized)
+    return batch_normalized(plain, conv, cross_replica_axis)
   if normalizer == 'none':
     conv = functools.partial(Conv2D, with_bias=True, padding=padding)
     return unnormalized(plain, conv)
@@ -92,27 +89,39 @@ def parts(
 def unnormalized(
   activation: activations.Activation, conv: Callable[..., hk.Module]
 ) -> Parts:
-  """Parts of a network whose activations stand alone."""
+  """The parts of a network without batch normalization."""
   return Parts(True, activation, conv, lambda name: lambda x, _: activation(x))
 
 
-def batch_norm_activation(
+def batch_normalized(
   activation: activations.Activation,
+  conv: Callable[..., hk.Module],
   cross_replica_axis: str | None,
-  name: str,
   order: str = 'bn_act',
-) -> Callable[[jax.Array, bool], jax.Array]:
-  """Batch normalization, then the activation; with 'act_bn' before it."""
-  norm = BatchNorm(cross_replica_axis, name=name)
-  if order == 'act_bn':
-    return lambda x, is_training: norm(activation(x), is_training)
-  return lambda x, is_training: activation(norm(x, is_training))
+) -> Parts:
+  """The parts of a batch-normalized network.
+
+  Args:
+    activation: unscaled.
+    conv: as in `Parts`.
+    cross_replica_axis: see `BatchNorm`.
+    order: 'bn_act' normalizes before the activation, 'act_bn' after it.
+  """
+  check_choice('order', order, ('bn_act', 'act_bn'))
+
+  def activate(name: str) -> Callable[[jax.Array, bool], jax.Array]:
+    norm = BatchNorm(cross_replica_axis, name=name)
+    if order == 'act_bn':
+      return lambda x, is_training: norm(activation(x), is_training)
+    return lambda x, is_training: activation(norm(x, is_training))
+
+  return Parts(False, activation, conv, activate)
 
 
-def choose(name: str, value: str, known: Sequence[str]) -> None:
-  """Refuses an argument that is none of the known."""
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+  """Raises ValueError unless the argument has one of the known values."""
   if value not in known:
-    raise ValueError(f'no {name} {value!r}: use {" or ".join(known)}.')
+    raise ValueError(f'{name}={value!r}: choose one of {", ".join(known)}.')
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,12 +130,12 @@ class WSConv2D(hk.Module):
 
   Args:
     channels: O.
-    kernel: side of the square window.
-    stride: of both axes.
-    groups: that C and O are split into.
+    kernel: side of the square kernel.
+    stride: in both directions.
+    groups: number of groups that C and O are split into.
     padding: see `conv2d`.
-    eps: how a vanishing variance is guarded, see `standardize`.
-    gain_init: of the gains.
+    eps: see `standardize`.
+    gain_init: initial value of the gains.
   """
 
   channels: int
@@ -155,7 +164,7 @@ class WSConv2D(hk.Module):
 
 @dataclasses.dataclass(eq=False)
 class Conv2D(hk.Module):
-  """Plain convolution, initialized by He's rule by default."""
+  """Plain convolution, with He's initialization unless given another."""
 
   channels: int
   kernel: int
@@ -185,26 +194,27 @@ def standardize(
   eps: str = 'published',
   dtype: jnp.dtype = jnp.float32,
 ) -> jax.Array:
-  """Scaled Weight Standardization, its statistics in float32 (B, equation 1).
+  """Scaled Weight Standardization, with statistics in float32 (B, equation 1).
 
   Args:
     w: `[kh, kw, C / groups, O]`.
     gain: `[O]`.
-    eps: 'published' for gain / sqrt(max(var N, 1e-4)), N = kh kw C / groups,
-      'timm' for gain / sqrt((var + 1e-5) N).
-    dtype: of the result, which is rounded once, at the end.
+    eps: keeps a vanishing variance from dividing by 0, with
+      N = kh kw C / groups: 'published' is gain / sqrt(max(var N, 1e-4)), 'timm'
+      is gain / sqrt((var + 1e-5) N).
+    dtype: of the result, which is rounded only once, at the end.
 
   Returns:
-    `[kh, kw, C / groups, O]`: per output mean 0, variance gain^2 / N.
+    `[kh, kw, C / groups, O]`; each output has mean 0 and variance gain^2 / N.
   """
-  choose('ws_eps', eps, WS_EPS)
+  check_choice('ws_eps', eps, WS_EPS)
   shape = w.shape
-  # As a matrix: XLA's CPU backend reduces gradients of leading axes of size 1
-  # at a tenth of the speed.
+  # As a matrix, because XLA's CPU backend reduces gradients over leading axes
+  # of size 1 ten times more slowly.
   w = w.reshape(-1, shape[-1])
   w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
-  # Moments around a row don't cancel, and rounding loses nothing to a large
-  # mean. The result doesn't depend on the row, so neither does its gradient.
+  # Without this shift, a large mean would cancel in the variance and cost
+  # precision. The result doesn't depend on the row, nor does its gradient.
   w = w - lax.stop_gradient(w[:1])
   mean = jnp.mean(w, axis=0, keepdims=True)
   var = jnp.mean(w**2, axis=0, keepdims=True) - mean**2
@@ -212,8 +222,8 @@ def standardize(
     scale = lax.rsqrt(jnp.maximum(var * len(w), 1e-4))  # base.py:134
   else:
     scale = lax.rsqrt((var + 1e-5) * len(w))  # timm std_conv.py:222-231
-  # Spelt out: the gradient then sums cotangents before it widens them, 2.5 %
-  # of the bytes of F0's step on a GPU (results/speed.md).
+  # Written out, so that the gradient sums cotangents before widening them: this
+  # saves 2.5 % of the bytes of F0's step on a GPU (results/speed.md).
   slope = scale * gain[None]
   out = w * slope - mean * slope
   return _row_major(out.astype(dtype).reshape(shape))
@@ -226,27 +236,27 @@ def conv2d(
   groups: int = 1,
   padding: str = 'same',
 ) -> jax.Array:
-  """Convolves, in the form that is fast on the platform it is traced for.
+  """Convolves, in the form that is fast on the platform being traced for.
 
-  XLA's CPU backend runs a 3x3 convolution of 6 groups of 128 channels at 12
-  pixels at 48 GFLOP/s in one piece and at 140 in six, its weights' gradient at
-  4 and at 74.
+  XLA's CPU backend runs a 3x3 convolution of 6 groups of 128 channels on 12 x
+  12 pixels at 48 GFLOP/s, and as six separate convolutions at 140; the gradient
+  of the weights at 4 and at 74.
 
   Args:
     images: `[N, H, W, C]`.
     weights: `[kh, kw, C / groups, O]`.
-    strides: of height and width.
-    groups: that C and O are split into.
-    padding: 'same' as TensorFlow pads, 'symmetric' as PyTorch does: strided
-      windows on even sides start a pixel further to the top and left.
+    strides: in height and width.
+    groups: number of groups that C and O are split into.
+    padding: 'same' as in TensorFlow, or 'symmetric' as in PyTorch, where the
+      strided windows of even sides start one pixel further up and left.
 
   Returns:
-    `[N, ceil(H / stride), ceil(W / stride), O]`, of the images' type.
+    `[N, ceil(H / stride), ceil(W / stride), O]`, in the type of the images.
   """
   weights = weights.astype(images.dtype)
   pads = window_pads(images, weights.shape[:2], strides, padding)
   if traced_platform() == 'cpu':
-    # Narrower groups would be hundreds of tiny convolutions.
+    # Narrower groups would make hundreds of tiny convolutions.
     if groups > 1 and weights.shape[2] >= 32:
       parts = zip(*(jnp.split(x, groups, -1) for x in (images, weights)))
       outs = [_conv2d(*part, strides, 1, pads) for part in parts]
@@ -276,7 +286,7 @@ def _conv2d(
 def window_pads(
   images: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str
 ) -> Padding:
-  """What is padded before and after height and width."""
+  """The padding before and after height, and before and after width."""
   pads = []
   for side, size, stride in zip(images.shape[1:3], window, strides):
     total = max((-(-side // stride) - 1) * stride + size - side, 0)
@@ -287,10 +297,10 @@ def window_pads(
 
 @contextlib.contextmanager
 def folded(is_folded: bool = True) -> Iterator[None]:
-  """Networks run within the block hold standardized weights, for inference.
+  """Networks inside the block use weights made by `nfnets.weights.fold`.
 
-  `WSConv2D` has 'w' and 'b' then, as `nfnets.weights.fold` makes them of 'w',
-  'gain' and 'bias'.
+  `WSConv2D` then takes 'w', already standardized, and 'b' instead of 'w',
+  'gain' and 'bias'. For inference only.
   """
   token = _is_folded.set(is_folded)
   try:
@@ -301,9 +311,9 @@ def folded(is_folded: bool = True) -> Iterator[None]:
 
 @dataclasses.dataclass(eq=False)
 class Linear(hk.Module):
-  """Linear layer in the type of its input; Haiku's default initialization.
+  """Linear layer in the type of its input, by default initialized as Haiku's.
 
-  No layer, but its input, for 0 features: a network without a head.
+  With 0 features, for a network without a head, it returns its input.
   """
 
   features: int
@@ -323,8 +333,8 @@ class Linear(hk.Module):
 class BatchNorm(hk.BatchNorm):
   """`hk.BatchNorm`, decay 0.9 and eps 1e-5, computed in float32.
 
-  Statistics are each device's own, as published, unless `cross_replica_axis`
-  names the mapped axis to average them over.
+  Each device uses its own statistics, as published, unless `cross_replica_axis`
+  names a mapped axis to average them over.
   """
 
   def __init__(
@@ -344,53 +354,53 @@ class BatchNorm(hk.BatchNorm):
     return super().__call__(x.astype(jnp.float32), is_training).astype(x.dtype)
 
 
+@dataclasses.dataclass(eq=False)
 class SqueezeExcite(hk.Module):
-  """A gate per image and channel (Hu et al., arXiv 1709.01507).
+  """A gate for each image and channel (Hu et al., arXiv 1709.01507).
 
   Args:
     channels: C.
     ratio: hidden units as a share of C.
-    activation: between the two linear layers; the published one is plain ReLU.
-    divisor: hidden units are rounded to a multiple of it; 1 cuts off fractions.
+    activation: between the two linear layers; plain ReLU as published.
+    divisor: round the hidden units to a multiple of it; 1 truncates.
   """
 
-  def __init__(
-    self,
-    channels: int,
-    ratio: float,
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
-    divisor: int = 1,
-    name: str = 'squeeze_excite',
-  ) -> None:
-    super().__init__(name)
-    self.activation = activation
-    hidden = int(channels * ratio + divisor // 2) // divisor * divisor
+  channels: int
+  ratio: float
+  activation: activations.Activation = jax.nn.relu
+  divisor: int = 1
+  name: str = 'squeeze_excite'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    divisor = self.divisor
+    hidden = int(self.channels * self.ratio + divisor // 2) // divisor * divisor
     self.linear = Linear(max(divisor, hidden), name='linear')
-    self.linear_1 = Linear(channels, name='linear_1')
+    self.linear_1 = Linear(self.channels, name='linear_1')
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """`[N, H, W, C]` to the gate `[N, 1, 1, C]`, each in (0, 1)."""
+    """`[N, H, W, C]` to a gate `[N, 1, 1, C]` with entries in (0, 1)."""
     squeezed = jnp.mean(x, axis=(1, 2))
     gate = self.linear_1(self.activation(self.linear(squeezed)))
     return jax.nn.sigmoid(gate)[:, None, None]
 
 
+@dataclasses.dataclass(eq=False)
 class EfficientChannelAttention(hk.Module):
-  """A gate of neighbouring channels (Wang et al., arXiv 1910.03151, section 3).
+  """A gate from neighbouring channels (Wang et al., arXiv 1910.03151, eq. 12).
 
-  One kernel of k weights runs over the pooled channels: k is the odd number
-  next to log2(C) / 2 + 1 / 2 (equation 12).
+  A kernel of k weights slides over the pooled channels; k is (log2(C) + 1) / 2
+  truncated, plus 1 if that is even.
   """
 
-  def __init__(self, channels: int, name: str = 'channel_attention') -> None:
-    super().__init__(name)
-    self.kernel = int(math.log2(channels) / 2 + 0.5) | 1
+  channels: int
+  name: str = 'channel_attention'
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """`[N, H, W, C]` to the gate `[N, 1, 1, C]`, each in (0, 1)."""
+    """`[N, H, W, C]` to a gate `[N, 1, 1, C]` with entries in (0, 1)."""
+    kernel = int(math.log2(self.channels) / 2 + 0.5) | 1
     squeezed = jnp.mean(x, axis=(1, 2))
-    shape = (self.kernel, 1, 1)
-    w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
+    w = hk.get_parameter('w', (kernel, 1, 1), init=normal_fan_in(1.0))
     gate = conv2d(squeezed[:, None, :, None], w[None])
     return jax.nn.sigmoid(gate.reshape(x.shape[0], 1, 1, x.shape[3]))
 
@@ -402,20 +412,22 @@ def attention(
   activation: activations.Activation,
   divisor: int = 1,
 ) -> Callable[[int], hk.Module | None]:
-  """How a block makes the gate of so many channels.
+  """Returns a function that makes the gate for a number of channels, or None.
+
+  A gate maps `[N, H, W, C]` to a factor of any shape that broadcasts to it.
 
   Args:
     kind: 'se' (squeeze-excite), 'eca' (efficient channel attention) or 'none'.
-    se_ratio: squeeze-excite's hidden share of the channels.
+    se_ratio: hidden units of squeeze-excite as a share of the channels.
     se_activation: of squeeze-excite: 'relu' as released, 'network' for the
-      network's own, as paper A's appendix C writes it, or another's name.
+      network's own as in paper A's appendix C, or any other name.
     activation: the network's own.
     divisor: see `SqueezeExcite`.
 
   Raises:
-    ValueError: for an unknown kind.
+    ValueError: if the kind is unknown.
   """
-  choose('attention', kind, ('se', 'eca', 'none'))
+  check_choice('attention', kind, ('se', 'eca', 'none'))
   if se_activation != 'network':
     activation = activations.get(se_activation, scaled=False)
   return {
@@ -428,7 +440,7 @@ def attention(
 
 
 def skip_gain(init: float | Initializer) -> jax.Array:
-  """The block's learned scalar (SkipInit), `[]`, in the calling module."""
+  """The learned scalar of a branch (SkipInit), `[]`, in the calling module."""
   if not callable(init):
     init = hk.initializers.Constant(init)
   return hk.get_parameter('skip_gain', (), jnp.float32, init)
@@ -440,16 +452,16 @@ def stoch_depth(
   key: jax.Array | None,
   is_training: bool,
 ) -> jax.Array:
-  """Drops the whole branch of an image with probability `rate`.
+  """Drops each image's whole branch with probability `rate`.
 
-  What is kept isn't divided by 1 - rate, and nothing is scaled in evaluation:
-  the published form, unlike EfficientNet's.
+  As published, and unlike in EfficientNet, the branches that are kept aren't
+  divided by 1 - rate.
 
   Args:
-    branch: `[N, H, W, C]`, or what multiplies it, `[N, 1, 1, C]`.
-    rate: 0 draws nothing.
-    key: of this block; may be None where nothing draws.
-    is_training: False returns the branch.
+    branch: `[N, H, W, C]`, or its factor, such as `[N, 1, 1, C]`.
+    rate: 0 draws no random numbers.
+    key: of this block; may be None if no random numbers are drawn.
+    is_training: False returns the branch unchanged.
   """
   if not _draws('stochdepth_rate', rate, key, is_training):
     return branch
@@ -460,7 +472,7 @@ def stoch_depth(
 def dropout(
   x: jax.Array, rate: float, key: jax.Array | None, is_training: bool
 ) -> jax.Array:
-  """Zeroes entries with probability `rate`, divides the rest by 1 - rate."""
+  """Zeroes entries with probability `rate` and divides the rest by 1 - rate."""
   if not _draws('drop_rate', rate, key, is_training):
     return x
   return hk.dropout(key, rate, x)
@@ -473,20 +485,20 @@ def _draws(
     return False
   if key is None:
     raise ValueError(
-      f'{name} draws while training: pass a key, or create the model with '
-      f'{name}=0.'
+      f'training with {name} draws random numbers: pass a key, or create the '
+      f'network with {name}=0.'
     )
   return True
 
 
 def conv_init(name: str) -> Initializer:
-  """'he' N(0, 2 / fan_in), 'lecun' N(0, 1 / fan_in), or 'truncated'."""
+  """'he' N(0, 2 / fan_in), 'lecun' N(0, 1 / fan_in) or `truncated_fan_in`."""
   known = {
     'he': normal_fan_in(2.0),
     'lecun': normal_fan_in(1.0),
     'truncated': truncated_fan_in,
   }
-  choose('conv_init', name, tuple(known))
+  check_choice('conv_init', name, tuple(known))
   return known[name]
 
 
@@ -496,9 +508,10 @@ def normal_fan_in(scale: float) -> Initializer:
 
 
 def truncated_fan_in(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-  """Haiku's default: N(0, 1 / fan_in) cut at two deviations, not corrected.
+  """N(0, 1 / fan_in) truncated at two standard deviations, not rescaled.
 
-  The published networks' plain layers start so, with std 0.88 / sqrt(fan_in).
+  Haiku's default, and so that of the published networks' plain layers; the
+  actual std is 0.88 / sqrt(fan_in).
   """
   std = 1 / math.sqrt(math.prod(shape[:-1]))
   return hk.initializers.TruncatedNormal(std)(shape, dtype)
@@ -509,8 +522,8 @@ def _kernel_shape(
 ) -> tuple[int, int, int, int]:
   if x.shape[-1] % groups or channels % groups:
     raise ValueError(
-      f'{name}: {groups} groups divide neither or only one of {x.shape[-1]} '
-      f'input and {channels} output channels.'
+      f'{name}: groups={groups} must divide both its {x.shape[-1]} input and '
+      f'its {channels} output channels.'
     )
   return (kernel, kernel, x.shape[-1] // groups, channels)
 
@@ -522,11 +535,11 @@ def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
 def _row_major(x: jax.Array) -> jax.Array:
   """Constrains x to row-major layout on accelerators.
 
-  Convolutions there want their weights, and leave their gradient, with the axes
-  in another order. Unconstrained, XLA reorders what is float32 to match: the
-  parameters before they are standardized, and them and their momentum for the
-  update, which can't be written in place then. This way it reorders what is
-  already rounded, or not yet widened.
+  Convolutions there take their weights and return the gradient in another
+  layout. Without the constraint XLA propagates that layout to float32 arrays:
+  it transposes the parameters before standardizing them, and both parameters
+  and momentum for the update, which then can't be done in place. With it, XLA
+  transposes the rounded weights and the gradient before it is widened.
   """
   if traced_platform() == 'cpu':
     return x

@@ -15,28 +15,29 @@ from nfnets.models import layers
 
 
 class Stages:
-  """Residual blocks, stage by stage, made in a network's `__init__`.
+  """The residual blocks of a network, created in its `__post_init__`.
 
-  A block is called as `block(x, is_training, key, stochdepth_rate)`, and with
-  `expected_std` where there is an alpha. It draws from its key alone, which is
-  folded from its index.
+  A block is called as `block(x, is_training, key, stochdepth_rate)`, and also
+  with `expected_std` if there is an alpha. Its random numbers come only from
+  its key, into which its index is folded.
 
   Args:
-    block: `block(in_channels, out_channels, stride)` makes a block, and takes
-      `name`.
-    variant: of which `depths`, `widths`, `stochdepth_rate`, `remat` (recompute
-      each block in the backward pass) and `scan` are read. With `scan` a
-      stage's blocks behind its first are compiled once and loop over stacked
-      parameters, see `members`; those at the public paths are run unrolled.
-      Take remat too where memory is short.
+    block: makes a block: `block(in_channels, out_channels, stride, name=...)`.
+    variant: provides `depths`, `widths`, `stochdepth_rate`, `remat` (recompute
+      each block in the backward pass) and `scan`. With `scan`, all blocks of a
+      stage but its first are compiled once, as a loop over stacked parameters
+      (see `members`); parameters at the public paths still run unrolled.
+      Combine it with `remat` to save memory.
     channels: of the stem's output.
     strides: of each stage's first block.
     stem_stride: of the stem.
-    alpha: None where blocks don't divide by an expected std.
+    alpha: None if blocks don't divide by an expected std.
 
   Attributes:
-    blocks: a list for each stage.
-    numbers: each block's drop rate and expected std, as keyword arguments.
+    blocks: a list of blocks for each stage.
+    numbers: stochastic depth rate and expected std of each block, as keyword
+      arguments.
+    strides: of each stage's output, relative to the image.
   """
 
   def __init__(
@@ -70,12 +71,15 @@ class Stages:
   def __call__(
     self, x: jax.Array, key: jax.Array | None, is_training: bool
   ) -> tuple[jax.Array, dict[int, jax.Array]]:
-    """`[N, H, W, C]` to the last output and every stage's, by its stride.
+    """Runs all blocks.
 
     Args:
-      x: the stem's output.
-      key: of this pass; None where nothing draws.
-      is_training: whether the network trains.
+      x: the stem's output, `[N, H, W, C]`.
+      key: of this pass; may be None if no random numbers are drawn.
+      is_training: whether this is a training step.
+
+    Returns:
+      The last output, and a dictionary from stride to each stage's output.
     """
     features, index = {}, 0
     for stage, rows, stride in zip(self.blocks, self.numbers, self.strides):
@@ -92,7 +96,7 @@ class Stages:
   def _loops_over(self, stage: list[hk.Module]) -> bool:
     if not self.scan or len(stage) <= 2:
       return False
-    # Parameters at the public paths are run unrolled.
+    # Parameters given at the public paths run unrolled.
     own = stage[1].module_name
     return not any(f'{path}/'.startswith(f'{own}/') for path in hk.get_params())
 
@@ -115,10 +119,10 @@ class Stages:
     first: int,
     is_training: bool,
   ) -> jax.Array:
-    """Runs equal blocks, the first of them the network's `first`, as a loop."""
-    # What all blocks share stays a number: at a rate of 0 nothing is drawn.
+    """Runs equal blocks as a loop; `first` is the index of the first one."""
+    # Values that all blocks share stay numbers: a rate of 0 then draws nothing.
     shared = {k: v for k, v in rows[0].items() if all(r[k] == v for r in rows)}
-    # Of x's type, as a Python number would be: x keeps it.
+    # In x's type, so that x keeps it, as with a Python number.
     dtypes = {'expected_std': x.dtype, 'stochdepth_rate': jnp.float32}
     varying = {
       k: jnp.asarray([row[k] for row in rows], dtypes[k])
@@ -126,7 +130,7 @@ class Stages:
     }
     channels, name = x.shape[-1], self.blocks[0][0].name
 
-    def turn(x: jax.Array, index: jax.Array, row: dict) -> tuple:
+    def body(x: jax.Array, index: jax.Array, row: dict) -> tuple:
       block = self.make(channels, channels, 1, name=name)
       row = shared | row
       return self._call(block, row, x, fold_in(key, index), is_training), None
@@ -135,7 +139,7 @@ class Stages:
     stack = hk.layer_stack(
       len(rows), with_per_layer_inputs=True, name=f'stack_{first}_{last}'
     )
-    return stack(turn)(x, jnp.arange(first, last + 1), varying)[0]
+    return stack(body)(x, jnp.arange(first, last + 1), varying)[0]
 
 
 def classify(
@@ -145,20 +149,20 @@ def classify(
   is_training: bool,
   features: dict[int, jax.Array],
 ) -> dict:
-  """Mean pool, dropout and the head: what every network returns.
+  """Global average pooling, dropout and the head: what every network returns.
 
   Args:
-    net: of which `linear`, the head from `[N, C]` to `[N, K]`, is called, and
-      `variant`'s `drop_rate` and `features` are read.
+    net: provides `linear`, the head from `[N, C]` to `[N, K]`, and `variant`
+      with `drop_rate` and `features`.
     x: `[N, H, W, C]`, activated.
-    key: of this pass; None where nothing draws.
+    key: of this pass; may be None if no random numbers are drawn.
     is_training: whether dropout applies.
-    features: of the stem and the stages, by stride; the last is the final
-      convolution's output where there is one, as in timm.
+    features: outputs of stem and stages by stride; the last is that of the
+      final convolution if there is one, as in timm.
 
   Returns:
-    'pool' `[N, C]` and 'logits' `[N, K]`, the logits float32; where the variant
-    asks for them, 'features': stride to feature map
+    'pool' `[N, C]` and 'logits' `[N, K]`, in float32; if the variant's
+    `features` is set, also 'features', a dictionary from stride to
     `[N, H / stride, W / stride, C]`.
   """
   variant, pool = net.variant, jnp.mean(x, axis=(1, 2))
@@ -173,13 +177,13 @@ def classify(
 def block_numbers(
   depths: Sequence[int], stochdepth_rate: float, alpha: float | None = None
 ) -> list[list[dict[str, float]]]:
-  """Per-block drop rates and expected standard deviations, stage by stage.
+  """Stochastic depth rate and expected std of each block, by stage.
 
   Args:
     depths: blocks per stage.
-    stochdepth_rate: that stochastic depth's ramp, rate * index / num_blocks,
-      would reach one block after the last (nfnet.py:97).
-    alpha: None where blocks don't divide by an expected std.
+    stochdepth_rate: block i of n has this rate times i / n, so that a block
+      after the last one would reach it (nfnet.py:97).
+    alpha: None if blocks don't divide by an expected std.
   """
   index = itertools.count()
   numbers = []
@@ -193,14 +197,11 @@ def block_numbers(
 
 
 def expected_stds(depths: Sequence[int], alpha: float) -> list[list[float]]:
-  """The standard deviation of each block's input (paper B, section 3).
+  """The std of each block's input, stage by stage (paper B, section 3).
 
-  It starts at 1; a block adds alpha^2 to the variance, and the first block of a
-  stage, whose shortcut is a convolution of the normalized input, sets it to 1
-  before adding.
-
-  Returns:
-    One list per stage, one number per block.
+  The variance starts at 1, and each block adds alpha^2. The first block of a
+  stage resets it to 1 before adding, because its shortcut is a convolution of
+  the normalized input.
   """
   stds, variance = [], 1.0
   for depth in depths:
@@ -213,7 +214,7 @@ def expected_stds(depths: Sequence[int], alpha: float) -> list[list[float]]:
 
 
 def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
-  """3x3 maximum at stride 2 of `[N, H, W, C]`; padding as in `conv2d`."""
+  """3x3 max pooling of `[N, H, W, C]` at stride 2; padding as in `conv2d`."""
   pads = layers.window_pads(x, (3, 3), (2, 2), padding)
   pads = ((0, 0), *pads, (0, 0))
   window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
@@ -221,28 +222,24 @@ def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
 
 
 def avg_pool(x: jax.Array) -> jax.Array:
-  """2x2 mean at stride 2 over the pixels there are, of `[N, H, W, C]`."""
+  """2x2 average pooling of `[N, H, W, C]` at stride 2, ignoring padding."""
   return hk.avg_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')
 
 
 def fold_in(key: jax.Array | None, index: int | jax.Array) -> jax.Array | None:
-  """A key that depends on the index alone, never on the order of calls."""
+  """A key that depends only on the index, not on the order of calls."""
   return None if key is None else jax.random.fold_in(key, index)
 
 
 def is_stacked(path: str) -> bool:
-  """Whether the leaves of a module hold several blocks', `[blocks, ...]`.
-
-  Args:
-    path: of a module or of one of its leaves.
-  """
+  """Whether a module or leaf at this path stacks blocks, `[blocks, ...]`."""
   return _STACK.fullmatch(path) is not None
 
 
 def members(path: str) -> list[str]:
-  """The public paths that a path stands for: a stack's blocks', or itself.
+  """The public paths of the blocks that a path stacks, or the path itself.
 
-  `NFNet/stack_2_4/nf_block/~/conv0` holds `NFNet/~/nf_block_2/~/conv0` to
+  `NFNet/stack_2_4/nf_block/~/conv0` stands for `NFNet/~/nf_block_2/~/conv0` to
   `NFNet/~/nf_block_4/~/conv0`.
   """
   found = _STACK.fullmatch(path)

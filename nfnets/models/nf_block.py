@@ -1,4 +1,4 @@
-"""The bottleneck block of normalizer-free networks."""
+"""The bottleneck block of NFNets, NF-ResNets, NF-RegNets and their twins."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,22 +14,24 @@ from nfnets.models import layers, network
 class NFBlock(hk.Module):
   """shortcut + alpha g f(activation(x) / expected_std) (paper B, section 3).
 
-  f is a convolution of 1x1, one or two of 3x3, and one of 1x1, with a gate.
+  f is a 1x1 convolution, one or two 3x3 convolutions, and another 1x1, gated.
 
   Args:
-    in_channels, out_channels: of the input and the output.
+    in_channels, out_channels: channels of the input and the output.
     stride: of the first 3x3 convolution and of the shortcut.
-    mid_channels: of the 3x3 convolutions.
-    groups: that the 3x3 convolutions are split into.
-    parts: the network's layers. Without weight standardization there is no
-      alpha, gain or factor 2 on the gate.
-    attention: from channels to a gate or None, see `layers.attention`.
-    gates_last: whether the gate is on f's output, or on that of the 3x3.
+    mid_channels: channels of the 3x3 convolutions.
+    groups: number of groups of the 3x3 convolutions.
+    parts: the network's layers. With batch normalization there is no alpha, no
+      skip gain, and no factor 2 on the gate.
+    attention: makes the gate for a number of channels, or None; see
+      `layers.attention`.
+    gates_last: gate the output of f; if False, that of its 3x3 convolution.
     alpha: scale of the branch.
-    skipinit_gain: initial g, a number or an initializer; None for no g, but a
-      last convolution whose gains start at 0.
-    has_two_convs: of 3x3.
-    pools_shortcut: shrink the shortcut by an average pool, not by a stride.
+    skipinit_gain: initial g, a number or an initializer. None leaves g out and
+      starts the gains of the last convolution at 0.
+    has_two_convs: use two 3x3 convolutions.
+    pools_shortcut: downsample the shortcut by average pooling instead of
+      striding its convolution.
   """
 
   in_channels: int
@@ -54,22 +56,19 @@ class NFBlock(hk.Module):
     self.convs += [conv(mid, 3, stride, self.groups, name='conv1')]
     if self.has_two_convs:
       self.convs += [conv(mid, 3, 1, self.groups, name='conv1b')]
-    starts_shut = {} if self.skipinit_gain is not None else {'gain_init': 0.0}
-    self.convs += [conv(self.out_channels, 1, name='conv2', **starts_shut)]
+    zeroed = {'gain_init': 0.0} if self.skipinit_gain is None else {}
+    self.convs += [conv(self.out_channels, 1, name='conv2', **zeroed)]
     self.activations = [
       self.parts.activate(conv.name.replace('conv', 'bn'))
       for conv in self.convs
     ]
     self.conv_shortcut = None
     if stride > 1 or self.in_channels != self.out_channels:
+      stride = 1 if self.pools_shortcut else stride
       self.conv_shortcut = conv(
-        self.out_channels,
-        1,
-        1 if self.pools_shortcut else stride,
-        name='conv_shortcut',
+        self.out_channels, 1, stride, name='conv_shortcut'
       )
-    gated = self.out_channels if self.gates_last else mid
-    self.attend = self.attention(gated)
+    self.attend = self.attention(self.out_channels if self.gates_last else mid)
 
   def __call__(
     self,
@@ -82,7 +81,7 @@ class NFBlock(hk.Module):
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     act = self.activations[0](x, is_training) / expected_std
     branch = self.branch(act, is_training)
-    # Factors are combined first: the branch itself is multiplied once.
+    # All factors are combined first, so that the branch is multiplied once.
     factor = self.gate(branch)
     if self.parts.is_nf:
       scale = jnp.float32(self.alpha)
@@ -93,7 +92,7 @@ class NFBlock(hk.Module):
     return self.shortcut(x, act) + branch * factor
 
   def branch(self, act: jax.Array, is_training: bool) -> jax.Array:
-    """The residual branch before its gate, gain, alpha and stochastic depth."""
+    """The residual branch before gate, gain, alpha and stochastic depth."""
     x = self.convs[0](act)
     for activation, conv in zip(self.activations[1:], self.convs[1:]):
       if conv is self.convs[-1] and not self.gates_last:
@@ -102,13 +101,16 @@ class NFBlock(hk.Module):
     return x
 
   def gate(self, branch: jax.Array) -> jax.Array:
-    """What multiplies the branch: `[N, 1, 1, O]`, or ones `[N, 1, 1, 1]`."""
+    """The branch's gate, `[N, 1, 1, O]`, or `[N, 1, 1, 1]` ones without one.
+
+    Attention of your own may return any shape that broadcasts to the branch.
+    """
     if self.gates_last and self.attend is not None:
       return self._gate(branch)
     return jnp.ones((branch.shape[0], 1, 1, 1), branch.dtype)
 
   def shortcut(self, x: jax.Array, act: jax.Array) -> jax.Array:
-    """The input, or a projection of what the activation made of it."""
+    """The input, or a projection of its activation where the shape changes."""
     if self.conv_shortcut is None:
       return x
     if self.stride > 1 and self.pools_shortcut:
@@ -118,5 +120,20 @@ class NFBlock(hk.Module):
   def _gate(self, x: jax.Array) -> jax.Array | float:
     if self.attend is None:
       return 1.0
-    # The gate is about 1/2 at initialization; 2 keeps the branch's scale.
+    # A gate is about 1/2 at initialization; the 2 keeps the branch's scale.
     return self.attend(x) * (2 if self.parts.is_nf else 1)
+
+
+def res_block(
+  in_channels: int,
+  out_channels: int,
+  stride: int,
+  *,
+  name: str = 'nf_res_block',
+  **settings: object,
+) -> NFBlock:
+  """A ResNet's bottleneck: a quarter as wide as its output, without groups."""
+  mid = out_channels // 4
+  return NFBlock(
+    in_channels, out_channels, stride, mid, groups=1, name=name, **settings
+  )

@@ -15,19 +15,20 @@ from nfnets.models.nf_block import NFBlock
 
 @dataclasses.dataclass(eq=False)
 class NFRegNet(hk.Module):
-  """Normalizer-free RegNet: inverted bottlenecks with groups of 8 channels.
+  """Normalizer-free RegNet: inverted bottlenecks of 8-channel groups.
 
   Args:
     num_classes: K.
     variant: a row of `variants.NF_REGNET`.
     width: multiplier of the table's widths.
-    expansion: of a block's input channels, the first block's (1) aside.
-    group_size: channels per group of the 3x3 convolution.
-    channel_divisor: round every width to a multiple of it, as timm does (8);
-      1 cuts off fractions, as released.
-    se_ratio: squeeze-excite's hidden share of the expanded channels.
+    expansion: width of a block's 3x3 convolution as a multiple of its input's;
+      1 in the first block.
+    group_size: channels per group of the 3x3 convolutions.
+    channel_divisor: round every width to a multiple of it, as timm does (8); 1
+      truncates to integers, as released.
+    se_ratio: hidden units of squeeze-excite as a share of the expanded width.
 
-  The others are those of `nfnet.NFNet`.
+  For the other arguments see `nfnet.NFNet`.
   """
 
   num_classes: int
@@ -58,10 +59,10 @@ class NFRegNet(hk.Module):
       self.padding,
       self.cross_replica_axis,
     )
-    last, divisor = self.variant['widths'][-1], self.channel_divisor
-    widths = [_rounded(w * self.width, divisor) for w in self.variant['widths']]
+    published, divisor = self.variant['widths'], self.channel_divisor
+    widths = [_rounded(w * self.width, divisor) for w in published]
     self.initial_conv = parts.conv(widths[0], 3, 2, name='initial_conv')
-    # The first block doesn't expand, after EfficientNet.
+    # As in EfficientNet, the first block doesn't expand.
     expansions = itertools.chain([1.0], itertools.repeat(self.expansion))
     self.stages = network.Stages(
       functools.partial(_block, self, parts, expansions),
@@ -73,7 +74,7 @@ class NFRegNet(hk.Module):
     )
     channels = int(1280 * widths[-1] // 440)  # EfficientNet's head, scaled
     if divisor > 1:
-      channels = _rounded(1280 * last // 440 * self.width, divisor)
+      channels = _rounded(1280 * published[-1] // 440 * self.width, divisor)
     self.final_conv = parts.conv(channels, 1, name='final_conv')
     self.final_activation = parts.activate('final_bn')
     self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
@@ -122,7 +123,7 @@ def _block(
 
 
 def _rounded(channels: float, divisor: int) -> int:
-  """The nearest multiple, at least nine tenths of what was asked for."""
+  """The nearest multiple of `divisor` that is at least 0.9 * channels."""
   if divisor == 1:
     return int(channels)
   nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)

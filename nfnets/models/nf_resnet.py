@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 
 from nfnets.models import layers, network
-from nfnets.models.nf_block import NFBlock
+from nfnets.models.nf_block import res_block
 
 
 @dataclasses.dataclass(eq=False)
@@ -18,14 +18,14 @@ class NFResNet(hk.Module):
   Args:
     num_classes: K.
     variant: a row of `variants.NF_RESNET`.
-    use_se: True is attention 'se', on a block's last convolution.
-    normalizer: 'nf', or 'none' for He-initialized plain convolutions and plain
-      activations in place of weight standardization (paper B, Figure 2). The
-      batch-normalized twin is the family `resnet_50`.
-    pool_shortcut: shrink a shortcut by an average pool, as NFNets and timm do,
-      not by its convolution's stride.
+    use_se: True means attention 'se', after a block's last convolution.
+    normalizer: 'nf', or 'none' for plain convolutions with He's initialization
+      and plain activations (paper B, Figure 2). `resnet.ResNet` is the
+      batch-normalized twin.
+    pool_shortcut: downsample shortcuts by average pooling, as NFNets and timm
+      do, instead of striding their convolution.
 
-  The others are those of `nfnet.NFNet`.
+  For the other arguments see `nfnet.NFNet`.
   """
 
   num_classes: int
@@ -53,16 +53,15 @@ class NFResNet(hk.Module):
       self.padding,
       known=('nf', 'none'),
     )
-    attention = layers.attention(
-      'se' if self.use_se else self.attention,
-      self.se_ratio,
-      self.se_activation,
-      parts.activation,
-    )
     block = functools.partial(
       res_block,
       parts=parts,
-      attention=attention,
+      attention=layers.attention(
+        'se' if self.use_se else self.attention,
+        self.se_ratio,
+        self.se_activation,
+        parts.activation,
+      ),
       alpha=self.alpha,
       skipinit_gain=self.skipinit_gain,
       pools_shortcut=self.pool_shortcut,
@@ -88,18 +87,3 @@ class NFResNet(hk.Module):
     x, features = self.stages(x, key, is_training)
     x = self.final_activation(x, is_training)
     return network.classify(self, x, key, is_training, {2: early} | features)
-
-
-def res_block(
-  in_channels: int,
-  out_channels: int,
-  stride: int,
-  *,
-  name: str = 'nf_res_block',
-  **settings: object,
-) -> NFBlock:
-  """A bottleneck of a quarter of its output's width."""
-  mid = out_channels // 4
-  return NFBlock(
-    in_channels, out_channels, stride, mid, groups=1, name=name, **settings
-  )

@@ -19,29 +19,29 @@ class NFNet(hk.Module):
 
   Args:
     num_classes: K.
-    variant: a row of `variants.NFNET` and what `models.create` adds; widths may
-      be 'default', the ResNet widths of Table 2.
+    variant: a row of `variants.NFNET` and what `models.create` adds. Its widths
+      may be 'default', the ResNet widths of Table 2.
     activation: name in `activations.GAMMAS`.
     alpha: scale of every residual branch.
-    attention: the gate on a branch: 'se' (squeeze-excite), 'eca' (efficient
+    attention: gate of the branches: 'se' (squeeze-excite), 'eca' (efficient
       channel attention) or 'none'.
-    se_ratio: squeeze-excite's hidden share of a block's output channels.
-    use_se: False is attention 'none'.
+    se_ratio: hidden units of squeeze-excite as a share of a block's output.
+    use_se: False means attention 'none'.
     se_activation: see `layers.attention`.
-    use_two_convs: False leaves one grouped 3x3 in a block (Table 2).
+    use_two_convs: False uses one grouped 3x3 convolution per block (Table 2).
     group_size: channels per group of the 3x3 convolutions.
     bottleneck_ratio: width of the 3x3 convolutions as a share of the block's.
-    exact_width: keep a width of the 3x3 that the group size doesn't divide. It
-      matters for stage 1 of the plus widths alone: 192 channels in one group
-      give F4+ the paper's 527 M parameters, where the released code (False)
-      shrinks them to 128 and has 525 M.
+    exact_width: don't round the width of the 3x3 convolutions to the group
+      size. This only matters in stage 1 of the plus variants: one group of 192
+      channels gives F4+ the paper's 527 M parameters; the released code (False)
+      rounds down to 128 channels and has 525 M.
     final_ratio: the last convolution's width as a multiple of the last stage's.
-    stem: (channels, stride) of each 3x3 convolution; None for the published
-      16, 32, 64 and half the first stage's width, strided at both ends.
+    stem: (channels, stride) of each 3x3 convolution. None is the published
+      stem: 16, 32, 64 and half the first stage's width, strided at both ends.
     skipinit_gain: see `nf_block.NFBlock`.
-    normalizer: 'nf', or 'batch' for the batch-normalized twin (Table 6):
-      BN before every activation, no weight standardization, gamma, alpha,
-      expected std, skip gain or factor 2 on the gate.
+    normalizer: 'nf', or 'batch' for the batch-normalized twin (Table 6): BN
+      before every activation; no weight standardization, gamma, alpha, expected
+      std, skip gain or factor 2 on the gate.
     ws_eps: see `layers.standardize`.
     padding: see `layers.conv2d`.
     cross_replica_axis: see `layers.BatchNorm`.
@@ -107,11 +107,11 @@ class NFNet(hk.Module):
     """Classifies images.
 
     Args:
-      images: `[N, H, W, 3]`; the computation follows their type.
-      is_training: whether dropout, stochastic depth and batch statistics apply.
+      images: `[N, H, W, 3]`; the computation uses their type.
+      is_training: apply dropout and stochastic depth, use batch statistics.
 
     Returns:
-      See `network.classify`; features are taken before any activation.
+      See `network.classify`; features are taken before activations.
     """
     key = hk.maybe_next_rng_key()
     x = self.stem_convs[0](images)

@@ -11,9 +11,9 @@ _platform = contextvars.ContextVar('platform', default=None)
 
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
-  """Programs traced within the block are in the form of that platform.
+  """Traces programs inside the block for another platform.
 
-  `jax.jit` keeps what it traced: trace a function there that is new.
+  `jax.jit` caches its traces, so trace a new function inside the block.
 
   Args:
     platform: such as 'cpu', 'gpu' or 'tpu'.
@@ -26,5 +26,5 @@ def traced_for(platform: str) -> Iterator[None]:
 
 
 def traced_platform() -> str:
-  """The platform that programs are traced for: by default this process's."""
+  """The platform that programs are traced for; this process's by default."""
   return _platform.get() or jax.default_backend()

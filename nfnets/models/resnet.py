@@ -1,4 +1,4 @@
-"""Batch-normalized pre-activation ResNets, the NF-ResNets' twins."""
+"""Batch-normalized pre-activation ResNets, the twins of NF-ResNets."""
 
 import dataclasses
 import functools
@@ -9,25 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import activations, layers, network
-from nfnets.models.nf_resnet import res_block
-
-ORDERS = ('bn_act', 'act_bn')
+from nfnets.models.nf_block import res_block
 
 
 @dataclasses.dataclass(eq=False)
 class ResNet(hk.Module):
-  """ResNet-V2 (He et al., arXiv 1603.05027), the form of paper B's Table 1.
+  """ResNet-V2 (He et al., arXiv 1603.05027), as in paper B's Table 1.
 
   Args:
     num_classes: K.
     variant: a row of `variants.RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
-    use_se: squeeze-excite after a block's last convolution.
-    se_ratio: squeeze-excite's hidden share of a block's output channels.
-    order: 'bn_act', as trained, or 'act_bn', the order in which paper B's
-      Figure 1 shows the signal that NF-ResNets copy.
-    conv_init: 'truncated', N(0, 1 / fan_in) cut at two deviations and not
-      corrected, as released; 'he' N(0, 2 / fan_in); 'lecun' N(0, 1 / fan_in).
+    use_se: use squeeze-excite after a block's last convolution.
+    se_ratio: hidden units of squeeze-excite as a share of a block's output.
+    order: 'bn_act', as trained, or 'act_bn', the order whose signal propagation
+      paper B shows in Figure 1 and NF-ResNets copy.
+    conv_init: 'truncated', as released, 'he' or 'lecun'; see
+      `layers.conv_init`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
 
@@ -44,19 +42,15 @@ class ResNet(hk.Module):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    layers.choose('order', self.order, ORDERS)
     plain = activations.get(self.activation, scaled=False)
     w_init = layers.conv_init(self.conv_init)
     conv = functools.partial(layers.Conv2D, w_init=w_init)
-    activate = functools.partial(
-      layers.batch_norm_activation,
-      plain,
-      self.cross_replica_axis,
-      order=self.order,
+    parts = layers.batch_normalized(
+      plain, conv, self.cross_replica_axis, self.order
     )
     block = functools.partial(
       res_block,
-      parts=layers.Parts(False, plain, conv, activate),
+      parts=parts,
       attention=layers.attention(
         'se' if self.use_se else 'none', self.se_ratio, 'relu', plain
       ),
@@ -67,11 +61,11 @@ class ResNet(hk.Module):
     self.stages = network.Stages(
       block, self.variant, 64, strides=(1, 2, 2, 2), stem_stride=4
     )
-    self.final_activation = activate('final_bn')
+    self.final_activation = parts.activate('final_bn')
     self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`."""
+    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
     x = network.max_pool(self.initial_conv(images))
     x, features = self.stages(x, key, is_training)

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import activations, layers, network
-from nfnets.models.nf_resnet import res_block
+from nfnets.models.nf_block import res_block
 
 
 @dataclasses.dataclass(eq=False)
 class SkipInitResNet(hk.Module):
-  """Pre-activation ResNet whose branches start at zero; nothing else helps.
+  """Pre-activation ResNet that only a skip gain of zero keeps stable.
 
-  No weight standardization, gamma, alpha or expected std: plain convolutions
-  with biases, a plain activation and a scalar gain per block.
+  It has plain convolutions with biases, plain activations and a scalar gain per
+  block, without weight standardization, gamma, alpha or expected std.
 
   Args:
     num_classes: K.
@@ -54,7 +54,7 @@ class SkipInitResNet(hk.Module):
     self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images `[N, H, W, 3]`, see `nf_resnet.NFResNet`."""
+    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
     x = network.max_pool(self.initial_conv(images))
     x, features = self.stages(x, key, is_training)

@@ -4,10 +4,10 @@ from nfnets.optim.agc import adaptive_grad_clip as adaptive_grad_clip
 from nfnets.optim.agc import unitwise_norm as unitwise_norm
 from nfnets.optim.optimizer import Settings as Settings
 from nfnets.optim.optimizer import create as create
-from nfnets.optim.optimizer import labels as labels
 from nfnets.optim.optimizer import sgd as sgd
-from nfnets.optim.optimizer import stages as stages
 from nfnets.optim.optimizer import table as table
+from nfnets.optim.parameters import labels as labels
+from nfnets.optim.parameters import stages as stages
 from nfnets.optim.sam import sharpness_aware as sharpness_aware
 from nfnets.optim.schedules import constant as constant
 from nfnets.optim.schedules import piecewise as piecewise

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import network
-from nfnets.optim import agc, optimizer
+from nfnets.optim import agc, parameters
 
 QUANTILES = (0.1, 0.5, 0.9)
-# Beyond these shares AGC is a fixed step length, or nothing at all.
+# Beyond these fractions AGC fixes the length of a step, or has no effect.
 ALMOST_ALL = 0.98
 ALMOST_NONE = 0.001
 
@@ -25,57 +25,56 @@ def observe(
   unclipped: Iterable[str] = ('head',),
   axes: agc.Axes | None = None,
 ) -> dict[str, jax.Array]:
-  """Shares of clipped units and quantiles of r = ||G|| / max(||W||, eps).
+  """Fractions of clipped units and quantiles of r = ||G|| / max(||W||, eps).
 
-  Pure and traceable; give it the gradients that the chain is given, before
-  clipping. A unit is clipped where r > `clipping`; shares are of the units
-  that clipping applies to, quantiles of all units.
+  Pure and traceable. A unit is clipped if r > `clipping`. The fractions count
+  only units that clipping applies to, the quantiles all units.
 
   Args:
-    params: parameters, as before the step.
-    grads: their gradients.
+    params: parameters before the step.
+    grads: their gradients before clipping.
     clipping: lambda.
-    eps: floor of ||W||.
-    unclipped: labels, places or patterns, as for `optimizer.Settings`.
+    eps: lower bound on ||W||.
+    unclipped: labels, stages or patterns, as for `optimizer.Settings`.
     axes: as for `agc.adaptive_grad_clip`.
 
   Returns:
     float32 scalars, `[]`:
-    - `agc/clipped_fraction`: of the whole network.
+    - `agc/clipped_fraction` of the whole network.
     - `agc/label/<label>/...` and `agc/stage/<stage>/...`, with
       `clipped_fraction`, `ratio_q10`, `ratio_q50`, `ratio_q90`, `ratio_max`.
     - `agc/<layer>/clipped_fraction` for each clipped weight tensor, by its
       module's public path.
-    A share of nothing (all of a label unclipped, say) is left out.
+    A fraction of no units (if a whole label is unclipped, say) is left out.
   """
   norms = unit_norms(params, axes), unit_norms(grads, axes)
   return summarize(params, *norms, clipping, eps, unclipped)
 
 
 def unit_norms(tree: Tree, axes: agc.Axes | None = None) -> Tree:
-  """The norm of every unit: what all of `observe` is made of.
+  """The norm of every unit, from which `summarize` computes everything.
 
-  AGC takes those of both, and the gradients' global norm is made of theirs:
-  beside them a compiled step reads nothing again.
+  AGC and the global norm of the gradients need these norms too, so that a
+  compiled step doesn't read parameters or gradients again.
 
   Args:
     tree: parameters or gradients.
     axes: as for `agc.adaptive_grad_clip`.
 
   Returns:
-    A tree like it, of `[units]`; of a stack, `[blocks, units]`.
+    The same tree of norms, `[units]`, or `[blocks, units]` for a stack.
   """
   return jax.tree.map_with_path(
-    lambda path, x: agc.unit_norms(agc.path_name(path), x, axes), tree
+    lambda path, x: agc.unit_norms(parameters.path_name(path), x, axes), tree
   )
 
 
 class _Leaf(NamedTuple):
-  layer: str  # its module's public path
+  layer: str  # public path of the module
   label: str
   stage: str
   ratios: jax.Array  # [units]
-  hits: jax.Array | None  # [], clipped units; None if it isn't clipped
+  hits: jax.Array | None  # [], clipped units; None if clipping doesn't apply
 
 
 def summarize(
@@ -86,16 +85,16 @@ def summarize(
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
 ) -> dict[str, jax.Array]:
-  """`observe`'s scalars, of `unit_norms`; `params` may be shapes."""
+  """As `observe`, from `unit_norms`; `params` may be shapes."""
   leaves = []
   for (path, param), grad, label, stage, spared in zip(
     jax.tree.flatten_with_path(param_norms)[0],
     jax.tree.leaves(grad_norms),
-    jax.tree.leaves(optimizer.labels(params)),
-    jax.tree.leaves(optimizer.stages(params)),
-    jax.tree.leaves(optimizer.select(params, unclipped)),
+    jax.tree.leaves(parameters.labels(params)),
+    jax.tree.leaves(parameters.stages(params)),
+    jax.tree.leaves(parameters.select(params, unclipped)),
   ):
-    name = agc.path_name(path)
+    name = parameters.path_name(path)
     ratios = grad / jnp.maximum(param, eps)
     hits = jnp.sum(ratios > clipping, axis=-1)
     for index, member in enumerate(network.members(name)):
@@ -116,18 +115,18 @@ def summarize(
 
 
 def warning(values: Mapping[str, float], clipping: float) -> str | None:
-  """One line if almost every unit, or almost none, is clipped; else None."""
+  """One line if almost all units, or almost none, are clipped; else None."""
   fraction = float(values['agc/clipped_fraction'])
   if fraction > ALMOST_ALL:
     return (
-      f'AGC clips {fraction:.1%} of all units: with clipping={clipping:g} the '
-      'gradient only gives the direction; try a larger clipping (smaller '
-      'batches want larger values)'
+      f'AGC clips {fraction:.1%} of all units: with clipping={clipping:g} only '
+      'the direction of the gradient matters; try a larger clipping (smaller '
+      'batches need larger values)'
     )
   if fraction < ALMOST_NONE:
     return (
-      f'AGC clips {fraction:.2%} of all units: clipping={clipping:g} does '
-      'next to nothing; try a smaller clipping (larger batches want smaller '
+      f'AGC clips {fraction:.2%} of all units: clipping={clipping:g} has '
+      'almost no effect; try a smaller clipping (larger batches need smaller '
       'values)'
     )
   return None

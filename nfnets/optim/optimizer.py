@@ -1,14 +1,12 @@
-"""Every parameter's label, the masks, the chain, and the table of groups.
+"""The optimizer, the masks it applies, and the table that reports them.
 
-The chain: clipping, an optimizer with weight decay, minus the learning rate.
+The chain is: clipping, an optimizer with weight decay, minus the learning rate.
 """
 
 import dataclasses
 import functools
 import itertools
 import math
-import operator
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,42 +16,42 @@ import optax
 import tabulate
 
 from nfnets.models import network
-from nfnets.optim import agc
+from nfnets.optim import agc, parameters
 
 OPTIMIZERS = ('sgd', 'adamw', 'lamb', 'muon')
 CLIPPERS = ('agc', 'norm', 'layer', 'none')
 DECAYED = ('weights', 'all')
-LABELS = ('gain_or_bias', 'head', 'weight')
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """What an optimizer is made of: the keys of `config.optimizer`.
+  """The settings of an optimizer: the keys of `config.optimizer`.
 
-  Who is named is a label ('head'), a place ('stem', 'stage_1', 'final') or a
-  pattern, as `select` reads it.
+  Parameters are selected by label ('head'), stage ('stem', 'stage_1', 'final')
+  or pattern, see `parameters.select`.
 
   Attributes:
-    name: one of `OPTIMIZERS`, at optax's defaults but for what is said here.
-    momentum: 0 for none (sgd); the decay of the first moment (adamw, lamb) and
+    name: one of `OPTIMIZERS`; what isn't set here has optax's default.
+    momentum: of sgd, 0 for none; the decay of the first moment (adamw, lamb) or
       of the momentum that muon orthogonalizes.
-    nesterov: of sgd and muon: whether a step looks ahead.
-    weight_decay: times W, added to what `decayed` says, before the learning
-      rate: to the clipped gradient (sgd), to the optimizer's step (others).
-    decayed: 'weights' for all but gains and biases; 'all', as He et al. (2015)
-      decay.
-    clip: 'agc'; 'norm', of all clipped gradients together; 'layer', of each
-      tensor's gradient; 'none'.
-    clipping: lambda for 'agc', the largest norm for the others; None for none.
-    eps: AGC's floor of the parameters' norms.
-    axes: AGC's units where the rank doesn't tell them.
-    unclipped: who isn't clipped.
-    frozen: who stays bit for bit as it is: not clipped, no part of a norm, not
-      decayed, without momentum.
-    learning_rate_scales: pairs of whom and a factor of its learning rate; the
-      last that names a parameter counts.
+    nesterov: whether sgd and muon look ahead.
+    weight_decay: its product with W is added before the learning rate: to the
+      clipped gradient (sgd), or to the optimizer's step (others).
+    decayed: 'weights' for all but gains and biases, or 'all', as He et al.
+      (2015) do.
+    clip: 'agc', 'norm' (the norm of all clipped gradients together), 'layer'
+      (the norm of each tensor's gradient) or 'none'.
+    clipping: lambda for 'agc', the largest norm for 'norm' and 'layer'; None
+      for no clipping.
+    eps: AGC's lower bound on the norms of parameters.
+    axes: AGC's units by name, see `agc.unit_axes`.
+    unclipped: parameters that aren't clipped.
+    frozen: parameters that stay bit for bit the same: they aren't clipped or
+      decayed, count for no norm, and have no momentum.
+    learning_rate_scales: pairs of an entry and a factor of the learning rate of
+      the parameters that it selects; the last pair that selects one applies.
   """
 
   name: str = 'sgd'
@@ -88,18 +86,18 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Group:
-  """How a parameter is treated; those treated alike are one group."""
+  """How a parameter is treated; equal treatment makes a group."""
 
   label: str
   decayed: bool
   clipped: bool
-  factor: float  # of the learning rate; 0 for the frozen
+  factor: float  # of the learning rate; 0 if frozen
 
 
 def sgd(
   learning_rate: float | optax.Schedule, **settings: Any
 ) -> optax.GradientTransformation:
-  """The published optimizer: clip, decay, Nesterov momentum, -learning rate.
+  """The published optimizer: clipping, weight decay, Nesterov momentum.
 
   Args:
     learning_rate: a number or a schedule.
@@ -113,11 +111,11 @@ def sgd(
 def create(
   learning_rate: float | optax.Schedule, settings: Settings
 ) -> optax.GradientTransformation:
-  """One optax transformation that labels a Haiku tree by itself.
+  """Creates an optax transformation that labels the parameters itself.
 
-  Its masks are `groups`, as is `table`. Of a stack, each block is clipped and
-  scaled by itself. `update` needs `params`; `init` raises ValueError for a
-  parameter without a label and for an entry that names nothing.
+  Its masks come from `groups`, as does `table`. The blocks of a stack are
+  clipped and scaled one by one. `update` needs `params`; `init` raises
+  ValueError if a parameter has no label or an entry selects no parameter.
   """
 
   def mask(field: str) -> Callable[[Tree], Tree]:
@@ -128,7 +126,7 @@ def create(
   def trained(link: optax.GradientTransformation) -> Any:
     return optax.masked(link, mask('factor')) if settings.frozen else link
 
-  # Without decay too: its mask is what refuses unknown parameters.
+  # Present even at a decay of 0, because its mask refuses unknown parameters.
   decay = optax.add_decayed_weights(settings.weight_decay, mask('decayed'))
   momentum = settings.momentum
   match settings.name:
@@ -164,22 +162,22 @@ def _clipper(settings: Settings) -> optax.GradientTransformation:
 
 
 def _muon(momentum: float, nesterov: bool) -> optax.GradientTransformation:
-  """Orthogonalizes weights, `[H W I, O]` each; Adam for all else.
+  """Orthogonalizes weights as matrices `[H W I, O]`; Adam for all others.
 
-  The head is Adam's too (Jordan 2024: hidden layers). The learning rate of -1
-  leaves the step's sign and size to the chain's last link.
+  The head uses Adam too (Jordan 2024: muon is for hidden layers). With a
+  learning rate of -1, the last link of the chain sets sign and size of a step.
   """
 
   def dimensions(params: Tree) -> Tree:
     def of_leaf(path: tuple, leaf: jax.Array, label: str) -> Any:
-      first = int(network.is_stacked(agc.path_name(path)))
+      first = int(network.is_stacked(parameters.path_name(path)))
       if label != 'weight' or leaf.ndim - first < 2:
         return None
       return optax.contrib.MuonDimensionNumbers(
         tuple(range(first, leaf.ndim - 1)), (leaf.ndim - 1,)
       )
 
-    return jax.tree.map_with_path(of_leaf, params, labels(params))
+    return jax.tree.map_with_path(of_leaf, params, parameters.labels(params))
 
   return optax.contrib.muon(
     -1.0,
@@ -192,11 +190,11 @@ def _muon(momentum: float, nesterov: bool) -> optax.GradientTransformation:
 def by_block(
   rule: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-  """Applies a stateless rule to each tensor, of a stack to each block's."""
+  """Applies a stateless rule to each tensor, and to each block of a stack."""
 
   def of_leaf(path: tuple, update: jax.Array, param: jax.Array) -> jax.Array:
-    return agc.per_block(
-      agc.path_name(path),
+    return parameters.per_block(
+      parameters.path_name(path),
       lambda update, param: rule.update(update, optax.EmptyState(), param)[0],
       update,
       param,
@@ -219,55 +217,70 @@ def _scale_groups(settings: Settings) -> optax.GradientTransformation:
 
 
 def groups(params: Tree, settings: Settings) -> Tree:
-  """Each parameter's `Group`: all the masks of the chain and of the table.
+  """Each parameter's `Group`, from which chain and table take their masks.
 
   Raises:
-    ValueError: for an entry that names nothing, a factor that isn't above 0,
-      or a parameter that no label covers.
+    ValueError: if an entry selects no parameter, a factor isn't above 0, or a
+      parameter has no label.
   """
+
+  def of_leaf(
+    label: str, factor: float, unclipped: bool, frozen: bool
+  ) -> Group:
+    if frozen:
+      return Group('frozen', decayed=False, clipped=False, factor=0.0)
+    return Group(
+      label,
+      decayed=settings.decayed == 'all' or label != 'gain_or_bias',
+      clipped=settings.clips and not unclipped,
+      factor=factor,
+    )
+
+  return jax.tree.map(
+    of_leaf,
+    parameters.labels(params),
+    _learning_rate_factors(params, settings),
+    _selected(params, settings, 'unclipped'),
+    _selected(params, settings, 'frozen'),
+  )
+
+
+def _learning_rate_factors(params: Tree, settings: Settings) -> Tree:
   factors = jax.tree.map(lambda _: 1.0, params)
   for pair in settings.learning_rate_scales:
-    if len(pair) != 2 or not 0 < float(pair[1]) < float('inf'):
-      raise ValueError(
-        f'{pair!r} is no pair of a name and a factor above 0, such as '
-        "('stage_1', 0.1); what shall not move is frozen"
-      )
-    with agc.naming('optimizer.learning_rate_scales', pair):
-      hits = select(params, pair[0])
+    with parameters.naming('optimizer.learning_rate_scales', pair):
+      if len(pair) != 2 or not 0 < float(pair[1]) < float('inf'):
+        raise ValueError(
+          "give an entry and a factor above 0, such as ('stage_1', 0.1); to "
+          'keep parameters fixed use optimizer.frozen'
+        )
+      hits = parameters.select(params, pair[0])
     factors = jax.tree.map(
       lambda old, hit, factor=float(pair[1]): factor if hit else old,
       factors,
       hits,
     )
+  return factors
 
-  def of_leaf(label: str, factor: float, spared: bool, frozen: bool) -> Group:
-    return Group(
-      'frozen' if frozen else label,
-      decayed=not frozen
-      and (settings.decayed == 'all' or label != 'gain_or_bias'),
-      clipped=settings.clips and not (spared or frozen),
-      factor=0.0 if frozen else factor,
-    )
 
-  with agc.naming('optimizer.unclipped', settings.unclipped):
-    spared = select(params, settings.unclipped)
-  with agc.naming('optimizer.frozen', settings.frozen):
-    frozen = select(params, settings.frozen)
-  return jax.tree.map(of_leaf, labels(params), factors, spared, frozen)
+def _selected(params: Tree, settings: Settings, field: str) -> Tree:
+  entries = getattr(settings, field)
+  with parameters.naming(f'optimizer.{field}', entries):
+    return parameters.select(params, entries)
 
 
 def table(params: Tree, learning_rate: float, settings: Settings) -> str:
-  """Who is treated how: a line per group, and one of totals.
+  """A table of how parameters are treated: a row per group, and the totals.
 
   Args:
     params: parameters, or their shapes.
     learning_rate: its peak.
-    settings: those of the chain.
+    settings: as for `create`.
   """
   members: dict[Group, list[tuple[str, int, int, int]]] = {}
   of_leaf = jax.tree.leaves(groups(params, settings))
   for (path, x), group in zip(jax.tree.flatten_with_path(params)[0], of_leaf):
-    name, units = agc.path_name(path), 0
+    name, units = parameters.path_name(path), 0
     if group.clipped and settings.clip == 'agc':
       norms = functools.partial(agc.unit_norms, name, axes=settings.axes)
       units = jax.eval_shape(norms, x).size
@@ -301,47 +314,6 @@ def table(params: Tree, learning_rate: float, settings: Settings) -> str:
   )
 
 
-def select(params: Tree, wanted: Iterable[str]) -> Tree:
-  """True for every parameter that one of the entries names.
-
-  Args:
-    params: parameters, or their shapes.
-    wanted: labels, places as `stages` names them, or patterns for
-      `re.search` in the public path `module/name`, tried in this order.
-
-  Raises:
-    ValueError: for an empty entry, one that names nothing, or one that names
-      some blocks of a stack alone. (A label may be absent: a network need not
-      have a head.)
-  """
-  by_label, by_stage = labels(params), stages(params)
-  places = sorted(set(jax.tree.leaves(by_stage)))
-  found = jax.tree.map(lambda _: False, params)
-  for entry in agc.as_entries(wanted):
-    if entry in (*LABELS, *places):
-      hits = jax.tree.map(
-        lambda *names, entry=entry: entry in names, by_label, by_stage
-      )
-    else:
-      known = ', '.join((*LABELS, *places))
-      hits = agc.named(params, entry, f' and is none of {known}')
-    found = jax.tree.map(operator.or_, found, hits)
-  return found
-
-
-def freeze(params: Tree, frozen: Iterable[str]) -> Tree:
-  """The parameters, of which no gradient reaches those that `frozen` names.
-
-  What a network keeps in its state isn't frozen: the statistics of batch
-  normalization go on following the data.
-  """
-  return jax.tree.map(
-    lambda leaf, hit: jax.lax.stop_gradient(leaf) if hit else leaf,
-    params,
-    select(params, frozen),
-  )
-
-
 def moving_average(
   average: Tree,
   new: Tree,
@@ -349,17 +321,17 @@ def moving_average(
   decay: float,
   mode: str = 'warmup',
 ) -> Tree:
-  """The exponential moving average (EMA), one step further.
+  """Updates an exponential moving average (EMA).
 
   Args:
-    average: the averages so far; their types are kept.
+    average: the averages so far; they keep their types.
     new: the values of this step, in the same structure; counters are copied.
-    step: t, the number of steps taken before this one, from 0.
-    decay: share of the old average that is kept, in [0, 1].
-    mode: 'constant' keeps `decay`; 'warmup' min(decay, (1 + t) / (10 + t)), so
-      that early averages forget their start.
+    step: t, the number of steps before this one.
+    decay: weight of the old average, in [0, 1].
+    mode: 'constant' uses `decay`, 'warmup' min(decay, (1 + t) / (10 + t)), so
+      that early averages forget the initial values.
   """
-  # 1 - decay, not decay: float32 holds 0.00001 well and 0.99999 badly.
+  # In float32, 1 - decay is more precise than decay if decay is close to 1.
   weight = jnp.float32(1 - decay)
   if mode == 'warmup':
     weight = jnp.maximum(weight, 9 / (10 + jnp.asarray(step, jnp.float32)))
@@ -371,85 +343,3 @@ def moving_average(
     return moved.astype(old.dtype)
 
   return jax.tree.map(move, average, new)
-
-
-def labels(params: Tree) -> Tree:
-  """Each parameter's label, in the structure of `params`.
-
-  - `gain_or_bias`: leaves `b`, `scale`, `offset`, and any with `gain` or
-    `bias` in its own name. Not decayed; clipped.
-  - `head`: `w` of `<root>/~/linear`. Decayed; not clipped by default.
-  - `weight`: other leaves `w`, and anything else of rank two or more. Decayed
-    and clipped.
-
-  Raises:
-    ValueError: for a parameter that no rule covers.
-  """
-
-  def label(path: tuple, leaf: jax.Array) -> str:
-    path = agc.path_name(path)
-    name = path.rpartition('/')[2]
-    if name in ('b', 'scale', 'offset') or 'gain' in name or 'bias' in name:
-      return 'gain_or_bias'
-    if re.fullmatch(r'[^/]+/~/linear/w', path):
-      return 'head'
-    rank = len(agc.block_shape(getattr(leaf, 'shape', ()), path))
-    if name == 'w' or rank >= 2:
-      return 'weight'
-    raise ValueError(
-      f'no label for parameter {path} of rank {rank}: rename it (gain, bias, '
-      'w) or extend nfnets.optim.optimizer.labels'
-    )
-
-  return jax.tree.map_with_path(label, params)
-
-
-def stages(params: Tree) -> Tree:
-  """Each parameter's place in the network: stem, stage_1, ..., final, other.
-
-  A block opens a stage if it projects its shortcut or changes the width.
-  Everything after the last block, the head included, is `final`; what lies
-  in none of our networks' places is `other`.
-  """
-  of_block = _stage_of_each_block(params)
-
-  def place(path: tuple, _: jax.Array) -> str:
-    top = _top_module(network.members(agc.path_name(path))[0])
-    if top in of_block:
-      return f'stage_{of_block[top]}'
-    if re.match(r'stem|initial|bias1$', top):
-      return 'stem'
-    return 'final' if re.match(r'final|linear$|bias2$', top) else 'other'
-
-  return jax.tree.map_with_path(place, params)
-
-
-def _stage_of_each_block(params: Tree) -> dict[str, int]:
-  widths, projects = {}, set()  # of each block's last convolution
-  for path, leaf in jax.tree.flatten_with_path(params)[0]:
-    for name in network.members(agc.path_name(path)):
-      block = _top_module(name)
-      if 'block' in block:
-        widths.setdefault(block, None)
-        if 'conv_shortcut' in name:
-          projects.add(block)
-        elif re.search(r'/conv\d\w*/w$', name):  # paths are sorted
-          widths[block] = leaf.shape[-1]
-  stage_of, before = {}, None
-  for block in sorted(widths, key=_block_order):
-    width = widths[block] or before
-    opens = not stage_of or block in projects or width != before
-    stage_of[block] = max(stage_of.values(), default=0) + opens
-    before = width
-  return stage_of
-
-
-def _block_order(block: str) -> tuple[str, int]:
-  # Haiku numbers the second of a name _1; a version (block_v2) isn't a number.
-  base, index = re.fullmatch(r'(.*?block(?:_v\d+)?)(?:_(\d+))?', block).groups()
-  return base, int(index or 0)
-
-
-def _top_module(name: str) -> str:
-  parts = [part for part in name.split('/') if part != '~']
-  return parts[1] if len(parts) > 1 else ''

@@ -1,7 +1,7 @@
-"""Gradient function in, gradient function out: SAM, and accumulation.
+"""Transformations of gradient functions: SAM and gradient accumulation.
 
 A gradient function is `(params, state, key, batch) -> (grads, (metrics,
-state))`: means over a batch whose leaves are all `[N, ...]`. SAM is
+state))`. It averages over a batch, all of whose leaves are `[N, ...]`. SAM is
 sharpness-aware minimization (Foret et al. 2020, arXiv 2010.01412, equation 2
 and algorithm 1).
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nfnets.models import platform
-from nfnets.optim import agc
+from nfnets.optim import parameters
 
 Tree = Any
 Key = jax.Array | None
@@ -33,29 +33,30 @@ def sharpness_aware(
   perturbed: Iterable[str] = ('.',),
   multiple_of: int = 1,
 ) -> GradFn:
-  """The gradient at W + rho g / ||g||, where g is the gradient at W.
+  """Returns the gradient at W + rho g / ||g||, where g is the gradient at W.
 
-  Metrics and state come from the second pass: batch statistics move once a
-  step. Both passes see the same key. A zero gradient perturbs nothing.
+  Metrics and state are those of the second pass, so that batch statistics are
+  updated once per step. Both passes use the same key. A zero gradient causes no
+  perturbation.
 
   Args:
     grad_fn: a gradient function.
     rho: the perturbation's global norm; 0 returns `grad_fn` itself.
-    ascent_fraction: share of the batch, spread evenly over it, that g is taken
-      from. Brock et al. (2021, appendix A.4) use 0.2.
-    axis_name, m: who shares a perturbation, see `sharing`.
-    perturbed: which parameters move and count for the norm: patterns for
-      `re.search` in the path `module/name`.
+    ascent_fraction: fraction of the batch, spread evenly over it, from which g
+      is computed. Brock et al. (2021, appendix A.4) use 0.2.
+    axis_name, m: which examples share a perturbation, see `sharing`.
+    perturbed: patterns for `re.search` in the path `module/name`; only matching
+      parameters are perturbed and count for the norm.
     multiple_of: round the number of ascent examples up to a multiple of this,
       for a `grad_fn` that splits its batch.
 
   Raises:
-    ValueError: for a negative rho or a fraction outside (0, 1]; when called,
-      for an m that fits nothing or a pattern that matches no parameter.
+    ValueError: if rho is negative or the fraction outside (0, 1]; when called,
+      if m doesn't fit the batch or a pattern matches no parameter.
   """
   if not (rho >= 0 and 0 < ascent_fraction <= 1):
     values = f'rho={rho}, ascent_fraction={ascent_fraction}'
-    raise ValueError(f'{values}: must be 0 or more, and in (0, 1]')
+    raise ValueError(f'{values}: rho must be at least 0, the other in (0, 1]')
 
   def sharp(params: Tree, state: Tree, key: Key, batch: Tree) -> Gradient:
     groups, average = sharing(_batch_size(batch), m, axis_name)
@@ -63,7 +64,7 @@ def sharpness_aware(
     def of_group(params: Tree, state: Tree, key: Key, batch: Tree) -> Gradient:
       part = _subset(batch, ascent_fraction, multiple_of)
       ascent, _ = grad_fn(params, state, key, part)
-      mask = agc.named(params, perturbed)
+      mask = parameters.matches(params, perturbed)
       moved = _perturb(params, average(ascent), rho, mask)
       return grad_fn(moved, state, key, batch)
 
@@ -75,20 +76,19 @@ def sharpness_aware(
 def sharing(
   size: int, m: int | None, axis_name: str | None
 ) -> tuple[int, Callable[[Tree], Tree]]:
-  """Groups within this device, and the mean over devices that share one.
+  """How perturbations are shared: groups per device, and a mean over devices.
 
   Args:
-    size: N, this device's examples.
-    m: examples that share one perturbation (Foret et al. 2020, section 4.1),
-      whatever the number of devices: a divisor or a multiple of N that divides
-      the whole batch. Groups within a device run one after the other, as in
-      `accumulate`. None leaves it to the axis.
-    axis_name: the mapped axis. Without m, giving it makes g the mean over all
-      devices; not giving it leaves each device its own perturbation, as Brock
-      et al. trained.
+    size: N, the number of examples on this device.
+    m: number of examples that share a perturbation (Foret et al. 2020, section
+      4.1), on any number of devices: a divisor or a multiple of N that divides
+      the whole batch. Groups on one device run in sequence, as in `accumulate`.
+      With None, `axis_name` decides.
+    axis_name: the mapped axis. Without m, all devices share a perturbation if
+      it is given; otherwise each has its own, as in Brock et al.
 
   Raises:
-    ValueError: m fits neither the device's examples nor the devices.
+    ValueError: if m fits neither the examples of a device nor the devices.
   """
   if m is None:
     if axis_name is None:
@@ -104,15 +104,15 @@ def sharing(
     )
   raise ValueError(
     f'sam m={m} fits neither the {size} examples of a device nor {devices} '
-    f'such devices (axis_name={axis_name!r}): take a divisor of {size}, or a '
-    f'multiple that divides {size * devices}'
+    f'such devices (axis_name={axis_name!r}): use a divisor of {size}, or a '
+    f'multiple of it that divides {size * devices}'
   )
 
 
 def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
-  """Averages a gradient function over equal parts of the batch, in turn.
+  """Averages a gradient function over equal parts of the batch, in sequence.
 
-  The state goes from part to part; the key is folded with the part's index.
+  Each part passes its state on to the next, and folds its index into the key.
   """
   if parts == 1:
     return grad_fn
@@ -129,8 +129,8 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
     first = jax.tree.map(lambda x: x[0], split)
     grads, (metrics, _) = jax.eval_shape(grad_fn, params, state, key, first)
     zeros = jax.tree.map(jnp.zeros_like, (grads, metrics))
-    # For a CPU, XLA runs a loop's inside on one thread, convolutions by a slow
-    # path: 45 times slower for the gradient of four 3x3 ones of 64 channels.
+    # On a CPU, XLA runs loop bodies on one thread and convolutions in them on a
+    # slow path: 45 times slower for the gradient of four 3x3 of 64 channels.
     unroll = platform.traced_platform() == 'cpu'
     (sums, state), _ = jax.lax.scan(
       add, (zeros, state), (jnp.arange(parts), split), unroll=unroll
@@ -142,8 +142,8 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
 
 
 def _perturb(params: Tree, grads: Tree, rho: float, mask: Tree) -> Tree:
-  # float32 throughout: rho g / ||g|| is too small to survive in bfloat16.
-  # Complex leaves stay so.
+  # In float32, because rho g / ||g|| would vanish in bfloat16; complex leaves
+  # stay complex.
   widened = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
   grads = jax.tree.map(widened, grads)
   squares = jax.tree.map(
@@ -168,7 +168,7 @@ def _subset(batch: Tree, fraction: float, multiple_of: int) -> Tree:
   count = math.ceil(count / multiple_of) * multiple_of
   if count >= size:
     return batch
-  # Spread evenly, since the halves of a mixed batch are mixed differently.
+  # Spread evenly, because the two halves of a batch are mixed differently.
   index = np.arange(count) * size // count
   return jax.tree.map(lambda x: x[index], batch)
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: optax's, under the names of the configs."""
+"""Learning-rate schedules, as the configs name them; made from optax's."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def warmup_cosine(
   start: float = 0.0,
   end: float = 0.0,
 ) -> optax.Schedule:
-  """Linear from `start` to `peak`, then half a cosine to `end` at `num_steps`.
+  """Linear from `start` to `peak`, then a half cosine to `end` at `num_steps`.
 
   Source: Brock, De, Smith and Simonyan 2021, appendix A.1.
   """
@@ -33,10 +33,10 @@ def warmup_exponential(
   decay_steps: float = 1.0,
   start: float = 0.0,
 ) -> optax.Schedule:
-  """Linear from `start` to `peak`, then times `decay_rate` each `decay_steps`.
+  """Linear from `start` to `peak`, then times `decay_rate` per `decay_steps`.
 
-  The decay is continuous and stays put from `num_steps` on. The defaults'
-  0.97 is EfficientNet's (Tan and Le 2019, every 2.4 epochs).
+  The decay is continuous and ends at `num_steps`. EfficientNet decays by 0.97
+  every 2.4 epochs (Tan and Le 2019).
   """
   _check_steps(num_steps, warmup_steps)
   if not (decay_rate > 0 and decay_steps > 0):
@@ -55,17 +55,17 @@ def piecewise(
   warmup_steps: int = 0,
   start: float = 0.0,
 ) -> optax.Schedule:
-  """`peak`, times `factor` from each of the boundary steps on.
+  """`peak`, multiplied by `factor` at each boundary step.
 
-  He et al. 2015, section 4.2: 0.1, divided by 10 at 32,000 and 48,000 of
-  64,000 steps. With `warmup_steps`, linear from `start` to `peak` first.
+  He et al. (2015, section 4.2) divide 0.1 by 10 at 32,000 and 48,000 of 64,000
+  steps. With `warmup_steps`, it first rises linearly from `start` to `peak`.
   """
   boundaries = tuple(boundaries)
   if list(boundaries) != sorted(set(boundaries)):
     raise ValueError(f'boundaries must increase, got {boundaries}')
   if boundaries and boundaries[0] < warmup_steps:
     raise ValueError(
-      f'the first boundary {boundaries[0]} lies within the warm-up of '
+      f'the first boundary {boundaries[0]} is within the warm-up of '
       f'{warmup_steps} steps'
     )
   decay = optax.piecewise_constant_schedule(
@@ -88,7 +88,7 @@ def _warmed_up(
     return decay
 
   def warmup(step: jax.typing.ArrayLike) -> jax.Array:
-    # optax.linear_schedule is off by 1e-7 of the peak: 1 % of the first rates.
+    # optax.linear_schedule errs by 1e-7 of the peak, 1 % of the first rates.
     return start + (peak - start) * jnp.float32(step) / warmup_steps
 
   return optax.join_schedules([warmup, decay], [warmup_steps])
