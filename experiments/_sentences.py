@@ -9,7 +9,7 @@ NONE, NF = 'no normalization, AGC', 'normalizer-free, AGC, skip gains exempt'
 SENTENCES = {
   'At batch 1,024 with lambda 0.01, AGC gives no model comparable to batch '
   'normalization': [
-    ('large_batch', 'with AGC 0.01 in its place it still does')
+    ('large_batch', 'with AGC 0.01 instead, it loses accuracy too')
   ],
   'Its accuracy there is about that of no normalization': [
     ('large_batch', 'AGC 0.01 adds at most 1 point to no normalization')

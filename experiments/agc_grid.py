@@ -1,7 +1,7 @@
 """AGC over batch sizes and lambdas, at each arm's own learning rate. CIFAR-10.
 
-As `agc_sweep`, with two differences: skip gains are exempt from AGC, and the
-learning rate is the one that `pilot` chose
+Like `agc_sweep`, except that skip gains are exempt from AGC and that each arm
+has the learning rate that `pilot` chose
 (`--config.learning_rate_factor=ITS_OWN`).
 """
 

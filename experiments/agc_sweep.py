@@ -1,11 +1,11 @@
 """AGC over batch sizes and lambdas, with and without scaled weights. CIFAR-10.
 
-Rows 'nf_…' are of the normalizer-free ResNet-20: pre-activation blocks, with a
-convolution on the shortcut of a transition. Rows 'none_…' are of He's: blocks
-that end in the activation, biases in the place of normalization. AGC clips skip
-gains as well, so that in scale cpu's 13 epochs lambda 0.01 can't open one that
-starts at 0: `agc_grid` exempts them. Scale cpu tries batches of 16 to 128, the
-others 128 to 1,024.
+Rows 'nf_…' are the normalizer-free ResNet-20: pre-activation blocks, with a
+convolution on the shortcut of a transition. Rows 'none_…' are He et al.'s
+network with biases instead of normalization; its blocks end with the
+activation. AGC clips skip gains as well, so at scale cpu lambda 0.01 can't open
+a skip gain that starts at 0 within 13 epochs; `agc_grid` exempts them. Scale
+cpu tries batches of 16 to 128, the others 128 to 1,024.
 """
 
 from experiments import _grid, _resnet20

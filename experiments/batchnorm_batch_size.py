@@ -1,11 +1,11 @@
 """A batch-normalized ResNet-20 over batch sizes, 16 to 4096. CIFAR-10.
 
-Every row sees as many images, at a learning rate in proportion to its batch.
-Rows 'b1024_of32' and the like compute batch statistics over parts of the batch
-(of 32 images, here), as if each part were on a device of its own; scale cpu has
-them of 256. Rows 'b128_quarter' and the like have a quarter of that rate: scale
-rates has three batches at both, so that a large batch isn't judged by a rate
-that fails.
+Every row sees the same number of images, at a learning rate proportional to its
+batch size. Rows such as 'b1024_of32' compute batch statistics over parts of the
+batch (here, of 32 images), as if each part were on its own device; at scale cpu
+the batch has 256 images. Rows such as 'b128_quarter' have a quarter of that
+learning rate: scale rates has three batch sizes at both rates, so that a large
+batch isn't judged at a rate that fails.
 """
 
 import numpy as np

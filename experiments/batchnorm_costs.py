@@ -1,14 +1,15 @@
-"""What batch normalization costs beside accuracy; nothing is trained.
+"""What batch normalization costs besides accuracy; nothing is trained.
 
 ResNet-20 with batch normalization and normalizer-free, both untrained, on the
-first 1,024 test images of CIFAR-10. One row for each drawback that is held
-against batch normalization. The normalizer-free network's skip gains are 1: at
-0, where its recipe starts them, its branches would add nothing to the logits.
-The time and memory of a step are measured with the recipe's 0, on random
+first 1,024 test images of CIFAR-10, with one row for each drawback that has
+been held against batch normalization. The normalizer-free network's skip gains
+are 1: at 0, where its recipe starts them, its branches would add nothing to the
+logits. Time and memory of a step are measured with the recipe's 0 and on random
 pixels, neither of which changes what is computed. Differences of logits are
-relative to how far images are apart. This shows whether a network has a
-drawback, not how large it is after training. Which network is the faster one
-depends on it, the image size and the device: see figure_latency.
+relative to how much they differ between images. This shows whether a network
+has a drawback, not how large the drawback is after training. Which network is
+faster depends on the network, the image size and the device: see
+figure_latency.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,9 +1,10 @@
 """Plain gradient clipping over thresholds, at two learning rates. CIFAR-10.
 
-The normalizer-free ResNet-20, all gradients but the head's clipped to a common
-norm; batch 1,024 at scales full and short. Rows 'lr4' have four times the rate
-of rows 'lr1'. The threshold matters if the five are further apart than five
-equal rows would be by chance (Tukey's studentized range at 95 %).
+The gradients of the normalizer-free ResNet-20, all but the head's, are clipped
+to a common norm; batch 1,024 at scales full and short. Rows 'lr4' have four
+times the learning rate of rows 'lr1'. The threshold matters if the five rows
+are further apart than five equal rows would be by chance (Tukey's studentized
+range at 95 %).
 """
 
 from scipy import stats

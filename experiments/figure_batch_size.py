@@ -1,10 +1,11 @@
 """Accuracy against batch size: BN, NF, NF + AGC (paper A, Figure 2a).
 
-ResNet-50 and -200 for 90 epochs, learning rate 0.1 x batch / 256, 5 epochs of
-warm-up, cosine to 0, in every arm. Lambda is 0.01, which paper A recommends for
-1,024 to 4,096; which one its figure has at smaller batches isn't known here.
-The paper shows the mean of the best 4 of 5 runs, this table that of all. Its
-figure is read to ± 0.05 points; some markers lie hidden behind others.
+ResNet-50 and -200, trained for 90 epochs in every arm, with learning rate 0.1 x
+batch / 256, 5 epochs of warm-up and cosine decay to 0. Lambda is 0.01, which
+paper A recommends for batches of 1,024 to 4,096; the lambda behind its figure
+at smaller batches isn't known here. The paper shows the mean of the best 4 of 5
+runs, this table the mean of all. The figure can be read to ± 0.05 points; some
+markers are hidden behind others.
 """
 
 from configs import nf_resnet_50, nf_resnet_50_agc, resnet_50
@@ -41,13 +42,13 @@ EXPERIMENT = Experiment(
     'at batch 4,096 NF-ResNet-50 is 5 points below BN or diverges': Above(
       'bn_50_bs4096', 'nf_50_bs4096', by=5
     ),
-    'and with AGC at most half a point below': Above(
+    'with AGC it is at most half a point below': Above(
       'nf_agc_50_bs4096', 'bn_50_bs4096', by=-0.5
     ),
     'at batch 4,096 NF-ResNet-200 is 5 points below BN or diverges': Above(
       'bn_200_bs4096', 'nf_200_bs4096', by=5
     ),
-    'and with AGC NF-ResNet-200 is at most half a point below': Above(
+    'with AGC NF-ResNet-200 is at most half a point below': Above(
       'nf_agc_200_bs4096', 'bn_200_bs4096', by=-0.5
     ),
   },

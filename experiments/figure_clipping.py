@@ -1,8 +1,8 @@
 """AGC's threshold against batch size (paper A, Figure 2b).
 
-NF-ResNet-50 for 90 epochs, learning rate 0.1 x batch / 256, 5 epochs of
-warm-up, cosine to 0. The figure's numbers weren't found: the checks are what
-the paper's text says of it.
+NF-ResNet-50 for 90 epochs, with learning rate 0.1 x batch / 256, 5 epochs of
+warm-up and cosine decay to 0. The figure's numbers weren't available, so the
+checks are what the paper's text says about it.
 """
 
 from configs import nf_resnet_50_agc

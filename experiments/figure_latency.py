@@ -1,11 +1,12 @@
 """A training step's time: NFNets, their BN twins, ResNets (paper A, Table 3).
 
-The median and quartiles of many whole training steps on one device, data
-already there; none averages parameters. Published: TPUv3 at 32 images a core in
-bfloat16, and one V100 in float16. The paper's F5 and F6 with SAM have no row
-here. Whether paper A clips the twins that it times, and whether its steps
-average, is not known. Which of two twins is faster depends on the network, the
-image size and the device: batchnorm_costs has ResNet-20 at batch 128.
+Median and quartiles of many complete training steps on one device, with the
+data already there and without parameter averaging. The published times are for
+TPUv3 with 32 images a core in bfloat16, and for one V100 in float16. The
+paper's F5 and F6 with SAM have no row here. Whether paper A clips the twins
+that it times, and whether its steps average parameters, is not known. Which of
+two twins is faster depends on the network, the image size and the device;
+batchnorm_costs has ResNet-20 at batch 128.
 """
 
 from typing import Any

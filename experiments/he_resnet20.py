@@ -1,6 +1,6 @@
 """He et al.'s ResNet-20 recipe, run in full: 91.25 % on CIFAR-10.
 
-configs/cifar_resnet20.py as it is: 64,000 updates at batch 128, learning rate
+configs/cifar_resnet20.py unchanged: 64,000 updates at batch 128, learning rate
 0.1, divided by 10 at 32,000 and 48,000, no warm-up, weight decay 1e-4 on all
 parameters.
 """

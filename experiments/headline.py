@@ -1,7 +1,7 @@
 """Five networks at batch 128, each at its own learning rate. CIFAR-10.
 
-The arm's rate is the one that `pilot` chose on training images held out
-(`--config.learning_rate_factor=ITS_OWN`). AGC's lambda is 0.16. Two rows more
+Each arm has the learning rate that `pilot` chose on held-out training images
+(`--config.learning_rate_factor=ITS_OWN`); AGC's lambda is 0.16. Two more rows
 are what the paper would have run: AGC that clips skip gains too, and skip gains
 that start at 1. The comparisons were planned before the runs.
 """

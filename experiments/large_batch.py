@@ -1,9 +1,9 @@
 """The report's setting: batch 1,024 and lambda 0.01. CIFAR-10.
 
-The row's rate is the one that `pilot` chose at this batch
-(`--config.learning_rate_factor=ITS_OWN`). `none_agc_own` has the lambda that
-0.16 at batch 128 scales to, 20.48 / batch. The comparisons were planned before
-the runs.
+Each row has the learning rate that `pilot` chose at this batch size
+(`--config.learning_rate_factor=ITS_OWN`). `none_agc_own` has the lambda to
+which 0.16 at batch 128 scales, 20.48 / batch. The comparisons were planned
+before the runs.
 """
 
 from experiments import _figures, _resnet20
@@ -26,8 +26,8 @@ LABELS = {
 }
 EXPERIMENT = Experiment(
   title="ResNet-20 on CIFAR-10 in the report's setting",
-  claim='At batch 1,024, AGC with lambda 0.01 is worth no more than nothing to '
-  'a ResNet-20 without normalization.',
+  claim='At batch 1,024, AGC with lambda 0.01 does not help a ResNet-20 '
+  'without normalization.',
   rows=ROWS,
   labels=LABELS,
   checks={
@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
       'none', 'none_agc', by=-1
     ),
     'without normalization it loses accuracy': Above('batch', 'none'),
-    'with AGC 0.01 in its place it still does': Above('batch', 'none_agc'),
+    'with AGC 0.01 instead, it loses accuracy too': Above('batch', 'none_agc'),
     'AGC 0.02 is better than 0.01': Above('none_agc_own', 'none_agc'),
     'normalizer-free with AGC 0.02 it is at most 1 point below batch '
     'normalization': Above('nf_agc', 'batch', by=-1),

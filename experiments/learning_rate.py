@@ -1,10 +1,10 @@
 """The largest stable learning rate: BN, NF, NF with AGC. CIFAR-10.
 
-Rows 'x4' and so on multiply the study's learning rate, 0.1 x batch / 128. AGC's
+Rows such as 'x4' multiply the study's learning rate, 0.1 x batch / 128. AGC's
 lambda is 20.48 / batch: 0.16 at 128, 0.02 at 1,024. A rate is stable if the run
-ends at half of its network's best accuracy at this batch or more, and at twice
-chance or more. Rates are tried in steps of a factor of 4: that is how well the
-largest stable one is known.
+ends with at least half of its network's best accuracy at this batch size, and
+with at least twice chance. Rates are tried in steps of a factor of 4, so the
+largest stable one is known to that factor.
 """
 
 from experiments import _figures, _resnet20
@@ -19,7 +19,7 @@ NETWORKS = {
 EXPERIMENT = Experiment(
   title='The largest stable learning rate',
   claim='Batch normalization allows larger learning rates than a '
-  'normalizer-free network, and AGC gives them back.',
+  'normalizer-free network, and AGC makes them possible again.',
   rows={
     f'{network}_b{size}_x{factor:g}': {
       'batch_size': size,
@@ -38,14 +38,16 @@ EXPERIMENT = Experiment(
       'batch normalization allows a larger rate': lambda rows, size=size: (
         allows(size, 'batch', 'nf', rows, strictly=True)
       ),
-      'AGC allows as large a one as batch normalization': (
+      'AGC allows as large a rate as batch normalization': (
         lambda rows, size=size: allows(size, 'nf_agc', 'batch', rows)
       ),
     }.items()
   },
   scales=_resnet20.scales(own_batch=True),
   config=lambda row: _resnet20.recipe(),
-  plot=_figures.lines('factor of the learning rate', r'_x([\d.]+)', by=r'b\d+'),
+  plot=_figures.lines(
+    'learning rate, relative to the default', r'_x([\d.]+)', by=r'b\d+'
+  ),
 )
 get_config = EXPERIMENT.get_config
 

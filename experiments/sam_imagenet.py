@@ -1,10 +1,11 @@
 """Sharpness-aware minimization on ImageNet (SAM's paper, and paper A's A.4).
 
-ResNets at batch 4,096, learning rate 1.0 (cosine), momentum 0.9, weight decay
-1e-4, label smoothing 0.1, rho 0.05, with the whole batch for the ascent; the
-networks are this repository's pre-activation ResNets, their paper's aren't
-known to be. NFNet-F5 with paper A's ascent on a fifth of the batch. SAM's paper
-is arXiv 2010.01412; its Table 2 has errors, here turned to accuracy.
+The ResNets train at batch 4,096 with learning rate 1.0 (cosine), momentum 0.9,
+weight decay 1e-4, label smoothing 0.1 and rho 0.05, and use the whole batch for
+the ascent. They are this repository's pre-activation ResNets; whether those of
+the SAM paper are is not known. NFNet-F5 uses a fifth of the batch for the
+ascent, as in paper A. The SAM paper is arXiv 2010.01412; its Table 2 lists
+errors, which are accuracies here.
 """
 
 from configs import nfnet_f0, resnet_50

@@ -1,13 +1,13 @@
 """Signal propagation at initialization (paper B, Figures 1 and 2).
 
 Untrained networks of 600 layers on unit-normal images: the average squared
-channel mean, the average channel variance and the residual branch's variance,
-at the ends of the four stages. Five minutes on two CPU cores; `python -m
-scripts.inspect signal` measures any model. The expected variance is 1 + 0.04 j
-after j blocks of a stage, 3 at its end; zero padding takes some of it at the
-borders of small maps. Paper B's Figure 1 is taken as read to 5 %. Each row is
-one draw of weights: over C channels a squared mean scatters by sqrt(2 / C)
-between draws, so that two draws may well be 25, 18, 12 and 9 % apart in the
+channel mean, the average channel variance and the variance of the residual
+branch at the ends of the four stages. This takes five minutes on two CPU cores;
+`python -m scripts.inspect signal` measures any model. The expected variance is
+1 + 0.04 j after j blocks of a stage, 3 at its end; zero padding takes away some
+of it at the borders of small maps. Paper B's Figure 1 can be read to about 5 %.
+Each row is one draw of weights: over C channels, a squared mean varies between
+draws by sqrt(2 / C), so two draws may well be 25, 18, 12 and 9 % apart in the
 four stages.
 """
 

@@ -1,10 +1,11 @@
 """What NFNet's pieces add, and its batch-normalized twin (paper A, Table 2).
 
-Rows add up: the baseline (SE-ResNeXt-D's widths, one grouped 3x3), the modified
-widths, the second 3x3, MixUp, RandAugment, CutMix beside MixUp, which is NFNet;
-then NFNet with default widths, and with batch normalization for scaled weight
-standardization. 360 epochs at batch 4,096, learning rate 1.6, lambda 0.01, in
-every row; the accuracy is the averaged parameters'.
+Each row adds to the one before: the baseline (SE-ResNeXt-D's widths, one
+grouped 3x3), the modified widths, the second 3x3, MixUp, RandAugment, and
+CutMix beside MixUp, which gives NFNet. Then follow NFNet with default widths,
+and NFNet with batch normalization instead of scaled weight standardization.
+Every row trains for 360 epochs at batch 4,096 with learning rate 1.6 and lambda
+0.01; the accuracy is that of the averaged parameters.
 """
 
 from configs import nfnet_f0

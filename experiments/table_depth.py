@@ -1,8 +1,8 @@
 """NF-ResNets against FixUp, SkipInit and BN by depth (paper B, Table 1).
 
-90 epochs at batch 1,024, learning rate 0.4, 5 epochs of warm-up, cosine to 0,
-no clipping; weight decay 1e-4 as released (from memory, the paper has 5e-5).
-'_reg' adds stochastic depth 0.1 and dropout 0.25.
+90 epochs at batch 1,024 with learning rate 0.4, 5 epochs of warm-up, cosine
+decay to 0 and no clipping; weight decay is 1e-4 as released (from memory, the
+paper has 5e-5). '_reg' adds stochastic depth 0.1 and dropout 0.25.
 """
 
 from configs import fixup_resnet_50, nf_resnet_50, resnet_50, skipinit_resnet_50

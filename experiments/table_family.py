@@ -1,13 +1,13 @@
 """NFNet's family: depths, resolutions, parameters, FLOPs (paper A, Table 1).
 
-Counted from the networks themselves, without allocating a weight: nothing is
-trained. Depths are residual blocks of the traced network, resolutions and
-dropout those of its recipe (configs/). FLOPs are multiply-adds at the
+Everything is counted from the networks themselves, without allocating a weight
+or training. Depths are residual blocks of the traced network; resolutions and
+dropout are those of its recipe (configs/). FLOPs are multiply-adds at the
 evaluation size, as in the paper. 'baseline', 'width' and 'default_width' are
-rows of Table 2: widths 256, 512, 1024, 2048 and one grouped 3x3; modified
-widths and one 3x3; the former widths alone. The paper's F4+ comes out with one
-group of 192 channels in stage 1 ('exact'), not with the 128 of the released
-code.
+rows of Table 2: widths 256, 512, 1024, 2048 and one grouped 3x3; the modified
+widths and one 3x3; the default widths and two. The paper's F4+ results from one
+group of 192 channels in stage 1 ('exact'), not from the 128 channels of the
+released code.
 """
 
 from typing import Any

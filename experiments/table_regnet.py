@@ -1,11 +1,12 @@
 """NF-RegNets against EfficientNets (paper B, Table 3 and Figure 3).
 
-360 epochs at batch 1,024, learning rate 0.4, 5 epochs of warm-up, cosine to
-0.001, no clipping: configs/nf_regnet_b0.py and its siblings, with MixUp on half
-of the batch and CutMix on the other; '_plain' has neither. Published: top-1 and
-multiply-adds at the evaluation size, read off the figure (B0 and B1 by eye);
-without mixing from memory; EfficientNets with AutoAugment, B5 with RandAugment,
-as google-research/sam quotes them, which are not trained here.
+360 epochs at batch 1,024 with learning rate 0.4, 5 epochs of warm-up, cosine
+decay to 0.001 and no clipping: configs/nf_regnet_b0.py and its siblings, with
+MixUp on one half of the batch and CutMix on the other; '_plain' has neither.
+Published are top-1 and multiply-adds at the evaluation size, read off the
+figure (B0 and B1 by eye); the numbers without mixing are from memory.
+EfficientNets, which are not trained here, are quoted from google-research/sam:
+with AutoAugment, B5 with RandAugment.
 """
 
 from configs import nf_regnet_b0

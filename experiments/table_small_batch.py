@@ -1,8 +1,8 @@
 """NF-ResNet-50 and ResNet-50 at batches of 4 and 8 (paper B, Table 2).
 
-15 epochs (from memory, not verified) on one device, learning rate 0.1 x batch /
-256, 5 epochs of warm-up, cosine to 0, no clipping, in both arms. The chip-hours
-are at a utilization that 4 images can't have.
+Both arms train for 15 epochs (from memory, not verified) on one device, with
+learning rate 0.1 x batch / 256, 5 epochs of warm-up, cosine decay to 0 and no
+clipping. The chip-hours assume a utilization that 4 images can't reach.
 """
 
 from configs import nf_resnet_50, resnet_50

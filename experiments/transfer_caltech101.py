@@ -1,16 +1,16 @@
 """Transfer to photographs of Caltech-101: probe, fine-tune, from scratch.
 
-Scales full and cpu: from a run of row nf_agc of cifar10_first_runs, which must
-be there (3 epochs of CIFAR-10, 68.35 %), to all 102 classes at 32 x 32 pixels:
-2,040 photographs train and 1,020 test (nfnets/data/caltech101_split.json).
-Scale px64: from a network that has learnt every second class (row pretrain;
-`half` makes the folders), or from the study's long run on CIFAR-10
-(headline), to the other 51 classes at 64 x 64 pixels: 1,020 and 510
-photographs. Rows share one recipe, AGC included, and the number of updates,
-but for the probe and scratch_long, which gets those of pretraining as well.
-Seeds are of the transfer alone: there is one pre-trained network of each kind.
-No ImageNet weights were at hand, so this shows that the machinery transfers,
-not how well NFNets do.
+Scales full and cpu start from a run of row nf_agc of cifar10_first_runs, which
+must exist (3 epochs of CIFAR-10, 68.35 %), and transfer to all 102 classes at
+32 x 32 pixels, with 2,040 photographs for training and 1,020 for testing
+(nfnets/data/caltech101_split.json). Scale px64 starts from a network trained on
+every second class (row pretrain; `half` makes the folders) or from the study's
+long run on CIFAR-10 (headline), and transfers to the other 51 classes at 64 x
+64 pixels, with 1,020 and 510 photographs. Rows share one recipe, AGC included,
+and the number of updates, except for the probe and for scratch_long, which also
+gets the updates of pre-training. Seeds vary the transfer only: there is one
+pre-trained network of each kind. No ImageNet weights were available, so this
+shows that the machinery transfers, not how well NFNets do.
 """
 
 import pathlib

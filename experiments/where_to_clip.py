@@ -1,11 +1,11 @@
 """Which layers AGC should clip: ResNet-20, normalizer-free. CIFAR-10.
 
-Batch 1,024 at scales full and short. Lambda is 20.48 / batch: 0.02 at 1,024 and
-0.16 at 128, for small batches want a bigger one (paper A, section 4.1, which
-says this of ResNets on ImageNet, without numbers). Scales x8 and x16 have so
-many times the learning rate, and a lambda whose product with it is that of 4
-times the rate with 0.16: the study takes the first at which the unclipped
-network diverges. The comparisons were planned before the runs.
+Batch 1,024 at scales full and short. Lambda is 20.48 / batch, 0.02 at 1,024 and
+0.16 at 128, since small batches need a larger one (paper A, section 4.1, says
+this of ResNets on ImageNet, without numbers). Scales x8 and x16 multiply the
+learning rate by 8 and 16, with a lambda whose product with it equals that of 4
+times the rate and 0.16; the study uses the first at which the unclipped network
+diverges. The comparisons were planned before the runs.
 """
 
 from ml_collections import ConfigDict
