@@ -47,7 +47,10 @@ EXPERIMENT = flags.DEFINE_string(
   'experiment', None, 'The name of a file in experiments/.'
 )
 SCALE = flags.DEFINE_string(
-  'scale', study.FULL, "One of the experiment's scales."
+  'scale',
+  study.FULL,
+  "One of the experiment's scales: 'short' and 'cpu' are smaller studies, "
+  "'cifar' a smoke test of ImageNet's tables.",
 )
 ONLY = flags.DEFINE_list('only', [], 'Some rows instead of all of the scale.')
 SEEDS = flags.DEFINE_list(

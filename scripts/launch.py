@@ -4,10 +4,10 @@ r"""Starts scripts.train on several machines: a TPU pod, SLURM, or hosts by ssh.
   python -m scripts.launch --on=slurm --nodes=4 --gpus_per_node=8 -- FLAGS
   python -m scripts.launch --on=hosts --hosts=ADDRESS,ADDRESS -- FLAGS
 
-FLAGS are those of scripts.train. The workdir must be on a file system that all
-machines share, and each machine needs a checkout in --directory. --dry_run
-prints the commands without running them. The exit codes are those of
-scripts.train; 2 also means that nothing was started.
+FLAGS are those of scripts.train. The workdir must be a bucket or on a file
+system that all machines share, and each machine needs a checkout in
+--directory. --dry_run prints the commands without running them. The exit codes
+are those of scripts.train; 2 also means that nothing was started.
 
 To stop a run, send SIGTERM to any of its processes: all of them save and exit
 with code 75, and the same command resumes. On hosts, press Ctrl-C here. Under
