@@ -40,9 +40,8 @@ def load(
     dtype: of the computation, 'float32' or 'bfloat16'.
 
   Raises:
-    ValueError, FileNotFoundError: the weights can't be used; the message is one
-      line.
-    ImportError: the name needs huggingface_hub, which isn't installed.
+    ValueError, FileNotFoundError: the weights can't be read or used; a message
+      of one line says why and, if a package is missing, its name.
   """
   found = weights_lib.load(source, model=model)
   if num_classes is not None and num_classes != found.num_classes:
@@ -79,6 +78,8 @@ class Network:
   ) -> None:
     if dtype not in ('float32', 'bfloat16'):
       raise ValueError(f"dtype={dtype!r}: use 'float32' or 'bfloat16'")
+    if image_size is not None and image_size < 1:
+      raise ValueError(f'image_size={image_size}: must be at least 1')
     self.params, self.state = weights.params, weights.state
     self.image_size = image_size or pictures.image_size(weights)
     self.class_names = pictures.class_names(weights)
@@ -118,11 +119,11 @@ class Network:
       ValueError: a picture can't be read, or the network takes neither grey nor
         RGB images.
     """
-    single = isinstance(pictures, str | pathlib.Path | bytes) or (
-      isinstance(pictures, np.ndarray) and pictures.ndim == 3
+    is_single = isinstance(pictures, str | pathlib.Path | bytes) or (
+      isinstance(pictures, np.ndarray) and pictures.ndim < 4
     )
     return np.stack(
-      [self._prepared(x) for x in ([pictures] if single else pictures)]
+      [self._prepared(x) for x in ([pictures] if is_single else pictures)]
     )
 
   @functools.cached_property
@@ -158,10 +159,12 @@ class Network:
     return apply
 
   def _run(self, images: jax.Array | np.ndarray, key: str) -> Any:
-    channels = self.config['in_channels']
-    if np.ndim(images) != 4 or np.shape(images)[-1] != channels:
+    channels, shape = self.config['in_channels'], np.shape(images)
+    is_float = jnp.issubdtype(images.dtype, jnp.floating)
+    if len(shape) != 4 or shape[-1] != channels or not is_float:
       raise ValueError(
-        f'images have shape {np.shape(images)}, need [N, H, W, {channels}]'
+        f'images are {images.dtype} {list(shape)}, must be float [N, H, W, '
+        f'{channels}], as `preprocess` returns them'
       )
     weights = self._folded
     return self._apply(weights.params, weights.state, images, key)

@@ -81,13 +81,19 @@ def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
 def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """The weights to evaluate, by the prefix of their metrics."""
   from nfnets import weights
-  from nfnets.weights import files
+  from nfnets.weights import files, pictures
 
   if WORKDIR.value:
     return weights.of_run(workdir, config if CONFIG.value else None)
   found = weights.load(WEIGHTS.value)
   common.note(found.note)
   files.require_head(found, WEIGHTS.value)
+  own = pictures.image_size(found), pictures.crop_name(found)
+  if own != (config.data.eval_image_size, config.data.eval_preprocessing):
+    common.note(
+      f'the weights were made for {own[0]} pixels, {own[1]}; to evaluate them '
+      'so, use --config=configs/finetune.py, which takes both from the weights'
+    )
   return {'eval': found}
 
 

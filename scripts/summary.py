@@ -38,11 +38,11 @@ OUT = flags.DEFINE_string(
 TITLE = """# Every model
 
 Written by `python -m scripts.summary --all --out=results/models.md`.
-Multiply-adds are what both papers call FLOPs. The published formula lets sides
-halve to fractions; the other columns count what is computed. Published: the
-papers' own figures, or, marked (code), the released code's. Top-1 is
-ImageNet's at the evaluation size, as the source measured it, none of it by us;
-`nfnets.load` takes the names of weights.
+Multiply-adds are what both papers call FLOPs. The published formula allows
+fractional side lengths; the other two columns count what is computed. Published
+figures are the papers' or, if marked (code), the released code's. Top-1 is the
+accuracy on ImageNet's validation set at the evaluation size, measured by the
+source, not by us. `nfnets.load` takes the names of weights.
 
 """
 

@@ -14,7 +14,7 @@ import pytest
 
 import nfnets
 from nfnets import hub, weights
-from nfnets.weights import certificate, match, timm
+from nfnets.weights import certificate, match, names, timm
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -70,6 +70,16 @@ def test_pictures_are_files_bytes_or_arrays(net, tmp_path):
   np.testing.assert_array_equal(both, np.concatenate([wanted] * 2))
 
 
+def test_pictures_that_were_not_preprocessed_are_refused(net, folder):
+  photo = np.asarray(photographs.load()[0])
+  with pytest.raises(ValueError, match=r'uint8 \[1, .* must be float'):
+    net(photo[None])
+  with pytest.raises(ValueError, match=r'got uint8 \[\d+, \d+\]'):
+    net.preprocess(photo[..., 0])
+  with pytest.raises(ValueError, match='image_size=0: must be at least 1'):
+    nfnets.load(folder / 'model.safetensors', image_size=0)
+
+
 def test_ours_and_timms_file_are_one_network(net, folder):
   ours = nfnets.load(folder / 'ours.safetensors', image_size=32)
   assert ours.config['model'] == net.config['model'] == 'test_nfnet'
@@ -123,7 +133,7 @@ def test_other_channels_get_the_stem_that_timm_gives_them(
     grey = other.preprocess(np.asarray(photographs.load()[0]))
     assert grey.shape == (1, 64, 64, 1)
   assert other(np.zeros((1, 32, 32, channels))).shape == (1, 5)
-  with pytest.raises(ValueError, match=r'need \[N, H, W'):
+  with pytest.raises(ValueError, match=r'must be float \[N, H, W'):
     other(np.zeros((1, 32, 32, 2)))
 
 
@@ -222,7 +232,7 @@ def test_a_name_is_downloaded_once_and_checked(folder, ask):
     (lambda data: data[:-99] + bytes(99), 'has the SHA256'),
   ],
 )
-def test_what_comes_damaged_is_refused_and_comes_anew(folder, ask, spoil, says):
+def test_a_damaged_download_is_refused_and_repeated(folder, ask, spoil, says):
   pytest.importorskip('huggingface_hub')
   with fake_hub.serve(folder.parents[1]) as server:
     server.spoil = lambda name, data: (
@@ -232,6 +242,12 @@ def test_what_comes_damaged_is_refused_and_comes_anew(folder, ask, spoil, says):
     assert said.startswith('error: test_nfnet: ') and says in said
     server.spoil = lambda name, data: data
     assert ask(server, 'test_nfnet').startswith('test_nfnet')
+
+
+def test_a_missing_package_is_named(monkeypatch):
+  monkeypatch.setattr(names.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match='pip install huggingface_hub'):
+    nfnets.load('eca_nfnet_l0')
 
 
 def test_offline_is_one_line(ask):
