@@ -62,13 +62,6 @@ def test_without_augmentation_only_normalize_and_one_hot_remain():
   np.testing.assert_array_equal(soft, np.eye(10)[labels])
 
 
-def test_fresh_pairs_halve_the_batch():
-  images, labels = batch(10)
-  run = functools.partial(augment.augment, pairs='fresh', **PUBLISHED)
-  mine, soft = jax.eval_shape(run, jax.random.key(0), images, labels)
-  assert mine.shape == (5, 17, 15, 3) and soft.shape == (5, 10)
-
-
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_normalize_computes_in_float32_and_returns_the_type(dtype):
   images = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)

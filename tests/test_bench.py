@@ -267,24 +267,12 @@ def test_the_bottleneck_is_the_slower_side(monkeypatch, platform):
 
 
 @pytest.mark.parametrize(
-  ('value', 'text'),
-  [(0.01234, '0.0123'), (4.567, '4.57'), (123.4, '123'), (1234.5, '1,230'),
-   (10, '10'), (987654, '988,000')],
-)  # fmt: skip
-def test_numbers_have_three_digits(value, text):
-  assert report.number(value) == text
-
-
-@pytest.mark.parametrize(
   ('arguments', 'said'),
   [
     ([], '--model=nfnet_f0'),
     (['--input'], 'set --config'),
-    (['--pieces', '--config=configs/finetune.py'], 'name a network'),
     (['--model=nfnet_f9'], 'nfnet_f'),
     (['--model=nfnet_f0', '--mode=test'], 'test'),
-    (['--model=nfnet_f0', '--precision=float16'], "'float16'"),
-    (['--model=nfnet_f0', '--batch_size=0'], 'batch_size=0'),
     (['--model=nfnet_f0', '--batch_size=abc'], '--batch_size=abc'),
     (['--model=nfnet_f0', '--override=['], '--override=['),
     (['--model=nfnet_f0', '--json=README.md'], '--json=README.md, line 1'),

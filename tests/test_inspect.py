@@ -73,19 +73,3 @@ def test_a_signal_is_printed_drawn_and_judged(run_script, tmp_path):
   assert done.code == 0, done.stderr
   assert done.stdout.count('CIFAR_ResNet/~/block') == 9
   assert 'not normalizer-free' in done.stdout and path.exists()
-
-
-@pytest.mark.parametrize('size', [0, -3])
-def test_a_size_that_is_none_is_refused(run_script, size):
-  flag = f'--image_size={size}'
-  done = run_script('scripts.inspect', 'signal', '--model=nfnet_f0', flag)
-  assert done.code == 2 and flag in done.stderr
-  done = run_script('scripts.summary', '--model=nfnet_f0', flag)
-  assert done.code == 2 and flag in done.stderr
-
-
-def test_what_is_to_be_looked_into_must_be_named(run_script):
-  done = run_script('scripts.inspect')
-  assert (done.code, done.stderr) == (
-    2, 'error: give one command: batch, signal, numerics\n',
-  )  # fmt: skip

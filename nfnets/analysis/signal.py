@@ -177,10 +177,8 @@ def _run(
 
   Args:
     network, overrides, key, images: as in `measure`.
-    statistics: function of `[N, H, W, C]`, which gives the 'input', 'branch'
-      and 'output' of a row.
-    replace: function of a block's input, index and expected std; its result
-      takes the input's place.
+    statistics: of `[N, H, W, C]`, for a row's 'input', 'branch' and 'output'.
+    replace: maps a block's input, index and expected std to another input.
   """
   network, rows = _transformed(network, overrides), []
 
@@ -214,9 +212,7 @@ def _run(
   with hk.intercept_methods(note):
     network.apply(params, state, key, images, True)
   if not rows:
-    raise ValueError(
-      "the network has no blocks: no module with a method 'branch' was called"
-    )
+    raise ValueError("no blocks: no module has a method 'branch'")
   return rows
 
 
