@@ -157,7 +157,7 @@ def of_device(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
     f'memory {1e3 * bounds.memory:.1f}, '
     f'collectives {1e3 * bounds.collectives:.1f}',
   }
-  if program.method != 'compiled' or compiled.loops(config):
+  if program.method != 'compiled' or compiled.has_loops(config):
     facts['bytes'] += f', estimated; {compiled.BYTES}'
   if published := costs.step_ms(config):
     facts['published'] = (

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnets import checks, factory, step
 from nfnets.bench import clock, programs
-from nfnets.data import images, on_device, pipeline, sources
+from nfnets.data import images, pipeline, sources
 
 COUNT = 128  # examples of a host stage; batch size of a host pipeline
 CHUNK = 16  # examples between two readings of the clock
@@ -92,31 +92,22 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> Work:
 def host_pipelines(
   config: ConfigDict, source: sources.Source
 ) -> dict[str, Work]:
-  """`pipeline.train_batches` on one thread and on as many as the config says.
+  """The input pipeline on one thread and on as many as the config says.
 
   With `data.cache`, all images are decoded beforehand.
   """
-  data = config.data
-  if data.on_device:
-    ids = on_device.id_batches(len(source), batch_size=COUNT)
-    return {'host pipeline: ids': lambda: len(next(ids)['ids'])}
-  found = {}
+  data, found = config.data, {}
   for threads in sorted({1, data.num_threads}):
-    batches = pipeline.train_batches(
-      source,
-      batch_size=COUNT,
-      image_size=data.train_image_size,
-      crop=data.crop,
-      flip=data.flip,
-      num_threads=threads,
-      cache=data.cache,
-      on_error=data.on_error,
-    )
+    one = config.copy_and_resolve_references()
+    with one.unlocked():
+      one.batch_size, one.data.num_threads = COUNT, threads
+    batches = factory.train_batches(one, source, 0)
     for _ in range(data.cache * (1 + len(source) // COUNT)):
       next(batches)
-    found[f'host pipeline, {threads} thread{"s" * (threads > 1)}'] = (
-      lambda batches=batches: len(next(batches)['labels'])
-    )
+    work = lambda batches=batches: len(jax.tree.leaves(next(batches))[0])
+    if data.on_device:
+      return {'host pipeline: ids': work}
+    found[f'host pipeline, {threads} thread{"s" * (threads > 1)}'] = work
   return found
 
 

@@ -11,10 +11,10 @@ level, its Sharpness truncates the smoothed image where Pillow rounds, and its
 grey weights are the same luma in floating point.
 
 Geometry follows the release: the output pixel (x, y), in whole numbers, takes
-the input pixel nearest to A (x, y), halves rounded up, and 128 where that lies
-outside of the image. Rotation is about ((W - 1) / 2, (H - 1) / 2), which equals
-Pillow's rotation; a shear keeps row (column) 0 in place, where Pillow's affine
-map on pixel centres would shift it by half the shear.
+the input pixel nearest to A (x, y), rounding halves up, or 128 where that is
+outside the image. Rotation is about ((W - 1) / 2, (H - 1) / 2), as in Pillow; a
+shear keeps row (column) 0 in place, where Pillow's affine map on pixel centres
+would shift it by half the shear.
 """
 
 from collections.abc import Callable, Sequence
@@ -123,7 +123,7 @@ def _bound(name: str, magnitude: float) -> Callable:
 def _auto_contrast(image: jax.Array, _: None, drawn: Draws) -> jax.Array:
   low, high = (f(image, (1, 2), keepdims=True) for f in (jnp.min, jnp.max))
   span = (high - low).astype(jnp.float32)
-  # The half keeps the quotient of whole numbers off the rounding edge.
+  # Adding 0.5 keeps exact quotients from being rounded down by float error.
   stretched = ((image - low) * 255 + 0.5) / jnp.maximum(span, 1)
   return jnp.where(high > low, stretched.astype(jnp.int32), image)
 

@@ -159,7 +159,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   seconds = time.perf_counter() - start
   memory, text = made.memory_analysis(), made.as_text()
   # The compiler's cost analysis counts a loop's body once.
-  if loops(config):
+  if has_loops(config):
     estimate = estimate_step(config, pod)
     flops, moved = estimate.flops, estimate.bytes_accessed
   else:
@@ -215,7 +215,7 @@ def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
     return mapped.lower(*placed)
 
 
-def loops(config: ConfigDict) -> bool:
+def has_loops(config: ConfigDict) -> bool:
   """Whether the step has loops, so that its FLOPs and bytes are estimates."""
   turns = config.micro_batches > 1 or (config.sam.rho and config.sam.m)
   return bool(turns or config.model.scan)
