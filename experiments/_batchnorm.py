@@ -1,7 +1,7 @@
-"""Measures batch normalization's costs on networks that nobody trained.
+"""Measures drawbacks of batch normalization on untrained networks.
 
-Images are those that a recipe evaluates on. Logits have their mean over images
-taken off, for an untrained head prefers one class.
+The images are those that a recipe evaluates on. Logits are centered over
+images, because an untrained head prefers one class.
 """
 
 import functools
@@ -20,7 +20,7 @@ from nfnets.data import augment, pipeline, sources
 
 
 def measure(config: ConfigDict) -> dict[str, dict[str, Any]]:
-  """Measures one drawback, `config.drawback`, of both networks."""
+  """Measures `config.drawback` of both networks, by their names."""
   configs = {}
   for name in ('batch', 'nf'):
     configs[name] = config.copy_and_resolve_references()
@@ -37,11 +37,12 @@ def measure(config: ConfigDict) -> dict[str, dict[str, Any]]:
 
 
 def step_cost(configs: Mapping[str, ConfigDict], rounds: int = 21) -> dict:
-  """Quartiles of a training step's seconds, in turn, and memory.
+  """The time and memory of a training step, measured in turn.
 
   Returns:
-    For each: `seconds`, their `ratio` to the last one's by round, and
-    `temporary`, the compiler's bytes beside state and batch.
+    For each network the quartiles of `seconds` and of its `ratio` to the
+    normalizer-free one in each round, and `temporary`: the bytes that the
+    compiler reserves beside state and batch.
   """
   built = {
     name: programs.training(
@@ -69,8 +70,8 @@ class Untrained:
   """A recipe's network at initialization.
 
   Attributes:
-    images, labels: what the recipe evaluates on: float32 `[N, H, W, 3]`,
-      normalized, and int `[N]`.
+    images: those that the recipe evaluates on, normalized, `[N, H, W, 3]`.
+    labels: their classes, `[N]`.
   """
 
   def __init__(self, config: ConfigDict):
@@ -92,7 +93,7 @@ class Untrained:
   def __call__(
     self, images: np.ndarray, is_training: bool, state: Any = None
   ) -> tuple[np.ndarray, Any]:
-    """Logits of images `[N, H, W, 3]`, and the next state."""
+    """The logits of images `[N, H, W, 3]`, and the next state."""
     state = state or self.state
     outputs, state = self._apply(self.params, state, None, images, is_training)
     return np.asarray(outputs['logits']), state
@@ -100,7 +101,7 @@ class Untrained:
   def gradient(
     self, images: np.ndarray, labels: np.ndarray, count: int
   ) -> np.ndarray:
-    """The mean of so many devices' gradients, each of its part, flat."""
+    """The flat mean gradient of `count` devices that share the batch."""
 
     def loss(params: Any, images: np.ndarray, labels: np.ndarray) -> jax.Array:
       outputs, _ = self._apply(params, self.state, None, images, True)
@@ -116,12 +117,12 @@ class Untrained:
 def batch_mates(
   config: ConfigDict, batch_size: int = 16, draws: int = 8
 ) -> dict[str, float]:
-  """How far one image's prediction depends on the others of its batch.
+  """How much an image's prediction depends on the others in its batch.
 
   Returns:
-    `changed`, the share of images whose top-1 class is another with some mates,
-    and `logits`, the root mean square change of the logits with the mates,
-    relative to the logits.
+    `changed`, the share of images whose top-1 class differs between sets of
+    mates; and `logits`, the root mean square change of the logits with the
+    mates, relative to the logits.
   """
   network, random = Untrained(config), np.random.RandomState(0)
   probes, others = network.images[:32], network.images[32:]
@@ -145,13 +146,13 @@ def train_eval_gap(
   batches: int = 50,
   batch_sizes: tuple[int, ...] = (4, 16, 64),
 ) -> dict[str, dict[str, float]]:
-  """How far training and inference are apart, for equal weights and images.
+  """How much training and inference differ, for equal weights and images.
 
-  Running averages see that many batches of the same images first.
+  Running averages are first computed over that many batches of the images.
 
   Returns:
-    By batch size: `changed`, the share of images whose top-1 class differs, and
-    `logits`, the difference relative to those of inference.
+    By batch size `changed`, the share of images whose top-1 class differs, and
+    `logits`, the difference relative to the logits of inference.
   """
   network = Untrained(config)
   images, found = network.images, {'changed': {}, 'logits': {}}
@@ -178,11 +179,11 @@ def device_count(
   batch_size: int = 64,
   counts: tuple[int, ...] = (1, 2, 8, 32),
 ) -> dict[str, dict[str, float]]:
-  """How far the gradient depends on how many devices share the batch.
+  """How much the gradient depends on the number of devices.
 
   Returns:
-    `gradient`: by device count, the difference from one device's gradient
-    relative to that one.
+    `gradient`: by device count, the relative difference from the gradient of
+    one device.
   """
   network = Untrained(config)
   batch = network.images[:batch_size], network.labels[:batch_size]

@@ -1,6 +1,7 @@
 """The experiments' plots: `curves` over updates, `lines` over what rows vary.
 
-A plot is panels of curves; `plot_of` makes one of any function that gives them.
+A plot consists of panels of curves; `plot_of` makes one from a function that
+yields panels.
 """
 
 import math
@@ -15,43 +16,43 @@ from matplotlib.figure import Figure
 
 from experiments.study import Experiment, NotRun, Plot, Row, Rows
 
-# Okabe and Ito's, told apart by the color-blind too; then other markers.
+# Okabe and Ito's colors, which suit color-blind readers; then other markers.
 COLORS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
 )  # fmt: skip
 MARKERS = 'os^'
-# A record's key, the factor of its values, what the axis is called.
+# A metric's key in records, the factor of its values, the label of its axis.
 TOP_1 = ('eval/top_1', 100, 'test top-1 (%)')
 LOSS = ('train/loss', 1, 'training loss')
 CLIPPED = ('agc/clipped_fraction', 100, 'units above lambda (%)')
 
 
 class Curve(NamedTuple):
-  """Its label gives the color; a y that is NaN is a cross below the axes."""
+  """Curves of one label share a color; NaN in y is a cross below the axes."""
 
   label: str
   x: Sequence[float] | Sequence[str]
   y: Sequence[float]
   error: Sequence[float] | None = None
   line: str = '-'
-  marker: str | None = None  # the label's
+  marker: str | None = None  # by default the label's
 
 
 class Panel(NamedTuple):
-  """Curves on axes of their own."""
+  """The curves of one pair of axes."""
 
   x: str
   y: str
   curves: Sequence[Curve]
   title: str = ''
-  log: str = ''  # axes: 'x', 'y' or both
+  log: str = ''  # logarithmic axes: 'x', 'y' or 'xy'
 
 
 Panels = Iterable[Panel | Callable[[Axes], None]]
 
 
 def plot_of(panels: Callable[[Experiment, Rows], Panels]) -> Plot:
-  """Draws panels made of the rows of the fullest scale there is, if any."""
+  """A plot of the panels that a function makes of the fullest scale's rows."""
 
   def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
     nothing = (next(iter(experiment.scales)), Rows({}))
@@ -85,7 +86,7 @@ def _draw(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
     ax.errorbar(x, y, error, label=label, **style)
     if gone := [at for at, value in zip(x, y) if math.isnan(value)]:
       style = {'transform': ax.get_xaxis_transform(), 'clip_on': False}
-      size = 12 - 2 * (number % 4)  # each seen where several are
+      size = 12 - 2 * (number % 4)  # so that coinciding crosses are visible
       foot = ax.plot(gone, [0] * len(gone), 'x', color=color, ms=size, **style)
       foot[0].set_in_layout(False)
   ax.set(xlabel=panel.x, ylabel=panel.y)
@@ -105,24 +106,24 @@ def _draw(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
 
 
 def _legend(figure: Figure) -> None:
-  """One for all axes, below them."""
-  handles = [ax.get_legend_handles_labels() for ax in figure.axes]
-  told: dict = {}
-  for handle, label in (one for pair in handles for one in zip(*pair)):
-    told.setdefault(label, handle)
-  if told:
+  """Draws one legend for all axes, below them."""
+  handles = {}
+  for ax in figure.axes:
+    for handle, label in zip(*ax.get_legend_handles_labels()):
+      handles.setdefault(label, handle)
+  if handles:
     place = {'loc': 'outside lower center', 'ncols': 3, 'frameon': False}
-    figure.legend(told.values(), told.keys(), fontsize=9, **place)
+    figure.legend(handles.values(), handles.keys(), fontsize=9, **place)
 
 
 def curves(
   *metrics: tuple[str, float, str],
   level: Callable[[Rows], tuple[float, str]] | None = None,
 ) -> Plot:
-  """Metrics of every run over its updates; a diverged one ends in a cross.
+  """Plots metrics of all runs over updates; a diverged run ends in a cross.
 
   Args:
-    *metrics: `TOP_1`, `LOSS`, `CLIPPED`, a panel each.
+    *metrics: `TOP_1`, `LOSS` or `CLIPPED`, one for each panel.
     level: from the rows to an accuracy that a dashed line shows, and its label.
   """
 
@@ -163,15 +164,16 @@ Place = Callable[[str], tuple[float | str, str] | None]
 
 
 def lines(x: str, place: str | Place, by: str = '') -> Plot:
-  """Top-1 over what the rows' names vary; published numbers apart from ours.
+  """Plots top-1 over what varies in rows' names; published numbers apart.
 
-  Rows that have no place are dashed lines.
+  Rows whose names have no such part are dashed lines.
 
   Args:
-    x: what varies.
-    place: an expression whose group is the number or the word in a row's name,
-      the rest of which is the curve's; or a function from a name to both.
-    by: an expression; what it finds in a curve's name is its panel's title.
+    x: the label of the x axis.
+    place: a regular expression whose group is the number or word that varies;
+      the rest of the name is the curve's. Or a function from a name to both,
+      or to None.
+    by: a regular expression: its match in a curve's name is the panel's title.
   """
   locate = _locator(place) if isinstance(place, str) else place
 
@@ -189,11 +191,11 @@ def lines(x: str, place: str | Place, by: str = '') -> Plot:
         named = curve._replace(label=experiment.label(name))
         apart.setdefault(found[0] if found else '', []).append(named)
       for name, found in apart.items():
-        told = f'{title} {name}' if published else name
+        heading = f'{title} {name}' if published else name
         is_word = any(isinstance(at, str) for c in found for at in c.x)
-        if is_word and len(found) == 1:  # in no order
+        if is_word and len(found) == 1:  # words have no order
           found = [found[0]._replace(line='')]
-        yield Panel(x, 'top-1 (%)', found, told, '' if is_word else 'x')
+        yield Panel(x, 'top-1 (%)', found, heading, '' if is_word else 'x')
 
   return plot_of(panels)
 
@@ -213,7 +215,7 @@ def _locator(pattern: str) -> Place:
 def _series(
   values: Mapping[str, tuple[float, float, Sequence[int]]], locate: Place
 ) -> dict[str, Curve]:
-  """Names' (mean, spread, diverged runs) as curves by their names."""
+  """Curves by name, from the mean, spread and diverged runs of each row."""
   points: dict[str, list[tuple]] = {}
   ends: set = set()
   for name, (mean, spread, diverged) in values.items():

@@ -6,9 +6,9 @@ chance, and cells whose skip gains AGC can't have let open.
 """
 
 import dataclasses
-import functools
 import itertools
 import math
+from functools import partial
 from typing import NamedTuple
 
 import matplotlib
@@ -64,11 +64,9 @@ def checks(*grids: Grid) -> dict[str, Check]:
     for sentence, check in {
       'batch size correlates negatively': Correlates(grid, 0, -1),
       'lambda correlates positively': Correlates(grid, 1, +1),
-      'batch size matters more': functools.partial(batch_matters_more, grid),
-      'small batches want a bigger lambda': functools.partial(
-        small_batches_want_more, grid
-      ),
-      'lambda 0.01 is too tight at every batch size': functools.partial(
+      'batch size matters more': partial(batch_matters_more, grid),
+      'small batches need a larger lambda': partial(small_need_larger, grid),
+      'lambda 0.01 is too tight at every batch size': partial(
         is_too_tight, grid
       ),
     }.items()
@@ -101,7 +99,7 @@ class Correlates:
     inputs, top_1 = self.grid.judged(rows)
     if len(top_1) < 5:
       return math.nan, math.nan, math.nan, len(top_1)
-    found = partial(inputs, top_1, self.factor)
+    found = partial_correlation(inputs, top_1, self.factor)
     half = 1.96 / math.sqrt(len(top_1) - 4)
     low, high = (math.tanh(math.atanh(found) + d) for d in (-half, half))
     return low, found, high, len(top_1)
@@ -122,7 +120,7 @@ def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:
   return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
 
 
-def small_batches_want_more(grid: Grid, rows: Rows) -> bool | None:
+def small_need_larger(grid: Grid, rows: Rows) -> bool | None:
   """Whether the best lambda falls with the batch size, by rank.
 
   It is undecided if several lambdas may be the best and the answer depends on
@@ -151,7 +149,9 @@ def is_too_tight(grid: Grid, rows: Rows) -> bool | None:
   return None if None in found else found == {True}
 
 
-def partial(inputs: np.ndarray, top_1: np.ndarray, factor: int) -> float:
+def partial_correlation(
+  inputs: np.ndarray, top_1: np.ndarray, factor: int
+) -> float:
   """The partial correlation of accuracy with a factor, given the other."""
   inverse = np.linalg.inv(_correlations(inputs, top_1))
   own, last = inverse[factor, factor], inverse[2, 2]
@@ -191,7 +191,7 @@ def plot(*grids: Grid) -> Plot:
         for size in grid.sizes(rows)
       ]
       yield _figures.Panel('lambda', 'top-1 (%)', found, grid.name, 'x')
-      yield functools.partial(_parallel, *grid.judged(rows))
+      yield partial(_parallel, *grid.judged(rows))
 
   return _figures.plot_of(panels)
 
@@ -214,7 +214,7 @@ def _parallel(inputs: np.ndarray, top_1: np.ndarray, ax: Axes) -> None:
   ax.spines[:].set_visible(False)
   shares = importance(inputs, top_1)
   found = [
-    f'{factor} {partial(inputs, top_1, k):+.2f} ({shares[k]:.2f})'
+    f'{factor} {partial_correlation(inputs, top_1, k):+.2f} ({shares[k]:.2f})'
     for k, factor in enumerate(('batch size', 'lambda'))
   ]
   ax.set_title(

@@ -1,7 +1,7 @@
 """Scales of the papers' experiments: full size, and a smoke test on CIFAR-10.
 
-A row at full size is a recipe for ImageNet, ready to launch. At scale 'cifar'
-it trains a shrunken network on 10,000 CIFAR-10 images, which decides nothing.
+At full size a row is an ImageNet recipe, ready to launch. At scale 'cifar' it
+trains a smaller network on 10,000 CIFAR-10 images, which decides nothing.
 """
 
 import math
@@ -13,18 +13,18 @@ from configs import cifar_resnet20
 from experiments import _resnet20
 from experiments.study import FULL, Check, Rows, Scale
 
-# What scale 'cifar' takes from the recipe of CIFAR-10, and what else it sets.
+# Keys of `data` that scale 'cifar' copies from CIFAR-10's recipe.
 CIFAR10 = (
   'name', 'num_classes', 'train_image_size', 'eval_image_size', 'crop', 'flip',
   'eval_preprocessing', 'mean', 'std',
 )  # fmt: skip
-SHRUNKEN = {
+SMALL = {
   **_resnet20.TEN_THOUSAND,
   'precision': 'float32',
   'label_smoothing': 0.0,
   'data.on_device': True,
   'augment.pad': 4,
-  'augment.randaugment_layers': 0,  # its shifts are in pixels of large images
+  'augment.randaugment_layers': 0,  # it shifts by pixels of large images
   'eval_batch_size': 1000,
   'keep_checkpoints': 1,
 }
@@ -42,14 +42,14 @@ def scales(
   """Full size, and 'cifar' for these rows.
 
   Args:
-    rows: those that 'cifar' has.
-    batch: divides the batch size, and its square root the learning rate.
-    width: divides the stages' widths.
-    depth: divides the stages' depths, rounded up.
-    clipping: multiplies lambda. At 0.01 the 1,015 updates of 6.5 epochs at
-      batch 64 reach 25 %: a unit may grow by learning rate x lambda / (1 -
-      momentum) of itself an update.
-    epochs: of 10,000 images.
+    rows: the rows of 'cifar'.
+    batch: divides the batch size; its square root divides the learning rate.
+    width: divides the widths of the stages.
+    depth: divides the depths of the stages, rounded up.
+    clipping: multiplies lambda, because a unit can grow by learning rate x
+      lambda / (1 - momentum) of itself per update: with 0.01, the 1,015 updates
+      of 6.5 epochs at batch 64 reach 25 % accuracy.
+    epochs: the number of passes over the 10,000 images.
   """
 
   def shrink(config: ConfigDict) -> None:
@@ -60,7 +60,7 @@ def scales(
     if 'exact_width' in model:
       model.exact_width = True
     config.data.update({key: cifar10[key] for key in CIFAR10})
-    config.update_from_flattened_dict(SHRUNKEN)
+    config.update_from_flattened_dict(SMALL)
     config.num_epochs = epochs
     config.batch_size = max(1, batch_size // batch)
     config.learning_rate = rate / math.sqrt(batch)
@@ -86,7 +86,7 @@ def scales(
 
 
 def every(*checks: Check) -> Check:
-  """Checks that all of them hold; it doesn't hold if one doesn't."""
+  """A check that holds if all of these do, and doesn't if any one doesn't."""
 
   def check(rows: Rows) -> bool | None:
     found = {holds(rows) for holds in checks}

@@ -1,11 +1,11 @@
-"""Published numbers that several experiments show, as literals.
+"""Published numbers that several experiments use, as literals.
 
 Paper A is arXiv 2102.06171, paper B arXiv 2101.08692.
 """
 
-# Paper A, Table 3: ImageNet top-1, ms a training step on TPUv3 (32 images a
-# core, bfloat16) and on one V100 (float16), and multiply-adds, those of NFNets
-# in `SIZES`; None for a time that it doesn't print.
+# Paper A, Table 3: ImageNet top-1; ms per training step on TPUv3 (32 images per
+# core, bfloat16) and on one V100 (float16), None where none is printed; and
+# multiply-adds, for NFNets in `SIZES`.
 TABLE_3 = {
   'f0': (83.6, 73.3, 56.7, ''),
   'f1': (84.7, 158.5, 133.9, ''),
@@ -35,7 +35,7 @@ TABLE_3 = {
   'DeiT, 1,000 epochs': (85.2, None, None, ''),
   'EffNet-B8 + MaxUp': (85.8, None, None, '62.50 G'),
 }
-# TPUv3 ms a step by row, and those of paper A's Table 6.
+# TPUv3 ms per step, by row, with those of paper A's Table 6.
 STEP_MS = {row: cells[1] for row, cells in TABLE_3.items() if cells[1]} | {
   f'f{k}_{piece}': ms
   for piece, times in {
@@ -46,9 +46,9 @@ STEP_MS = {row: cells[1] for row, cells in TABLE_3.items() if cells[1]} | {
   }.items()
   for k, ms in enumerate(times)
 }
-# Parameters in M and multiply-adds in G at the evaluation size, as printed; P:
-# paper A, Table 1; K: by the released code and its formula, which halves odd
-# sides to fractions.
+# Parameters in M and multiply-adds in G at the evaluation size, as printed. P:
+# paper A, Table 1. K: by the released code and its formula, in which odd sides
+# halve to fractions.
 SIZES = {
   'nfnet_f0': ('71.49', '12.38', 'P'),
   'nfnet_f1': ('132.63', '35.54', 'P'),
@@ -91,6 +91,6 @@ SIZES = {
 
 
 def step_times(row: str) -> str:
-  """A step on TPUv3 and on a V100 as published, '73.3 / 56.7 ms'."""
+  """The published times of a step on TPUv3 and a V100, as '73.3 / 56.7 ms'."""
   both = STEP_MS.get(row), TABLE_3.get(row, (None, None, None))[2]
   return f'{" / ".join(f"{ms:,}" if ms else "–" for ms in both)} ms'

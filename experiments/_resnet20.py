@@ -1,4 +1,4 @@
-"""The CIFAR-10 study's ResNet-20: recipe, scales, arms."""
+"""The ResNet-20 of the CIFAR-10 study: recipe, scales, arms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,19 +8,20 @@ from ml_collections import ConfigDict
 from configs import cifar_resnet20, lazy
 from experiments.study import FULL, Scale
 
-# Over seeds, in points: pooled over the eleven rows of resnet20_three_ways and
-# where_to_clip with three finished runs at scale cpu; 22 degrees of freedom.
+# Standard deviation over seeds in points, and degrees of freedom, pooled over
+# the eleven rows of resnet20_three_ways and where_to_clip with three finished
+# runs at scale cpu.
 SPREAD = (1.6, 22)
 TEN_THOUSAND = {'data.train_split': 'train[:10000]', 'data.num_train': 10000}
 CPU = {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND}
 
 
 def recipe(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
-  """ResNet-20 on CIFAR-10 for 100 epochs: what all arms of the study share.
+  """The recipe that all arms of the study share: 100 epochs of CIFAR-10.
 
   Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
-  5 % of the steps, cosine to 0, Nesterov, weight decay 5e-4 on weights alone in
-  every arm; 4 evaluations.
+  5 % of the steps, cosine to 0, Nesterov momentum, weight decay 5e-4 on weights
+  only; 4 evaluations.
   """
   config = cifar_resnet20.get_config()
   config.model.normalizer = normalizer
@@ -53,14 +54,14 @@ def scales(
   full: Sequence[str] | None = None,
   between: Mapping[str, Scale] = {},
 ) -> dict[str, Scale]:
-  """The whole of CIFAR-10, at two lengths, and what two CPU cores can train on.
+  """All of CIFAR-10 for 100 or 30 epochs, and a part that suits two CPU cores.
 
   Args:
-    rows: those of scale 'cpu', if not all.
-    more: overrides there.
-    own_batch: whether rows have batch sizes of their own; else it is 128
-      there, since 13 epochs at 1,024 would be 126 updates.
-    full: rows of the others, if not all.
+    rows: the rows of scale 'cpu', if not all.
+    more: further overrides of scale 'cpu'.
+    own_batch: whether the rows set the batch size. Otherwise it is 128 at scale
+      'cpu', where 13 epochs at 1,024 would be 126 updates.
+    full: the rows of the other scales, if not all.
     between: an experiment's own scales, fuller than 'cpu'.
   """
   note = 'the first 10,000 images, 13 epochs'
@@ -74,13 +75,13 @@ def scales(
 
 
 def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
-  """All 50,000 images, so many times."""
+  """A scale of `count` epochs of all 50,000 images."""
   note = f'all 50,000 images, {count} epochs'
   return Scale(note, {'num_epochs': float(count)}, rows)
 
 
-# Skip gains are exempt from AGC unless the arm is called 'clipped', which is
-# AGC as published: all but the head's weight.
+# AGC as published clips all parameters but the head's weight, as in the arm
+# 'clipped'; the other normalizer-free arm exempts skip gains.
 AGC = {'optimizer.clip': 'agc', 'optimizer.clipping': 0.16}
 EXEMPT = {**AGC, 'optimizer.unclipped': ('head', 'skip_gain')}
 NF = {'model.normalizer': 'nf'}

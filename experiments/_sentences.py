@@ -28,7 +28,7 @@ SENTENCES = {
     ('agc_grid', f'{arm}: batch size matters more') for arm in (NONE, NF)
   ],
   'Small batches need a larger lambda than large ones': [
-    ('agc_grid', f'{arm}: small batches want a bigger lambda')
+    ('agc_grid', f'{arm}: small batches need a larger lambda')
     for arm in (NONE, NF)
   ],
   'Batch normalization converges better': [

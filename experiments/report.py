@@ -32,11 +32,13 @@ NOT_RUN = 'not run'
 WORDS = (*ANSWERS.values(), NOT_RUN)
 # Its plot answers the study's question best so far; the README shows it too.
 ANSWER = 'pilot'
-LEAD = """Each of our numbers comes from a record in `NAME/runs/`, which holds
-its config and hardware. A run that diverged is reported as such and enters no
-mean. A check that compares trained rows is decided if the 95 % interval of
-their difference, paired by seed, lies on one side of the bound; otherwise it is
-undecided. Paper A is arXiv 2102.06171, paper B arXiv 2101.08692."""
+LEAD = """\
+Each of our numbers comes from a record in `NAME/runs/`, which holds its config
+and hardware. A run that diverged is reported as such and enters no mean. A
+check that compares trained rows is decided if the 95 % interval of their
+difference, paired by seed, lies on one side of the bound; otherwise it is
+undecided. BN is batch normalization, NF normalizer-free. Paper A is arXiv
+2102.06171, paper B arXiv 2101.08692."""
 CSS = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }

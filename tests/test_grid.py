@@ -36,8 +36,10 @@ def test_a_partial_correlation_is_that_of_the_textbook_s_formula():
   x, y = (np.corrcoef(values, top_1)[0, 1] for values in inputs.T)
   both = np.corrcoef(*inputs.T)[0, 1]
   expected = (x - y * both) / np.sqrt((1 - y**2) * (1 - both**2))
-  assert _grid.partial(inputs, top_1, 0) == pytest.approx(expected)
-  ranks = _grid.partial(inputs[:9], top_1[:9], 1)  # no longer orthogonal
+  assert _grid.partial_correlation(inputs, top_1, 0) == pytest.approx(expected)
+  ranks = _grid.partial_correlation(
+    inputs[:9], top_1[:9], 1
+  )  # no longer orthogonal
   x, y = (np.corrcoef(values, top_1[:9])[0, 1] for values in inputs[:9].T)
   both = np.corrcoef(*inputs[:9].T)[0, 1]
   assert ranks == pytest.approx(
@@ -80,7 +82,7 @@ def test_interaction_is_what_two_main_effects_leave_over():
 
 def test_the_best_lambda_must_fall_with_the_batch_and_lie_inside():
   peak = lambda at: rows(lambda x, y: 60 - 5 * (y - at(x)) ** 2)
-  wants = lambda rows: _grid.small_batches_want_more(GRID, rows)
+  wants = lambda rows: _grid.small_need_larger(GRID, rows)
   falls = {4: np.log2(0.64), 5: np.log2(0.16), 6: np.log2(0.04), 7: -6.6}
   assert wants(peak(lambda x: falls[round(x)])) is True
   assert wants(peak(lambda x: falls[11 - round(x)])) is False
