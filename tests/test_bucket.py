@@ -45,7 +45,7 @@ def contents(path):
   }
 
 
-def test_a_local_folder_is_itself_and_stays(tmp_path):
+def test_a_local_folder_is_used_itself(tmp_path):
   with bucket.working_copy(tmp_path / 'run') as (path, _, upload):
     write(path, 5)
     assert upload is None
@@ -55,7 +55,7 @@ def test_a_local_folder_is_itself_and_stays(tmp_path):
   assert (path / 'config.json').exists()
 
 
-def test_a_run_comes_back_as_it_was_left_and_the_copy_goes(memory):
+def test_a_run_survives_upload_and_fetch_and_the_copy_is_removed(memory):
   with bucket.working_copy('memory://b/run') as (path, _, upload):
     write(path, 5)
     upload()
@@ -63,10 +63,8 @@ def test_a_run_comes_back_as_it_was_left_and_the_copy_goes(memory):
     expected = contents(path)
   assert not path.exists()
   assert 'checkpoints/10/uploaded' in names(memory)
-  with bucket.working_copy('memory:/b/run/') as (
-    path,
-    *_,
-  ):  # as pathlib says it
+  # One slash, as pathlib writes it.
+  with bucket.working_copy('memory:/b/run/') as (path, *_):
     assert contents(path) == expected
     write(path, 15, rows=3)
   with bucket.fetched('memory://b/run') as path:
@@ -75,7 +73,7 @@ def test_a_run_comes_back_as_it_was_left_and_the_copy_goes(memory):
     )}  # fmt: skip
 
 
-def test_what_nobody_needs_elsewhere_stays_where_it_is(memory):
+def test_what_no_other_machine_needs_is_not_copied(memory):
   with bucket.working_copy('memory://b/run') as (path, *_):
     write(path, 5)
     for name in ('lock', 'x.1.tmp', 'tensorboard/e', 'checkpoints/7.tmp-0/d'):
@@ -87,7 +85,7 @@ def test_what_nobody_needs_elsewhere_stays_where_it_is(memory):
     assert not (path / 'tensorboard').exists()
 
 
-def test_checkpoints_that_a_run_removes_are_removed(memory):
+def test_checkpoints_that_a_run_deletes_are_deleted_in_the_bucket(memory):
   with bucket.working_copy('memory://b/run') as (path, _, upload):
     write(path, 5, 10)
     upload()
@@ -98,7 +96,7 @@ def test_checkpoints_that_a_run_removes_are_removed(memory):
   assert kept == {'10', '15'}
 
 
-def test_a_process_that_does_not_write_uploads_nothing(memory):
+def test_other_processes_upload_nothing(memory):
   with bucket.working_copy('memory://b/run', uploads=False) as (
     path,
     url,
@@ -110,12 +108,12 @@ def test_a_process_that_does_not_write_uploads_nothing(memory):
 
 
 class Killed(BaseException):
-  """What stops the storage's user in the middle."""
+  """Stands for a kill."""
 
 
 @contextlib.contextmanager
 def killed_after(storage, monkeypatch, count):
-  """The block ends, as by a kill, where it would change object `count`."""
+  """Ends the block, like a kill, before it changes object number `count`."""
   left = [count]
 
   def counting(function):
@@ -134,9 +132,7 @@ def killed_after(storage, monkeypatch, count):
       yield left
 
 
-def test_a_kill_at_any_point_leaves_a_whole_run_and_never_a_torn_step(
-  memory, monkeypatch
-):
+def test_a_kill_at_any_point_leaves_a_complete_run(memory, monkeypatch):
   for count in range(100):
     memory.store.clear()
     with bucket.working_copy('memory://b/run') as (path, *_):
@@ -166,7 +162,9 @@ def test_a_kill_at_any_point_leaves_a_whole_run_and_never_a_torn_step(
   assert count > 10
 
 
-def test_a_first_upload_that_broke_leaves_the_folder_free(memory, monkeypatch):
+def test_an_incomplete_first_upload_leaves_the_folder_usable(
+  memory, monkeypatch
+):
   for count in range(100):
     memory.store.clear()
     with (
@@ -181,9 +179,7 @@ def test_a_first_upload_that_broke_leaves_the_folder_free(memory, monkeypatch):
       break
 
 
-def test_an_old_checkpoint_that_goes_meanwhile_is_not_missed(
-  memory, monkeypatch
-):
+def test_a_checkpoint_deleted_during_the_fetch_is_skipped(memory, monkeypatch):
   with bucket.working_copy('memory://b/run') as (path, *_):
     write(path, 5, 10)
   get = memory.get
@@ -201,7 +197,7 @@ def test_an_old_checkpoint_that_goes_meanwhile_is_not_missed(
   assert len(calls) == 2
 
 
-def test_a_file_of_weights_is_fetched_by_its_name(memory):
+def test_a_file_of_weights_is_fetched_under_its_name(memory):
   memory.pipe_file('/b/weights/F0.npz', b'numbers')
   with bucket.fetched('memory://b/weights/F0.npz') as path:
     assert path.name == 'F0.npz'
@@ -228,12 +224,12 @@ def test_a_missing_package_is_named(monkeypatch, package):
     pass
 
 
-def test_data_in_a_bucket_are_refused_with_the_remedy():
+def test_data_in_a_bucket_is_refused_with_the_remedy():
   with pytest.raises(ValueError, match='gs://b/data: data cannot .*gcsfuse'):
     sources.create('cifar10', 'test', 'gs://b/data')
 
 
-def test_a_storage_that_fails_is_named_in_one_line(memory, monkeypatch):
+def test_an_error_of_the_storage_is_one_line_with_the_url(memory, monkeypatch):
   def fails(*_, **__):
     raise RuntimeError('403\nforbidden')
 
@@ -247,7 +243,7 @@ def test_a_storage_that_fails_is_named_in_one_line(memory, monkeypatch):
     pass
 
 
-def test_places_are_absolute_as_their_kind_is(tmp_path, monkeypatch):
+def test_paths_and_urls_are_made_absolute(tmp_path, monkeypatch):
   assert bucket.absolute(pathlib.Path('gs://b/run/')) == 'gs://b/run'
   monkeypatch.chdir(tmp_path)
   assert bucket.absolute('run') == str(tmp_path / 'run')

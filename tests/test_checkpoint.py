@@ -35,7 +35,7 @@ def restore(path, like=None):
   return state
 
 
-def test_the_newest_checkpoint_comes_back_bit_for_bit(tmp_path):
+def test_the_newest_checkpoint_is_restored_bit_for_bit(tmp_path):
   save(tmp_path, 1, 2, 3)
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(3))
 
@@ -51,7 +51,7 @@ def test_a_state_of_another_shape_is_refused_naming_what_differs(tmp_path):
     restore(tmp_path, {'params': other['params']})
 
 
-def test_a_part_of_a_state_is_restored_alone(tmp_path):
+def test_a_part_of_a_state_can_be_restored(tmp_path):
   save(tmp_path, 1)
   found = restore(tmp_path, {'params': tree(0)['params']})
   jax.tree.map(
@@ -59,7 +59,7 @@ def test_a_part_of_a_state_is_restored_alone(tmp_path):
   )
 
 
-def test_why_is_told_without_the_specification():
+def test_errors_are_reported_without_tensorstores_specification():
   error = ValueError("not valid [tensorstore_spec='{}']\nmore")
   assert checkpoint._why(error) == 'ValueError: not valid'
 
@@ -70,7 +70,7 @@ def damage(path, keep_bytes):
     file.write_bytes(file.read_bytes()[:keep_bytes])
 
 
-def test_a_damaged_checkpoint_makes_room_for_the_steps_taken_again(tmp_path):
+def test_a_damaged_checkpoint_makes_way_for_the_repeated_step(tmp_path):
   save(tmp_path, 1, 3)
   damage(tmp_path / 'checkpoints' / '3', 7)
   checkpoints = checkpoint.Checkpoints(tmp_path)
@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_makes_room_for_the_steps_taken_again(tmp_path):
   assert (tmp_path / 'checkpoints' / '3.damaged').exists()
 
 
-def test_an_empty_newest_folder_gives_way_to_the_one_before(tmp_path):
+def test_an_empty_newest_folder_is_skipped(tmp_path):
   save(tmp_path, 1, 2)
   (tmp_path / 'checkpoints' / '7').mkdir()
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(2))
@@ -102,7 +102,7 @@ def test_a_checkpoint_without_its_checksums_is_damaged(tmp_path, sums):
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
 
 
-def test_a_checkpoint_older_than_checksums_is_restored_and_told(
+def test_a_checkpoint_from_before_checksums_is_restored_with_a_warning(
   tmp_path, caplog
 ):
   save(tmp_path, 1)
@@ -113,13 +113,13 @@ def test_a_checkpoint_older_than_checksums_is_restored_and_told(
   assert 'without checksums' in caplog.text
 
 
-def test_a_renamed_checkpoint_is_not_of_its_folders_step(tmp_path):
+def test_a_renamed_checkpoint_is_refused(tmp_path):
   save(tmp_path, 1, 2)
   (tmp_path / 'checkpoints' / '2').rename(tmp_path / 'checkpoints' / '9')
   jax.tree.map(np.testing.assert_array_equal, restore(tmp_path), tree(1))
 
 
-def test_a_save_that_does_not_happen_is_an_error(tmp_path):
+def test_a_refused_save_raises(tmp_path):
   save(tmp_path, 5)
   checkpoints = checkpoint.Checkpoints(tmp_path)
   with pytest.raises(OSError, match='step 3 does not follow 5'):
@@ -127,7 +127,7 @@ def test_a_save_that_does_not_happen_is_an_error(tmp_path):
   checkpoints.close()
 
 
-def test_one_bit_flipped_anywhere_in_the_data_is_seen(tmp_path):
+def test_a_flipped_bit_anywhere_in_the_data_is_noticed(tmp_path):
   save(tmp_path, 1, 2)
   newest = tmp_path / 'checkpoints' / '2'
   files = [p for p in newest.rglob('d/*') if p.is_file()]
@@ -156,7 +156,7 @@ def test_when_all_are_damaged_the_error_names_them(tmp_path):
   assert 'tensorstore_spec' not in str(refusal.value)
 
 
-def test_whichever_file_is_cut_short_a_whole_checkpoint_is_used(tmp_path):
+def test_whichever_file_is_truncated_an_intact_checkpoint_is_used(tmp_path):
   save(tmp_path, 1, 2)
   newest = tmp_path / 'checkpoints' / '2'
   files = [p for p in newest.rglob('*') if p.is_file()]
@@ -177,7 +177,7 @@ def test_whichever_file_is_cut_short_a_whole_checkpoint_is_used(tmp_path):
   assert int(restore(tmp_path)['step']) == 2
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_last_whole_checkpoint(
+def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(
   tmp_path, capfd
 ):
   checkpoints = checkpoint.Checkpoints(tmp_path)
@@ -205,7 +205,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_whole_checkpoint(
   again.close()
 
 
-def test_reading_alone_makes_no_folder(tmp_path):
+def test_reading_creates_no_folder(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
   assert checkpoints.restore_latest(tree(0)) is None
   checkpoints.close()

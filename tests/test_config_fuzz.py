@@ -1,7 +1,7 @@
-"""Whatever a knob of a config is turned to is refused by its name, or runs.
+"""Whatever the value of a config's key, it is refused by name or it runs.
 
-Each number becomes -1, 0, huge, NaN and infinite, each text empty and garbage,
-each tuple empty, of garbage, and of such numbers, each switch the other way.
+Numbers become -1, 0, huge, NaN and infinite, strings empty and garbage, tuples
+empty or with such an element; switches are flipped.
 """
 
 import functools
@@ -28,7 +28,7 @@ SMALL = {
   'sam.rho': 0.05,
   'sam.perturbed': ('linear',),
 }
-# The first turns what it has, the second what it has besides.
+# All keys of the first are tested, and the keys that only the second has.
 BASES = {
   'quickstart': (quickstart, SMALL),
   'nfnet_f0': (
@@ -45,8 +45,8 @@ BASES = {
     },
   ),
 }
-# Keys that another one wakes.
-AWAKE = {
+# Keys that have an effect only with another setting.
+CONTEXT = {
   'schedule.boundaries': {'schedule.name': 'piecewise'},
   'schedule.factor': {'schedule.name': 'piecewise'},
   'schedule.decay_rate': {'schedule.name': 'warmup_exponential'},
@@ -58,8 +58,8 @@ HUGE = 10**12
 DEVICES = 4
 
 
-def turned(value):
-  """What a knob that stands at the value is turned to."""
+def others(value):
+  """The values to try in place of this one."""
   match value:
     case bool():
       return [not value]
@@ -74,7 +74,7 @@ def turned(value):
         (other, *value[1:])
         for first in value[:1]
         if not isinstance(first, tuple)
-        for other in turned(first)
+        for other in others(first)
       ]
       return [(), ('garbage',), ('(',), *inner]
   raise TypeError(value)
@@ -86,7 +86,7 @@ def cases():
     for key, value in flat(made(base).to_dict()).items():
       if key not in seen:
         seen.add(key)
-        yield from ((base, key, other) for other in turned(value))
+        yield from ((base, key, other) for other in others(value))
 
 
 def made(base, **values):
@@ -104,7 +104,7 @@ def made(base, **values):
 def verdict(base, key, value):
   """'refused', with the error, or 'accepted', with the config and its parts."""
   try:
-    config = made(base, **AWAKE.get(key, {}), **{key: value})
+    config = made(base, **CONTEXT.get(key, {}), **{key: value})
     config = train.complete(config)
     parts = factory.build(config)
     if config.weights:
@@ -115,7 +115,7 @@ def verdict(base, key, value):
 
 
 def assert_named(key, value, error):
-  """The key, by its path or its last name, or the text that it was given."""
+  """The error names the key, by its path or its last part, or its value."""
   said = str(error)
   told = value[0] if isinstance(value, tuple) and value else value
   texts = [repr(told), told] if isinstance(told, str) and told else []
@@ -145,7 +145,7 @@ def _one_reading_of_the_digits(monkeypatch):
 
 
 def accepted(chosen):
-  """What is accepted of the values of these keys; of all if none is chosen."""
+  """The accepted values of these keys, or of all keys if none is given."""
   for base, key, value in cases():
     if key in chosen or not chosen:
       answer, found = verdict(base, key, value)
@@ -153,7 +153,7 @@ def accepted(chosen):
         yield key, value, *found
 
 
-def test_every_knob_is_refused_by_name_or_accepted():
+def test_every_value_is_refused_by_name_or_accepted():
   counts = {'refused': 0, 'accepted': 0}
   for base, key, value in cases():
     answer, found = verdict(base, key, value)
@@ -167,14 +167,14 @@ def test_every_knob_is_refused_by_name_or_accepted():
 SAMPLE = ('model.skipinit_gain', 'sam.m', 'schedule.boundaries')
 
 
-def test_a_sample_of_what_is_accepted_can_be_traced():
+def test_a_sample_of_accepted_values_can_be_traced():
   for key, value, config, parts in accepted(SAMPLE):
     _, metrics = evaluate_abstractly(config, parts)
     assert metrics['loss'].shape == (), (key, value)
 
 
 @pytest.mark.slow
-def test_all_that_is_accepted_can_be_traced():
+def test_all_accepted_values_can_be_traced():
   for key, value, config, parts in accepted(()):
     _, metrics = evaluate_abstractly(config, parts)
     assert metrics['loss'].shape == (), (key, value)
@@ -182,7 +182,7 @@ def test_all_that_is_accepted_can_be_traced():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('key', SAMPLE)
-def test_a_sample_of_what_is_accepted_trains_one_step(key):
+def test_a_sample_of_accepted_values_trains_one_step(key):
   for _, value, config, _ in accepted((key,)):
     _, metrics = tiny.take_steps(config, jax.local_devices(), num_steps=1)
     assert np.isfinite(metrics['loss']), value

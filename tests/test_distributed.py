@@ -38,7 +38,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('count', [2, 4])
-def test_so_many_processes_are_one_with_as_many_devices(alone, tmp_path, count):
+def test_several_processes_equal_one_with_all_devices(alone, tmp_path, count):
   codes, said = crew.finish(crew.start(count, tmp_path, 'whole'))
   assert codes == [0] * count, said
   folder, summary = alone
@@ -54,7 +54,9 @@ def test_so_many_processes_are_one_with_as_many_devices(alone, tmp_path, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('count', [2, 4])
-def test_one_killed_ends_all_and_another_number_goes_on(alone, tmp_path, count):
+def test_a_killed_process_ends_all_and_another_number_resumes(
+  alone, tmp_path, count
+):
   processes = crew.start(count, tmp_path, 'killed')
   processes[-1].wait()
   start = time.monotonic()
@@ -75,7 +77,9 @@ def test_one_killed_ends_all_and_another_number_goes_on(alone, tmp_path, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['stopped', 'interrupted'])
-def test_one_is_asked_to_stop_and_all_save_at_one_step(tmp_path, task):
+def test_a_signal_to_one_process_makes_all_save_at_the_same_step(
+  tmp_path, task
+):
   codes, said = crew.finish(crew.start(2, tmp_path, task))
   assert codes == [75, 75], said
   ends = [json.loads((tmp_path / f'ended{i}').read_text()) for i in range(2)]
@@ -85,7 +89,7 @@ def test_one_is_asked_to_stop_and_all_save_at_one_step(tmp_path, task):
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_ends_all_in_time(tmp_path):
+def test_an_error_of_one_process_ends_all_within_the_heartbeat(tmp_path):
   processes = crew.start(2, tmp_path, 'failed')
   processes[1].wait()
   start = time.monotonic()
@@ -95,7 +99,7 @@ def test_an_error_of_one_process_ends_all_in_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_make_no_one_run_are_told_so_alike(tmp_path):
+def test_processes_that_differ_are_all_refused_with_what_differs(tmp_path):
   codes, said = crew.finish(crew.start(2, tmp_path, 'differing'))
   assert codes == [2, 2]
   culprit = 'config.learning_rate: 0.1 in process 0, 0.2 in process 1'
@@ -119,9 +123,7 @@ def joined(monkeypatch):
   return calls
 
 
-def test_processes_are_joined_as_flags_and_surroundings_tell(
-  joined, monkeypatch
-):
+def test_processes_join_by_flags_environment_or_slurm(joined, monkeypatch):
   assert not distributed.initialize()
   assert not distributed.initialize(False, 'a:1', 2, 0)
   with pytest.raises(ValueError, match='missing: num_processes, process_id'):
@@ -156,7 +158,9 @@ def test_processes_are_joined_as_flags_and_surroundings_tell(
     ('localhost:{taken}', 0, 'cannot listen on this port .*another for all'),
   ],
 )
-def test_a_place_that_cannot_be_is_named(joined, address, index, culprit):
+def test_an_invalid_address_or_index_is_refused_by_name(
+  joined, address, index, culprit
+):
   with socket.create_server(('', 0)) as server:
     address = address.format(taken=server.getsockname()[1])
     with pytest.raises(ValueError, match=culprit):
@@ -164,7 +168,7 @@ def test_a_place_that_cannot_be_is_named(joined, address, index, culprit):
   assert not joined
 
 
-def test_a_variable_that_is_no_number_and_jaxs_errors_are_told(
+def test_an_invalid_variable_and_jaxs_errors_become_refusals(
   joined, monkeypatch
 ):
   monkeypatch.setenv('JAX_NUM_PROCESSES', 'abc')
@@ -179,7 +183,7 @@ def test_a_variable_that_is_no_number_and_jaxs_errors_are_told(
     distributed.initialize(None, 'a:1', 2, 1)
 
 
-def test_alone_a_problem_is_raised_as_it_is():
+def test_a_single_process_raises_its_own_error():
   with pytest.raises(OSError, match='full'), distributed.agreement():
     raise OSError('full')
   assert distributed.exchange({'a': [1]}) == [{'a': [1]}]
@@ -188,7 +192,7 @@ def test_alone_a_problem_is_raised_as_it_is():
 @pytest.mark.parametrize(
   'number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 )
-def test_a_signal_only_asks_until_the_block_ends_and_ctrl_c_insists(number):
+def test_a_signal_requests_a_stop_and_a_second_ctrl_c_raises(number):
   handler = lambda *_: None
   before = signal.signal(number, handler)  # nohup and `&` ignore some
   try:
@@ -204,7 +208,7 @@ def test_a_signal_only_asks_until_the_block_ends_and_ctrl_c_insists(number):
     signal.signal(number, before)
 
 
-def test_batches_come_as_they_are_and_a_stalled_one_is_told_and_left(
+def test_batches_pass_unchanged_and_a_stalled_read_can_be_interrupted(
   monkeypatch, caplog
 ):
   monkeypatch.setattr(distributed, 'STALLED', 0.2)
@@ -229,7 +233,7 @@ def test_batches_come_as_they_are_and_a_stalled_one_is_told_and_left(
   assert 'no input for' in caplog.text
 
 
-def test_what_is_called_in_a_thread_returns_raises_or_is_given_up():
+def test_a_call_in_a_thread_returns_raises_or_is_abandoned():
   before = signal.signal(signal.SIGTERM, lambda *_: None)
   try:
     with distributed.Interrupts() as interrupts:

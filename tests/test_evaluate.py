@@ -1,4 +1,4 @@
-"""Whole evaluations."""
+"""Evaluation."""
 
 import functools
 
@@ -82,7 +82,7 @@ def test_an_empty_evaluation_is_an_error():
     evaluate.evaluate(lambda *_: None, {}, [])
 
 
-def test_what_is_evaluated_reordered_and_left_out_is_said(tmp_path):
+def test_what_is_evaluated_reordered_and_left_out_is_printed(tmp_path):
   images = tiny.batch(6)['images']
   for index, image in enumerate(images):
     folder = tmp_path / 'val' / ('cat', 'dog')[index % 2]

@@ -1,4 +1,4 @@
-"""Configs are checked, and become parts."""
+"""Checks of a config, and the parts made from it."""
 
 import pytest
 import tiny
@@ -32,7 +32,7 @@ from nfnets import checks, factory
     ('micro_batches', 3, 'config.micro_batches=3: take 12 or 24'),
   ],
 )  # fmt: skip
-def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
+def test_an_invalid_value_is_refused_in_one_line_with_key_and_remedy(
   key, value, message
 ):
   config = tiny.config(**{key: value})
@@ -41,7 +41,7 @@ def test_an_impossible_value_is_one_line_that_names_key_and_remedy(
   assert '\n' not in str(error.value)
 
 
-def test_what_other_numbers_follow_is_refused_before_they_are_computed():
+def test_invalid_origins_are_refused_before_anything_is_computed():
   for key, value in (('batch_size', 0), ('num_epochs', float('nan'))):
     config = cifar_resnet20.get_config()
     config[key] = value
@@ -49,7 +49,7 @@ def test_what_other_numbers_follow_is_refused_before_they_are_computed():
       checks.resolve(config)
 
 
-def test_a_batch_larger_than_the_data_is_told_as_the_reason():
+def test_a_batch_that_leaves_no_steps_is_named_as_the_reason():
   config = quickstart.get_config()
   config.batch_size = 4096
   with pytest.raises(ValueError, match='config.batch_size=4096'):
@@ -60,14 +60,14 @@ def test_a_batch_larger_than_the_data_is_told_as_the_reason():
 @pytest.mark.parametrize(
   'key', ['optimizer__frozen', 'optimizer__unclipped', 'sam__perturbed']
 )
-def test_a_pattern_that_names_nothing_is_told_with_its_key(key, pattern):
+def test_a_pattern_that_matches_nothing_is_refused_with_its_key(key, pattern):
   config = tiny.config(**{key: (pattern,)})
   with pytest.raises(ValueError, match=key.replace('__', '.') + '=') as error:
     factory.build(config)
   assert repr(pattern) in str(error.value)
 
 
-def test_a_batch_that_would_hold_a_picture_twice_is_refused():
+def test_a_batch_larger_than_the_training_set_is_refused():
   config = tiny.config(batch_size=2000, eval_every=8, checkpoint_every=8)
   with pytest.raises(ValueError, match='config.batch_size=2000: .* 1438 ex'):
     factory.build(config)
@@ -81,14 +81,14 @@ def test_an_evaluation_needs_no_number_of_training_examples():
     checks.resolve(config)
 
 
-def test_wrong_class_and_example_counts_name_the_right_ones():
+def test_wrong_class_and_example_counts_are_refused_with_the_right_ones():
   with pytest.raises(ValueError, match='digits has 10 classes'):
     factory.sources_of(tiny.config(data__num_classes=11))
   with pytest.raises(ValueError, match='pass --config.data.num_train=1438'):
     factory.sources_of(tiny.config(data__num_train=1000))
 
 
-def test_unknown_model_and_override_are_named():
+def test_an_unknown_model_or_override_is_refused_with_a_near_name():
   with pytest.raises(ValueError, match='did you mean'):
     factory.network_of(tiny.config(model__name='cifar_resnet_21'))
   config = tiny.config()
@@ -98,7 +98,7 @@ def test_unknown_model_and_override_are_named():
     factory.network_of(config)
 
 
-def test_the_published_learning_rate_steps_come_out_of_he_et_als_schedule():
+def test_the_piecewise_schedule_is_that_of_he_et_al():
   schedule = factory.schedule_of(
     tiny.config(schedule__name='piecewise', num_steps=64000)
   )

@@ -1,4 +1,4 @@
-"""Starting from weights: the whole of them, or a report and nothing."""
+"""Starting from weights: either all of them fit, or the run is refused."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def assert_equal(found, wanted, paths):
     np.testing.assert_array_equal(found[path], wanted[path], path)
 
 
-def test_all_but_the_head_is_the_files_when_the_classes_differ(
+def test_all_but_the_head_comes_from_the_file_if_the_classes_differ(
   tmp_path, capsys
 ):
   weights = given(num_classes=7)
@@ -73,7 +73,7 @@ def test_all_but_the_head_is_the_files_when_the_classes_differ(
     ('abcdefghij', 'klmnopqrst', False),
   ],
 )
-def test_a_head_is_kept_unless_its_classes_are_known_to_be_others(
+def test_the_head_is_kept_unless_its_class_names_differ(
   tmp_path, capsys, there, here, kept
 ):
   names = {'class_names': list(there)} if there else {}
@@ -85,7 +85,7 @@ def test_a_head_is_kept_unless_its_classes_are_known_to_be_others(
   assert f'head: {word}, ' in capsys.readouterr().out
 
 
-def test_a_mismatch_is_found_before_anything_is_compiled(tmp_path):
+def test_a_mismatch_is_refused_before_compilation(tmp_path):
   path = write(tmp_path, given()._replace(params={}))
   config = tiny.config(weights=path)
   with pytest.raises(match.Mismatch, match='missing'):
@@ -93,7 +93,7 @@ def test_a_mismatch_is_found_before_anything_is_compiled(tmp_path):
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_a_head_of_another_width_does_not_pass_as_a_new_one(tmp_path):
+def test_a_head_of_another_width_is_not_taken_for_a_new_one(tmp_path):
   """Only the number of classes may differ where the head is kept."""
   weights = given(num_classes=10)
   leaves = dict(match.flatten(weights.params))
@@ -155,7 +155,7 @@ def test_the_weights_complete_the_recipe(tmp_path):
   assert resolved.num_steps == 500 * 20 // 32
 
 
-def test_published_sizes_and_constants_stand_in_where_a_file_is_silent(
+def test_published_sizes_and_constants_fill_in_what_a_file_lacks(
   tmp_path, monkeypatch
 ):
   weights = files.Weights({}, {}, 'nfnet_f1', 1000)
@@ -180,7 +180,7 @@ def test_the_data_complete_the_recipe(tmp_path):
   assert '10 classes, 1438 pictures to train on, 359 to test on' in line
 
 
-def test_a_run_that_began_needs_its_file_no_more(tmp_path):
+def test_a_resumed_run_does_not_need_its_file(tmp_path):
   path = write(tmp_path, given(eval_image_size=8, mean=[1, 2, 3]))
   first = open_recipe(path)
   finetune.complete(first, tmp_path / 'run')
@@ -198,7 +198,7 @@ def test_a_run_that_began_needs_its_file_no_more(tmp_path):
     finetune.complete(open_recipe(path), tmp_path / 'other')
 
 
-def test_a_checkpoint_comes_before_the_weights(tmp_path, monkeypatch):
+def test_a_checkpoint_takes_precedence_over_the_weights(tmp_path, monkeypatch):
   path = write(tmp_path, given())
   config = tiny.config(weights=path)
   folder = workdir.RunFolder(tmp_path / 'run')
@@ -217,7 +217,7 @@ def test_a_checkpoint_comes_before_the_weights(tmp_path, monkeypatch):
   assert_equal(restored.params, state.params, match.flatten(state.params))
 
 
-def test_a_recipe_that_names_another_network_is_told_so(tmp_path):
+def test_a_recipe_for_another_network_is_refused(tmp_path):
   config = open_recipe(write(tmp_path, given()))
   config.model.name = 'nfnet_f1'
   with pytest.raises(ValueError, match="holds cifar_resnet_20.*'nfnet_f1'"):
@@ -225,7 +225,7 @@ def test_a_recipe_that_names_another_network_is_told_so(tmp_path):
 
 
 @pytest.mark.parametrize('key, value', [('batch_size', 0), ('num_epochs', 1e9)])
-def test_what_others_follow_is_refused_before_they_are_computed(key, value):
+def test_invalid_origins_are_refused_before_anything_is_computed(key, value):
   config = recipe_file.get_config('probe')
   config[key] = value
   with pytest.raises(ValueError, match=f'config.{key}={value}: must be in'):
@@ -257,7 +257,7 @@ def test_weights_that_name_no_network_are_refused(tmp_path):
     finetune.complete(open_recipe(path))
 
 
-def test_presets_are_appendix_a5s():
+def test_presets_are_those_of_appendix_a5():
   """PAPER_FACTS 2.5: the plain schedule, and the one with SAM."""
   plain, with_sam = (recipe_file.get_config(p) for p in ('a5', 'a5_sam'))
   for config in (plain, with_sam):
@@ -284,7 +284,7 @@ def test_the_small_preset_takes_at_least_100_steps(pictures, steps):
   assert config.schedule.warmup_steps == 20
 
 
-def test_the_caltech_recipe_counts_what_its_split_holds():
+def test_the_caltech_recipe_has_the_counts_of_its_split():
   import json
   import pathlib
 

@@ -1,4 +1,4 @@
-"""A file of nfnets/ imports only from floors below its own."""
+"""Files import in the order of the floor plan, and a run imports few."""
 
 import ast
 import pathlib
@@ -9,15 +9,15 @@ import tomllib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-# A package or a file of the inner ring imports only what stands before it; a
-# name that isn't here may be imported by anybody.
+# A package, or a file directly in nfnets/, imports only what is listed before
+# it. Names that are not listed may be imported anywhere.
 ORDER = (
   'variants', 'parallel', 'models', 'optim', 'mirror', 'bucket', 'data',
   'workdir', 'metrics', 'loggers', 'plots', 'checkpoint', 'distributed', 'step',
   'checks', 'factory', 'evaluate', 'weights', 'hub', 'finetune', 'linear_probe',
   'train', 'analysis', 'bench', 'plan',
 )  # fmt: skip
-# The outer ring, into which these alone may reach, where they need it.
+# The outer ring, and the files of the inner ring that may import weights.
 OUTER = ('weights', 'hub', 'analysis', 'bench', 'plan')
 MAY_READ_WEIGHTS = ('finetune', 'linear_probe', '')
 FILES = sorted((ROOT / 'nfnets').rglob('*.py'))
@@ -29,7 +29,7 @@ def module_name(path):
 
 
 def imports(path):
-  """Every module that a file imports, wherever in it, as dotted names."""
+  """Dotted names of all modules that a file imports, at the top or later."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
@@ -40,7 +40,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize('path', FILES, ids=module_name)
-def test_imports_come_from_what_stands_before_in_the_floor_plan(path):
+def test_imports_follow_the_order_of_the_floor_plan(path):
   room = module_name(path).partition('.')[0]
   for imported in imports(path):
     package, _, rest = imported.partition('.')
@@ -52,7 +52,7 @@ def test_imports_come_from_what_stands_before_in_the_floor_plan(path):
 
 
 @pytest.mark.parametrize('path', FILES, ids=module_name)
-def test_the_inner_ring_reads_weights_where_it_must_and_no_other_outer(path):
+def test_the_inner_ring_imports_of_the_outer_only_weights_where_it_must(path):
   room = module_name(path).partition('.')[0]
   for imported in imports(path):
     other = imported.removeprefix('nfnets.').partition('.')[0]
@@ -72,7 +72,7 @@ def test_nfnets_has_no_flags_and_no_dead_packages(path):
     assert imported not in banned and imported.split('.')[0] not in banned
 
 
-def test_only_parallel_knows_pmap_and_only_checkpoint_knows_orbax():
+def test_only_parallel_uses_pmap_and_only_checkpoint_uses_orbax():
   for path in FILES:
     text = path.read_text()
     name = module_name(path)
@@ -90,7 +90,7 @@ def test_configs_import_no_jax():
       ), f'{path.name} imports {imported}'
 
 
-def test_scripts_import_of_each_other_what_they_share_alone():
+def test_scripts_import_no_other_script():
   for path in (ROOT / 'scripts').glob('*.py'):
     for imported in imports(path):
       is_script = imported.split('.')[0] == 'scripts'

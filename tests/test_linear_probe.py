@@ -35,7 +35,7 @@ def objective(linear, features, labels, l2):
 
 
 @pytest.mark.parametrize('l2', [1e-3, 0.1])
-def test_the_optimum_is_scikit_learns(l2):
+def test_the_optimum_equals_scikit_learns(l2):
   from sklearn.linear_model import LogisticRegression
 
   features, labels = clusters()
@@ -54,7 +54,7 @@ def test_the_optimum_is_scikit_learns(l2):
   assert objective(ours, features, labels, l2) <= best + 1e-5
 
 
-def test_features_scales_and_offsets_change_no_prediction():
+def test_scales_and_offsets_of_features_change_no_prediction():
   features, labels = clusters()
   plain, _ = linear_probe.fit(features, labels, 3, 0.01)
   moved = features * np.array([10, 0.1, 3, 1, 2], np.float32) - 4
@@ -64,7 +64,7 @@ def test_features_scales_and_offsets_change_no_prediction():
   )
 
 
-def test_two_classes_and_one_without_examples_have_the_same_optimum():
+def test_two_classes_and_one_without_examples_reach_the_optimum():
   features, labels = clusters()
   some = labels < 2
   features, labels = features[some], labels[some]
@@ -88,8 +88,8 @@ def test_a_constant_feature_gets_no_weight():
   np.testing.assert_allclose(linear.w[2], 0.0, atol=1e-6)
 
 
-def test_the_penalty_is_chosen_where_it_matters():
-  """60 examples of 5 telling and 60 noisy features: some penalty must help."""
+def test_a_penalty_is_selected_where_features_are_noisy():
+  """60 examples of 5 informative and 60 noisy features need a penalty."""
   features, labels = clusters(60)
   noise = np.random.RandomState(1).standard_normal((60, 60))
   noisy = np.concatenate([features, noise], 1).astype(np.float32)
@@ -122,7 +122,7 @@ def done(setting, tmp_path_factory):
   return folder, train.train_and_evaluate(setting[0], folder)
 
 
-def test_features_are_the_networks_pool_up_to_a_factor(setting, done):
+def test_features_equal_the_networks_pool_up_to_a_factor(setting, done):
   config, weights = setting
   with np.load(done[0] / 'features.npz') as file:
     features, labels = file['test_features'], file['test_labels']

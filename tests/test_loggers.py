@@ -1,4 +1,4 @@
-"""Where metrics go."""
+"""Loggers of metrics."""
 
 import importlib.util
 import io
@@ -68,9 +68,7 @@ except OSError as error:
 @pytest.mark.parametrize(
   ('kind', 'name'), [('TensorBoard', 'board'), ('JsonLines', 'metrics.jsonl')]
 )
-def test_where_no_more_can_be_written_the_run_ends_and_names_the_place(
-  kind, name, tmp_path
-):
+def test_a_full_disk_ends_the_run_and_names_the_file(kind, name, tmp_path):
   done = subprocess.run(
     [sys.executable, '-c', FULL, str(tmp_path), kind],
     capture_output=True,
@@ -83,7 +81,7 @@ def test_where_no_more_can_be_written_the_run_ends_and_names_the_place(
   assert said in done.stderr and 'File too large' in done.stderr
 
 
-def test_off_a_terminal_each_log_is_one_line_of_whatever_the_step_returned():
+def test_without_a_terminal_each_log_is_a_line_with_all_of_the_steps_metrics():
   stream = io.StringIO()
   console = loggers.Console(100, stream)
   row = {'train/loss': 0.5, 'train/top_1': 0.25, 'train/distillation': 3.0}
@@ -94,7 +92,7 @@ def test_off_a_terminal_each_log_is_one_line_of_whatever_the_step_returned():
   assert stream.getvalue() == shown
 
 
-def test_a_lost_console_only_silences_the_console():
+def test_a_closed_console_does_not_end_the_run():
   script = """
 import sys
 from nfnets import loggers
@@ -112,7 +110,7 @@ sys.exit(3)
   assert process.returncode == 3 and not said, said
 
 
-def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
+def test_on_a_terminal_a_bar_shows_loss_speed_and_time_left():
   class Terminal(io.StringIO):
     def isatty(self):
       return True
@@ -134,7 +132,7 @@ def test_on_a_terminal_there_is_a_bar_with_loss_rate_and_time_left():
 
 
 class FakeWandb(types.ModuleType):
-  """What of wandb's surface is called, and its own check of the config."""
+  """The part of wandb that is called."""
 
   def __init__(self):
     super().__init__('wandb')
@@ -151,9 +149,7 @@ class FakeWandb(types.ModuleType):
     self.finished += 1
 
 
-def test_a_restarted_run_goes_on_under_its_weights_and_biases_id(
-  tmp_path, monkeypatch
-):
+def test_a_restarted_run_keeps_its_weights_and_biases_id(tmp_path, monkeypatch):
   fake = FakeWandb()
   monkeypatch.setitem(sys.modules, 'wandb', fake)
   for step in (1, 2):
@@ -172,7 +168,7 @@ def test_a_restarted_run_goes_on_under_its_weights_and_biases_id(
   importlib.util.find_spec('wandb') is None,
   reason='wandb is not installed: pip install wandb',
 )
-def test_weights_and_biases_itself_takes_it_offline(tmp_path, monkeypatch):
+def test_the_real_wandb_logs_offline(tmp_path, monkeypatch):
   monkeypatch.setenv('WANDB_MODE', 'offline')
   monkeypatch.setenv('WANDB_SILENT', 'true')
   for step in (1, 2):

@@ -1,4 +1,4 @@
-"""What the loop watches."""
+"""Measurements of a run."""
 
 import types
 
@@ -107,7 +107,7 @@ def test_compilations_are_counted_whenever_they_happen():
   assert during > 0 and after == 0
 
 
-def test_memory_is_the_hosts_peak_and_the_fullest_devices(monkeypatch):
+def test_memory_is_the_peak_of_the_host_and_of_the_fullest_device(monkeypatch):
   assert 2**27 < metrics.memory()['host/peak_memory_bytes'] < 2**37
   stats = [{'peak_bytes_in_use': 7}, {'peak_bytes_in_use': 9}, None]
   devices = [types.SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
@@ -115,7 +115,7 @@ def test_memory_is_the_hosts_peak_and_the_fullest_devices(monkeypatch):
   assert metrics.memory()['train/peak_memory_bytes'] == 9
 
 
-def test_a_profile_is_there_for_tensorboard(tmp_path):
+def test_a_profile_is_written_for_tensorboard(tmp_path):
   step = jax.jit(lambda x: x + 1)
   profile = metrics.Profile((2, 4), tmp_path)
   for done in range(6):
@@ -136,7 +136,7 @@ def forward_flops(config, **overrides):
   return metrics.step_flops(config, network, *shapes)
 
 
-def test_a_steps_flops_are_the_published_count_however_it_is_compiled():
+def test_flops_are_the_published_count_however_the_step_is_compiled():
   config = nfnet_f0.get_config().copy_and_resolve_references()
   macs = 12.38e9  # paper A, Table 6, at 256 pixels
   config.data.train_image_size = 256

@@ -8,7 +8,7 @@ import pytest
 from nfnets import parallel
 
 
-def test_a_mapped_step_averages_over_devices_and_returns_natural_shapes():
+def test_a_mapped_step_averages_over_devices_and_returns_unstacked_shapes():
   def step(state, batch, key):
     del key
     return state + parallel.mean(jnp.mean(batch)), parallel.total(jnp.ones(()))
@@ -23,7 +23,7 @@ def test_a_mapped_step_averages_over_devices_and_returns_natural_shapes():
   assert int(count) == jax.device_count() == 4
 
 
-def test_the_mean_keeps_types_so_that_a_step_compiles_once():
+def test_the_mean_keeps_dtypes_so_that_a_step_compiles_once():
   def step(state, batch, key):
     del key
     state = state['x'] + jnp.mean(batch), state['count'] + 1
@@ -51,7 +51,7 @@ def test_each_device_gets_its_own_key():
   assert len(set(parallel.to_host(bits).tolist())) == 4
 
 
-def test_shard_gives_device_d_the_dth_part():
+def test_shard_gives_each_device_its_part_in_order():
   placed = parallel.shard({'x': np.arange(8)})['x']
   assert placed.shape == (4, 2)
   for device, shard in enumerate(placed.addressable_shards):

@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Plots of a run."""
 
 import matplotlib.image
 import numpy as np
@@ -48,19 +48,19 @@ def test_the_heat_map_shows_layers_from_the_images_to_the_head(
   assert picture.shape[1] == 1210 and len(np.unique(picture)) > 50
 
 
-def test_one_observation_and_a_nan_are_drawn(tmp_path):
+def test_a_single_observation_and_a_nan_are_plotted(tmp_path):
   rows = observed_rows([7])
   rows[0]['agc/Net/~/stem_conv0/clipped_fraction'] = 'nan'
   assert plots.heat_map(rows, tmp_path / 'clipping.png', 'a run')
 
 
-def test_without_observations_nothing_is_drawn(tmp_path):
+def test_without_observations_nothing_is_plotted(tmp_path):
   rows = [{'step': 1, 'train/loss': 2.0, 'agc/clipped_fraction': 0.1}]
   assert not plots.heat_map(rows, tmp_path / 'clipping.png', 'a run')
   assert not list(tmp_path.iterdir())
 
 
-def test_curves_are_drawn_of_whatever_was_logged(tmp_path):
+def test_curves_show_whatever_was_logged(tmp_path):
   rows = [
     {'step': 1, 'train/loss': 2.0, 'train/learning_rate': 0.1},
     {'step': 2, 'train/loss': 'nan', 'eval/loss': 1.5, 'eval/top_1': 0.4},

@@ -57,7 +57,7 @@ def relative_difference(tree, other):
   return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
 
 
-def test_mean_of_device_gradients_is_not_the_whole_batchs_with_batchnorm():
+def test_with_batchnorm_the_mean_of_device_gradients_is_not_the_batchs():
   four = gradients('batch', jax.devices())
   one = gradients('batch', jax.devices()[:1])
   assert relative_difference(four, one) > 0.05
@@ -178,7 +178,7 @@ FROZEN = ('stem', 'stage_1')
 @pytest.mark.parametrize(
   'normalizer', ['nf', pytest.param('batch', marks=pytest.mark.slow)]
 )
-def test_the_frozen_end_bit_for_bit_as_they_began(normalizer):
+def test_frozen_parameters_stay_bit_for_bit(normalizer):
   """Under decay, momentum, averaging, SAM and norm clipping; the rest moves.
 
   Statistics of batch normalization are no parameters: they follow the data.
@@ -210,7 +210,7 @@ def test_the_frozen_end_bit_for_bit_as_they_began(normalizer):
     assert np.any(old != new)
 
 
-def test_a_frozen_beginning_costs_no_backward_pass():
+def test_frozen_first_stages_need_no_backward_pass():
   def convolutions(**values):
     config = tiny.config(**values)
     network, _, state = tiny.network_and_state(config)
@@ -263,7 +263,7 @@ def test_a_nan_is_never_a_correct_guess():
 @pytest.mark.parametrize(
   'name', ['lamb', 'muon', pytest.param('sgd', marks=pytest.mark.slow)]
 )
-def test_with_scan_on_an_optimizer_takes_the_unrolled_networks_step(name):
+def test_with_scan_an_optimizer_takes_the_unrolled_networks_step(name):
   values = {
     'optimizer__name': name,
     'optimizer__clip': 'agc',

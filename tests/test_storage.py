@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module', params=SERVERS)
 def storage(request):
-  """The scheme, and the environment in which it leads to a server here."""
+  """A scheme, and environment variables that lead it to a local server."""
   scheme = request.param
   for package in SERVERS[scheme]:
     if importlib.util.find_spec(package) is None:
@@ -132,7 +132,7 @@ def commits(names):
   )
 
 
-def test_a_run_killed_in_an_upload_goes_on_and_commands_read_it(
+def test_a_run_killed_during_an_upload_resumes_and_commands_read_it(
   storage, names, whole, tmp_path, run_script
 ):
   code, said = finish(start(storage, 'killed', kill_at=17))
@@ -167,7 +167,7 @@ def test_a_run_killed_in_an_upload_goes_on_and_commands_read_it(
   assert losses(tmp_path / 'run') == pytest.approx(whole, rel=1e-4)
 
 
-def test_two_processes_are_one_run_of_which_the_first_uploads(storage, names):
+def test_of_two_processes_the_first_uploads_the_run(storage, names):
   address = f'127.0.0.1:{portpicker.pick_unused_port()}'
   both = [
     start(storage, 'two', -2 if i else 17, (address, 2, i)) for i in range(2)

@@ -1,4 +1,4 @@
-"""The loop: what it writes, how it stops, how it goes on."""
+"""The loop: what it writes, how it stops, how it resumes."""
 
 import gc
 import os
@@ -106,7 +106,7 @@ def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(
   assert int(last_state(config, tmp_path).step) == 6
 
 
-def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
+def test_sigterm_saves_and_the_same_command_resumes_bit_for_bit(
   tmp_path, monkeypatch
 ):
   config = run_config(model__drop_rate=0.1)
@@ -147,7 +147,7 @@ train.train_and_evaluate(test_train.run_config(num_steps=8), sys.argv[1])
 """
 
 
-def test_kill_9_and_resume_equals_an_unbroken_run_bit_for_bit(tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path):
   paths = [
     os.path.dirname(__file__),
     os.path.dirname(os.path.dirname(__file__)),
@@ -194,7 +194,7 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
 
 
 def no_work(*_):
-  """A step of no work, in the place of `train.train_step_of`."""
+  """Stands in for `train.train_step_of`, with a step that does nothing."""
 
   def step_of_no_work(state, batch, key):
     del batch, key
@@ -206,7 +206,7 @@ def no_work(*_):
   return jax.jit(step_of_no_work, donate_argnums=0), jax.random.key(0)
 
 
-def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
+def test_an_interrupted_evaluation_is_repeated_by_the_resumed_run(
   tmp_path, monkeypatch
 ):
   config = run_config(
@@ -231,7 +231,7 @@ def test_an_evaluation_that_a_signal_cut_off_is_made_up_for(
   rows = workdir.RunFolder(tmp_path).read_metrics()
   found = [(r['step'], r['eval/loss']) for r in rows if 'eval/loss' in r]
   assert found == [(2, 2.0), (4, 3.0)]
-  # As a kill would leave it that came while the curves were drawn.
+  # What a kill leaves while the curves are plotted.
   (tmp_path / 'summary.json').unlink()
   (tmp_path / 'curves.png').write_bytes(b'\x89PN')
   assert train.train_and_evaluate(config, tmp_path) == second
@@ -251,7 +251,7 @@ def memory_and_files():
 def test_in_100000_steps_neither_memory_nor_open_files_grow(
   tmp_path, monkeypatch
 ):
-  """The loop with all its sinks and checkpoints, around a step of no work."""
+  """The loop with all loggers and checkpoints, around an empty step."""
   num_steps = 100_000
   config = run_config(
     num_steps=num_steps,
@@ -280,7 +280,7 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
   assert files_after <= files_before
 
 
-def test_a_stop_while_the_step_compiles_ends_the_run_at_once(
+def test_a_signal_during_compilation_ends_the_run_at_once(
   tmp_path, monkeypatch
 ):
   def compiling(*_):
@@ -304,7 +304,7 @@ def test_a_stop_while_the_step_compiles_ends_the_run_at_once(
 def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
   tmp_path, monkeypatch
 ):
-  """And waits for the device nowhere else: no transfer, no blocking."""
+  """And it waits for the device nowhere else."""
   config = run_config(num_steps=5, eval_every=4, checkpoint_every=100,
                       observe_every=0, data__on_device=True)  # fmt: skip
   events = []
@@ -338,7 +338,7 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
 
     return logged
 
-  # An evaluation compiles for long.
+  # An evaluation takes long to compile.
   monkeypatch.setattr(train, '_evaluate', lambda *_: {'eval/loss': 0.0})
   monkeypatch.setattr(train, 'train_step_of', logged_step_of)
   monkeypatch.setattr(metrics.Meter, 'add', logged_add)
@@ -356,8 +356,10 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
   ]  # fmt: skip
 
 
-def test_a_run_of_an_earlier_version_goes_on_as_it_would_have_there(tmp_path):
-  """Begun and stopped at step 4 by commit 2369095; its numbers are asked."""
+def test_a_run_of_an_earlier_version_resumes_with_that_versions_numbers(
+  tmp_path,
+):
+  """Commit 2369095 started it and stopped at step 4; losses are its own."""
   golden = pathlib.Path(__file__).parent / 'golden' / 'run_of_2369095.tar.gz'
   with tarfile.open(golden) as file:
     file.extractall(tmp_path, filter='data')

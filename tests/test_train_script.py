@@ -24,7 +24,7 @@ OFF = '--compilation_cache=off'  # it would stay for other tests
     (['--coordinator_address=a:1'], 'missing: num_processes, process_id'),
   ],
 )  # fmt: skip
-def test_what_is_wrong_is_one_line_before_any_compilation(
+def test_a_mistake_is_refused_in_one_line_before_compilation(
   arguments, message, tmp_path, run_script, monkeypatch
 ):
   monkeypatch.setenv('TFDS_DATA_DIR', '')
@@ -66,14 +66,14 @@ def test_a_runs_end_is_its_exit_code(
   assert done.stderr == ('error: why\n' if what == 'refused' else '')
 
 
-def test_a_missing_recipe_and_a_missing_workdir_are_named(run_script):
+def test_a_missing_recipe_or_workdir_is_named(run_script):
   assert 'set --config' in run_script('scripts.train').stderr
   assert 'set --workdir' in run_script('scripts.train', RECIPE).stderr
   missing = run_script('scripts.train', '--config=configs/nfnet_f9.py')
   assert 'nfnet_f9.py' in missing.stderr and missing.code == 2
 
 
-def test_print_config_prints_the_resolved_config_as_json_and_stops(run_script):
+def test_print_config_prints_the_resolved_config_as_json(run_script):
   done = run_script(
     'scripts.train', '--config=configs/nfnet_f0.py', '--print_config',
     '--config.batch_size=1024', '--config.model.name=nfnet_f3',
@@ -84,7 +84,7 @@ def test_print_config_prints_the_resolved_config_as_json_and_stops(run_script):
   assert config['augment']['randaugment_magnitude'] == 15
 
 
-def test_a_workdir_that_cannot_be_made_is_named(run_script):
+def test_a_workdir_that_cannot_be_created_is_named(run_script):
   code, _, said = run_script(
     'scripts.train', RECIPE, '--workdir=/proc/run', OFF
   )
@@ -92,7 +92,7 @@ def test_a_workdir_that_cannot_be_made_is_named(run_script):
 
 
 @pytest.mark.slow
-def test_a_run_keeps_its_programs_traces_steps_and_says_its_speed(
+def test_a_run_caches_its_programs_traces_steps_and_logs_its_speed(
   tmp_path, run_script
 ):
   done = run_script(

@@ -28,7 +28,7 @@ def test_nan_and_infinity_are_written_as_valid_json(tmp_path):
   assert strict == {'loss': 'nan', 'norm': '-inf', 'top_1': 0.5}
 
 
-def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
+def test_a_differing_config_is_refused_with_both_values(tmp_path):
   config = {'model': {'name': 'a'}, 'log_every': 1, 'x': (1, 2)}
   folder = run_folder(tmp_path, config)
   folder.check_same_run(config | {'log_every': 2, 'x': [1, 2]})
@@ -36,7 +36,7 @@ def test_a_config_that_differs_is_refused_with_both_values(tmp_path):
     folder.check_same_run(config | {'model': {'name': 'b'}})
 
 
-def test_a_key_that_an_older_run_lacks_has_its_default_there(tmp_path):
+def test_a_key_that_an_older_run_lacks_counts_as_its_default(tmp_path):
   defaults = base.defaults()
   there = defaults | {'optimizer': dict(defaults['optimizer']), 'gone': 1}
   del there['optimizer']['name'], there['probe_l2']
@@ -89,7 +89,7 @@ def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
     (('config', 'finished'), True, "another config's run"),
   ],
 )
-def test_a_folder_is_free_or_whole_or_refused(tmp_path, parts, other, why):
+def test_a_folder_is_usable_or_refused(tmp_path, parts, other, why):
   folder = workdir.RunFolder(tmp_path)
   if 'config' in parts:
     folder.write_config({'seed': 1, 'checkpoint_every': 5, 'num_steps': 7})
@@ -116,7 +116,7 @@ def test_a_folder_is_free_or_whole_or_refused(tmp_path, parts, other, why):
       folder.check_same_run(config)
 
 
-def test_a_damaged_file_is_named_with_its_line_and_a_summary_made_anew(
+def test_a_damaged_file_is_refused_with_its_line_but_a_summary_is_replaced(
   tmp_path,
 ):
   folder = workdir.RunFolder(tmp_path)
