@@ -41,11 +41,10 @@ def initialize(
   """Joins the other processes; must run before JAX looks for devices.
 
   Args:
-    distributed: True always joins, False never; None joins if the arguments or
-      the environment point to other processes.
-    coordinator_address: 'host:port' of process 0. This and the next two default
-      to JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or to
-      what JAX finds out on a TPU pod, under SLURM or under Open MPI.
+    distributed: True always joins, False never; None joins if the arguments are
+      given, or if SLURM, Open MPI or a TPU pod started this process.
+    coordinator_address: 'host:port' of process 0. Without this and the next two
+      JAX finds the other processes by itself.
     num_processes: in the whole run.
     process_id: from 0 to num_processes - 1.
     heartbeat_timeout_seconds: after this long without a sign of one process,
@@ -55,16 +54,18 @@ def initialize(
     Whether it joined.
 
   Raises:
-    ValueError: only some of the three are known, or one is impossible, or JAX
+    ValueError: only some of the three are given, or one is impossible, or JAX
       fails.
   """
-  place = _place(coordinator_address, num_processes, process_id)
+  values = coordinator_address, num_processes, process_id
+  place = {k: v for k, v in zip(PLACE, values) if v is not None}
   if distributed is False or not (distributed or place or seem_several()):
     return False
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   # Gloo confuses the collectives of programs that run concurrently.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
-  _check_place(**place)
+  if place:
+    _check_place(place)
   try:
     jax.distributed.initialize(
       **place,
@@ -81,31 +82,13 @@ def initialize(
   return True
 
 
-def _place(*given: Any) -> dict[str, Any]:
-  """The three arguments, given or from the environment; {} if there is none."""
-  place = dict(zip(PLACE, given))
-  for name, value in place.items():
-    variable = f'JAX_{name.upper()}'
-    if value is None and (text := os.environ.get(variable)) is not None:
-      if name != 'coordinator_address' and not text.isdecimal():
-        raise ValueError(f'{variable}={text}: must be a whole number')
-      place[name] = text if name == 'coordinator_address' else int(text)
-  missing = [name for name, value in place.items() if value is None]
-  if 0 < len(missing) < len(place):
+def _check_place(place: dict[str, Any]) -> None:
+  if missing := [name for name in PLACE if name not in place]:
     raise ValueError(
       'a run of several processes needs --coordinator_address, '
       f'--num_processes and --process_id; missing: {", ".join(missing)}'
     )
-  return {} if missing else place
-
-
-def _check_place(
-  coordinator_address: str | None = None,
-  num_processes: int = 1,
-  process_id: int = 0,
-) -> None:
-  if coordinator_address is None:  # JAX finds it
-    return
+  coordinator_address, num_processes, process_id = map(place.get, PLACE)
   found = re.fullmatch(r'[^/\s]+:(\d{1,5})', coordinator_address)
   if not found or not 0 < (port := int(found[1])) < 65536:
     raise ValueError(

@@ -4,10 +4,7 @@ The folded network computes the features of each picture once; scikit-learn fits
 the classifier, a multinomial logistic regression.
 """
 
-import contextlib
-import json
 import os
-import pathlib
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -22,7 +19,7 @@ from nfnets import bucket, evaluate, factory, models, step, texts
 from nfnets import weights as weighing
 from nfnets.data import augment, sources
 from nfnets.weights import match
-from nfnets.workdir import RunFolder, dump_line, plain, write_atomically
+from nfnets.workdir import RunFolder, dump_line, write_atomically
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MAX_ITERATIONS = 1000
@@ -46,9 +43,8 @@ def probe(
   Args:
     config: a recipe, resolved: its weights, its data, and `probe_l2`, the `l2`
       of `fit`; 0 selects one by `choose_l2`.
-    workdir: the run's folder. It also gets `features.npz`, which is not
-      computed again, and `probe.safetensors`, the folded network with its new
-      head.
+    workdir: the run's folder. It also gets `probe.safetensors`, the folded
+      network with its new head.
     defaults: as for `train.train_and_evaluate`.
 
   Returns:
@@ -60,14 +56,13 @@ def probe(
   """
   if not config.weights:
     raise ValueError('a probe needs weights: pass --config.weights=FILE')
-  with contextlib.ExitStack() as stack:
-    copy = stack.enter_context(bucket.working_copy(workdir))
-    folder = RunFolder(copy)
-    stack.enter_context(folder.lock())
-    folder.check_same_run(config.to_dict(), defaults)
-    if not folder.is_finished():
-      folder.write_config(config.to_dict())
-      _probe(config, folder)
+  with bucket.working_copy(workdir) as copy:
+    folder = RunFolder(copy.path, url=copy.url)
+    with folder.lock():
+      folder.check_same_run(config.to_dict(), defaults)
+      if not folder.is_finished():
+        folder.write_config(config.to_dict())
+        _probe(config, folder)
   summary = folder.read_summary()
   print(
     f'probe: l2 {summary["l2"]:g}, {summary["step"]} iterations, training '
@@ -83,11 +78,8 @@ def _probe(config: ConfigDict, folder: RunFolder) -> None:
   if weights.note:
     print(f'weights: {weights.note}')
   weights = weighing.fold_if_possible(weights)
-  splits = factory.sources_of(config)
-  train, test = _cached_features(
-    config, weights, splits, folder.path / 'features.npz'
-  )
-  num_classes = config.data.num_classes
+  splits, num_classes = factory.sources_of(config), config.data.num_classes
+  train, test = (features_of(config, weights, split) for split in splits)
   l2 = config.probe_l2 or choose_l2(*train, num_classes, seed=config.seed)
   linear, iterations = fit(*train, num_classes, l2)
   scores = {'train/top_1': score(linear, *train)['top_1']} | {
@@ -100,29 +92,6 @@ def _probe(config: ConfigDict, folder: RunFolder) -> None:
   folder.write_summary(
     {'status': 'finished', 'step': iterations, 'l2': l2, **scores}
   )
-
-
-def _cached_features(
-  config: ConfigDict,
-  weights: weighing.Weights,
-  splits: Iterable[sources.Source],
-  path: pathlib.Path,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Features and labels of both splits, from the file if it has them."""
-  names = 'train_features', 'train_labels', 'test_features', 'test_labels'
-  made_of = json.dumps(plain([config.weights, config.data.to_dict()]))
-  found = {}
-  # A missing or damaged file is replaced.
-  with contextlib.suppress(Exception), np.load(path) as file:
-    found = dict(file)
-  if str(found.get('made_of')) != made_of:
-    arrays = [x for one in splits for x in features_of(config, weights, one)]
-    found = dict(zip(names, arrays))
-    temporary = path.with_name('features.tmp.npz')
-    np.savez(temporary, made_of=made_of, **found)
-    temporary.replace(path)
-  train, test = names[:2], names[2:]
-  return [(found[x], found[y]) for x, y in (train, test)]
 
 
 def features_of(

@@ -146,7 +146,7 @@ def _agree(
     config = complete(config, workdir)
     parts = factory.build(config)
     copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
-    folder = RunFolder(copy)
+    folder = RunFolder(copy.path, url=copy.url)
     if is_first:
       stack.enter_context(folder.lock())
     own = {'model': models.arguments(config.model.name)}
@@ -202,7 +202,7 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
     f'{config.batch_size} images on {jax.device_count()} devices'
   )
-  if run.folder.copy.url:
+  if run.folder.url:
     run.console.print(
       f'{run.folder} has no lock: start one run at a time there'
     )

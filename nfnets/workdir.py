@@ -35,13 +35,9 @@ class RunFolder:
   """A run's folder on disk.
 
   Args:
-    workdir: the folder, created if missing; of one in a bucket, the
-      `bucket.working_copy`.
+    path: of the folder, created if missing.
     must_exist: refuse a folder without a run.
-
-  Attributes:
-    path: the local folder.
-    copy: which folder in a bucket it is a copy of, if any, and its upload.
+    url: of the folder in a bucket that it is a copy of (bucket.working_copy).
 
   Raises:
     OSError: the folder can't be created.
@@ -50,14 +46,13 @@ class RunFolder:
 
   def __init__(
     self,
-    workdir: str | os.PathLike[str] | bucket.WorkingCopy,
+    path: str | os.PathLike[str],
     must_exist: bool = False,
+    url: str = '',
   ):
-    if not isinstance(workdir, bucket.WorkingCopy):
-      if bucket.is_url(workdir):
-        raise ValueError(f'{workdir}: copy the run to a local folder first')
-      workdir = bucket.WorkingCopy(pathlib.Path(workdir).expanduser())
-    self.path, self.copy = workdir.path, workdir
+    if bucket.is_url(path):
+      raise ValueError(f'{path}: copy the run to a local folder first')
+    self.path, self.url = pathlib.Path(path).expanduser(), url
     if must_exist and not (self.path / 'config.json').exists():
       raise ValueError(f"{self} is not a run's folder: it has no config.json")
     self.path.mkdir(parents=True, exist_ok=True)
@@ -90,14 +85,12 @@ class RunFolder:
       yield
 
   def __str__(self) -> str:
-    return self.copy.url or str(self.path)
+    return self.url or str(self.path)
 
   def holder(self) -> str:
     """Host and process that last locked the folder; of a bucket, its URL."""
-    if self.copy.url:
-      return self.copy.url
     path = self.path / 'lock'
-    return path.read_text().strip() if path.exists() else ''
+    return self.url or (path.read_text().strip() if path.exists() else '')
 
   def check_same_run(
     self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
@@ -300,7 +293,9 @@ def plain(value: Any) -> Any:
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
   """Parses the file, or returns None if there is none."""
-  return _parse(path.read_bytes(), str(path)) if path.exists() else None
+  if path.exists():
+    return texts.parse_json(path.read_bytes(), str(path), REMEDY)
+  return None
 
 
 def _is_step(value: Any) -> bool:
@@ -309,7 +304,7 @@ def _is_step(value: Any) -> bool:
 
 def _parse_row(text: bytes, where: str) -> dict[str, Any]:
   """Parses a step's metrics: numbers, and what `plain` writes for NaN, inf."""
-  row = _parse(text, where)
+  row = texts.parse_json(text, where, REMEDY)
   for key, value in ({'step': None} | row).items():
     is_number = isinstance(value, int | float) or value in (
       'nan',
@@ -319,7 +314,3 @@ def _parse_row(text: bytes, where: str) -> dict[str, Any]:
     if not is_number or (key == 'step' and not _is_step(value)):
       raise ValueError(f'{where} is damaged ({key} is not a number); {REMEDY}')
   return row
-
-
-def _parse(text: bytes, where: str) -> dict[str, Any]:
-  return texts.parse_json(text, where, REMEDY)

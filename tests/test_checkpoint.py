@@ -59,11 +59,6 @@ def test_a_part_of_a_state_can_be_restored(tmp_path):
   )
 
 
-def test_errors_are_reported_without_tensorstores_specification():
-  error = ValueError("not valid [tensorstore_spec='{}']\nmore")
-  assert checkpoint._why(error) == 'ValueError: not valid'
-
-
 def damage(path, keep_bytes):
   files = [p for p in path.rglob('*') if p.is_file() and p.stat().st_size > 8]
   for file in files:

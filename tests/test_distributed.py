@@ -118,12 +118,12 @@ def joined(monkeypatch):
   )
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   for name in list(os.environ):
-    if name.startswith(('JAX_COORD', 'JAX_NUM', 'JAX_PROC', 'SLURM', 'OMPI')):
+    if name.startswith(('SLURM', 'OMPI')):
       monkeypatch.delenv(name)
   return calls
 
 
-def test_processes_join_by_flags_environment_or_slurm(joined, monkeypatch):
+def test_processes_join_by_flags_or_slurm(joined, monkeypatch):
   assert not distributed.initialize()
   assert not distributed.initialize(False, 'a:1', 2, 0)
   with pytest.raises(ValueError, match='missing: num_processes, process_id'):
@@ -132,14 +132,6 @@ def test_processes_join_by_flags_environment_or_slurm(joined, monkeypatch):
   assert distributed.initialize(None, 'a:1', 2, 1, 5)
   assert joined[-1]['num_processes'] == 2
   assert joined[-1]['heartbeat_timeout_seconds'] == 5
-  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'b:1')
-  monkeypatch.setenv('JAX_NUM_PROCESSES', '3')
-  monkeypatch.setenv('JAX_PROCESS_ID', '1')
-  assert distributed.initialize()
-  assert joined[-1]['coordinator_address'] == 'b:1'
-  assert joined[-1]['num_processes'] == 3 and joined[-1]['process_id'] == 1
-  for name in ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID'):
-    monkeypatch.delenv(f'JAX_{name}')
   monkeypatch.setenv('SLURM_STEP_NODELIST', 'n[1-2]')
   monkeypatch.setenv('SLURM_NTASKS', '1')
   assert not distributed.initialize()
@@ -168,13 +160,7 @@ def test_an_invalid_address_or_index_is_refused_by_name(
   assert not joined
 
 
-def test_an_invalid_variable_and_jaxs_errors_become_refusals(
-  joined, monkeypatch
-):
-  monkeypatch.setenv('JAX_NUM_PROCESSES', 'abc')
-  with pytest.raises(ValueError, match='NUM_PROCESSES=abc: must be a whole'):
-    distributed.initialize(None, 'a:1', None, 1)
-
+def test_jaxs_errors_become_refusals(joined, monkeypatch):
   def fail(**_):
     raise RuntimeError('UNKNOWN: gone')
 
