@@ -80,18 +80,17 @@ class Checkpoints:
     """
     if jax.process_index() > 0:
       return
+    self.wait()
+    if step in self._manager.all_steps():
+      return
     with self._naming_failures():
-      if step in self._manager.all_steps():
-        return
-      self._wait()
       host = parallel.to_host(state)
       sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
       args = ocp.args.StandardSave(host)
       metadata = {'checksums': sums}
       if not self._manager.save(step, args=args, custom_metadata=metadata):
         raise OSError(f'step {step} does not follow {self.latest_step()}')
-      if self._written is not None:
-        self._background = self._thread.submit(self._call_written)
+      self._background = self._thread.submit(self._finish)
 
   def restore_latest(self, like: Tree) -> Tree | None:
     """The newest intact checkpoint as NumPy arrays, or None without any.
@@ -130,23 +129,20 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns when everything is on disk, or raises OSError."""
-    with self._naming_failures():
-      self._wait()
+    background, self._background = self._background, None
+    if background is not None:
+      with self._naming_failures():
+        background.result()
 
   def close(self) -> None:
     self._thread.shutdown()
     self._manager.close()
     sys.unraisablehook = self._report
 
-  def _call_written(self) -> None:
+  def _finish(self) -> None:
     self._manager.wait_until_finished()
-    self._written()
-
-  def _wait(self) -> None:
-    if self._background is not None:
-      background, self._background = self._background, None
-      background.result()
-    self._manager.wait_until_finished()
+    if self._written is not None:
+      self._written()
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
     """Every array of a checkpoint by its path, its checksum verified."""

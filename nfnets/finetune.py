@@ -57,8 +57,12 @@ def complete(
   is_open = any(data[key] == value for key, value in DATA_KEYS.items())
   if not config.model.name or (config.weights and is_open):
     lines.append(_take_from_weights(config, workdir))
-  if not data.num_classes or (trains and not data.num_train):
-    lines.append(_take_from_data(data, trains))
+  if not trains:
+    data.num_classes = (
+      data.num_classes or sources.of(data, data.eval_split).num_classes
+    )
+  elif not (data.num_classes and data.num_train):
+    lines.append(_take_from_data(data))
   return lines
 
 
@@ -93,12 +97,10 @@ def _take_from_weights(
   )
 
 
-def _take_from_data(data: ConfigDict, trains: bool) -> str:
-  test = sources.of(data, data.eval_split)
-  if not trains:
-    data.num_classes = test.num_classes
-    return f'{data.name}: {test.num_classes} classes, {len(test)} pictures'
-  train = sources.of(data, data.train_split)
+def _take_from_data(data: ConfigDict) -> str:
+  train, test = (
+    sources.of(data, s) for s in (data.train_split, data.eval_split)
+  )
   data.num_train = data.num_train or len(train)
   data.num_classes = data.num_classes or train.num_classes
   return (

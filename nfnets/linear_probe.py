@@ -21,7 +21,7 @@ from nfnets.data import augment, sources
 from nfnets.weights import match
 from nfnets.workdir import RunFolder, dump_line, write_atomically
 
-L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ascending
 MAX_ITERATIONS = 1000
 WEIGHTS = 'probe.safetensors'
 
@@ -129,23 +129,21 @@ def choose_l2(
   features: np.ndarray,
   labels: np.ndarray,
   num_classes: int,
-  grid: Iterable[float] = L2_GRID,
   seed: int = 0,
 ) -> float:
   """The penalty with the best accuracy on a random fifth of the examples.
 
   Ties go to the largest. Fewer than ten examples get the middle of the grid.
   """
-  grid = sorted(grid)
   if len(labels) < 10:
-    return grid[len(grid) // 2]
+    return L2_GRID[len(L2_GRID) // 2]
   order = np.random.RandomState(seed).permutation(len(labels))
   held_out, rest = np.split(order, [len(order) // 5])
   hits = {}
-  for l2 in grid:
+  for l2 in L2_GRID:
     linear, _ = fit(features[rest], labels[rest], num_classes, l2)
     hits[l2] = score(linear, features[held_out], labels[held_out])['top_1']
-  return max(grid, key=lambda l2: (hits[l2], l2))
+  return max(L2_GRID, key=lambda l2: (hits[l2], l2))
 
 
 def fit(

@@ -22,7 +22,6 @@ LOSSES = {  # (logits, soft targets), both `[N, K]`, to losses `[N]` in nats
     optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1
   ),
 }
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 Batch = Mapping[str, jax.Array]
 Tree = Any
@@ -73,7 +72,10 @@ def make_train_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    averages = _averages(config, state, params, net_state)
+    averages = state.ema_params, state.ema_state
+    if config.ema.mode != 'none':
+      current = params, net_state
+      averages = moving_average(averages, current, state.step, **config.ema)
     new = TrainState(state.step, params, net_state, opt_state, *averages)
     metrics['grad_norm'] = agc.global_norm(grads)
     metrics['learning_rate'] = jnp.asarray(learning_rate(state.step))
@@ -84,16 +86,6 @@ def make_train_step(
     return new, metrics
 
   return train_step
-
-
-def _averages(
-  config: ConfigDict, state: TrainState, params: Tree, net_state: Tree
-) -> tuple[Tree, Tree]:
-  averages = state.ema_params, state.ema_state
-  if config.ema.mode == 'none':
-    return averages
-  new = params, net_state
-  return moving_average(averages, new, state.step, **config.ema)
 
 
 def _unless_nonfinite(
@@ -229,7 +221,7 @@ def augment_batch(config: ConfigDict, key: jax.Array, batch: Batch) -> dict:
     num_classes=config.data.num_classes,
     mean=config.data.mean,
     std=config.data.std,
-    dtype=DTYPES[config.precision],
+    dtype=jnp.dtype(config.precision),
     **config.augment,
   )
   return {'images': images, 'targets': targets}

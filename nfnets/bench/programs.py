@@ -159,9 +159,7 @@ def _inference(config: ConfigDict, is_folded: bool) -> Program:
     params = folding.fold(stacked.unstack(params), eps)
     network = models.create(name, config.data.num_classes, **model, folded=True)
   size, device = config.data.train_image_size, jax.devices()[0]
-  images = jnp.ones(
-    (config.batch_size, size, size, 3), step.DTYPES[config.precision]
-  )
+  images = jnp.ones((config.batch_size, size, size, 3), config.precision)
   params, state = jax.device_put((params, state), device)
 
   def logits(params: Any, state: Any, images: jax.Array) -> jax.Array:
