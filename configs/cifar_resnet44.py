@@ -3,8 +3,6 @@
 As configs/cifar_resnet20.py, but deeper. Not yet run here.
 """
 
-import functools
-
 from configs import cifar_resnet20
 
-get_config = functools.partial(cifar_resnet20.get_config, 'cifar_resnet_44')
+get_config = lambda: cifar_resnet20.get_config('cifar_resnet_44')

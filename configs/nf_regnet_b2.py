@@ -4,8 +4,6 @@ As configs/nf_regnet_b0.py, with B2's depth, widths, image sizes, dropout and
 weight decay. The accuracy was read off the figure. Not yet run here.
 """
 
-import functools
-
 from configs import nf_regnet_b0
 
-get_config = functools.partial(nf_regnet_b0.get_config, 'nf_regnet_b2')
+get_config = lambda: nf_regnet_b0.get_config('nf_regnet_b2')

@@ -4,8 +4,6 @@ As configs/nf_resnet_50.py, but deeper. No published accuracy of it could be
 verified. Not yet run here.
 """
 
-import functools
-
 from configs import nf_resnet_50
 
-get_config = functools.partial(nf_resnet_50.get_config, 'nf_resnet_152')
+get_config = lambda: nf_resnet_50.get_config('nf_resnet_152')

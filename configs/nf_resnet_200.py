@@ -4,8 +4,6 @@ As configs/nf_resnet_50.py, but deeper. Paper A (Figure 2a, read off the
 picture) has 79.5 % top-1 at batch 1,024. Not yet run here.
 """
 
-import functools
-
 from configs import nf_resnet_50
 
-get_config = functools.partial(nf_resnet_50.get_config, 'nf_resnet_200')
+get_config = lambda: nf_resnet_50.get_config('nf_resnet_200')

@@ -6,8 +6,6 @@ it, 2 of 5 runs collapsed at a learning rate of 0.4, and none at 0.2. Not yet
 run here.
 """
 
-import functools
-
 from configs import nf_resnet_50
 
-get_config = functools.partial(nf_resnet_50.get_config, 'nf_resnet_288')
+get_config = lambda: nf_resnet_50.get_config('nf_resnet_288')

@@ -5,8 +5,6 @@ With SAM: 86.5 % top-1 (paper A, Table 3), 2,774.1 ms per step on TPUv3 at 32
 images per core. Not yet run here.
 """
 
-import functools
-
 from configs import nfnet_f0
 
-get_config = functools.partial(nfnet_f0.get_config, 'nfnet_f6')
+get_config = lambda: nfnet_f0.get_config('nfnet_f6')

@@ -6,8 +6,6 @@ ms per step on TPUv3 at 32 images per core: 112,602 steps take 86.8 hours on 128
 cores. Not yet run here.
 """
 
-import functools
-
 from configs import nfnet_f5_sam
 
-get_config = functools.partial(nfnet_f5_sam.get_config, 'nfnet_f6')
+get_config = lambda: nfnet_f5_sam.get_config('nfnet_f6')

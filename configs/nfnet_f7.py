@@ -4,8 +4,6 @@ As configs/nfnet_f0.py, with F7's depth, image sizes, dropout and RandAugment.
 Not yet run here.
 """
 
-import functools
-
 from configs import nfnet_f0
 
-get_config = functools.partial(nfnet_f0.get_config, 'nfnet_f7')
+get_config = lambda: nfnet_f0.get_config('nfnet_f7')

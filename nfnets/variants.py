@@ -10,24 +10,15 @@ paper B arXiv 2101.08692 (NF-ResNets).
 import difflib
 
 
-def _table(
-  name: str, columns: tuple[str, ...], rows: dict, **common: object
-) -> dict:
+def _table(name: str, columns: str, rows: dict, **common: object) -> dict:
   return {
-    name.format(key): dict(zip(columns, row, strict=True)) | common
+    name.format(key): dict(zip(columns.split(), row, strict=True)) | common
     for key, row in rows.items()
   }
 
 
 # Paper A, Table 1 and section A.1; F7 and the plus widths as released.
-_F_COLUMNS = (
-  'depths',
-  'train_image_size',
-  'eval_image_size',
-  'drop_rate',
-  'randaugment_magnitude',
-)
-_F_ROWS = {
+_NFNETS = {
   'f0': ((1, 2, 6, 3), 192, 256, 0.2, 5),
   'f1': ((2, 4, 12, 6), 224, 320, 0.3, 10),
   'f2': ((3, 6, 18, 9), 256, 352, 0.4, 10),
@@ -40,8 +31,14 @@ _F_ROWS = {
 
 
 def _nfnets(name: str, widths: tuple[int, ...]) -> dict:
-  common = {'stochdepth_rate': 0.25, 'randaugment_layers': 4}
-  return _table(name, _F_COLUMNS, _F_ROWS, widths=widths, **common)
+  return _table(
+    name,
+    'depths train_image_size eval_image_size drop_rate randaugment_magnitude',
+    _NFNETS,
+    widths=widths,
+    stochdepth_rate=0.25,
+    randaugment_layers=4,
+  )
 
 
 NFNET = _nfnets('nfnet_{}', (256, 512, 1536, 1536)) | _nfnets(
@@ -55,14 +52,7 @@ NFNET_DEFAULT_WIDTHS = (256, 512, 1024, 2048)
 # released; None where the release has none.
 NF_REGNET = _table(
   'nf_regnet_{}',
-  (
-    'widths',
-    'depths',
-    'train_image_size',
-    'eval_image_size',
-    'drop_rate',
-    'weight_decay',
-  ),
+  'widths depths train_image_size eval_image_size drop_rate weight_decay',
   {
     'b0': ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, 0.2, 5e-5),
     'b1': ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, 0.2, 6e-5),
@@ -91,7 +81,7 @@ RESNET_DEPTHS = {
 def _resnets(name: str, stochdepth_rate: float) -> dict:
   return _table(
     name,
-    ('depths',),
+    'depths',
     {depth: (row,) for depth, row in RESNET_DEPTHS.items()},
     widths=(256, 512, 1024, 2048),
     train_image_size=224,
@@ -109,7 +99,7 @@ FIXUP_RESNET = _resnets('fixup_resnet_{}', stochdepth_rate=0.1)
 # He et al., arXiv 1512.03385, section 4.2: 6n + 2 layers.
 CIFAR_RESNET = _table(
   'cifar_resnet_{}',
-  ('depths',),
+  'depths',
   {6 * n + 2: ((n, n, n),) for n in (3, 5, 7, 9, 18)},
   widths=(16, 32, 64),
   num_classes=10,
@@ -135,14 +125,6 @@ _LIGHT = _SYMMETRIC | {
   'group_size': 64,
   'se_ratio': 0.25,
 }
-_LIGHT_COLUMNS = (
-  'depths',
-  'train_image_size',
-  'eval_image_size',
-  'eval_preprocessing',
-  'attention',
-  'final_ratio',
-)
 _LIGHT_ROWS = {
   'nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'se', 1.5),
   'eca_nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'eca', 1.5),
@@ -164,7 +146,12 @@ TIMM_NFNET = (
   }
   | {
     name: _LIGHT | row
-    for name, row in _table('{}', _LIGHT_COLUMNS, _LIGHT_ROWS).items()
+    for name, row in _table(
+      '{}',
+      'depths train_image_size eval_image_size eval_preprocessing attention '
+      'final_ratio',
+      _LIGHT_ROWS,
+    ).items()
   }
 )
 TIMM_NFNET['test_nfnet'] |= {
@@ -248,8 +235,4 @@ def find(name: str) -> dict:
   near = sorted(near, key=likeness, reverse=True)[:3]
   if near:
     raise ValueError(f'no model {name!r}: did you mean {" or ".join(near)}?')
-  raise ValueError(
-    f'no model {name!r}: names look like nfnet_f0, nfnet_f4_plus, nf_resnet_50,'
-    ' nf_regnet_b0, resnet_50, skipinit_resnet_50, fixup_resnet_50, '
-    'cifar_resnet_20 and timm/eca_nfnet_l0.'
-  )
+  raise ValueError(f'no model {name!r}: nfnets.list_models() names all models')

@@ -136,7 +136,8 @@ def test_a_branch_is_multiplied_once():
   def block(x):
     parts = layers.unnormalized(jax.nn.relu, layers.WSConv2D)
     made = nf_block.NFBlock(
-      256, 256, 1, 128, 1, parts=parts, alpha=0.2, skipinit_gain=1.0,
+      256, 256, 1, branch_convs=nf_block.bottleneck, parts=parts, alpha=0.2,
+      skipinit_gain=1.0,
       attention=lambda channels: layers.SqueezeExcite(channels, 0.5),
     )  # fmt: skip
     return made(x, True, hk.next_rng_key(), 0.25, 1.0)

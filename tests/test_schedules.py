@@ -54,8 +54,6 @@ def test_piecewise_and_constant_warm_up_when_asked():
 @pytest.mark.parametrize(
   'make',
   [
-    lambda: schedules.warmup_cosine(0.1, 10, 11),
-    lambda: schedules.warmup_exponential(0.1, 10, -1),
     lambda: schedules.warmup_exponential(0.1, 10, 1, decay_rate=0.0),
     lambda: schedules.piecewise(0.1, (20, 10)),
     lambda: schedules.piecewise(0.1, (20,), warmup_steps=30),

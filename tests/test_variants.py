@@ -29,8 +29,8 @@ def test_an_unknown_name_gets_one_line_with_the_nearest():
   assert '\n' not in str(error.value)
 
 
-def test_a_name_like_no_other_gets_examples():
-  with pytest.raises(ValueError, match='names look like nfnet_f0'):
+def test_a_name_like_no_other_is_told_where_all_names_are():
+  with pytest.raises(ValueError, match=r'nfnets.list_models\(\)'):
     variants.find('zzz')
 
 

@@ -53,17 +53,20 @@ class CIFARResNet(hk.Module):
     layers.check_choice('normalizer', self.normalizer, ('batch', 'none', 'nf'))
     self.is_nf = self.normalizer == 'nf'
     self.activate = activations.get(self.activation, scaled=self.is_nf)
+    norm = lambda name: lambda x, is_training: x
     if self.is_nf:
       conv = functools.partial(layers.WSConv2D, eps=self.ws_eps)
-      self.stem = _without_norm(conv(16, 3, name='initial_conv'))
       block = functools.partial(
         NFBasicBlock, alpha=self.alpha, skipinit_gain=self.skipinit_gain
       )
     else:
-      axis = self.cross_replica_axis
-      conv = functools.partial(_conv_norm, self.normalizer == 'batch', axis)
-      self.stem = conv('initial_conv', 'initial_bn', 16)
-      block = BasicBlock
+      has_norm = self.normalizer == 'batch'
+      conv = functools.partial(layers.Conv2D, with_bias=not has_norm)
+      if has_norm:
+        norm = lambda name: layers.BatchNorm(self.cross_replica_axis, name)
+      block = functools.partial(BasicBlock, norm=norm)
+    self.initial_conv = conv(16, 3, name='initial_conv')
+    self.initial_norm = norm('initial_bn')
     self.stages = network.Stages(
       functools.partial(block, conv=conv, activation=self.activate),
       self.variant,
@@ -78,7 +81,7 @@ class CIFARResNet(hk.Module):
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
     key = hk.maybe_next_rng_key()
-    x = self.stem(images, is_training)
+    x = self.initial_norm(self.initial_conv(images), is_training)
     x = x if self.is_nf else self.activate(x)
     x, features = self.stages(x, key, is_training)
     x = self.activate(x) if self.is_nf else x
@@ -138,14 +141,16 @@ class BasicBlock(hk.Module):
   out_channels: int
   stride: int
   _: dataclasses.KW_ONLY
-  conv: Callable[..., Callable[[jax.Array, bool], jax.Array]]
+  conv: Callable[..., hk.Module]
+  norm: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
   activation: activations.Activation
   name: str = 'block'
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    self.conv0 = self.conv('conv0', 'bn0', self.out_channels, self.stride)
-    self.conv1 = self.conv('conv1', 'bn1', self.out_channels)
+    self.conv0 = self.conv(self.out_channels, 3, self.stride, name='conv0')
+    self.conv1 = self.conv(self.out_channels, 3, name='conv1')
+    self.norm0, self.norm1 = self.norm('bn0'), self.norm('bn1')
 
   def __call__(
     self,
@@ -161,33 +166,11 @@ class BasicBlock(hk.Module):
 
   def branch(self, x: jax.Array, is_training: bool) -> jax.Array:
     """The residual branch before stochastic depth."""
-    x = self.activation(self.conv0(x, is_training))
-    return self.conv1(x, is_training)
+    x = self.activation(self.norm0(self.conv0(x), is_training))
+    return self.norm1(self.conv1(x), is_training)
 
   def shortcut(self, x: jax.Array) -> jax.Array:
     """Option A: the input, subsampled and padded with channels of zeros."""
     x = x[:, :: self.stride, :: self.stride]
     new = self.out_channels - self.in_channels
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, new)))
-
-
-def _conv_norm(
-  has_norm: bool,
-  cross_replica_axis: str | None,
-  conv_name: str,
-  norm_name: str,
-  channels: int,
-  stride: int = 1,
-) -> Callable[[jax.Array, bool], jax.Array]:
-  """A 3x3 convolution with batch normalization, or else with biases."""
-  conv = layers.Conv2D(
-    channels, 3, stride, with_bias=not has_norm, name=conv_name
-  )
-  if not has_norm:
-    return _without_norm(conv)
-  norm = layers.BatchNorm(cross_replica_axis, name=norm_name)
-  return lambda x, is_training: norm(conv(x), is_training)
-
-
-def _without_norm(conv: hk.Module) -> Callable[[jax.Array, bool], jax.Array]:
-  return lambda x, is_training: conv(x)

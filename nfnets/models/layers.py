@@ -24,7 +24,6 @@ from nfnets.models.platform import traced_for as traced_for
 from nfnets.models.platform import traced_platform
 
 Initializer = Callable[..., jax.Array]
-Padding = Sequence[tuple[int, int]]
 
 WS_EPS = ('published', 'timm')
 
@@ -254,38 +253,25 @@ def conv2d(
     `[N, ceil(H / stride), ceil(W / stride), O]`, in the type of the images.
   """
   weights = weights.astype(images.dtype)
-  pads = window_pads(images, weights.shape[:2], strides, padding)
+  convolve = functools.partial(
+    lax.conv_general_dilated,
+    window_strides=tuple(strides),
+    padding=window_pads(images, weights.shape[:2], strides, padding),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
   if traced_platform() == 'cpu':
     # Narrower groups would make hundreds of tiny convolutions.
     if groups > 1 and weights.shape[2] >= 32:
       parts = zip(*(jnp.split(x, groups, -1) for x in (images, weights)))
-      outs = [_conv2d(*part, strides, 1, pads) for part in parts]
-      return jnp.concatenate(outs, -1)
+      return jnp.concatenate([convolve(*part) for part in parts], -1)
     if groups == 1 and weights.shape[:2] == (1, 1):
       return images[:, :: strides[0], :: strides[1]] @ weights[0, 0]
-  return _conv2d(images, weights, strides, groups, pads)
-
-
-def _conv2d(
-  images: jax.Array,
-  weights: jax.Array,
-  strides: Sequence[int],
-  groups: int,
-  pads: Padding,
-) -> jax.Array:
-  return lax.conv_general_dilated(
-    images,
-    weights,
-    window_strides=tuple(strides),
-    padding=pads,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
+  return convolve(images, weights, feature_group_count=groups)
 
 
 def window_pads(
   images: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str
-) -> Padding:
+) -> list[tuple[int, int]]:
   """The padding before and after height, and before and after width."""
   pads = []
   for side, size, stride in zip(images.shape[1:3], window, strides):

@@ -9,27 +9,29 @@ import jax.numpy as jnp
 
 from nfnets.models import layers, network
 
+# Convolutions by name: channels, kernel, and stride and groups unless both 1.
+Convs = dict[str, tuple[int, ...]]
+
 
 @dataclasses.dataclass(eq=False)
 class NFBlock(hk.Module):
   """shortcut + alpha g f(activation(x) / expected_std) (paper B, section 3).
 
-  f is a 1x1 convolution, one or two 3x3 convolutions, and another 1x1, gated.
+  f is a chain of convolutions with activations between them, and a gate.
 
   Args:
     in_channels, out_channels: channels of the input and the output.
-    stride: of the first 3x3 convolution and of the shortcut.
-    mid_channels: channels of the 3x3 convolutions.
-    groups: number of groups of the 3x3 convolutions.
+    stride: of the block.
+    branch_convs: `branch_convs(in_channels, out_channels, stride)` returns the
+      convolutions of f in order.
     parts: the network's layers. With batch normalization there is no alpha, no
       skip gain, and no factor 2 on the gate.
     attention: makes the gate for a number of channels, or None; see
       `layers.attention`.
-    gates_last: gate the output of f; if False, that of its 3x3 convolution.
+    gates_last: gate the output of f; if False, that of the convolution before.
     alpha: scale of the branch.
     skipinit_gain: initial g, a number or an initializer. None leaves g out and
       starts the gains of the last convolution at 0.
-    has_two_convs: use two 3x3 convolutions.
     pools_shortcut: downsample the shortcut by average pooling instead of
       striding its convolution.
   """
@@ -37,38 +39,35 @@ class NFBlock(hk.Module):
   in_channels: int
   out_channels: int
   stride: int
-  mid_channels: int
-  groups: int
   _: dataclasses.KW_ONLY
+  branch_convs: Callable[[int, int, int], Convs]
   parts: layers.Parts
   attention: Callable[[int], hk.Module | None] = lambda channels: None
   gates_last: bool = True
   alpha: float = 1.0
   skipinit_gain: float | layers.Initializer | None = 0.0
-  has_two_convs: bool = False
   pools_shortcut: bool = True
   name: str = 'nf_block'
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    conv, mid, stride = self.parts.conv, self.mid_channels, self.stride
-    self.convs = [conv(mid, 1, name='conv0')]
-    self.convs += [conv(mid, 3, stride, self.groups, name='conv1')]
-    if self.has_two_convs:
-      self.convs += [conv(mid, 3, 1, self.groups, name='conv1b')]
+    shape = self.in_channels, self.out_channels, self.stride
+    conv, (*first, last) = self.parts.conv, self.branch_convs(*shape).items()
+    self.convs = [conv(*sizes, name=name) for name, sizes in first]
     zeroed = {'gain_init': 0.0} if self.skipinit_gain is None else {}
-    self.convs += [conv(self.out_channels, 1, name='conv2', **zeroed)]
+    self.convs += [conv(*last[1], name=last[0], **zeroed)]
     self.activations = [
       self.parts.activate(conv.name.replace('conv', 'bn'))
       for conv in self.convs
     ]
     self.conv_shortcut = None
-    if stride > 1 or self.in_channels != self.out_channels:
-      stride = 1 if self.pools_shortcut else stride
+    if self.stride > 1 or self.in_channels != self.out_channels:
+      stride = 1 if self.pools_shortcut else self.stride
       self.conv_shortcut = conv(
         self.out_channels, 1, stride, name='conv_shortcut'
       )
-    self.attend = self.attention(self.out_channels if self.gates_last else mid)
+    gated = self.convs[-1 if self.gates_last else -2]
+    self.attend = self.attention(gated.channels)
 
   def __call__(
     self,
@@ -124,16 +123,11 @@ class NFBlock(hk.Module):
     return self.attend(x) * (2 if self.parts.is_nf else 1)
 
 
-def res_block(
-  in_channels: int,
-  out_channels: int,
-  stride: int,
-  *,
-  name: str = 'nf_res_block',
-  **settings: object,
-) -> NFBlock:
-  """A ResNet's bottleneck: a quarter as wide as its output, without groups."""
+def bottleneck(in_channels: int, out_channels: int, stride: int) -> Convs:
+  """The branch of a ResNet's block: a quarter as wide as its output."""
   mid = out_channels // 4
-  return NFBlock(
-    in_channels, out_channels, stride, mid, groups=1, name=name, **settings
-  )
+  return {
+    'conv0': (mid, 1),
+    'conv1': (mid, 3, stride),
+    'conv2': (out_channels, 1),
+  }

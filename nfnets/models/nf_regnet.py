@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import layers, network
-from nfnets.models.nf_block import NFBlock
+from nfnets.models.nf_block import Convs, NFBlock
 
 
 @dataclasses.dataclass(eq=False)
@@ -64,8 +64,23 @@ class NFRegNet(hk.Module):
     self.initial_conv = parts.conv(widths[0], 3, 2, name='initial_conv')
     # As in EfficientNet, the first block doesn't expand.
     expansions = itertools.chain([1.0], itertools.repeat(self.expansion))
+    block = functools.partial(
+      NFBlock,
+      branch_convs=functools.partial(_branch_convs, self, expansions),
+      parts=parts,
+      attention=layers.attention(
+        'se' if self.use_se else 'none',
+        self.se_ratio,
+        self.se_activation,
+        parts.activation,
+        divisor,
+      ),
+      gates_last=False,
+      alpha=self.alpha,
+      skipinit_gain=self.skipinit_gain,
+    )
     self.stages = network.Stages(
-      functools.partial(_block, self, parts, expansions),
+      block,
       {**self.variant, 'widths': widths},
       widths[0],
       strides=(2, 2, 2, 2),
@@ -90,36 +105,21 @@ class NFRegNet(hk.Module):
     return network.classify(self, x, key, is_training, features)
 
 
-def _block(
+def _branch_convs(
   net: NFRegNet,
-  parts: layers.Parts,
   expansions: Iterator[float],
   in_channels: int,
   out_channels: int,
   stride: int,
-  name: str = 'nf_block',
-) -> NFBlock:
+) -> Convs:
   mid = _rounded(in_channels * next(expansions), net.channel_divisor)
   groups = mid // net.group_size
-  return NFBlock(
-    in_channels,
-    out_channels,
-    stride,
-    groups * net.group_size,
-    groups,
-    parts=parts,
-    attention=layers.attention(
-      'se' if net.use_se else 'none',
-      net.se_ratio,
-      net.se_activation,
-      parts.activation,
-      net.channel_divisor,
-    ),
-    gates_last=False,
-    alpha=net.alpha,
-    skipinit_gain=net.skipinit_gain,
-    name=name,
-  )
+  mid = groups * net.group_size
+  return {
+    'conv0': (mid, 1),
+    'conv1': (mid, 3, stride, groups),
+    'conv2': (out_channels, 1),
+  }
 
 
 def _rounded(channels: float, divisor: int) -> int:

@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 
 from nfnets.models import layers, network
-from nfnets.models.nf_block import res_block
+from nfnets.models.nf_block import NFBlock, bottleneck
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,7 +54,8 @@ class NFResNet(hk.Module):
       known=('nf', 'none'),
     )
     block = functools.partial(
-      res_block,
+      NFBlock,
+      branch_convs=bottleneck,
       parts=parts,
       attention=layers.attention(
         'se' if self.use_se else self.attention,
@@ -65,6 +66,7 @@ class NFResNet(hk.Module):
       alpha=self.alpha,
       skipinit_gain=self.skipinit_gain,
       pools_shortcut=self.pool_shortcut,
+      name='nf_res_block',
     )
     self.initial_conv = parts.conv(64, 7, 2, name='initial_conv')
     self.stages = network.Stages(

@@ -10,7 +10,7 @@ import jax
 
 from nfnets import variants
 from nfnets.models import layers, network
-from nfnets.models.nf_block import NFBlock
+from nfnets.models.nf_block import Convs, NFBlock
 
 
 @dataclasses.dataclass(eq=False)
@@ -89,8 +89,21 @@ class NFNet(hk.Module):
     self.stem_activations = [
       parts.activate(f'stem_bn{index}') for index in range(len(stem) - 1)
     ]
+    block = functools.partial(
+      NFBlock,
+      branch_convs=functools.partial(_branch_convs, self),
+      parts=parts,
+      attention=layers.attention(
+        self.attention if self.use_se else 'none',
+        self.se_ratio,
+        self.se_activation,
+        parts.activation,
+      ),
+      alpha=self.alpha,
+      skipinit_gain=self.skipinit_gain,
+    )
     self.stages = network.Stages(
-      functools.partial(_block, self, parts),
+      block,
       {**self.variant, 'widths': widths},
       stem[-1][0],
       strides=(1, 2, 2, 2),
@@ -128,31 +141,13 @@ class NFNet(hk.Module):
     return network.classify(self, x, key, is_training, features)
 
 
-def _block(
-  net: NFNet,
-  parts: layers.Parts,
-  in_channels: int,
-  out_channels: int,
-  stride: int,
-  name: str = 'nf_block',
-) -> NFBlock:
+def _branch_convs(
+  net: NFNet, in_channels: int, out_channels: int, stride: int
+) -> Convs:
   mid = int(out_channels * net.bottleneck_ratio)
   groups = max(1, mid // net.group_size)
-  return NFBlock(
-    in_channels,
-    out_channels,
-    stride,
-    mid if net.exact_width else groups * net.group_size,
-    groups,
-    parts=parts,
-    attention=layers.attention(
-      net.attention if net.use_se else 'none',
-      net.se_ratio,
-      net.se_activation,
-      parts.activation,
-    ),
-    alpha=net.alpha,
-    skipinit_gain=net.skipinit_gain,
-    has_two_convs=net.use_two_convs,
-    name=name,
-  )
+  mid = mid if net.exact_width else groups * net.group_size
+  convs = {'conv0': (mid, 1), 'conv1': (mid, 3, stride, groups)}
+  if net.use_two_convs:
+    convs['conv1b'] = (mid, 3, 1, groups)
+  return convs | {'conv2': (out_channels, 1)}

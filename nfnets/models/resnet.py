@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import activations, layers, network
-from nfnets.models.nf_block import res_block
+from nfnets.models.nf_block import NFBlock, bottleneck
 
 
 @dataclasses.dataclass(eq=False)
@@ -49,7 +49,8 @@ class ResNet(hk.Module):
       plain, conv, self.cross_replica_axis, self.order
     )
     block = functools.partial(
-      res_block,
+      NFBlock,
+      branch_convs=bottleneck,
       parts=parts,
       attention=layers.attention(
         'se' if self.use_se else 'none', self.se_ratio, 'relu', plain

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nfnets.models import activations, layers, network
-from nfnets.models.nf_block import res_block
+from nfnets.models.nf_block import NFBlock, bottleneck
 
 
 @dataclasses.dataclass(eq=False)
@@ -41,10 +41,12 @@ class SkipInitResNet(hk.Module):
       functools.partial(conv, with_bias=True),
     )
     block = functools.partial(
-      res_block,
+      NFBlock,
+      branch_convs=bottleneck,
       parts=parts,
       skipinit_gain=self.skipinit_gain,
       pools_shortcut=False,
+      name='nf_res_block',
     )
     self.initial_conv = conv(64, 7, 2, name='initial_conv')
     self.stages = network.Stages(

@@ -23,7 +23,6 @@ def observe(
   clipping: float,
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
-  axes: agc.Axes | None = None,
 ) -> dict[str, jax.Array]:
   """Fractions of clipped units and quantiles of r = ||G|| / max(||W||, eps).
 
@@ -36,7 +35,6 @@ def observe(
     clipping: lambda.
     eps: lower bound on ||W||.
     unclipped: labels, stages or patterns, as for `optimizer.Settings`.
-    axes: as for `agc.adaptive_grad_clip`.
 
   Returns:
     float32 scalars, `[]`:
@@ -47,11 +45,11 @@ def observe(
       module's public path.
     A fraction of no units (if a whole label is unclipped, say) is left out.
   """
-  norms = unit_norms(params, axes), unit_norms(grads, axes)
+  norms = unit_norms(params), unit_norms(grads)
   return summarize(params, *norms, clipping, eps, unclipped)
 
 
-def unit_norms(tree: Tree, axes: agc.Axes | None = None) -> Tree:
+def unit_norms(tree: Tree) -> Tree:
   """The norm of every unit, from which `summarize` computes everything.
 
   AGC and the global norm of the gradients need these norms too, so that a
@@ -59,13 +57,12 @@ def unit_norms(tree: Tree, axes: agc.Axes | None = None) -> Tree:
 
   Args:
     tree: parameters or gradients.
-    axes: as for `agc.adaptive_grad_clip`.
 
   Returns:
     The same tree of norms, `[units]`, or `[blocks, units]` for a stack.
   """
   return jax.tree.map_with_path(
-    lambda path, x: agc.unit_norms(parameters.path_name(path), x, axes), tree
+    lambda path, x: agc.unit_norms(parameters.path_name(path), x), tree
   )
 
 

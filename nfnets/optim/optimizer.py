@@ -46,7 +46,6 @@ class Settings:
     clipping: lambda for 'agc', the largest norm for 'norm' and 'layer'; None
       for no clipping.
     eps: AGC's lower bound on the norms of parameters.
-    axes: AGC's units by name, see `agc.unit_axes`.
     unclipped: parameters that aren't clipped.
     frozen: parameters that stay bit for bit the same: they aren't clipped or
       decayed, count for no norm, and have no momentum.
@@ -62,7 +61,6 @@ class Settings:
   clip: str = 'agc'
   clipping: float | None = None
   eps: float = 1e-3
-  axes: agc.Axes | None = None
   unclipped: Iterable[str] = ('head',)
   frozen: Iterable[str] = ()
   learning_rate_scales: Iterable[tuple[str, float]] = ()
@@ -152,9 +150,7 @@ def create(
 def _clipper(settings: Settings) -> optax.GradientTransformation:
   match settings.clip:
     case 'agc':
-      return agc.adaptive_grad_clip(
-        settings.clipping, settings.eps, axes=settings.axes
-      )
+      return agc.adaptive_grad_clip(settings.clipping, settings.eps)
     case 'norm':
       return optax.clip_by_global_norm(settings.clipping)
     case 'layer':
@@ -282,7 +278,7 @@ def table(params: Tree, learning_rate: float, settings: Settings) -> str:
   for (path, x), group in zip(jax.tree.flatten_with_path(params)[0], of_leaf):
     name, units = parameters.path_name(path), 0
     if group.clipped and settings.clip == 'agc':
-      norms = functools.partial(agc.unit_norms, name, axes=settings.axes)
+      norms = functools.partial(agc.unit_norms, name)
       units = jax.eval_shape(norms, x).size
     first, *others = network.members(name)
     row = first, 1 + len(others), math.prod(x.shape), units

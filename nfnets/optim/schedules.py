@@ -18,7 +18,6 @@ def warmup_cosine(
 
   Source: Brock, De, Smith and Simonyan 2021, appendix A.1.
   """
-  _check_steps(num_steps, warmup_steps)
   decay = optax.cosine_decay_schedule(
     peak, max(num_steps - warmup_steps, 1), alpha=end / peak if peak else 0.0
   )
@@ -38,7 +37,6 @@ def warmup_exponential(
   The decay is continuous and ends at `num_steps`. EfficientNet decays by 0.97
   every 2.4 epochs (Tan and Le 2019).
   """
-  _check_steps(num_steps, warmup_steps)
   if not (decay_rate > 0 and decay_steps > 0):
     raise ValueError(
       f'decay_rate {decay_rate} and decay_steps {decay_steps} must be above 0'
@@ -92,11 +90,3 @@ def _warmed_up(
     return start + (peak - start) * jnp.float32(step) / warmup_steps
 
   return optax.join_schedules([warmup, decay], [warmup_steps])
-
-
-def _check_steps(num_steps: int, warmup_steps: int) -> None:
-  if not 0 <= warmup_steps <= num_steps:
-    raise ValueError(
-      f'warmup_steps {warmup_steps} must lie between 0 and num_steps '
-      f'{num_steps}'
-    )
