@@ -3,15 +3,12 @@
 `nfnets.weights.exported` documents the files and runs them.
 """
 
-import importlib.util
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,9 +54,9 @@ def write(
 ) -> Written:
   """Writes a network for inference and checks the file's logits.
 
-  Weights are folded if possible. Before the file replaces an older one, a
-  process without nfnets runs it on random images on the CPU; the logits must
-  equal the unfolded network's to `TOLERANCE`.
+  Weights are folded if possible. Before the file replaces an older one, it is
+  run on random images on the CPU; its logits must equal the unfolded network's
+  to `TOLERANCE`.
 
   Args:
     path: of the file.
@@ -81,8 +78,17 @@ def write(
   path = pathlib.Path(path)
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / 'network'
-    _write(made, kept, format, description, platforms)
-    error = _difference(made, weights, batch, size)
+    try:
+      if format == 'stablehlo':
+        _write_stablehlo(made, kept, description, platforms)
+      else:
+        _write_onnx(made, kept, description)
+      error = _difference(made, weights, batch, size)
+    except ImportError:
+      raise
+    except Exception as error:  # JAX's messages contain the whole program
+      why = ' '.join(str(error).split())
+      raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
     if not error <= TOLERANCE:
       raise ValueError(
         f"{path}: not written: the {format} file's logits differ from the "
@@ -91,23 +97,6 @@ def write(
       )
     os.replace(made, path)
   return Written(path.stat().st_size, error)
-
-
-def _write(
-  made: pathlib.Path,
-  weights: files.Weights,
-  format: str,
-  description: Mapping[str, Any],
-  platforms: Sequence[str],
-) -> None:
-  try:
-    if format == 'stablehlo':
-      _write_stablehlo(made, weights, description, platforms)
-    else:
-      _write_onnx(made, weights, description)
-  except Exception as error:  # JAX's messages contain the whole program
-    why = ' '.join(str(error).split())
-    raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
 
 
 def describe(
@@ -172,21 +161,10 @@ def _check(
       raise ValueError(f'platform {platform!r} is none of {known}')
   if 'cpu' not in platforms:
     raise ValueError('platforms must include cpu, where the file is checked')
-  if format == 'onnx':
-    _check_onnx(weights)
-
-
-def _check_onnx(weights: files.Weights) -> None:
-  packages = ('onnx', 'onnxruntime')
-  missing = [n for n in packages if importlib.util.find_spec(n) is None]
-  if missing:
-    raise ImportError(
-      f'ONNX needs {" and ".join(missing)}: pip install {" ".join(missing)}'
-    )
-  size = sum(leaf.nbytes for leaf in files.leaves(weights).values())
-  if size > _PROTOBUF:
+  nbytes = sum(leaf.nbytes for leaf in files.leaves(weights).values())
+  if format == 'onnx' and nbytes > _PROTOBUF:
     raise ValueError(
-      f'{weights.model} has {size / 2**30:.1f} GiB of weights, and an ONNX '
+      f'{weights.model} has {nbytes / 2**30:.1f} GiB of weights, and an ONNX '
       'file holds at most 2: export as stablehlo'
     )
 
@@ -243,38 +221,12 @@ def _difference(
   path: pathlib.Path, weights: files.Weights, batch: int | None, size: int
 ) -> float:
   """The relative difference of the logits; infinite if they aren't finite."""
-  random = np.random.RandomState(0)
-  images = {
-    f'batch {n}': random.standard_normal((n, size, size, 3)).astype(np.float32)
-    for n in ([batch] if batch else _CHECKED_BATCHES)
-  }
-  found = _run_elsewhere(path, images)
+  random, errors = np.random.RandomState(0), []
   with jax.default_device(jax.devices('cpu')[0]):
+    network = exported.load(str(path))
     run, leaves = jax.jit(inference(weights)), files.leaves(weights)
-    wanted = {key: np.asarray(run(leaves, x)) for key, x in images.items()}
-  errors = [
-    np.abs(found[key] - wanted[key]).max() / np.abs(wanted[key]).max()
-    for key in images
-  ]
+    for n in [batch] if batch else _CHECKED_BATCHES:
+      images = random.standard_normal((n, size, size, 3)).astype(np.float32)
+      found, wanted = network.run(images), np.asarray(run(leaves, images))
+      errors.append(np.abs(found - wanted).max() / np.abs(wanted).max())
   return float(max(errors)) if np.isfinite(errors).all() else float('inf')
-
-
-def _run_elsewhere(
-  path: pathlib.Path, images: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-  """Runs the file in a new interpreter, without this package."""
-  given, got = path.with_name('images.npz'), path.with_name('logits.npz')
-  np.savez(given, **images)
-  script = pathlib.Path(exported.__file__)
-  done = subprocess.run(
-    [sys.executable, '-P', *map(str, (script, path, given, got))],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  if done.returncode:
-    last = (done.stderr.strip().splitlines() or ['no message'])[-1]
-    raise ValueError(f'the written file does not run: {last}')
-  with np.load(got) as file:
-    return {key: file[key] for key in file.files}
