@@ -79,14 +79,3 @@ def test_what_is_impossible_is_refused_in_a_line(arguments, culprit, convert):
   code, _, err = convert(*arguments)
   assert code == 2
   assert err.count('\n') == 1 and culprit in err
-
-
-@pytest.mark.slow
-def test_a_whole_published_f0_is_read(tmp_path, convert):
-  params = fill(files.shapes('nfnet_f0', 1000)[0])
-  (tmp_path / 'F0_haiku.npz').write_bytes(dill.dumps(params))
-  done = convert(tmp_path / 'F0_haiku.npz', tmp_path / 'f0.safetensors')
-  assert done.code == 0, done.stderr
-  # The golden tree's 68,447,014 of 10 classes, and 990 more of 3072 + 1.
-  assert 'nfnet_f0, 71,489,284 parameters' in done.stdout
-  assert_same(weights.load(tmp_path / 'f0.safetensors').params, params)

@@ -6,6 +6,7 @@ functions from plain data to plain data, and any other name is refused. What is
 built takes no more bytes than the file's size justifies.
 """
 
+import dataclasses
 import math
 import os
 import pickletools
@@ -21,13 +22,12 @@ class Refused(ValueError):
   """The file needs something that weights don't need."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Name:
   """A name in the pickle, and the function that replaces it."""
 
-  __slots__ = ('call', 'text')
-
-  def __init__(self, text: str, call: Callable[..., Any] | None):
-    self.text, self.call = text, call
+  text: str
+  call: Callable[..., Any] | None
 
 
 def load(
@@ -152,27 +152,19 @@ class _Machine:
       stack.append(tuple(self.last(int(name[-1]))))
     elif name == 'TUPLE':
       stack.append(tuple(self.marked()))
-    elif name == 'LIST':
+    elif name in ('LIST', 'FROZENSET'):
       stack.append(self.marked())
     elif name == 'DICT':
       stack.append(_with_items({}, self.marked()))
-    elif name in ('APPEND', 'APPENDS'):
-      values = self.marked() if name == 'APPENDS' else self.last(1)
-      _require(isinstance(stack[-1], list), 'it appends to a non-list')
+    elif name in ('APPEND', 'APPENDS', 'ADDITEMS'):
+      values = self.last(1) if name == 'APPEND' else self.marked()
+      _require(isinstance(stack[-1], list), 'it adds items to a non-list')
       stack[-1].extend(values)
     elif name in ('SETITEM', 'SETITEMS'):
-      values = self.marked() if name == 'SETITEMS' else self.last(2)
+      values = self.last(2) if name == 'SETITEM' else self.marked()
       _with_items(stack[-1], values)
-    elif name == 'FROZENSET':
-      stack.append(self.marked())
-    elif name == 'ADDITEMS':
-      values = self.marked()
-      _require(isinstance(stack[-1], list), 'it adds items to a non-set')
-      stack[-1].extend(values)
     elif name == 'POP':
       stack.pop()
-    elif name == 'POP_MARK':
-      self.marked()
     else:
       self.call(name, argument)
 
@@ -357,13 +349,6 @@ def _path(*parts: Any) -> str:
   return '/'.join(parts).replace('//', '/')
 
 
-def _defaults(factory: Any = None) -> dict:
-  # The factory is never called.
-  known = factory is None or isinstance(factory, Name)
-  _require(known, 'a mapping has an unknown form')
-  return _Ordered()
-
-
 class _Module(NamedTuple):
   """A module named by dill of 2021, which wrote a function implemented in C as
   `_get_attr(_import_module(module), function)` where pickle writes a global."""
@@ -390,7 +375,7 @@ _CALLS = {
   'numpy.dtype': _DType,
   '_codecs.encode': _encode,
   'collections.OrderedDict': _mapping,
-  'collections.defaultdict': _defaults,
+  'collections.defaultdict': lambda factory=None: _Ordered(),
   # dm-haiku pickles a FlatMapping as its name and a dict; older versions named
   # it otherwise.
   'haiku._src.data_structures.FlatMapping': _mapping,
@@ -424,22 +409,20 @@ for _module in ('numpy.core', 'numpy._core'):  # before NumPy 2, and since
 def _finished(value: Any, done: dict[int, Any]) -> Any:
   """Replaces every `_Array` by its array; other values must be plain."""
   # By identity: a value that occurs a thousand times is visited once.
-  if id(value) not in done:
-    done[id(value)] = _finish(value, done)
-  return done[id(value)]
-
-
-def _finish(value: Any, done: dict[int, Any]) -> Any:
+  if id(value) in done:
+    return done[id(value)]
   if isinstance(value, _Array):
     _require(value.value is not None, 'an array has no data')
-    return value.value
-  if isinstance(value, dict):
-    return {key: _finished(item, done) for key, item in value.items()}
-  if isinstance(value, list | tuple) and not isinstance(value, _Module):
-    return type(value)(_finished(item, done) for item in value)
-  kind = type(value).__name__
-  _require(isinstance(value, _PLAIN), f'a {kind} is among the weights')
-  return value
+    result = value.value
+  elif isinstance(value, dict):
+    result = {key: _finished(item, done) for key, item in value.items()}
+  elif isinstance(value, list | tuple) and not isinstance(value, _Module):
+    result = type(value)(_finished(item, done) for item in value)
+  else:
+    kind = type(value).__name__
+    _require(isinstance(value, _PLAIN), f'a {kind} is among the weights')
+    result = value
+  return done.setdefault(id(value), result)
 
 
 _PLAIN = (np.ndarray, str, bytes, int, float, bool, type(None))
