@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from typing import NamedTuple
 
@@ -115,6 +116,17 @@ def _flags_of_its_own():
       delattr(flags.FLAGS, name)
     for name, flag in hidden.items():
       flags.FLAGS[name] = flag
+
+
+def pytest_configure(config):
+  """Lets tests of one process that compile the same program share it.
+
+  Each process has a folder of its own: JAX doesn't write into it atomically.
+  """
+  folder = tempfile.TemporaryDirectory(prefix='nfnets_tests_')
+  config.add_cleanup(folder.cleanup)
+  jax.config.update('jax_compilation_cache_dir', folder.name)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def pytest_addoption(parser):

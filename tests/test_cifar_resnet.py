@@ -2,6 +2,7 @@
 
 import functools
 
+import golden_lib
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,27 +16,21 @@ IMAGES = np.random.RandomState(0).standard_normal((4, 32, 32, 3))
 IMAGES = IMAGES.astype(np.float32)
 
 
-def shapes(name, normalizer):
-  net = models.create(name, 10, normalizer=normalizer)
-  return jax.eval_shape(lambda: net.init(KEY, IMAGES, True))
-
-
-def count(name, normalizer):
-  return sum(leaf.size for leaf in jax.tree.leaves(shapes(name, normalizer)[0]))
-
-
 # He et al., Table 6, millions.
 @pytest.mark.parametrize(
   'layers, millions',
   [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)],
 )
 def test_parameters_are_he_s_count(layers, millions):
-  got = count(f'cifar_resnet_{layers}', 'batch') / 1e6
+  got = golden_lib.count(f'cifar_resnet_{layers}', 10) / 1e6
   assert round(got, len(str(millions)) - 2) == millions
 
 
 def test_parameters_are_what_the_docstring_says():
-  got = [count('cifar_resnet_20', n) for n in ('batch', 'none', 'nf')]
+  got = [
+    golden_lib.count('cifar_resnet_20', 10, normalizer=normalizer)
+    for normalizer in ('batch', 'none', 'nf')
+  ]
   assert got == [269722, 269034, 272483]
 
 
@@ -48,8 +43,8 @@ def initialized(normalizer, **overrides):
 
 
 def test_none_has_biases_where_batch_has_normalization():
-  bare, state = shapes('cifar_resnet_20', 'none')
-  batch, _ = shapes('cifar_resnet_20', 'batch')
+  bare, state = golden_lib.shapes('cifar_resnet_20', normalizer='none')
+  batch, _ = golden_lib.shapes('cifar_resnet_20', normalizer='batch')
   convs = {path for path in batch if 'conv' in path}
   assert not state
   assert {path for path in bare if 'conv' in path} == convs

@@ -41,20 +41,7 @@ CHOSEN = {'drop_rate': 0.0, 'stochdepth_rate': 0.0}
 
 
 def flat(config):
-  return flattened(config.to_dict())
-
-
-def flattened(tree, prefix=''):
-  """A nested dictionary by its dotted paths."""
-  found = {}
-  for key, value in tree.items():
-    inner = (
-      flattened(value, f'{prefix}{key}.')
-      if isinstance(value, dict)
-      else {prefix + key: value}
-    )
-    found |= inner
-  return found
+  return workdir.flat(config.to_dict())
 
 
 # ml_collections loads a recipe by a call that Python means to drop.
@@ -86,7 +73,7 @@ def test_a_recipe_is_locked_passes_the_check_and_prints_as_json(name):
   factory.optimizer_of(resolved)
   printed = json.loads(workdir.dump_json(resolved.to_dict()))
   assert printed['model']['name'] in variants.ALL
-  assert None not in flattened(printed).values()
+  assert None not in workdir.flat(printed).values()
 
 
 def test_all_recipes_have_the_keys_of_the_base_and_of_the_same_types():

@@ -1,10 +1,13 @@
 """The five lines of the README: a network by name, called, without Haiku."""
 
+import hashlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import dill
 import fake_hub
 import jax
 import jax.numpy as jnp
@@ -170,59 +173,62 @@ def test_nothing_is_imported_before_it_is_asked_for():
   assert b"no attribute 'no_such_thing'" in done.stderr
 
 
-# Names, in a process of their own: the Hub's address is read at import.
+# The Hub's names, in a process of their own: its address is read at import.
 
 CALL = """
 import sys, nfnets
-from nfnets.weights import names
-names.DEEPMIND = {url!r} + '/dm-nfnets'
-names.PUBLISHED['nfnet_f0'] = names.PUBLISHED['nfnet_f0']._replace(
-  model='test_nfnet', md5={md5!r}
-)
-try:
-  net = nfnets.load(sys.argv[1])
-  print(net.config['model'], net.config['preprocessing']['resize'])
-except (ValueError, OSError, ImportError) as error:
-  print('error:', error)
+for name in sys.argv[1:]:
+  try:
+    net = nfnets.load(name)
+    print(net.config['model'], net.config['preprocessing']['resize'])
+  except (ValueError, OSError, ImportError) as error:
+    print('error:', error)
 """
+LOADED = 'test_nfnet center_0.95'
 
 
 @pytest.fixture
 def ask(tmp_path):
-  """A function from a name to what a fresh process makes of it."""
+  """A function that loads names in a new process: a line of output for each.
 
-  def run(server, name, md5='', **environment):
-    url = server.url if server else 'http://127.0.0.1:9'
-    code = CALL.format(url=url, md5=md5)
+  Without a server that process is offline.
+  """
+  pytest.importorskip('huggingface_hub')
+
+  def run(server, *names):
+    place = {'HF_ENDPOINT': server.url} if server else {'HF_HUB_OFFLINE': '1'}
     done = subprocess.run(
-      [sys.executable, '-c', code, name],
-      env=os.environ
-      | {'HF_HOME': str(tmp_path / 'hf'), 'NFNETS_CACHE': str(tmp_path / 'dm')}
-      | ({'HF_ENDPOINT': server.url} if server else {})
-      | environment,
+      [sys.executable, '-c', CALL, *names],
+      env=os.environ | {'HF_HOME': str(tmp_path / 'hf')} | place,
       capture_output=True,
       text=True,
       cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('\n') == 1
-    return done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(names)
+    return lines
 
   return run
 
 
 def test_a_name_is_downloaded_once_and_checked(folder, ask):
-  pytest.importorskip('huggingface_hub')
+  name = 'test_nfnet.r160_in1k'
   with fake_hub.serve(folder.parents[1]) as server:
-    asked = lambda: [x for x in server.asked if x.endswith('.safetensors')]
-    first = ask(server, 'test_nfnet.r160_in1k')
-    assert first == 'test_nfnet center_0.95\n'
-    assert asked()[-1].startswith('GET') and len(asked()) == 2
-    for name in ('hf-hub:timm/test_nfnet.r160_in1k', 'timm/test_nfnet'):
-      assert ask(server, name) == first
-    assert sum(line.startswith('GET') for line in asked()) == 1
-    assert 'has no repository timm/other' in ask(server, 'hf-hub:timm/other')
-  assert ask(None, 'test_nfnet', HF_HUB_OFFLINE='1') == first
+    *loaded, unknown = ask(
+      server,
+      name,
+      f'hf-hub:timm/{name}',
+      'timm/test_nfnet',
+      'hf-hub:timm/other',
+    )
+    assert loaded == [LOADED] * 3
+    assert 'has no repository timm/other' in unknown
+    asked = [x for x in server.asked if x.endswith('.safetensors')]
+    assert sum(line.startswith('GET') for line in asked) == 1
+  loaded, missing = ask(None, 'test_nfnet', 'eca_nfnet_l0')
+  assert loaded == LOADED
+  assert 'not in the cache, and https://huggingface.co cannot be' in missing
 
 
 @pytest.mark.parametrize(
@@ -233,15 +239,17 @@ def test_a_name_is_downloaded_once_and_checked(folder, ask):
   ],
 )
 def test_a_damaged_download_is_refused_and_repeated(folder, ask, spoil, says):
-  pytest.importorskip('huggingface_hub')
   with fake_hub.serve(folder.parents[1]) as server:
-    server.spoil = lambda name, data: (
-      spoil(data) if name.endswith('.safetensors') else data
-    )
-    said = ask(server, 'test_nfnet')
-    assert said.startswith('error: test_nfnet: ') and says in said
-    server.spoil = lambda name, data: data
-    assert ask(server, 'test_nfnet').startswith('test_nfnet')
+
+    def at_first(name, data):
+      loads = [x for x in server.asked if re.match('HEAD.*config.json', x)]
+      damages = name.endswith('.safetensors') and len(loads) == 1
+      return spoil(data) if damages else data
+
+    server.spoil = at_first
+    refused, loaded = ask(server, 'test_nfnet', 'test_nfnet')
+    assert refused.startswith('error: test_nfnet: ') and says in refused
+    assert loaded == LOADED
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -250,30 +258,30 @@ def test_a_missing_package_is_named(monkeypatch):
     nfnets.load('eca_nfnet_l0')
 
 
-def test_offline_is_one_line(ask):
-  pytest.importorskip('huggingface_hub')
-  said = ask(None, 'eca_nfnet_l0', HF_HUB_OFFLINE='1')
-  assert 'not in the cache, and https://huggingface.co cannot be' in said
-
-
-def test_deepminds_files_come_by_address_and_md5(folder, ask, tmp_path):
-  import hashlib
-
-  import dill
-
-  weights_of = certificate.random_weights('test_nfnet', 5)
-  data = dill.dumps(weights_of.params)
-  store = tmp_path / 'store' / 'dm-nfnets'
-  store.mkdir(parents=True)
+def test_deepminds_files_come_by_address_and_md5(tmp_path, monkeypatch):
+  data = dill.dumps(certificate.random_weights('test_nfnet', 5).params)
+  store, cache = tmp_path / 'store', tmp_path / 'cache'
+  store.mkdir()
   (store / 'F0_haiku.npz').write_bytes(data)
-  md5 = hashlib.md5(data).hexdigest()
-  with fake_hub.serve(tmp_path / 'store') as server:
-    assert 'has the MD5' in ask(server, 'nfnet_f0', 'f' * 32)
-    assert not list((tmp_path / 'dm').iterdir())
-    assert ask(server, 'nfnet_f0', md5).startswith('test_nfnet')
+  monkeypatch.setenv('NFNETS_CACHE', str(cache))
+
+  def expect(md5):
+    published = names.PUBLISHED['nfnet_f0']
+    published = published._replace(model='test_nfnet', md5=md5)
+    monkeypatch.setitem(names.PUBLISHED, 'nfnet_f0', published)
+
+  expect('f' * 32)
+  with fake_hub.serve(store) as server:
+    monkeypatch.setattr(names, 'DEEPMIND', server.url)
+    with pytest.raises(ValueError, match='has the MD5'):
+      nfnets.load('nfnet_f0')
+    assert not list(cache.iterdir())
+    expect(hashlib.md5(data).hexdigest())
+    assert nfnets.load('nfnet_f0').config['model'] == 'test_nfnet'
     assert len(server.asked) == 2
-  assert ask(None, 'nfnet_f0', md5).startswith('test_nfnet')
-  assert 'cannot be downloaded' in ask(server, 'nfnet_f1', md5)
+  assert nfnets.load('nfnet_f0').config['model'] == 'test_nfnet'
+  with pytest.raises(ValueError, match='cannot be downloaded'):
+    nfnets.load('nfnet_f1')
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,17 @@
 import functools
 import io
 import os
-import pathlib
 import tarfile
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies
+from photographs import ARCHIVE
 from PIL import Image
 
 from nfnets.data import images
 from nfnets.data.images import decode
-
-SHARED = pathlib.Path(__file__).parents[1] / '..' / 'shared'
-PHOTOGRAPHS = SHARED / 'data' / 'caltech101_3060.tar'
 
 
 def gradient(height=24, width=40):
@@ -250,9 +247,9 @@ def _fuzz(data, file):
 @functools.cache
 def photographs(count):
   """Bytes of `count` real photographs, spread over Caltech-101's classes."""
-  if not PHOTOGRAPHS.exists():
-    pytest.skip(f'{PHOTOGRAPHS} is not here')
-  with tarfile.open(PHOTOGRAPHS) as tar:
+  if not ARCHIVE.exists():
+    pytest.skip(f'{ARCHIVE} is not here')
+  with tarfile.open(ARCHIVE) as tar:
     members = tar.getmembers()
     chosen = members[:: len(members) // count][:count]
     return [tar.extractfile(member).read() for member in chosen]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nfnets import models, variants
+from nfnets.analysis import counts
 
 TWINS = [
   ('nfnet_f0', {}),
@@ -60,8 +61,8 @@ def test_outputs_have_the_promised_shapes(name, overrides, height, width):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', variants.ALL)
-def test_defaults_build_for_every_name(name):
-  assert golden_lib.count(name) > 0
+def test_every_name_builds_with_as_many_parameters_as_counted(name):
+  assert golden_lib.count(name) == counts.parameters(name)
 
 
 def test_arguments_are_the_table_the_defaults_and_the_overrides():

@@ -63,12 +63,13 @@ def test_every_name_of_timms_module_is_known():
   assert nfnets.list_models()[-1].startswith('timm/')
 
 
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize('name', some(*KINDS))
 def test_parameters_are_as_many_as_timms(name):
   assert counts.parameters(f'timm/{name}') == GOLDEN[name]['parameters']
 
 
-@pytest.mark.parametrize('name', some(*KINDS))
+# nfnet_f0 takes 9 s; it is dm_nfnet_f0's without skip gains.
+@pytest.mark.parametrize('name', some(*{*KINDS} - {'nfnet_f0'}))
 def test_logits_and_feature_maps_are_timms(name):
   arrays = theirs(name)
   params = ours(arrays, name)
@@ -96,7 +97,7 @@ def test_logits_and_feature_maps_are_timms(name):
 
 
 @pytest.mark.parametrize(
-  'name', [x for x in some('test_nfnet', 'nf_regnet_b0') if x.id in KINDS]
+  'name', [x for x in some('test_nfnet') if x.id in KINDS]
 )
 def test_gradients_in_training_are_timms(name):
   params = ours(theirs(name), name)
