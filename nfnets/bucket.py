@@ -56,11 +56,9 @@ class WorkingCopy(NamedTuple):
 def working_copy(
   place: str | os.PathLike[str], uploads: bool = True
 ) -> Iterator[WorkingCopy]:
-  """A local folder to work in within the block; uploaded at its end.
+  """A local folder to work in within the block; a local one is used itself.
 
-  Args:
-    place: a folder; a local one is used itself.
-    uploads: whether this process uploads; others only fetch.
+  The copy of one in a bucket is uploaded at the end if this process `uploads`.
 
   Raises:
     ValueError: the scheme is unknown, or a package is missing.

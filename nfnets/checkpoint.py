@@ -69,11 +69,9 @@ class Checkpoints:
     self._report, sys.unraisablehook = sys.unraisablehook, self._unraisable
 
   def save(self, step: int, state: Tree) -> None:
-    """Copies the state to the host, then writes it in the background.
+    """Copies a replicated state to the host, then writes in the background.
 
-    Args:
-      step: of the state; if it has a checkpoint, nothing is written.
-      state: replicated; processes other than 0 write nothing.
+    Nothing is written if the step has a checkpoint, or by processes but 0.
 
     Raises:
       OSError: this or the previous checkpoint could not be written.
@@ -95,10 +93,8 @@ class Checkpoints:
   def restore_latest(self, like: Tree) -> Tree | None:
     """The newest intact checkpoint as NumPy arrays, or None without any.
 
-    Newer ones that can't be read are renamed to STEP.damaged.
-
-    Args:
-      like: a tree of arrays or shapes: the parts of a state to restore.
+    `like` is a tree of arrays or shapes: the parts of a state to restore. Newer
+    checkpoints that can't be read are renamed to STEP.damaged.
 
     Raises:
       ValueError: there are checkpoints, but none can be read.

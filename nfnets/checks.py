@@ -74,11 +74,7 @@ ORIGINS = 'data.num_train', 'num_epochs', 'batch_size'
 
 
 def resolve(config: ConfigDict, trains: bool = True) -> ConfigDict:
-  """Computes the derived numbers and checks every value.
-
-  Args:
-    config: a recipe that leaves nothing open.
-    trains: as for `check_values`.
+  """Computes the derived numbers and checks every value, as `check_values`.
 
   Raises:
     ValueError: names the key and its value.
@@ -101,11 +97,7 @@ def check_origins(config: ConfigDict, keys: Iterable[str] = ORIGINS) -> None:
 
 
 def check(config: ConfigDict, device_count: int) -> None:
-  """Refuses what can't be trained, before anything is compiled.
-
-  Args:
-    config: a recipe, resolved.
-    device_count: over all processes.
+  """Refuses a resolved config that can't be trained on that many devices.
 
   Raises:
     ValueError: names the key, its value and the remedy.
@@ -142,10 +134,7 @@ def check(config: ConfigDict, device_count: int) -> None:
 def check_values(config: ConfigDict, trains: bool = True) -> None:
   """Refuses values that are invalid whatever the other keys are.
 
-  Args:
-    config: a recipe, resolved.
-    trains: False if it is only evaluated; then what follows from the training
-      data isn't checked.
+  What follows from the training data is checked only if the config `trains`.
 
   Raises:
     ValueError: names the key, its value and the remedy.

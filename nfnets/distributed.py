@@ -239,11 +239,8 @@ class Interrupts:
 
     Python handles no signal while its main thread is inside XLA, and a read
     from storage that no longer answers may never return. With several
-    processes the wait goes on: all must stop at the same point.
-
-    Args:
-      function, args: what to call.
-      patience: seconds between warnings that no input has come.
+    processes the wait goes on: all must stop at the same point. Each `patience`
+    seconds a warning says that no input has come.
 
     Raises:
       Interrupted: a stop was requested; the call's result is lost.

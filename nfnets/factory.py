@@ -99,13 +99,10 @@ def train_batches(
   start_step: int,
   skipped: dict[str, str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-  """This process's batches, without end; a later start skips earlier batches.
+  """This process's batches after `start_step` steps, without end.
 
-  Args:
-    config: a recipe; with `data.on_device`, batches are ids alone.
-    source: the training examples.
-    start_step: number of steps already done.
-    skipped: filled with unreadable examples: {where: why}.
+  With `data.on_device` they are ids alone. `skipped` is filled with unreadable
+  examples, {where: why}.
   """
   data = config.data
   fresh = 2 if config.augment.pairs == 'fresh' else 1

@@ -112,12 +112,9 @@ def _take_from_data(data: ConfigDict) -> str:
 def fitting(
   config: ConfigDict, shapes: step.TrainState, class_names: Sequence[str] = ()
 ) -> files.Weights:
-  """Reads the recipe's weights, without a head for other classes.
+  """Reads the weights of a resolved recipe, without a head for other classes.
 
-  Args:
-    config: a recipe, resolved.
-    shapes: of its state.
-    class_names: of the training data.
+  `shapes` are those of its state, `class_names` those of the training data.
 
   Raises:
     match.Mismatch: a report of the parameters that don't fit.
@@ -145,11 +142,9 @@ def fitting(
 
 
 def start(state: step.TrainState, weights: files.Weights) -> step.TrainState:
-  """The state with these weights; a head that they lack stays as it is.
+  """An initial state, on the host, with weights from `fitting`.
 
-  Args:
-    state: newly initialized, on the host.
-    weights: from `fitting`.
+  A head that they lack stays as it is.
   """
   params = _overlaid(state.params, weights.params)
   net_state = _overlaid(state.state, weights.state)

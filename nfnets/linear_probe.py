@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from nfnets import bucket, evaluate, factory, models, step, texts
@@ -68,8 +67,8 @@ def probe(
     f'probe: l2 {summary["l2"]:g}, {summary["step"]} iterations, training '
     f'accuracy {100 * summary["train/top_1"]:.1f} %'
   )
-  print(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  print(f'run folder {texts.printable(bucket.absolute(str(folder)))}')
+  for line in folder.results(summary):
+    print(texts.printable(line))
   return summary
 
 
@@ -194,12 +193,7 @@ def score(
 ) -> dict[str, float]:
   """Mean cross-entropy `loss`, and `top_1` and `top_5`, fractions of 1."""
   logits = jnp.asarray(features @ linear.w + linear.b)
-  labels = jnp.asarray(labels)
-  values = {
-    'loss': optax.softmax_cross_entropy_with_integer_labels(logits, labels),
-    'top_1': step.top_k_correct(logits, labels, 1),
-    'top_5': step.top_k_correct(logits, labels, min(5, logits.shape[-1])),
-  }
+  values = step.scores(logits, jnp.asarray(labels))
   return {name: float(jnp.mean(value)) for name, value in values.items()}
 
 

@@ -16,13 +16,7 @@ CLIPPED = re.compile(r'agc/(?!label/|stage/)(.+)/clipped_fraction')
 
 
 def plot(rows: Rows, path: pathlib.Path, title: str) -> None:
-  """Plots loss, accuracy and learning rate against the step, as PNG.
-
-  Args:
-    rows: lines of metrics.jsonl; without any metric to plot, no file is made.
-    path: where to write the plot.
-    title: of the plot.
-  """
+  """Plots loss, accuracy and learning rate, if logged, to a PNG at `path`."""
   from matplotlib.figure import Figure  # no global state, no display
 
   panels = {
@@ -48,12 +42,7 @@ def plot(rows: Rows, path: pathlib.Path, title: str) -> None:
 def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
   """Plots the fraction of units that AGC clips, by layer and step, as PNG.
 
-  Args:
-    rows, path, title: as for `plot`.
-
-  Returns:
-    Whether there was anything to plot: clipping is logged if
-    `config.observe_every` isn't 0.
+  Returns whether it was logged, as it is unless `config.observe_every` is 0.
   """
   from matplotlib.figure import Figure
 

@@ -252,13 +252,8 @@ def make_eval_step(
       if batch['labels'].ndim > 1:
         among = jnp.where(batch['labels'] > 0, logits, -jnp.inf)
         labels = jnp.argmax(among, axis=-1)
-      targets = jax.nn.one_hot(labels, logits.shape[-1])
-      values = {
-        'count': jnp.ones_like(batch['mask']),
-        'loss': LOSSES[config.loss](logits, targets),
-        'top_1': top_k_correct(logits, labels, 1),
-        'top_5': top_k_correct(logits, labels, min(5, logits.shape[-1])),
-      }
+      values = {'count': jnp.ones_like(batch['mask'])}
+      values |= scores(logits, labels, config.loss)
       sums[prefix] = {
         name: jnp.sum(jnp.where(batch['mask'] > 0, value, 0.0))
         for name, value in values.items()
@@ -266,6 +261,21 @@ def make_eval_step(
     return parallel.total(sums)
 
   return eval_step
+
+
+def scores(
+  logits: jax.Array, labels: jax.Array, loss: str = 'softmax'
+) -> dict[str, jax.Array]:
+  """`loss`, `top_1` and `top_5` of each example, `[N]`.
+
+  Takes logits `[N, K]` and integer labels `[N]`; `loss` is one of `LOSSES`.
+  """
+  num_classes = logits.shape[-1]
+  return {
+    'loss': LOSSES[loss](logits, jax.nn.one_hot(labels, num_classes)),
+    'top_1': top_k_correct(logits, labels, 1),
+    'top_5': top_k_correct(logits, labels, min(5, num_classes)),
+  }
 
 
 def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

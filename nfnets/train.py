@@ -106,9 +106,7 @@ def train_and_evaluate(
   with contextlib.ExitStack() as stack:
     run = _agree(config, workdir, defaults or {}, profile_steps, stack)
     if run.folder.is_finished():
-      summary = run.folder.read_summary()
-      _print_results(run, summary)
-      return summary
+      return _print_results(run, run.folder.read_summary())
     try:
       state, done = _first_state(run)
       rows = [row for row in run.folder.read_metrics() if row['step'] <= done]
@@ -415,14 +413,10 @@ def _finish(run: Run, end: End) -> dict[str, Any]:
     plots.plot(rows, path / 'curves.png', title)
     plots.heat_map(rows, path / 'clipping.png', title)
     folder.write_summary(summary)
-  _print_results(run, summary)
+  return _print_results(run, summary)
+
+
+def _print_results(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
+  for line in run.folder.results(summary):
+    run.console.print(line)
   return summary
-
-
-def _print_results(run: Run, summary: Mapping[str, Any]) -> None:
-  place, say = bucket.absolute(str(run.folder)), run.console.print
-  if 'eval/top_1' in summary:
-    say(f'test accuracy {100 * summary["eval/top_1"]:.1f} %')
-  if (run.folder.path / 'curves.png').exists():
-    say(f'curves {place}/curves.png')
-  say(f'run folder {place}')

@@ -184,6 +184,15 @@ class RunFolder:
   def write_summary(self, summary: Mapping[str, Any]) -> None:
     write_atomically(self.path / 'summary.json', dump_json(summary))
 
+  def results(self, summary: Mapping[str, Any]) -> Iterator[str]:
+    """Lines to print when a run ends: its accuracy, its curves, its folder."""
+    place = bucket.absolute(str(self))
+    if 'eval/top_1' in summary:
+      yield f'test accuracy {100 * summary["eval/top_1"]:.1f} %'
+    if (self.path / 'curves.png').exists():
+      yield f'curves {place}/curves.png'
+    yield f'run folder {place}'
+
   def is_finished(self) -> bool:
     """Whether the run reached its last step."""
     summary, config = self.read_summary(), self.read_config() or {}
@@ -231,9 +240,7 @@ def completed(
 ) -> dict[str, Any]:
   """The config of an older version's run, with the keys added since.
 
-  Args:
-    config: as the run wrote it.
-    defaults: values of the added keys: `configs.base.defaults()`.
+  Their values come from `defaults`, `configs.base.defaults()`.
   """
   return {
     key: completed(value, defaults[key])

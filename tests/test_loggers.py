@@ -1,5 +1,6 @@
 """Loggers of metrics."""
 
+import importlib.util
 import io
 import struct
 import subprocess
@@ -160,3 +161,19 @@ def test_a_restarted_run_keeps_its_weights_and_biases_id(tmp_path, monkeypatch):
   assert first[:3] == ('nfnets', str(tmp_path), {'widths': [1, 2]})
   assert fake.logged == [(1, {'train/loss': 1.0}), (2, {'train/loss': 1.0})]
   assert fake.finished == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  importlib.util.find_spec('wandb') is None,
+  reason='wandb is not installed: pip install wandb',
+)
+def test_the_real_wandb_logs_offline(tmp_path, monkeypatch):
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  monkeypatch.setenv('WANDB_SILENT', 'true')
+  for step in (1, 2):
+    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink.log(step, {'train/loss': 1.0})
+    sink.close()
+  kept = (tmp_path / 'wandb_id').read_text()
+  assert list(tmp_path.glob(f'wandb/offline-run-*-{kept}/*.wandb'))
