@@ -41,10 +41,11 @@ def initialize(
   """Joins the other processes; must run before JAX looks for devices.
 
   Args:
-    distributed: True always joins, False never; None joins if the arguments are
-      given, or if SLURM, Open MPI or a TPU pod started this process.
-    coordinator_address: 'host:port' of process 0. Without this and the next two
-      JAX finds the other processes by itself.
+    distributed: True always joins, False never; None joins if the next three
+      are given, or if SLURM, Open MPI or a TPU pod started this process.
+    coordinator_address: 'host:port' of process 0. This and the next two default
+      to JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; without
+      any of them JAX finds the other processes by itself.
     num_processes: in the whole run.
     process_id: from 0 to num_processes - 1.
     heartbeat_timeout_seconds: after this long without a sign of one process,
@@ -57,8 +58,7 @@ def initialize(
     ValueError: only some of the three are given, or one is impossible, or JAX
       fails.
   """
-  values = coordinator_address, num_processes, process_id
-  place = {k: v for k, v in zip(PLACE, values) if v is not None}
+  place = _place(coordinator_address, num_processes, process_id)
   if distributed is False or not (distributed or place or seem_several()):
     return False
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -80,6 +80,18 @@ def initialize(
       f'could not join the other processes: {str(error):.300}'
     ) from error
   return True
+
+
+def _place(*given: Any) -> dict[str, Any]:
+  """The arguments that are given or in the environment, by name."""
+  place = {k: v for k, v in zip(PLACE, given) if v is not None}
+  for name in PLACE:
+    variable = f'JAX_{name.upper()}'
+    if name not in place and (text := os.environ.get(variable)) is not None:
+      if name != 'coordinator_address' and not text.isdecimal():
+        raise ValueError(f'{variable}={text}: must be a whole number')
+      place[name] = text if name == 'coordinator_address' else int(text)
+  return place
 
 
 def _check_place(place: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ command resumes it), 128 + N killed by signal N.
 
 Several processes, each with its own devices, train as one. On a TPU pod, under
 SLURM and under Open MPI they find each other. Elsewhere give each of them
---coordinator_address, --num_processes and --process_id (scripts.launch does).
-If one process dies, the others exit; start them again, on any number of
-machines, to resume.
+--coordinator_address, --num_processes and --process_id (scripts.launch does),
+or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. If one
+process dies, the others exit; start them again, on any number of machines, to
+resume.
 """
 
 from absl import flags

@@ -118,12 +118,12 @@ def joined(monkeypatch):
   )
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   for name in list(os.environ):
-    if name.startswith(('SLURM', 'OMPI')):
+    if name.startswith(('JAX_COORD', 'JAX_NUM', 'JAX_PROC', 'SLURM', 'OMPI')):
       monkeypatch.delenv(name)
   return calls
 
 
-def test_processes_join_by_flags_or_slurm(joined, monkeypatch):
+def test_processes_join_by_flags_environment_or_slurm(joined, monkeypatch):
   assert not distributed.initialize()
   assert not distributed.initialize(False, 'a:1', 2, 0)
   with pytest.raises(ValueError, match='missing: num_processes, process_id'):
@@ -132,6 +132,16 @@ def test_processes_join_by_flags_or_slurm(joined, monkeypatch):
   assert distributed.initialize(None, 'a:1', 2, 1, 5)
   assert joined[-1]['num_processes'] == 2
   assert joined[-1]['heartbeat_timeout_seconds'] == 5
+  with monkeypatch.context() as patch:
+    patch.setenv('JAX_COORDINATOR_ADDRESS', 'b:1')
+    patch.setenv('JAX_NUM_PROCESSES', '3')
+    patch.setenv('JAX_PROCESS_ID', '1')
+    assert distributed.initialize()
+    assert joined[-1]['coordinator_address'] == 'b:1'
+    assert joined[-1]['num_processes'] == 3 and joined[-1]['process_id'] == 1
+    patch.setenv('JAX_NUM_PROCESSES', 'abc')
+    with pytest.raises(ValueError, match='NUM_PROCESSES=abc: must be a whole'):
+      distributed.initialize()
   monkeypatch.setenv('SLURM_STEP_NODELIST', 'n[1-2]')
   monkeypatch.setenv('SLURM_NTASKS', '1')
   assert not distributed.initialize()
