@@ -112,16 +112,14 @@ def test_the_step_is_the_recipes_without_its_pieces():
   assert pieces.with_piece(recipe, {'sam.rho': 0.1}).sam.rho == 0.1
 
 
-def test_size_and_clipping_follow_the_network_unless_given():
+def test_size_and_clipping_follow_the_network():
   of = lambda *a, **kw: programs.plain(nfnet_f0.get_config(), *a, **kw)
   assert of('nfnet_f1', 4).data.train_image_size == 224
   assert of('nfnet_f1', 4, mode='eval').data.train_image_size == 320
   assert of('nfnet_f0', 4).optimizer.clip == 'agc'
-  assert of('nfnet_f0', 4, clip='none').optimizer.clip == 'none'
   assert of('nfnet_f0', 4, mode='eval').optimizer.clip == 'none'
   twin = of('nfnet_f0', 4, overrides={'normalizer': 'batch'})
   assert twin.optimizer.clip == 'none'
-  assert of('nfnet_f0', 4, ema=True).ema.mode == 'warmup'
 
 
 def test_a_piece_is_compared_with_the_plain_steps_beside_it(monkeypatch, timer):
@@ -244,9 +242,8 @@ def test_every_stage_of_the_input_has_a_rate():
   table = report.rates(found)
   assert all(f'| {name} ' in table for name in found['rates'])
   held = tiny.config(data__on_device=True)
-  found = stages.measure(held, rounds=1, seconds=0.01, with_step=False)
+  found = stages.measure(held, rounds=1, seconds=0.01)
   assert 'host pipeline: ids' in found['rates']
-  assert 'device: train step' not in found['rates']
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'gpu'])
@@ -275,8 +272,7 @@ def test_the_bottleneck_is_the_slower_side(monkeypatch, platform):
     (['--model=nfnet_f0', '--mode=test'], 'test'),
     (['--model=nfnet_f0', '--batch_size=abc'], '--batch_size=abc'),
     (['--model=nfnet_f0', '--override=['], '--override=['),
-    (['--model=nfnet_f0', '--json=README.md'], '--json=README.md, line 1'),
-    (['--model=nfnet_f0', '--against=timm', '--ema'], 'remove --ema'),
+    (['--against=timm', '--override={"scan": true}'], 'remove --override'),
     (
       ['--model=resnet_50', '--mode=folded', '--image_size=32'],
       'not normalizer-free',
@@ -290,21 +286,12 @@ def test_the_command_refuses_in_one_line(run_script, arguments, said):
   assert said in err and len(err.splitlines()) == 1
 
 
-def test_the_command_prints_a_table_and_goes_on_with_its_file(
-  run_script, tmp_path
-):
+def test_the_command_prints_a_table_and_keeps_its_numbers(run_script, tmp_path):
   path = tmp_path / 'results.jsonl'
-  command = [
+  code, out, _ = run_script(
     'scripts.benchmark', '--model=cifar_resnet_20', '--batch_size=2',
     '--image_size=8', '--override={"depths": [1, 1, 1]}', '--mode=eval',
     '--seconds=0.01', f'--json={path}',
-  ]  # fmt: skip
-  code, out, _ = run_script(*command)
+  )  # fmt: skip
   assert code == 0 and '| cifar_resnet_20 | eval ' in out
-  first = path.read_text()
-  assert json.loads(first)['batch_size'] == 2
-  code, again, _ = run_script(*command)
-  assert code == 0 and path.read_text() == first
-  assert again.splitlines()[-1] == out.splitlines()[-1]
-  run_script(*command, '--mode=folded', '--override={"normalizer": "nf"}')
-  assert len(path.read_text().splitlines()) == 2
+  assert json.loads(path.read_text())['batch_size'] == 2

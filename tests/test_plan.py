@@ -144,7 +144,7 @@ def test_a_grouped_convolution_stays_one_on_a_tpu():
 
 
 PROGRAM = compiled.Program(
-  'estimated', 1e9, 2e9, None, 1.23e12, 4.5e9, 8.3e8, 8e8, 0.0, True
+  'estimated', 1e9, 2e9, None, 1.23e12, 4.5e9, 8.3e8, 8e8, True
 )
 
 

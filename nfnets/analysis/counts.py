@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -57,19 +56,9 @@ def parts(
   row = variants.find(name)
   image_size = image_size or row['eval_image_size']
   classes = num_classes or row.get('num_classes', 1000)
-  depths = overrides.get('depths') or row.get('depths')
-  if depths is None:  # not made of stages
-    return count(models.create(name, classes, **overrides), image_size)
-  # After a stage's first block all are equal, so that tracing one is enough.
-  short = {'depths': tuple(min(depth, 2) for depth in depths)}
   # Neither changes the counts, and both hide the blocks.
-  short |= {key: False for key in ('remat', 'scan') if key in overrides}
-  trace = _trace(models.create(name, classes, **overrides | short), image_size)
-  times = [t for d in depths for t in ([1, d - 1] if d > 1 else [1])]
-  stages = [s for s, d in enumerate(short['depths']) for _ in range(d)]
-  if len(trace.blocks) != len(stages):  # not one module per block
-    return count(models.create(name, classes, **overrides), image_size)
-  return _parts(trace, stages, times)
+  overrides |= {key: False for key in ('remat', 'scan') if key in overrides}
+  return count(models.create(name, classes, **overrides), image_size)
 
 
 def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
@@ -83,11 +72,28 @@ def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
     image_size: pixels a side.
   """
   trace = _trace(network, image_size)
-  stages, shape = [], None
+  stages, shape = [], None  # of each block, from 1
   for block in trace.blocks:
-    stages.append((stages or [-1])[-1] + (block != shape))
+    stages.append((stages or [0])[-1] + (block != shape))
     shape = block
-  return _parts(trace, stages, [1] * len(stages))
+  head = max(stages, default=0) + 1
+  part_of = {-1: 0, None: head} | dict(enumerate(stages))
+  sums = [
+    {'blocks': 0, 'output': (), 'params': 0, 'macs': 0, 'published_macs': 0.0}
+    for _ in range(head + 1)
+  ]
+  for place, size in trace.params.items():
+    sums[part_of[place]]['params'] += size
+  for place, shape, macs in trace.layers:
+    part = sums[part_of[place]]
+    part['macs'] += macs
+    part['published_macs'] += macs * _fraction(shape[1:], image_size)
+    part['output'] = shape[1:]
+  for stage, shape in zip(stages, trace.blocks, strict=True):
+    sums[stage]['blocks'] += 1
+    sums[stage]['output'] = shape[1:]
+  names = ['stem', *(f'stage {n}' for n in range(1, head)), 'head']
+  return [Part(name, **total) for name, total in zip(names, sums, strict=True)]
 
 
 def parameters(
@@ -129,11 +135,10 @@ class _Trace(NamedTuple):
   blocks: list[tuple[int, ...]]
   layers: list[tuple[int | None, tuple[int, ...], int]]
   params: collections.Counter
-  image_size: int
 
 
 def _trace(network: hk.TransformedWithState, image_size: int) -> _Trace:
-  trace = _Trace([], [], collections.Counter(), image_size)
+  trace = _Trace([], [], collections.Counter())
   places: dict[str, int | None] = {}
   inside = False
 
@@ -176,33 +181,6 @@ def _macs(module: hk.Module, x: jax.Array, out: jax.Array) -> int:
   if not isinstance(module, layers.Linear):
     fan_in = module.kernel**2 * fan_in // module.groups
   return fan_in * out.size
-
-
-def _parts(
-  trace: _Trace, stages: Sequence[int], times: Sequence[int]
-) -> list[Part]:
-  """Sums a trace by parts; block i, in `stages[i]`, counts `times[i]` times."""
-  head = max(stages, default=-1) + 2
-  where = {-1: (0, 1), None: (head, 1)}
-  where |= {k: (stages[k] + 1, times[k]) for k in range(len(stages))}
-  sums = [
-    {'blocks': 0, 'output': (), 'params': 0, 'macs': 0, 'published_macs': 0.0}
-    for _ in range(head + 1)
-  ]
-  for place, size in trace.params.items():
-    part, count = where[place]
-    sums[part]['params'] += count * size
-  for place, shape, macs in trace.layers:
-    part, count = where[place]
-    sums[part]['macs'] += count * macs
-    published = macs * _fraction(shape[1:], trace.image_size)
-    sums[part]['published_macs'] += count * published
-    sums[part]['output'] = shape[1:]
-  for shape, stage, count in zip(trace.blocks, stages, times, strict=True):
-    sums[stage + 1]['blocks'] += count
-    sums[stage + 1]['output'] = shape[1:]
-  names = ['stem', *(f'stage {n}' for n in range(1, head)), 'head']
-  return [Part(name, **total) for name, total in zip(names, sums, strict=True)]
 
 
 def _fraction(shape: tuple[int, ...], image_size: int) -> float:

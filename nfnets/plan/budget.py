@@ -1,6 +1,6 @@
 """The cost of a planned run, and changes that make its step fit in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -98,74 +98,36 @@ def remedies(
   Returns:
     All trials in order; the last one of each kind fits, if any does.
   """
-  whole = refused
+  scale = 1.0
   if refused.method != 'estimated':
-    whole = compiled.estimate_step(config, pod)
-  scale = refused.memory / whole.memory
+    scale = refused.memory / compiled.estimate_step(config, pod).memory
   tried = []
-  for kind in _kinds(config, pod, whole):
-    for values, program in kind:
+  for kind in _kinds(config, pod):
+    for values in kind:
       flags = ' '.join(f'--config.{k}={v}' for k, v in values.items())
+      changed = _changed(config, values)
+      program = compiled.estimate_step(changed, pod)
       fits = scale * program.memory <= pod.chip.memory
       program = program._replace(fits=fits)
       if is_compiled and fits:
         report(f'compiling {flags}')
-        program = compiled.compile_step(_changed(config, values), pod)
+        program = compiled.compile_step(changed, pod)
       tried.append(Remedy(flags, program))
       if program.fits:
         break
   return tried
 
 
-Trials = Iterator[tuple[dict[str, Any], Program]]
-
-
-def _kinds(
-  config: ConfigDict, pod: pods.Pod, whole: Program
-) -> Iterator[Trials]:
-  """Yields the changes of each kind, mildest first, with estimated steps."""
-  if not config.model.get('remat', True):
-    values = {'model.remat': True}
-    changed = _changed(config, values)
-    yield iter([(values, compiled.estimate_step(changed, pod))])
-  device_batch = config.batch_size // pod.num_devices
-  if device_batch % (2 * config.micro_batches):
-    return
-  values = {'batch_size': config.batch_size // 2}
-  half = compiled.estimate_step(_changed(config, values), pod)
-  parts = [
-    2**power
-    for power in range(1, device_batch.bit_length())
-    if device_batch % (2**power * config.micro_batches) == 0
+def _kinds(config: ConfigDict, pod: pods.Pod) -> list[list[dict[str, Any]]]:
+  """Returns the changes of each kind, the mildest first."""
+  part = config.batch_size // pod.num_devices // config.micro_batches
+  factors = [2**n for n in range(1, part.bit_length()) if part % 2**n == 0]
+  has_remat = config.model.get('remat', True)
+  return [
+    [] if has_remat else [{'model.remat': True}],
+    [{'micro_batches': config.micro_batches * n} for n in factors],
+    [{'batch_size': config.batch_size // n} for n in factors],
   ]
-  yield (
-    (
-      {'micro_batches': config.micro_batches * part},
-      # The summed gradients need memory too.
-      whole._replace(
-        temporaries=_part(whole, half, part).temporaries
-        + whole.collective_bytes
-      ),
-    )
-    for part in parts
-  )
-  yield (
-    ({'batch_size': config.batch_size // part}, _part(whole, half, part))
-    for part in parts
-  )
-
-
-def _part(whole: Program, half: Program, part: int) -> Program:
-  """Extrapolates to 1/part of the images from the whole and half of them."""
-  place = 2 / part - 1  # 0 at half, 1 at the whole
-  numbers = ['arguments', 'temporaries', 'flops', 'bytes_accessed']
-  return whole._replace(
-    **{
-      name: getattr(half, name)
-      + place * (getattr(whole, name) - getattr(half, name))
-      for name in numbers
-    }
-  )
 
 
 def _changed(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:

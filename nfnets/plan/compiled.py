@@ -9,7 +9,6 @@ import importlib.util
 import math
 import os
 import re
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +51,6 @@ class Program(NamedTuple):
       compiler makes any, count about four times.
     collective_bytes: that each device passes to collectives.
     state_bytes: of the state, which is what a checkpoint contains.
-    seconds: of compilation; 0 for an estimate.
     fits: whether the compiler accepted the program; for an estimate, whether
       arguments and temporaries are within the chip's memory.
     peak: the compiler's own figure for bytes in use at once, which may be less
@@ -67,7 +65,6 @@ class Program(NamedTuple):
   bytes_accessed: float
   collective_bytes: float
   state_bytes: float
-  seconds: float
   fits: bool
   peak: float | None = None
 
@@ -126,7 +123,6 @@ def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
     bytes_accessed=work.bytes_accessed,
     collective_bytes=work.collective_bytes,
     state_bytes=state_bytes,
-    seconds=0.0,
     fits=arguments + temporaries <= pod.chip.memory,
   )
 
@@ -142,7 +138,6 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   """
   train_step, shapes = step_of(config)
   mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
-  start = time.perf_counter()
   try:
     made = lower(train_step, shapes, mesh).compile()
   except jax.errors.JaxRuntimeError as error:
@@ -153,10 +148,8 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     return estimate._replace(
       method='refused',
       temporaries=max(needed - estimate.arguments, 0.0),
-      seconds=time.perf_counter() - start,
       fits=False,
     )
-  seconds = time.perf_counter() - start
   memory, text = made.memory_analysis(), made.as_text()
   # The compiler's cost analysis counts a loop's body once.
   if has_loops(config):
@@ -174,7 +167,6 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     bytes_accessed=moved,
     collective_bytes=collective_bytes(text),
     state_bytes=_argument_bytes(shapes, pod)[0],
-    seconds=seconds,
     fits=True,
     peak=getattr(memory, 'peak_memory_in_bytes', None) or None,
   )

@@ -114,30 +114,21 @@ def find(name: str) -> Pod:
 def _check_sides(
   name: str, generation: Generation, sides: tuple[int, ...]
 ) -> None:
-  axes = len(generation.largest)
-  example = 'x'.join(['4'] * axes)
-  if len(sides) != axes:
-    raise ValueError(
-      f'topology {name!r}: {generation.device_kind} has {axes} axes, such as '
-      f'{example}'
-    )
-  bad = [s for s, host in zip(sides, HOST_SIDES) if s == 0 or s % host]
-  if bad:
-    raise ValueError(
-      f'topology {name!r}: {bad[0]} is not a positive multiple of 2, the side '
-      f'of a host of 2x2 chips; take a shape such as {example}'
-    )
+  largest, example = generation.largest, 'x'.join('4' * len(generation.largest))
   # Optical links join cubes of 4x4x4 in any shape; flat pods are wired.
-  most = math.prod(generation.largest)
-  in_cubes = axes == 3
-  too_long = any(s > end for s, end in zip(sides, generation.largest))
-  if math.prod(sides) > most or (too_long and not in_cubes):
-    largest = 'x'.join(str(side) for side in generation.largest)
+  in_cubes = len(largest) == 3
+  unit = (4, 4, 4) if in_cubes and max(sides) > 4 else HOST_SIDES
+  if len(sides) != len(largest) or any(
+    side == 0 or side % one for side, one in zip(sides, unit)
+  ):
+    raise ValueError(
+      f'topology {name!r}: {generation.device_kind} has {len(largest)} sides, '
+      f'multiples of a host of 2x2 chips and beyond 4x4x4 of 4; take {example}'
+    )
+  is_long = any(side > end for side, end in zip(sides, largest))
+  if math.prod(sides) > math.prod(largest) or (is_long and not in_cubes):
     raise ValueError(
       f'topology {name!r}: the largest slice of this generation is '
-      f'{name.split(":")[0]}:{largest}, {most:,} chips'
-    )
-  if in_cubes and max(sides) > 4 and any(side % 4 for side in sides):
-    raise ValueError(
-      f'topology {name!r}: beyond 4x4x4 every side must be a multiple of 4'
+      f'{name.split(":")[0]}:{"x".join(map(str, largest))}, '
+      f'{math.prod(largest):,} chips'
     )
