@@ -23,7 +23,6 @@ Exit codes: 0 printed, 2 refused.
 import datetime
 import importlib
 import importlib.metadata
-import math
 import pathlib
 import sys
 import textwrap
@@ -45,12 +44,6 @@ TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'Slice of a TPU pod, such as v3:8x8 or v4:4x4x4.'
 )
 ABSTRACT = flags.DEFINE_bool('abstract', False, 'Estimate without compiling.')
-IMAGES_PER_CORE = flags.DEFINE_float(
-  'images_per_core',
-  1050,  # AMD EPYC, photographs of 400x500: results/input_pipeline.md
-  'Images per second that one host core decodes and crops.',
-  lower_bound=1,
-)
 TABLE = flags.DEFINE_bool(
   'table', False, 'Write OUT/pod_plan.md, the table of all NFNets.'
 )
@@ -63,6 +56,9 @@ GIB = 2**30
 # The largest ratio of a published step time on TPUv3 to its bound: F4 and F5 in
 # results/pod_plan.md.
 SLOWEST = 2.6
+# Images per second that a host core decodes and crops: photographs of 400 x 500
+# pixels on an AMD EPYC, results/input_pipeline.md.
+IMAGES_PER_CORE = 1050
 PUBLISHED_AT = 32  # images per TPUv3 core, bfloat16 (paper A, Table 3)
 # Rows and columns of the table; the values change a recipe.
 RECIPES = {f'nfnet_f{n}': {} for n in range(6)} | {
@@ -92,10 +88,6 @@ HEADER = (
 
 
 def main() -> None:
-  if not math.isfinite(IMAGES_PER_CORE.value):
-    raise ValueError(
-      f'--images_per_core={IMAGES_PER_CORE.value}: must be a finite number'
-    )
   if not jax.config.jax_platforms:  # don't look for a TPU
     jax.config.update('jax_platforms', 'cpu')
   if TABLE.value:
@@ -111,7 +103,7 @@ def print_plan(config: ConfigDict, pod: Pod) -> None:
   if not is_compiled:
     why = '--abstract' if ABSTRACT.value else 'libtpu is not installed'
     print(f'estimated from shapes, nothing compiled ({why})')
-  compiled.check(config, pod)
+  checks.check(config, pod.num_devices)
   print(
     f'{config.model.name}, {config.data.train_image_size} pixels, '
     f'{config.precision}, batch {config.batch_size:,} on {pod.name}: '
@@ -174,7 +166,7 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
   if published := published_ms(config, pod):
     slowest, why = published / 1e3, 'the published step time'
   fast, slow = (budget.run(config, pod, each) for each in (bound, slowest))
-  images, rate = fast.host_images_per_second, IMAGES_PER_CORE.value
+  images = fast.host_images_per_second
   return {
     'hours': f'{fast.hours:.2f} to {slow.hours:.2f}, from the bound to {why}, '
     'without evaluations',
@@ -182,8 +174,8 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
     'checkpoint': f'{gib(program.state_bytes)} each, '
     f'{gib(program.state_bytes * config.keep_checkpoints)} kept',
     'input': f'up to {images:,.0f} images/s per host',
-    'host cores': f'up to {images / rate:.1f} of {pod.host_cores}, at '
-    f'{rate:,.0f} images/s a core (--images_per_core)',
+    'host cores': f'up to {images / IMAGES_PER_CORE:.1f} of {pod.host_cores}, '
+    f'at {IMAGES_PER_CORE:,} images/s a core',
   }
 
 
@@ -247,8 +239,6 @@ def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
   with config.unlocked():
     config.update_from_flattened_dict(RECIPES[recipe])
     config.batch_size = PUBLISHED_AT * pod.cores * pod.num_devices
-    evaluation = -(-config.eval_batch_size // pod.num_devices)
-    config.eval_batch_size = evaluation * pod.num_devices
   config = checks.resolve(config)
   program = compiled.measure(config, pod, is_compiled)
   fits = 'yes' if is_within(program, pod) else 'not known'

@@ -18,17 +18,13 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-def recipe_of(**values):
-  return tiny.config(**{'eval_batch_size': 16, **values})
-
-
 @pytest.fixture(scope='module')
 def estimate():
-  return compiled.measure(recipe_of(), POD, is_compiled=False)
+  return compiled.measure(tiny.config(), POD, is_compiled=False)
 
 
 def test_arguments_are_the_state_and_a_devices_images(estimate):
-  config = recipe_of()
+  config = tiny.config()
   init = step.init_state(
     config,
     factory.network_of(config),
@@ -43,22 +39,20 @@ def test_arguments_are_the_state_and_a_devices_images(estimate):
 
 
 def test_collectives_carry_every_gradient_once(estimate):
-  _, _, state = tiny.network_and_state(recipe_of())
+  _, _, state = tiny.network_and_state(tiny.config())
   gradients = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
   loss_and_hits = 8
   assert estimate.collective_bytes == gradients + loss_and_hits
 
 
 def test_the_estimate_agrees_with_a_compiler_that_is_there(estimate):
-  config = recipe_of(batch_size=8)  # 2 on each of four devices, as above
+  config = tiny.config(batch_size=8)  # 2 on each of four devices, as above
   train_step, shapes = compiled.step_of(config)
   mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
   program = compiled.lower(train_step, shapes, mesh).compile()
   memory = program.memory_analysis()
   # Nothing draws: the key goes unused.
   assert memory.argument_size_in_bytes == estimate.arguments
-  text = program.as_text()
-  assert compiled.collective_bytes(text) == estimate.collective_bytes
   # XLA counts elementwise arithmetic too, of which eight pixels have much, and
   # no products with what convolutions pad.
   assert 0.9 < program.cost_analysis()['flops'] / estimate.flops < 2
@@ -67,7 +61,7 @@ def test_the_estimate_agrees_with_a_compiler_that_is_there(estimate):
 def test_what_exceeds_the_memory_does_not_fit(estimate):
   assert estimate.fits
   small = POD._replace(chip=POD.chip._replace(memory=estimate.memory - 1))
-  assert not compiled.measure(recipe_of(), small, is_compiled=False).fits
+  assert not compiled.measure(tiny.config(), small, is_compiled=False).fits
 
 
 @pytest.mark.parametrize(
@@ -78,23 +72,15 @@ def test_what_exceeds_the_memory_does_not_fit(estimate):
       {'batch_size': 16, 'micro_batches': 4},
       '8 devices x config.micro_batches=4',
     ),
-    ({'eval_batch_size': 12}, 'eval_batch_size=12 .* take 16'),
     ({'data__eval_split': ''}, "config.data.eval_split=''"),
   ],
 )
 def test_what_can_not_run_whole_is_refused(values, says):
   with pytest.raises(ValueError, match=says):
-    compiled.measure(recipe_of(**values), POD, is_compiled=False)
+    compiled.measure(tiny.config(**values), POD, is_compiled=False)
 
 
-def test_collectives_and_refusals_are_read_from_the_compilers_text():
-  text = """
-  %a = f32[3,4]{1,0} all-reduce(f32[3,4]{1,0} %x), replica_groups={}
-  %b = (bf16[8]{0}, f32[]) all-reduce-start(bf16[8]{0} %y, f32[] %z)
-  %c = (bf16[8]{0}, f32[]) all-reduce-done(%b)
-  %d = f32[100]{0} add(f32[100]{0} %x, f32[100]{0} %all-reduce.1)
-  """
-  assert compiled.collective_bytes(text) == 4 * 12 + 2 * 8 + 4
+def test_the_memory_that_a_refusal_asks_for_is_read():
   said = (
     'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
     'for HLO temporaries (20.50G) exceeds available HBM (15.48G).'
@@ -109,21 +95,18 @@ def test_collectives_and_refusals_are_read_from_the_compilers_text():
 @needs_libtpu
 @pytest.mark.slow
 def test_the_tpu_compiler_agrees_with_the_estimate():
-  config = recipe_of(batch_size=256)
+  config = tiny.config(batch_size=256)
   program = compiled.measure(config, POD, is_compiled=True)
   estimate = compiled.measure(config, POD, is_compiled=False)
   assert program.method == 'compiled' and program.fits
   assert program.arguments == pytest.approx(estimate.arguments, rel=0.2)
   assert 0.7 < program.flops / estimate.flops < 2
-  assert program.collective_bytes == pytest.approx(
-    estimate.collective_bytes, rel=0.2
-  )
 
 
 @needs_libtpu
 @pytest.mark.slow
 def test_the_tpu_compiler_refuses_what_does_not_fit():
-  config = recipe_of(batch_size=8 * 2**17)
+  config = tiny.config(batch_size=8 * 2**17)
   refused = compiled.measure(config, POD, is_compiled=True)
   assert refused.method == 'refused' and not refused.fits
   assert refused.memory > POD.chip.memory
@@ -132,7 +115,7 @@ def test_the_tpu_compiler_refuses_what_does_not_fit():
 @needs_libtpu
 @pytest.mark.slow
 def test_a_grouped_convolution_stays_one_on_a_tpu():
-  config = recipe_of(
+  config = tiny.config(
     model__name='nfnet_f0',
     model__depths=(1, 1, 1, 1),
     model__widths=(256, 256, 256, 512),
@@ -168,7 +151,7 @@ def test_f0_at_the_published_step_time_takes_the_published_hours():
 
 
 def test_remedies_are_tried_from_the_mildest_until_one_fits():
-  config = recipe_of(batch_size=512)
+  config = tiny.config(batch_size=512)
   whole = compiled.estimate_step(config, POD)
   room = whole.arguments + 0.6 * whole.temporaries
   small = POD._replace(chip=POD.chip._replace(memory=room))
@@ -180,7 +163,7 @@ def test_remedies_are_tried_from_the_mildest_until_one_fits():
   fits = {r.flags: r.program for r in tried if r.program.fits}
   assert any('micro_batches' in flags for flags in fits)
   half = fits['--config.batch_size=256']
-  really = compiled.estimate_step(recipe_of(batch_size=256), POD)
+  really = compiled.estimate_step(tiny.config(batch_size=256), POD)
   assert half.temporaries == pytest.approx(really.temporaries)
   assert half.flops == pytest.approx(really.flops)
 
@@ -236,7 +219,5 @@ def test_the_table_has_each_network_on_each_topology(
   assert cells['nfnet_f4', 'v6e'][4].startswith('no; with `model.remat=True`')
   f6 = cells['nfnet_f6 with SAM, remat', 'v3']
   assert f6[2:5] == ['compiled', '16.76 of 15.48', 'not known']
-  bad = run_script('scripts.plan', '--table', '--images_per_core=nan')
-  assert bad.code == 2 and '--images_per_core=nan' in bad.stderr
   bad = run_script('scripts.plan', '--table', '--compile=nfnet_f9@v3')
   assert bad.code == 2 and '--compile=nfnet_f9@v3' in bad.stderr

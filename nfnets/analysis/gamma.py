@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,20 +11,16 @@ from nfnets.models import activations
 _NOT_ELEMENTWISE = ('glu', 'log_softmax')
 
 
-def derive(
-  activation: str | Callable[[np.ndarray], np.ndarray],
-  elementwise: bool = True,
-) -> float:
+def derive(activation: str | Callable[[jax.Array], jax.Array]) -> float:
   """Returns 1 / std(f(z)) for z ~ N(0, 1).
 
   Args:
-    activation: a name in `activations.GAMMAS`, or f, a function of float32
-      arrays.
-    elementwise: False for an f that mixes channels (the last axis). It is
-      sampled instead of integrated, with 0.05 % of noise.
+    activation: a name in `activations.GAMMAS`, or f, an elementwise function.
+      The two named ones that mix channels are sampled instead of integrated,
+      with 0.05 % of noise.
   """
+  elementwise = activation not in _NOT_ELEMENTWISE
   if isinstance(activation, str):
-    elementwise = elementwise and activation not in _NOT_ELEMENTWISE
     activation = activations.get(activation, scaled=False)
   if elementwise:
     z, weights = _quadrature()

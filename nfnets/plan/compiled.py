@@ -74,29 +74,13 @@ class Program(NamedTuple):
     return self.arguments + self.temporaries + (self.code or 0)
 
 
-def check(config: ConfigDict, pod: pods.Pod) -> None:
-  """Checks that a recipe can be trained and evaluated on a pod.
-
-  Raises:
-    ValueError: naming the key, its value and the remedy.
-  """
-  checks.check(config, pod.num_devices)
-  size, devices = config.eval_batch_size, pod.num_devices
-  if size % devices:
-    above = -(-size // devices) * devices
-    raise ValueError(
-      f'config.eval_batch_size={size} does not divide among {devices} devices: '
-      f'take {above}'
-    )
-
-
 def measure(config: ConfigDict, pod: pods.Pod, is_compiled: bool) -> Program:
   """Compiles or estimates the step.
 
   Raises:
-    ValueError: see `check`; or `libtpu` is needed and not installed.
+    ValueError: see `checks.check`; or `libtpu` is needed and not installed.
   """
-  check(config, pod)
+  checks.check(config, pod.num_devices)
   make = compile_step if is_compiled else estimate_step
   return make(config, pod)
 
@@ -130,12 +114,13 @@ def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
 def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   """Compiles the step with XLA's TPU compiler, for the pod's devices.
 
-  FLOPs and bytes of a step with loops (over micro-batches, SAM's groups or
-  blocks) are still estimates.
+  Collectives are still estimates, and so are FLOPs and bytes of a step with
+  loops (over micro-batches, SAM's groups or blocks).
 
   Raises:
     ValueError: if `libtpu` isn't installed.
   """
+  estimate = estimate_step(config, pod)
   train_step, shapes = step_of(config)
   mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
   try:
@@ -144,31 +129,27 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
     needed = needed_memory(str(error))
     if needed is None:
       raise
-    estimate = estimate_step(config, pod)
     return estimate._replace(
       method='refused',
       temporaries=max(needed - estimate.arguments, 0.0),
       fits=False,
     )
-  memory, text = made.memory_analysis(), made.as_text()
-  # The compiler's cost analysis counts a loop's body once.
-  if has_loops(config):
-    estimate = estimate_step(config, pod)
-    flops, moved = estimate.flops, estimate.bytes_accessed
-  else:
-    cost = made.cost_analysis()
-    flops, moved = cost['flops'], cost['bytes accessed']
-  return Program(
+  memory = made.memory_analysis()
+  # Results overwrite the donated arguments.
+  new_results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  program = estimate._replace(
     method='compiled',
-    arguments=held_bytes(memory),
+    arguments=float(memory.argument_size_in_bytes + new_results),
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
-    flops=flops,
-    bytes_accessed=moved,
-    collective_bytes=collective_bytes(text),
-    state_bytes=_argument_bytes(shapes, pod)[0],
     fits=True,
     peak=getattr(memory, 'peak_memory_in_bytes', None) or None,
+  )
+  if has_loops(config):  # the compiler's cost analysis counts a body once
+    return program
+  cost = made.cost_analysis()
+  return program._replace(
+    flops=cost['flops'], bytes_accessed=cost['bytes accessed']
   )
 
 
@@ -261,35 +242,6 @@ def needed_memory(message: str) -> float | None:
     return math.inf
   power = ' KMGT'.index(found[0][2] or ' ')
   return float(found[0][1]) * 1024**power
-
-
-def collective_bytes(text: str) -> float:
-  """Returns the bytes of all results of a compiled program's collectives."""
-  names = (
-    '(?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)'
-    '(?:-start)?'
-  )
-  return sum(
-    math.prod(int(side) for side in sides.split(',') if side) * _width(kind)
-    for shape in re.findall(rf' = (.*?) {names}\(', text)
-    for kind, sides in re.findall(r'(\w+)\[([\d,]*)\]', shape)
-  )
-
-
-def _width(kind: str) -> float:
-  """Returns the bytes of an element: 2 for 'bf16', 1 for 'pred'."""
-  bits = re.search(r'\d+', kind)
-  return int(bits[0]) / 8 if bits else 1
-
-
-def held_bytes(memory: Any) -> float:
-  """Returns the bytes of state and batch, from `memory_analysis()`."""
-  # Results overwrite the donated arguments.
-  return float(
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
-  )
 
 
 def _mapped(train_step: Any, mesh: Mesh | AbstractMesh) -> Any:
