@@ -49,7 +49,10 @@ ALL = flags.DEFINE_bool(
   'all', False, 'numerics: also show modules inside blocks.'
 )
 EXAMPLES = flags.DEFINE_integer(
-  'examples', None, 'Default: 16 for batch, 4 for signal, 8 for numerics.'
+  'examples',
+  None,
+  'Default: 16 for batch, 4 for signal, 8 for numerics.',
+  lower_bound=1,
 )
 STEP = flags.DEFINE_integer(
   'step', 0, 'batch: step of training.', lower_bound=0
@@ -71,8 +74,6 @@ def main(arguments: Sequence[str]) -> int:
   }
   if len(arguments) != 1 or arguments[0] not in commands:
     raise ValueError(f'give one command: {", ".join(commands)}')
-  if EXAMPLES.value is not None and EXAMPLES.value < 1:
-    raise ValueError(f'--examples={EXAMPLES.value}: must be above 0')
   return commands[arguments[0]]()
 
 

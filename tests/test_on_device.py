@@ -47,21 +47,6 @@ def test_gathered_images_and_labels_are_the_pipelines(image_size):
     assert data[name].dtype == batch[name].dtype
 
 
-def test_unreadable_example_is_replaced_as_in_the_pipeline():
-  class Hole(Ramp):
-    def __getitem__(self, index):
-      if index == 4:
-        return {'image': b'', 'label': 0}
-      return super().__getitem__(index)
-
-  with pytest.raises(ValueError, match='ramp 4: the file is empty'):
-    on_device.load(Hole(30), 4)
-  skipped = {}
-  data = on_device.load(Hole(30), 4, 'skip', skipped)
-  assert list(skipped.values()) == ['the file is empty']
-  np.testing.assert_array_equal(data['images'][4], data['images'][5])
-
-
 def test_training_from_the_device_equals_training_from_the_host_bit_for_bit(
   tmp_path, monkeypatch
 ):

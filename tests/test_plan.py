@@ -112,20 +112,6 @@ def test_the_tpu_compiler_refuses_what_does_not_fit():
   assert refused.memory > POD.chip.memory
 
 
-@needs_libtpu
-@pytest.mark.slow
-def test_a_grouped_convolution_stays_one_on_a_tpu():
-  config = tiny.config(
-    model__name='nfnet_f0',
-    model__depths=(1, 1, 1, 1),
-    model__widths=(256, 256, 256, 512),
-  )
-  train_step, shapes = compiled.step_of(config)
-  mesh = Mesh(np.array(compiled.devices(POD)), (parallel.AXIS,))
-  text = compiled.lower(train_step, shapes, mesh).as_text()
-  assert 'feature_group_count = 2' in text
-
-
 PROGRAM = compiled.Program(
   'estimated', 1e9, 2e9, None, 1.23e12, 4.5e9, 8.3e8, 8e8, True
 )

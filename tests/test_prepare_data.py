@@ -62,13 +62,6 @@ def test_incomplete_caltech_is_refused(tmp_path):
     prepare_data.write_caltech(tmp_path, str(tmp_path))
 
 
-def test_command_line_refuses_in_one_line(run_script):
-  flags = '--dataset=mnist', '--data_dir=/nowhere'
-  for arguments in (flags, flags[1:], (*flags, 'more')):
-    code, _, err = run_script('scripts.prepare_data', *arguments)
-    assert code == 2 and err.count('\n') == 1
-
-
 @pytest.mark.slow
 def test_caltech_is_split_by_our_list_and_its_files_are_untouched(
   tmp_path, run_script

@@ -115,8 +115,6 @@ def test_a_prediction_is_right_if_it_is_among_the_labels():
       del params, state, key, is_training
       return {'logits': images[:, 0, 0]}, {}
 
-  import tiny
-
   config = tiny.config()
   with config.unlocked():
     config.data.num_classes, config.data.mean, config.data.std = 12, (0,), (1,)
@@ -133,30 +131,3 @@ def test_a_prediction_is_right_if_it_is_among_the_labels():
     assert sums[name] == right
   assert np.isfinite(sums['loss'])
   assert jax.device_count() == 4
-
-
-def test_the_command_evaluates_weights_on_the_pictures_that_count(
-  tmp_path, run_script
-):
-  import jax.numpy as jnp
-
-  from nfnets import models, weights
-
-  real_folder(tmp_path / 'data')
-  sizes = {'depths': (1, 1, 1), 'widths': (16, 16, 32), 'normalizer': 'nf'}
-  network = models.create('cifar_resnet_20', 3, **sizes)
-  image = jnp.zeros((1, 8, 8, 3))
-  params, state = network.init(jax.random.key(0), image, False)
-  file = tmp_path / 'weights.safetensors'
-  weights.write(
-    file, weights.Weights(params, state, 'cifar_resnet_20', 3, sizes)
-  )
-  code, said, error = run_script(
-    'scripts.evaluate', '--config=configs/nfnet_f0.py', f'--weights={file}',
-    '--config.data.name=imagenet2012_real', '--config.data.num_classes=3',
-    f'--config.data.data_dir={tmp_path / "data"}',
-    '--config.data.eval_image_size=8', '--json',
-  )  # fmt: skip
-  assert code == 0, error
-  found = json.loads(said)
-  assert found['eval/count'] == 4 and 0 <= found['eval/top_1'] <= 1
