@@ -16,7 +16,11 @@ TEN_THOUSAND = {'data.train_split': 'train[:10000]', 'data.num_train': 10000}
 CPU = {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND}
 
 
-def recipe(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
+def recipe(
+  normalizer: str = 'batch',
+  batch_size: int = 128,
+  overrides: Mapping[str, Any] = {},
+) -> ConfigDict:
   """The recipe that all arms of the study share: 100 epochs of CIFAR-10.
 
   Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
@@ -44,6 +48,7 @@ def recipe(normalizer: str = 'batch', batch_size: int = 128) -> ConfigDict:
   config.eval_every = num_steps // 4 + 1
   config.log_every = num_steps // 40 + 1
   config.observe_every = num_steps // 20 + 1
+  config.update_from_flattened_dict(dict(overrides))
   return config
 
 

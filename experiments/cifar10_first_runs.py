@@ -6,8 +6,6 @@ et al. train for 164 epochs; these runs show that both arms learn, not which is
 better.
 """
 
-from ml_collections import ConfigDict
-
 from configs import cifar_resnet20
 from experiments import _figures, _resnet20
 from experiments.study import FULL, Experiment, Scale
@@ -30,19 +28,19 @@ EXPERIMENT = Experiment(
     for row in ('batch', 'nf_agc')
   },
   published={'batch': (91.25, 'R', 'He et al., Table 6, 164 epochs')},
-  scales={FULL: Scale('all 50,000 images, 3 epochs')},
-  config=lambda row: recipe(),
+  scales={
+    FULL: Scale(
+      'all 50,000 images, 3 epochs',
+      {
+        'num_epochs': 3,
+        'schedule.name': 'warmup_cosine',
+        'schedule.warmup_steps': 100,
+        'optimizer.nesterov': True,
+        'eval_every': 130,
+      },
+    )
+  },
+  config=lambda row: cifar_resnet20.get_config(),
   plot=_figures.curves(_figures.LOSS, _figures.TOP_1),
 )
 get_config = EXPERIMENT.get_config
-
-
-def recipe() -> ConfigDict:
-  """3 epochs at batch 128, peak 0.1, 100 steps of warm-up, cosine to 0."""
-  config = cifar_resnet20.get_config()
-  config.num_epochs = 3
-  config.schedule.name = 'warmup_cosine'
-  config.schedule.warmup_steps = 100
-  config.optimizer.nesterov = True
-  config.eval_every = 130
-  return config

@@ -15,7 +15,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs import base
 from nfnets import texts, workdir
 
 FULL = 'full'
@@ -110,52 +109,6 @@ def read(path: pathlib.Path) -> Record:
   """
   remedy = 'restore it, or remove it and run the row again'
   return texts.parse_json(path.read_bytes(), str(path), remedy)
-
-
-def twin(root: pathlib.Path, config: Config, experiment: str) -> Record | None:
-  """Another experiment's record of a run with this config and seed, if any.
-
-  A key that an old record lacks has its default value there; keys that no
-  longer exist are ignored. A run that depends on more than its config has no
-  twin: one that starts from weights, or whose result depends on the number of
-  devices.
-
-  Raises:
-    ValueError: a record is damaged.
-  """
-  wanted, defaults = _comparable(config), base.defaults()
-  depends_on_devices = wanted.get('model.normalizer', 'batch') == 'batch' or (
-    wanted['sam.rho'] and not wanted['sam.m']
-  )
-  if depends_on_devices or wanted['weights']:
-    return None
-  for path in sorted(root.glob('*/runs/*.json')):
-    record = read(path)
-    is_trained = 'curve' in record and 'same_as' not in record
-    if is_trained and path.parts[-3] != experiment:
-      known = _comparable(workdir.completed(record['config'], defaults))
-      if {key: known.get(key) for key in wanted} == wanted:
-        return record
-  return None
-
-
-def _comparable(config: Config) -> dict[str, Any]:
-  """The config by dotted keys, as a record holds it."""
-  return workdir.flat(workdir.plain(without_paths(config)))
-
-
-def taken_over(
-  record: Record, config: Config, experiment: str, row: str, scale: str = FULL
-) -> Record:
-  """A `twin` as another experiment's record; 'same_as' names the original."""
-  run = run_name(record['row'], record.get('scale', FULL))
-  return record | {
-    'experiment': experiment,
-    'row': row,
-    'scale': scale,
-    'same_as': f'{record["experiment"]}/{run}_seed{record["seed"]}',
-    'config': workdir.plain(without_paths(config)),
-  }
 
 
 def curve(rows: Sequence[Record]) -> list[dict[str, float]]:

@@ -26,11 +26,9 @@ EXPERIMENT = Experiment(
     'nf_agc': {'model.normalizer': 'nf', **AGC},
     'nf_norm': {'model.normalizer': 'nf', **NORM},
   },
-  labels={
-    'batch': 'batch normalization',
-    'none': 'no normalization',
+  labels=_resnet20.LABELS
+  | {
     'none_agc': 'no normalization, AGC 0.01',
-    'nf': 'normalizer-free',
     'nf_agc': 'normalizer-free, AGC 0.01',
     'nf_norm': 'normalizer-free, norm clipping 1.0',
   },

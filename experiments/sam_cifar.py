@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
     ),
   },
   scales=_resnet20.scales(more={'optimizer.clipping': 0.16}),
-  config=lambda row: where_to_clip.recipe(),
+  config=where_to_clip.EXPERIMENT.config,
   plot=_figures.lines('rho', r'rho([\d.]+)'),
   spread=_resnet20.SPREAD,
 )

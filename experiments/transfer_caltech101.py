@@ -18,8 +18,7 @@ import tarfile
 
 from ml_collections import ConfigDict
 
-from configs import cifar_resnet20, lazy
-from experiments import _figures
+from experiments import _figures, _resnet20
 from experiments.study import FULL, Above, Experiment, Scale
 
 PRETRAINED = {'weights': 'runs/cifar10_first_runs/nf_agc_seed0'}
@@ -131,29 +130,21 @@ def half(archive: str, folder: pathlib.Path, is_first: bool) -> pathlib.Path:
 
 
 def recipe() -> ConfigDict:
-  """CIFAR's recipe on these photographs; 100 epochs at batch 32.
+  """The study's recipe for these photographs: 100 epochs at batch 32.
 
-  Learning rate 0.05, warm-up over 5 % of the steps, cosine to 0, Nesterov,
-  weight decay 5e-4, AGC with the threshold of the pre-training.
+  Learning rate 0.05, AGC with the threshold of the pre-training.
   """
-  config = cifar_resnet20.get_config()
-  config.model.normalizer = 'nf'
-  config.batch_size = 32
-  config.num_epochs = 100.0
-  config.learning_rate = 0.05
-  config.schedule.name = 'warmup_cosine'
+  overrides = {
+    **_resnet20.AGC,
+    'learning_rate_factor': 2.0,
+    'data.name': 'caltech101',
+    'data.num_train': 2040,
+    'data.num_classes': 102,
+    'eval_batch_size': 255,
+    'observe_every': 0,
+  }
+  config = _resnet20.recipe('nf', 32, overrides)
   num_steps = config.get_ref('num_steps')
-  config.schedule.warmup_steps = lazy.share(num_steps, 0.05, 1)
-  config.optimizer.nesterov = True
-  config.optimizer.weight_decay = 5e-4
-  config.optimizer.clip = 'agc'
-  config.optimizer.clipping = 0.16
-  config.data.name = 'caltech101'
-  config.data.num_train = 2040
-  config.data.num_classes = 102
-  config.data.on_device = True
-  config.eval_batch_size = 255
   config.eval_every = num_steps // 6
   config.log_every = num_steps // 30
-  config.observe_every = 0
   return config

@@ -8,8 +8,6 @@ times the rate and 0.16; the study uses the first at which the unclipped network
 diverges. The comparisons were planned before the runs.
 """
 
-from ml_collections import ConfigDict
-
 from experiments import _figures, _resnet20
 from experiments.study import Above, Experiment, Scale
 
@@ -69,15 +67,9 @@ EXPERIMENT = Experiment(
     },
   ),
   seeds=(0, 1, 2),
-  config=lambda row: recipe(),
+  config=lambda row: _resnet20.recipe(
+    'nf', 1024, {'optimizer.clip': 'agc', 'optimizer.clipping': 0.02}
+  ),
   plot=_figures.lines('clipped', '^(.+)$'),
 )
 get_config = EXPERIMENT.get_config
-
-
-def recipe() -> ConfigDict:
-  """Batch 1024 for 100 epochs, AGC 0.02."""
-  config = _resnet20.recipe('nf', batch_size=1024)
-  config.optimizer.clip = 'agc'
-  config.optimizer.clipping = 0.02
-  return config

@@ -9,7 +9,7 @@ import pytest
 from invented import record
 from ml_collections import ConfigDict
 
-from experiments import records, resnet20_three_ways
+from experiments import records
 from nfnets.workdir import RunFolder
 
 THREE_WAYS = ('--experiment=resnet20_three_ways', '--scale=cpu')
@@ -126,33 +126,6 @@ def test_a_row_is_recorded_skipped_the_next_time_and_redone_if_asked(
   assert called == ['nf@cpu_seed0'] and 'nf@cpu_seed0: finished' in done.stdout
 
 
-def trained(root, row):
-  config = resnet20_three_ways.get_config(f'{row}@cpu')
-  config = config.copy_and_resolve_references().to_dict()
-  one = record(row, 0.5, scale='cpu', experiment='')
-  one |= {'experiment': 'resnet20_three_ways', 'config': config}
-  return records.write(root / 'results', one)
-
-
-TWIN = ('--experiment=clipping_threshold', '--scale=cpu', '--only=lr1_t1')
-
-
-def test_an_equal_run_of_another_experiment_is_taken_over(command, tmp_path):
-  trained(tmp_path, 'nf_norm')
-  done, called = command('run', *TWIN)
-  assert (done.code, called) == (0, [])
-  assert 'lr1_t1@cpu_seed0: the same as resnet20_three_ways/' in done.stdout
-  (made,) = records.read_all(tmp_path / 'results', 'clipping_threshold')
-  assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed0'
-
-
-def test_other_flags_or_a_run_begun_here_are_no_twin_s(command, tmp_path):
-  trained(tmp_path, 'nf_norm')
-  assert command('run', *TWIN, '--', '--config.x=1')[1] == ['lr1_t1@cpu_seed0']
-  (tmp_path / 'runs/clipping_threshold/lr1_t1@cpu_seed0').mkdir(parents=True)
-  assert command('run', *TWIN)[1] == ['lr1_t1@cpu_seed0']
-
-
 def test_a_measured_row_is_recorded_once(command, tmp_path):
   row = ('--experiment=table_family', '--only=f0')
   done, _ = command('measure', *row)
@@ -210,10 +183,10 @@ def test_a_row_is_trained_recorded_and_reported(run_script, tmp_path):
   assert (page / 'plot.png').exists()
 
 
-def test_the_study_s_driver_begins_with_the_pilot_and_ends_with_he_s(
-  run_script,
+def test_the_study_begins_with_the_pilot_and_ends_with_he_s(
+  run_script, tmp_path
 ):
-  lines = run_script('scripts.study', '--list').stdout.splitlines()
-  assert lines[0].endswith('pilot/batch_x1_seed0')
-  assert lines[-2].endswith('he_resnet20/batch_seed0')
-  assert 'hours left' in lines[-1]
+  places = ('--list', f'--results={tmp_path}')
+  lines = run_script('scripts.study', *places).stdout.splitlines()
+  assert lines[0].endswith('hours: pilot/batch_x1_seed0')
+  assert lines[-1].endswith('hours: he_resnet20/batch_seed0')

@@ -1,10 +1,8 @@
-"""Records: what they hold, and which run is another's twin."""
-
-import json
+"""Records: what they hold."""
 
 import pytest
 
-from experiments import clipping_threshold, records, resnet20_three_ways
+from experiments import records
 from nfnets import loggers
 from nfnets.workdir import RunFolder
 
@@ -61,68 +59,6 @@ def test_a_command_names_no_place_of_this_machine():
   words = ['--data_dir=d', '--workdir=/a', '/b', '~/c', '--x=file:///d', 'x']
   told = '--data_dir=DATA --workdir=PATH PATH PATH --x=PATH x'
   assert records.portable(words) == told
-
-
-def trained(root, row, seed=0, change=lambda config: None):
-  """Writes the record of a run of resnet20_three_ways at scale cpu."""
-  config = resnet20_three_ways.get_config(f'{row}@cpu')
-  config.seed = seed
-  config = config.copy_and_resolve_references().to_dict()
-  change(config)
-  point = {'step': 1015, 'eval/top_1': 0.5, 'agc/clipped_fraction': 0.1}
-  records.write(
-    root,
-    {
-      'experiment': 'resnet20_three_ways', 'row': row, 'scale': 'cpu',
-      'seed': seed, 'command': 'python -m scripts.train', 'status': 'finished',
-      'updates': 1015, 'config': records.without_paths(config),
-      'summary': {'eval/top_1': 0.5}, 'curve': [point],
-    },
-  )  # fmt: skip
-
-
-def wanted(run='lr1_t1@cpu', seed=0, **optimizer):
-  """A config of clipping_threshold."""
-  config = clipping_threshold.EXPERIMENT.get_config(run)
-  config.seed = seed
-  config.optimizer.update(optimizer)
-  return config.copy_and_resolve_references().to_dict()
-
-
-def twin(root, **run):
-  return records.twin(root, wanted(**run), 'clipping_threshold')
-
-
-def test_an_equal_run_of_another_experiment_is_a_twin(tmp_path):
-  trained(tmp_path, 'nf')
-  assert twin(tmp_path) is None
-  trained(tmp_path, 'nf_norm', seed=1)
-  assert twin(tmp_path) is None and twin(tmp_path, seed=1)
-  config = wanted(seed=1)
-  place = ('clipping_threshold', 'lr1_t1', 'cpu')
-  made = records.taken_over(twin(tmp_path, seed=1), config, *place)
-  assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed1'
-  assert made['row'] == 'lr1_t1' and made['curve'][0]['agc/clipped_fraction']
-
-
-def test_an_old_record_takes_the_default_of_a_key_that_came_later(tmp_path):
-  def older(config):
-    del config['optimizer']['frozen'], config['probe']
-    config['a_key_that_left'] = 1
-
-  trained(tmp_path, 'nf_norm', change=older)
-  assert twin(tmp_path)
-  assert twin(tmp_path, frozen=('stem',)) is None  # not the default
-
-
-def test_what_depends_on_more_than_its_config_has_no_twin(tmp_path):
-  trained(tmp_path, 'nf_norm')
-  config = wanted()
-  batch = json.loads(json.dumps(config))
-  batch['model']['normalizer'] = 'batch'
-  for other in (batch, config | {'weights': 'a.npz'}):
-    assert records.twin(tmp_path, other, 'x') is None
-  assert records.twin(tmp_path, config, 'resnet20_three_ways') is None
 
 
 @pytest.mark.parametrize('text', ['{', '[]'])
