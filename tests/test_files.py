@@ -171,13 +171,10 @@ def test_a_run_over_stacks_gives_public_paths(tmp_path):
   scanned = tiny.config(model__scan=True, **values)
   _, _, state = tiny.network_and_state(scanned)
   assert any(network.is_stacked(path) for path in state.params)
-  write_run(tmp_path / 'new', scanned, state)
-  # As it was written when checkpoints had public paths.
+  write_run(tmp_path / 'run', scanned, state)
   params = weights.unstack(state.params)
-  write_run(tmp_path / 'old', scanned, state._replace(params=params))
-  for name in ('new', 'old'):
-    assert_same(weights.load(tmp_path / name).params, params)
-  weights.write(tmp_path / 'w.npz', weights.load(tmp_path / 'new'))
+  assert_same(weights.load(tmp_path / 'run').params, params)
+  weights.write(tmp_path / 'w.npz', weights.load(tmp_path / 'run'))
   assert_same(weights.load(tmp_path / 'w.npz').params, params)
 
 
@@ -217,7 +214,7 @@ def test_a_runs_classes_are_those_that_it_was_trained_on(run, run_script):
     folder.check_class_names(reversed(order))
   folder.write_class_names(['zero', *order[1:]])
   done = run_script('scripts.evaluate', f'--workdir={path}')
-  assert done.code == 2 and 'the weights know other classes' in done.stderr
+  assert done.code == 2 and 'the weights have other classes' in done.stderr
   (path / 'class_names.json').write_text('{}')
   with pytest.raises(ValueError, match='class_names.json is damaged'):
     weights.load(path)
@@ -344,7 +341,7 @@ def test_a_variance_is_finite_and_not_negative(tmp_path):
 def test_what_is_not_there_and_unknown_kinds_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='nothing: no such file'):
     weights.read(tmp_path / 'nothing')
-  with pytest.raises(ValueError, match='no run'):
+  with pytest.raises(ValueError, match="not a run's folder"):
     weights.read(tmp_path)
   with pytest.raises(ValueError, match='neither a file nor a folder'):
     weights.read('/dev/zero')

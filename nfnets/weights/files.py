@@ -74,7 +74,7 @@ def read(path: str | pathlib.Path, model: str | None = None) -> Weights:
   if path.suffix == '.safetensors':
     with safetensors.safe_open(path, 'numpy') as file:
       metadata = (file.metadata() or {}).get(_METADATA)
-    weights = _of_ours(read_safetensors(path), metadata)
+    weights = _of_ours(safetensors.numpy.load_file(path), metadata)
   elif zipfile.is_zipfile(path):
     arrays = _read_npz(path)
     metadata = arrays.pop(_METADATA, None)
@@ -194,12 +194,12 @@ def with_classes(weights: Weights, names: Sequence[str]) -> Weights:
   own, names = list(weights.data.get('class_names') or names), list(names)
   if weights.num_classes != len(names):
     raise ValueError(
-      f'the weights know {weights.num_classes} classes, the data {len(names)}'
+      f'the weights have {weights.num_classes} classes, the data {len(names)}'
     )
   if sorted(own) != sorted(names):
     mine, other = next(pair for pair in zip(own, names) if pair[0] != pair[1])
     raise ValueError(
-      f'the weights know other classes than the data: {mine!r}, not {other!r}'
+      f'the weights have other classes than the data: {mine!r}, not {other!r}'
     )
   order = [own.index(name) for name in names]
   params = {
@@ -231,14 +231,6 @@ def read_published(path: str | pathlib.Path) -> Weights:
   if not content:
     raise ValueError('holds no parameters')
   return Weights(content, state)
-
-
-def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads the named arrays of any `.safetensors` file."""
-  try:
-    return safetensors.numpy.load_file(path)
-  except safetensors.SafetensorError as error:
-    raise ValueError(f'not a safetensors file: {error}') from error
 
 
 def shapes(

@@ -5,6 +5,7 @@ get a Transpose before and after, which onnxruntime moves through the graph and
 cancels. Operations that don't depend on the images are computed here.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -179,10 +180,6 @@ def _pool(
   )
 
 
-def _window_max(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
-  return _pool('MaxPool', graph, xs, eqn)
-
-
 def _window_sum(graph: _Graph, xs: list, eqn: JaxprEqn) -> str:
   mean = _pool('AveragePool', graph, xs, eqn, count_include_pad=1)
   count = math.prod(eqn.params['window_dimensions'])
@@ -295,7 +292,7 @@ _RULES = {
   'log1p': _composed(lambda g, x: g.add('Log', g.add('Add', _ONE, x))),
   'pad': _pad,
   'reduce_sum': _sum,
-  'reduce_window_max': _window_max,
+  'reduce_window_max': functools.partial(_pool, 'MaxPool'),
   'reduce_window_sum': _window_sum,
   'reshape': _reshape,
   'rsqrt': _composed(lambda g, x: g.add('Reciprocal', g.add('Sqrt', x))),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from ml_collections import ConfigDict
 
 from nfnets import bucket, texts, variants
@@ -113,27 +114,18 @@ def of_run(
 
 
 def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
-  """The newest checkpoint's weights: with `scan`, in stacks or unstacked."""
-
-  def restore(as_trained: bool) -> dict[str, Any] | None:
-    overrides = config.model.to_dict()
-    params, state = files.shapes(
-      overrides.pop('name'),
-      config.data.num_classes,
-      as_trained=as_trained,
-      **overrides,
-    )
-    wanted = {'params': params, 'state': state}
-    if config.ema.mode != 'none':
-      wanted |= {'ema_params': params, 'ema_state': state}
-    return checkpoints.restore_latest(wanted)  # all but the optimizer's state
-
-  try:
-    return restore(as_trained=True)
-  except ValueError:
-    if not config.model.get('scan'):
-      raise
-    return restore(as_trained=False)  # older runs saved unstacked weights
+  """The weights of the newest checkpoint; with `scan` they are stacked."""
+  overrides = config.model.to_dict()
+  params, state = files.shapes(
+    overrides.pop('name'),
+    config.data.num_classes,
+    as_trained=True,
+    **overrides,
+  )
+  wanted = {'params': params, 'state': state}
+  if config.ema.mode != 'none':
+    wanted |= {'ema_params': params, 'ema_state': state}
+  return checkpoints.restore_latest(wanted)  # all but the optimizer's state
 
 
 @contextlib.contextmanager
@@ -162,7 +154,7 @@ def _read(
   if path.suffix in _TORCH:
     return _of_timm(*torch_file.read(path, averaged), path, model)
   if path.suffix == '.safetensors':
-    arrays = files.read_safetensors(path)
+    arrays = safetensors.numpy.load_file(path)
     if any('/' not in name for name in arrays):
       return _of_timm(torch_file.plain_names(arrays), None, path, model)
   return files.read(path, model)
