@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs import base
 from nfnets import texts, workdir
 
 FULL = 'full'
@@ -109,6 +110,43 @@ def read(path: pathlib.Path) -> Record:
   """
   remedy = 'restore it, or remove it and run the row again'
   return texts.parse_json(path.read_bytes(), str(path), remedy)
+
+
+def twin(
+  root: pathlib.Path, config: Config, experiment: str, row: str, scale: str
+) -> Record | None:
+  """The record of another experiment's equal run, as that of this row, if any.
+
+  Runs are equal if they have the same config and seed. A key that an old record
+  lacks has its default value; keys that no longer exist are ignored. A run that
+  depends on more than its config, on weights or on the number of devices, has
+  no twin.
+  """
+  wanted, defaults = _plain(config), base.defaults()
+  by_device = wanted.get('model.normalizer', 'batch') == 'batch' or (
+    wanted['sam.rho'] and not wanted['sam.m']
+  )
+  if by_device or wanted['weights']:
+    return None
+  for path in sorted(root.glob('*/runs/*.json')):
+    record = read(path)
+    is_trained = 'curve' in record and 'same_as' not in record
+    if is_trained and path.parts[-3] != experiment:
+      known = _plain(workdir.completed(record['config'], defaults))
+      if {key: known.get(key) for key in wanted} == wanted:
+        return record | {
+          'experiment': experiment,
+          'row': row,
+          'scale': scale,
+          'same_as': f'{record["experiment"]}/{path.stem}',
+          'config': without_paths(config),
+        }
+  return None
+
+
+def _plain(config: Config) -> dict[str, Any]:
+  """The config by dotted keys, with values as a record holds them."""
+  return workdir.flat(workdir.plain(without_paths(config)))
 
 
 def curve(rows: Sequence[Record]) -> list[dict[str, float]]:

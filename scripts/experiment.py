@@ -8,8 +8,9 @@
 print    prints the command that trains each row.
 run      trains each row with scripts.train, which receives the flags after --.
          All rows are trained with the first seed before the next seed begins.
-         Recorded rows are skipped, and interrupted ones resume from their
-         checkpoint. If a row fails, the others still run; Ctrl-C stops once the
+         Recorded rows are skipped, interrupted ones resume from their
+         checkpoint, and the record of an equal run of another experiment is
+         taken over. If a row fails, the others still run; Ctrl-C stops once the
          current row has saved.
 measure  measures each row of an experiment that trains nothing.
 report   writes README.md and plot.png of one experiment, or of all of them with
@@ -125,11 +126,11 @@ def print_commands(more: Sequence[str]) -> int:
 
 def run(more: Sequence[str]) -> int:
   """Trains each run, with the flags `more`; returns the exit code."""
-  _, runs = selected(trained=True)
+  experiment, runs = selected(trained=True)
   outcomes = {}
   for number, one in enumerate(runs, 1):
     print(f'[{number}/{len(runs)}] {one.name}', flush=True)
-    outcomes[one.name] = train(one, more)
+    outcomes[one.name] = train(experiment, one, more)
     if outcomes[one.name] == 'interrupted':
       break
   for name, outcome in outcomes.items():
@@ -169,25 +170,39 @@ def selected(trained: bool) -> tuple[study.Experiment, list[Run]]:
   return experiment, [Run(row, s) for s in seeds for row in ONLY.value or rows]
 
 
-def train(one: Run, more: Sequence[str]) -> str:
-  """Trains and records one run, unless it is recorded; says how it ended."""
+def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
+  """Trains and records one run, unless there is no need; says how it ended."""
   if AGAIN.value:
     one.record.unlink(missing_ok=True)
     if (one.workdir / 'config.json').exists():
       shutil.rmtree(one.workdir)
   if one.record.exists():
     return RECORDED
-  command = one.command(more)
-  code = call(command)
-  if code in (INTERRUPTED, -signal.SIGINT):
-    return 'interrupted'
-  line = ['python', *command]
-  if code not in OVER:
-    return f'failed with exit code {code}: {shlex.join(line)}'
+  line = ['python', *one.command(more)]
   try:
+    # With other flags the config isn't the row's.
+    is_plain = all(flag.startswith('--config.data.data_dir=') for flag in more)
+    is_new = is_plain and not one.workdir.exists()
+    if is_new and (record := twin(experiment, one)):
+      records.write(pathlib.Path(RESULTS.value), record)
+      return f'the same as {record["same_as"]}, taken over'
+    code = call(line[1:])
+    if code in (INTERRUPTED, -signal.SIGINT):
+      return 'interrupted'
+    if code not in OVER:
+      return f'failed with exit code {code}: {shlex.join(line)}'
     return record_of(one, line)
   except ValueError as error:
     return f'failed: {error}'
+
+
+def twin(experiment: study.Experiment, one: Run) -> records.Record | None:
+  """The record of an equal run of another experiment, if there is one."""
+  config = experiment.get_config(records.run_name(one.row, SCALE.value))
+  config.seed = one.seed
+  config = config.copy_and_resolve_references().to_dict()
+  place = (EXPERIMENT.value, one.row, SCALE.value)
+  return records.twin(pathlib.Path(RESULTS.value), config, *place)
 
 
 def call(command: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ import pytest
 from invented import record
 from ml_collections import ConfigDict
 
-from experiments import records
+from experiments import clipping_threshold, records, resnet20_three_ways
 from nfnets.workdir import RunFolder
 
 THREE_WAYS = ('--experiment=resnet20_three_ways', '--scale=cpu')
@@ -124,6 +124,55 @@ def test_a_row_is_recorded_skipped_the_next_time_and_redone_if_asked(
   assert called == [] and 'already recorded (--again' in done.stdout
   done, called = command('run', *row, '--again', outcomes=outcomes)
   assert called == ['nf@cpu_seed0'] and 'nf@cpu_seed0: finished' in done.stdout
+
+
+def trained(root, row, **changes):
+  """Writes the record of a run of resnet20_three_ways at scale cpu."""
+  config = resnet20_three_ways.get_config(f'{row}@cpu')
+  config = config.copy_and_resolve_references().to_dict() | changes
+  del config['probe']  # as in a record from before that key
+  one = record(row, 0.5, scale='cpu') | {'config': config}
+  records.write(root / 'results', one | {'experiment': 'resnet20_three_ways'})
+
+
+TWIN = ('--experiment=clipping_threshold', '--scale=cpu', '--only=lr1_t1')
+
+
+def test_an_equal_run_of_another_experiment_is_taken_over(command, tmp_path):
+  trained(tmp_path, 'nf_norm')
+  done, called = command('run', *TWIN)
+  assert (done.code, called) == (0, [])
+  assert 'lr1_t1@cpu_seed0: the same as resnet20_three_ways/' in done.stdout
+  (made,) = records.read_all(tmp_path / 'results', 'clipping_threshold')
+  assert made['same_as'] == 'resnet20_three_ways/nf_norm@cpu_seed0'
+  assert made['row'] == 'lr1_t1' and made['curve']
+
+
+def test_other_configs_flags_or_a_run_begun_here_have_no_twin(
+  command, tmp_path
+):
+  trained(tmp_path, 'nf_norm', batch_size=7)
+  trained(tmp_path, 'nf', weights='a.npz')
+  assert command('run', *TWIN)[1] == ['lr1_t1@cpu_seed0']
+  trained(tmp_path, 'nf_norm')
+  assert command('run', *TWIN, '--', '--config.x=1')[1] == ['lr1_t1@cpu_seed0']
+  (tmp_path / 'runs/clipping_threshold/lr1_t1@cpu_seed0').mkdir(parents=True)
+  assert command('run', *TWIN)[1] == ['lr1_t1@cpu_seed0']
+
+
+@pytest.mark.parametrize(
+  'change', [{'model.normalizer': 'batch'}, {'weights': 'a.npz'}]
+)
+def test_a_run_that_depends_on_more_than_its_config_has_no_twin(
+  tmp_path, change
+):
+  trained(tmp_path, 'nf_norm')
+  config = clipping_threshold.get_config('lr1_t1@cpu')
+  for key, is_there in (({}, True), (change, False)):
+    config.update_from_flattened_dict(key)
+    wanted = config.copy_and_resolve_references().to_dict()
+    place = ('clipping_threshold', 'lr1_t1', 'cpu')
+    assert bool(records.twin(tmp_path / 'results', wanted, *place)) == is_there
 
 
 def test_a_measured_row_is_recorded_once(command, tmp_path):
