@@ -16,6 +16,4 @@ def get_config(model: str = 'nfnet_f5') -> ConfigDict:
   """The NFNets' recipe with SAM; each device has its own perturbation (A.4)."""
   config = nfnet_f0.get_config(model)
   config.sam.rho = 0.05  # A.5; not published for this run
-  config.sam.ascent_fraction = 0.2  # A.4
-  config.sam.synchronized = False  # A.4
   return config

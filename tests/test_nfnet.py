@@ -128,7 +128,7 @@ def test_a_branch_is_multiplied_once():
   """Gate, gain, alpha and what is dropped make one factor first."""
 
   def block(x):
-    parts = layers.unnormalized(jax.nn.relu, layers.WSConv2D)
+    parts = layers.Parts(True, jax.nn.relu, layers.WSConv2D)
     made = nf_block.NFBlock(
       256, 256, 1, branch_convs=nf_block.bottleneck, parts=parts, alpha=0.2,
       skipinit_gain=1.0,

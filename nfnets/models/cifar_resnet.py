@@ -63,10 +63,10 @@ class CIFARResNet(hk.Module):
       has_norm = self.normalizer == 'batch'
       conv = functools.partial(layers.Conv2D, with_bias=not has_norm)
       if has_norm:
-        norm = lambda name: layers.BatchNorm(self.cross_replica_axis, name)
+        norm = functools.partial(layers.BatchNorm, self.cross_replica_axis)
       block = functools.partial(BasicBlock, norm=norm)
     self.initial_conv = conv(16, 3, name='initial_conv')
-    self.initial_norm = norm('initial_bn')
+    self.initial_norm = norm(name='initial_bn')
     self.stages = network.Stages(
       functools.partial(block, conv=conv, activation=self.activate),
       self.variant,
@@ -150,7 +150,7 @@ class BasicBlock(hk.Module):
     super().__post_init__()
     self.conv0 = self.conv(self.out_channels, 3, self.stride, name='conv0')
     self.conv1 = self.conv(self.out_channels, 3, name='conv1')
-    self.norm0, self.norm1 = self.norm('bn0'), self.norm('bn1')
+    self.norm0, self.norm1 = self.norm(name='bn0'), self.norm(name='bn1')
 
   def __call__(
     self,

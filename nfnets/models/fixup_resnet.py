@@ -95,20 +95,19 @@ class FixUpBlock(hk.Module):
     stochdepth_rate: float,
   ) -> jax.Array:
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
-    bias = lambda name: _scalar(name, x)
-    scale = _scalar('scale', x, init=jnp.ones)
-    x = x + bias('bias1a')
+    x = x + _scalar('bias1a', x)
     shortcut = self.conv_shortcut(x) if self.conv_shortcut else x
-    out = self.activation(self.conv0(x) + bias('bias1b'))
-    out = self.activation(self.conv1(out + bias('bias2a')) + bias('bias2b'))
-    out = self.conv2(out + bias('bias3a')) * scale + bias('bias3b')
-    out = self.branch(out)
-    out = layers.stoch_depth(out, stochdepth_rate, key, is_training)
-    return self.activation(out + shortcut)
+    branch = self.branch(x)
+    branch = layers.stoch_depth(branch, stochdepth_rate, key, is_training)
+    return self.activation(branch + shortcut)
 
   def branch(self, x: jax.Array) -> jax.Array:
-    """The residual branch, a method so that `analysis` can observe it."""
-    return x
+    """The residual branch before stochastic depth."""
+    bias = lambda name: _scalar(name, x)
+    out = self.activation(self.conv0(x) + bias('bias1b'))
+    out = self.activation(self.conv1(out + bias('bias2a')) + bias('bias2b'))
+    out = self.conv2(out + bias('bias3a'))
+    return out * _scalar('scale', x, init=jnp.ones) + bias('bias3b')
 
 
 def _conv(

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -30,7 +29,8 @@ WS_EPS = ('published', 'timm')
 _is_folded = contextvars.ContextVar('is_folded', default=False)
 
 
-class Parts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Parts:
   """The layers that a normalizer stands for.
 
   Attributes:
@@ -38,14 +38,24 @@ class Parts(NamedTuple):
     activation: scaled by gamma if the normalizer is 'nf'.
     conv: makes a convolution: `conv(channels, kernel, stride=1, groups=1,
       name=...)`.
-    activate: `activate(name)` makes `f(x, is_training)`: the activation,
-      together with a batch normalization of that name if there is any.
+    norm: makes a normalization: `norm(name=...)`. None for no normalization.
+    order: 'bn_act' normalizes before the activation, 'act_bn' after it.
   """
 
   is_nf: bool
   activation: activations.Activation
   conv: Callable[..., hk.Module]
-  activate: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
+  norm: Callable[..., hk.Module] | None = None
+  order: str = 'bn_act'
+
+  def activate(self, name: str) -> Callable[[jax.Array, bool], jax.Array]:
+    """Makes `f(x, is_training)`, the activation with its normalization."""
+    if self.norm is None:
+      return lambda x, is_training: self.activation(x)
+    norm = self.norm(name=name)
+    if self.order == 'act_bn':
+      return lambda x, is_training: norm(self.activation(x), is_training)
+    return lambda x, is_training: self.activation(norm(x, is_training))
 
 
 def parts(
@@ -72,49 +82,17 @@ def parts(
     ValueError: if a choice is unknown.
   """
   check_choice('normalizer', normalizer, known)
-  check_choice('ws_eps', ws_eps, WS_EPS)
   check_choice('padding', padding, ('same', 'symmetric'))
   plain = activations.get(activation, scaled=False)
   if normalizer == 'batch':
     conv = functools.partial(Conv2D, w_init=truncated_fan_in, padding=padding)
-    return batch_normalized(plain, conv, cross_replica_axis)
+    norm = functools.partial(BatchNorm, cross_replica_axis)
+    return Parts(False, plain, conv, norm)
   if normalizer == 'none':
     conv = functools.partial(Conv2D, with_bias=True, padding=padding)
-    return unnormalized(plain, conv)
+    return Parts(True, plain, conv)
   conv = functools.partial(WSConv2D, eps=ws_eps, padding=padding)
-  return unnormalized(activations.get(activation), conv)
-
-
-def unnormalized(
-  activation: activations.Activation, conv: Callable[..., hk.Module]
-) -> Parts:
-  """The parts of a network without batch normalization."""
-  return Parts(True, activation, conv, lambda name: lambda x, _: activation(x))
-
-
-def batch_normalized(
-  activation: activations.Activation,
-  conv: Callable[..., hk.Module],
-  cross_replica_axis: str | None,
-  order: str = 'bn_act',
-) -> Parts:
-  """The parts of a batch-normalized network.
-
-  Args:
-    activation: unscaled.
-    conv: as in `Parts`.
-    cross_replica_axis: see `BatchNorm`.
-    order: 'bn_act' normalizes before the activation, 'act_bn' after it.
-  """
-  check_choice('order', order, ('bn_act', 'act_bn'))
-
-  def activate(name: str) -> Callable[[jax.Array, bool], jax.Array]:
-    norm = BatchNorm(cross_replica_axis, name=name)
-    if order == 'act_bn':
-      return lambda x, is_training: norm(activation(x), is_training)
-    return lambda x, is_training: activation(norm(x, is_training))
-
-  return Parts(False, activation, conv, activate)
+  return Parts(True, activations.get(activation), conv)
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -158,7 +136,7 @@ class WSConv2D(hk.Module):
       w = standardize(w, gain, self.eps, x.dtype)
     strides = (self.stride, self.stride)
     out = conv2d(x, w, strides, self.groups, self.padding)
-    return out + _per_channel(bias, x)
+    return out + bias.astype(x.dtype)[None, None, None]
 
 
 @dataclasses.dataclass(eq=False)
@@ -183,7 +161,7 @@ class Conv2D(hk.Module):
     out = conv2d(x, w, strides, self.groups, self.padding)
     if self.with_bias:
       b = hk.get_parameter('b', (self.channels,), init=jnp.zeros)
-      out = out + _per_channel(b, x)
+      out = out + b.astype(x.dtype)[None, None, None]
     return out
 
 
@@ -326,14 +304,8 @@ class BatchNorm(hk.BatchNorm):
   def __init__(
     self, cross_replica_axis: str | None = None, name: str | None = None
   ) -> None:
-    super().__init__(
-      create_scale=True,
-      create_offset=True,
-      decay_rate=0.9,
-      eps=1e-5,
-      cross_replica_axis=cross_replica_axis,
-      name=name,
-    )
+    axis = cross_replica_axis
+    super().__init__(True, True, 0.9, 1e-5, cross_replica_axis=axis, name=name)
 
   def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
     """Normalizes `[N, H, W, C]` per channel."""
@@ -512,10 +484,6 @@ def _kernel_shape(
       f'its {channels} output channels.'
     )
   return (kernel, kernel, x.shape[-1] // groups, channels)
-
-
-def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
-  return vector.astype(x.dtype)[None, None, None]
 
 
 def _row_major(x: jax.Array) -> jax.Array:

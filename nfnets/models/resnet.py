@@ -42,12 +42,12 @@ class ResNet(hk.Module):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    layers.check_choice('order', self.order, ('bn_act', 'act_bn'))
     plain = activations.get(self.activation, scaled=False)
     w_init = layers.conv_init(self.conv_init)
     conv = functools.partial(layers.Conv2D, w_init=w_init)
-    parts = layers.batch_normalized(
-      plain, conv, self.cross_replica_axis, self.order
-    )
+    norm = functools.partial(layers.BatchNorm, self.cross_replica_axis)
+    parts = layers.Parts(False, plain, conv, norm, self.order)
     block = functools.partial(
       NFBlock,
       branch_convs=bottleneck,

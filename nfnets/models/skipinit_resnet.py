@@ -36,7 +36,8 @@ class SkipInitResNet(hk.Module):
   def __post_init__(self) -> None:
     super().__post_init__()
     conv = functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in)
-    parts = layers.unnormalized(
+    parts = layers.Parts(
+      True,
       activations.get(self.activation, scaled=False),
       functools.partial(conv, with_bias=True),
     )

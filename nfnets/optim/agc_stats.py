@@ -1,7 +1,8 @@
 """What adaptive gradient clipping does to a network, as a few numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,14 +67,6 @@ def unit_norms(tree: Tree) -> Tree:
   )
 
 
-class _Leaf(NamedTuple):
-  layer: str  # public path of the module
-  label: str
-  stage: str
-  ratios: jax.Array  # [units]
-  hits: jax.Array | None  # [], clipped units; None if clipping doesn't apply
-
-
 def summarize(
   params: Tree,
   param_norms: Tree,
@@ -83,8 +76,8 @@ def summarize(
   unclipped: Iterable[str] = ('head',),
 ) -> dict[str, jax.Array]:
   """As `observe`, from `unit_norms`; `params` may be shapes."""
-  leaves = []
-  for (path, param), grad, label, stage, spared in zip(
+  groups = collections.defaultdict(list)
+  for (path, param), grad, label, stage, is_unclipped in zip(
     jax.tree.flatten_with_path(param_norms)[0],
     jax.tree.leaves(grad_norms),
     jax.tree.leaves(parameters.labels(params)),
@@ -93,21 +86,20 @@ def summarize(
   ):
     name = parameters.path_name(path)
     ratios = grad / jnp.maximum(param, eps)
-    hits = jnp.sum(ratios > clipping, axis=-1)
+    clipped = jnp.sum(ratios > clipping, axis=-1)
     for index, member in enumerate(network.members(name)):
+      keys = ['agc', f'agc/label/{label}', f'agc/stage/{stage}']
+      if label != 'gain_or_bias':
+        keys.append(f'agc/{member.rpartition("/")[0]}')
       at = index if network.is_stacked(name) else ...
-      hit = None if spared else hits[at]
-      layer = member.rpartition('/')[0]
-      leaves.append(_Leaf(layer, label, stage, ratios[at], hit))
-  values = _fraction('agc', leaves)
-  for kind in ('label', 'stage'):
-    for group in sorted({getattr(leaf, kind) for leaf in leaves}):
-      chosen = [leaf for leaf in leaves if getattr(leaf, kind) == group]
-      prefix = f'agc/{kind}/{group}'
-      values |= _fraction(prefix, chosen) | _spread(prefix, chosen)
-  for leaf in leaves:
-    if leaf.label != 'gain_or_bias':
-      values |= _fraction(f'agc/{leaf.layer}', [leaf])
+      for key in keys:
+        count = None if is_unclipped else clipped[at]
+        groups[key].append((ratios[at], count))
+  values = {}
+  for key, leaves in groups.items():
+    values |= _fraction(key, leaves)
+    if key.startswith(('agc/label/', 'agc/stage/')):
+      values |= _quantiles(key, leaves)
   return values
 
 
@@ -129,20 +121,19 @@ def warning(values: Mapping[str, float], clipping: float) -> str | None:
   return None
 
 
-def _fraction(prefix: str, leaves: Sequence[_Leaf]) -> dict[str, jax.Array]:
-  counted = [leaf for leaf in leaves if leaf.hits is not None]
-  if not counted:
-    return {}
-  units = sum(leaf.ratios.size for leaf in counted)
-  clipped = sum(leaf.hits for leaf in counted)
-  return {f'{prefix}/clipped_fraction': clipped / jnp.float32(units)}
+def _fraction(key: str, leaves: list[tuple]) -> dict[str, jax.Array]:
+  units = sum(ratios.size for ratios, clipped in leaves if clipped is not None)
+  clipped = sum(clipped for _, clipped in leaves if clipped is not None)
+  return (
+    {f'{key}/clipped_fraction': clipped / jnp.float32(units)} if units else {}
+  )
 
 
-def _spread(prefix: str, leaves: Sequence[_Leaf]) -> dict[str, jax.Array]:
-  ratios = jnp.concatenate([leaf.ratios for leaf in leaves])
+def _quantiles(key: str, leaves: list[tuple]) -> dict[str, jax.Array]:
+  ratios = jnp.concatenate([ratios for ratios, _ in leaves])
   values = jnp.quantile(ratios, jnp.array(QUANTILES))
   named = {
-    f'{prefix}/ratio_q{round(100 * q)}': value
+    f'{key}/ratio_q{round(100 * q)}': value
     for q, value in zip(QUANTILES, values)
   }
-  return named | {f'{prefix}/ratio_max': jnp.max(ratios)}
+  return named | {f'{key}/ratio_max': jnp.max(ratios)}

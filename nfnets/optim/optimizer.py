@@ -5,13 +5,13 @@ The chain is: clipping, an optimizer with weight decay, minus the learning rate.
 
 import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tabulate
 
@@ -273,39 +273,34 @@ def table(params: Tree, learning_rate: float, settings: Settings) -> str:
     learning_rate: its peak.
     settings: as for `create`.
   """
-  members: dict[Group, list[tuple[str, int, int, int]]] = {}
+  counts, examples = {}, {}  # tensors, parameters and units; a path
   of_leaf = jax.tree.leaves(groups(params, settings))
   for (path, x), group in zip(jax.tree.flatten_with_path(params)[0], of_leaf):
     name, units = parameters.path_name(path), 0
     if group.clipped and settings.clip == 'agc':
-      norms = functools.partial(agc.unit_norms, name)
-      units = jax.eval_shape(norms, x).size
-    first, *others = network.members(name)
-    row = first, 1 + len(others), math.prod(x.shape), units
-    members.setdefault(group, []).append(row)
-
-  def line(label: str, rows: Sequence[tuple], *cells: str) -> list[str]:
-    _, *counts = zip(*rows)
-    return [label, *(f'{sum(count):,}' for count in counts), *cells]
-
-  lines = [
-    line(
+      units = jax.eval_shape(functools.partial(agc.unit_norms, name), x).size
+    members = network.members(name)
+    own = np.array([len(members), math.prod(x.shape), units])
+    counts[group] = counts.get(group, 0) + own
+    examples.setdefault(group, members[0])
+  rows = [
+    [
       group.label,
-      members[group],
+      *counts[group],
       f'{settings.weight_decay if group.decayed else 0:g}',
       f'{settings.clip} {settings.clipping:g}' if group.clipped else 'none',
       f'{learning_rate * group.factor:g}',
-      members[group][0][0],
-    )
-    for group in sorted(members)
+      examples[group],
+    ]
+    for group in sorted(counts)
   ]
-  lines.append(line('all', list(itertools.chain(*members.values()))))
+  rows.append(['all', *sum(counts.values())])
   head = ['group', 'tensors', 'parameters', 'units', 'decay', 'clipping']
   return tabulate.tabulate(
-    lines,
+    rows,
     [*head, 'learning rate', 'for example'],
     tablefmt='plain',
-    disable_numparse=True,
+    intfmt=',',
     colalign=('left', *['right'] * 6, 'left'),
   )
 
