@@ -57,11 +57,9 @@ def complete(
   is_open = any(data[key] == value for key, value in DATA_KEYS.items())
   if not config.model.name or (config.weights and is_open):
     lines.append(_take_from_weights(config, workdir))
-  if not trains:
-    data.num_classes = (
-      data.num_classes or sources.of(data, data.eval_split).num_classes
-    )
-  elif not (data.num_classes and data.num_train):
+  if not trains and not data.num_classes:
+    data.num_classes = sources.of(data, data.eval_split).num_classes
+  elif trains and not (data.num_classes and data.num_train):
     lines.append(_take_from_data(data))
   return lines
 
@@ -98,9 +96,8 @@ def _take_from_weights(
 
 
 def _take_from_data(data: ConfigDict) -> str:
-  train, test = (
-    sources.of(data, s) for s in (data.train_split, data.eval_split)
-  )
+  train = sources.of(data, data.train_split)
+  test = sources.of(data, data.eval_split)
   data.num_train = data.num_train or len(train)
   data.num_classes = data.num_classes or train.num_classes
   return (
@@ -154,17 +151,15 @@ def start(state: step.TrainState, weights: files.Weights) -> step.TrainState:
   return state
 
 
-def _overlaid(
-  tree: match.Tree, found: match.Tree
-) -> dict[str, dict[str, np.ndarray]]:
+def _overlaid(tree: match.Tree, found: match.Tree) -> match.Tree:
   """The tree with the values found, in the tree's dtypes."""
-  values = match.flatten(found)
-  return match.unflatten(
-    {
-      path: np.asarray(values.get(path, leaf), leaf.dtype)
-      for path, leaf in match.flatten(tree).items()
+  return {
+    module: {
+      name: np.asarray(found.get(module, {}).get(name, leaf), leaf.dtype)
+      for name, leaf in leaves.items()
     }
-  )
+    for module, leaves in tree.items()
+  }
 
 
 @functools.lru_cache(maxsize=1)  # `complete` and `fitting` read the same file

@@ -170,6 +170,8 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     last_state(config, tmp_path / 'broken'),
     last_state(config, tmp_path / 'whole'),
   )
+  rows = workdir.RunFolder(tmp_path / 'broken').read_metrics()
+  assert [r['step'] for r in rows if 'train/loss' in r] == [2, 4, 6, 8]
 
 
 @pytest.mark.parametrize('k', [1, 3])
