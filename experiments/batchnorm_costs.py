@@ -34,16 +34,6 @@ EXPERIMENT = Experiment(
     'train_eval_gap': {'drawback': 'train_eval_gap', **GAIN},
     'device_count': {'drawback': 'device_count', **GAIN},
   },
-  labels={
-    'step_cost': 'a training step at batch 128: quartiles of its time, and of '
-    "its ratio to the normalizer-free one's; memory beside state and batch",
-    'batch_mates': 'in training mode at batch 16, each of 32 images among 8 '
-    'sets of 15 others: images whose class changes, change of the logits',
-    'train_eval_gap': 'training against inference at batch 4, 16 and 64, '
-    'averages over 50 batches: images whose class differs, logits',
-    'device_count': "difference from one device's gradient of a batch of 64 "
-    'that is split among 1, 2, 8 and 32',
-  },
   checks={
     'batch normalization takes more time a step, by the quartiles': (
       lambda rows: beyond(rows['step_cost'].measured['batch']['ratio'])
@@ -62,6 +52,16 @@ EXPERIMENT = Experiment(
         rows['device_count'], lambda found: max(found['gradient'].values())
       )
     ),
+  },
+  labels={
+    'step_cost': 'a training step at batch 128: quartiles of its time, and of '
+    "its ratio to the normalizer-free one's; memory beside state and batch",
+    'batch_mates': 'in training mode at batch 16, each of 32 images among 8 '
+    'sets of 15 others: images whose class changes, change of the logits',
+    'train_eval_gap': 'training against inference at batch 4, 16 and 64, '
+    'averages over 50 batches: images whose class differs, logits',
+    'device_count': "difference from one device's gradient of a batch of 64 "
+    'that is split among 1, 2, 8 and 32',
   },
   scales={
     FULL: Scale(

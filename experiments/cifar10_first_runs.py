@@ -19,15 +19,15 @@ EXPERIMENT = Experiment(
     # Batch 128 wants a large lambda (paper A, 4.1).
     'nf_agc': {'model.normalizer': 'nf', **_resnet20.AGC},
   },
-  labels={
-    'batch': 'batch normalization',
-    'nf_agc': 'normalizer-free, AGC 0.16',
-  },
   checks={
     f'{row} ends above 50 %': lambda rows, row=row: rows[row].mean > 50
     for row in ('batch', 'nf_agc')
   },
   published={'batch': (91.25, 'R', 'He et al., Table 6, 164 epochs')},
+  labels={
+    'batch': 'batch normalization',
+    'nf_agc': 'normalizer-free, AGC 0.16',
+  },
   scales={
     FULL: Scale(
       'all 50,000 images, 3 epochs',

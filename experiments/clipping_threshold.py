@@ -28,16 +28,16 @@ EXPERIMENT = Experiment(
     for threshold, norm in THRESHOLDS.items()
   }
   | {f'{rate}_none': {'learning_rate_factor': RATES[rate]} for rate in RATES},
+  checks={
+    'at rate x 1 the threshold matters': lambda rows: matters('lr1', rows),
+    'at rate x 4 the threshold matters': lambda rows: matters('lr4', rows),
+    'the best threshold depends on the rate': lambda rows: depends(rows),
+  },
   labels={
     'lr1': 'rate x 1',
     'lr4': 'rate x 4',
     'lr1_none': 'rate x 1, not clipped',
     'lr4_none': 'rate x 4, not clipped',
-  },
-  checks={
-    'at rate x 1 the threshold matters': lambda rows: matters('lr1', rows),
-    'at rate x 4 the threshold matters': lambda rows: matters('lr4', rows),
-    'the best threshold depends on the rate': lambda rows: depends(rows),
   },
   scales=_resnet20.scales(),
   config=lambda row: _resnet20.recipe('nf', batch_size=1024),

@@ -18,15 +18,6 @@ ROWS = {
   for batch in (256, 512, 1024, 2048, 4096)
   for clipping in CLIPPINGS
 }
-
-
-def best(rows: Rows, batch: int) -> float:
-  """The best lambda at a batch size, of those that didn't diverge."""
-  there = {c: rows[f'bs{batch}_clip{c}'] for c in CLIPPINGS}
-  done = {c: row.mean for c, row in there.items() if not row.diverged}
-  return max(done, key=done.get, default=0.0)
-
-
 EXPERIMENT = Experiment(
   title="AGC's threshold and the batch size (paper A's Figure 2b)",
   claim='The larger the batch, the smaller lambda must be: at batch 4,096 it '
@@ -48,3 +39,10 @@ EXPERIMENT = Experiment(
   plot=_figures.lines('lambda, as at full size', r'_clip([\d.]+)'),
 )
 get_config = EXPERIMENT.get_config
+
+
+def best(rows: Rows, batch: int) -> float:
+  """The best lambda at a batch size, of those that didn't diverge."""
+  there = {c: rows[f'bs{batch}_clip{c}'] for c in CLIPPINGS}
+  done = {c: row.mean for c, row in there.items() if not row.diverged}
+  return max(done, key=done.get, default=0.0)

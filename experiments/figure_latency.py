@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import _figures, _published
-from experiments.study import FULL, Check, Experiment, Row, Rows, Scale
+from experiments.study import FULL, Experiment, Row, Rows, Scale
 
 BATCHNORM = {'model.normalizer': 'batch'}
 ROWS = {
@@ -29,20 +29,6 @@ ROWS = {
 TWINS = {'nf_resnet_50': 'resnet_50'} | {
   f'f{k}': f'f{k}_batchnorm' for k in range(4)
 }
-
-
-def faster(nf: str, bn: str) -> Check:
-  """Checks that a step takes less time; undecided if quartiles overlap."""
-
-  def check(rows: Rows) -> bool | None:
-    a, b = rows[nf].measured['seconds'], rows[bn].measured['seconds']
-    if b['low'] > a['high']:
-      return True
-    return False if a['low'] > b['high'] else None
-
-  return check
-
-
 EXPERIMENT = Experiment(
   title="Time of a training step (paper A's Tables 3 and 6, Figure 1)",
   claim='A normalizer-free network takes less time a step than its '
@@ -50,7 +36,9 @@ EXPERIMENT = Experiment(
   'less by its Table 6 [P].',
   rows=ROWS,
   checks={
-    f'{nf} takes less time than {bn}': faster(nf, bn)
+    f'{nf} takes less time than {bn}': lambda rows, nf=nf, bn=bn: is_faster(
+      rows[nf], rows[bn]
+    )
     for nf, bn in TWINS.items()
   },
   published={
@@ -78,6 +66,14 @@ EXPERIMENT = Experiment(
   plot=_figures.plot_of(lambda experiment, rows: panels(rows)),
 )
 get_config = EXPERIMENT.get_config
+
+
+def is_faster(nf: Row, bn: Row) -> bool | None:
+  """Whether a step takes less time; undecided if the quartiles overlap."""
+  a, b = nf.measured['seconds'], bn.measured['seconds']
+  if b['low'] > a['high']:
+    return True
+  return False if a['low'] > b['high'] else None
 
 
 def milliseconds(row: Row) -> tuple[float, ...]:

@@ -18,10 +18,6 @@ EXPERIMENT = Experiment(
     **_resnet20.ARMS,
     'nf_agc_gain1': _resnet20.ARMS['nf_agc_clipped'] | GAIN1,
   },
-  labels={
-    **_resnet20.LABELS,
-    'nf_agc_gain1': 'normalizer-free, AGC as published, skip gains start at 1',
-  },
   checks={
     'without normalization it loses accuracy': Above('batch', 'none'),
     'AGC restores part of it': Above('none_agc', 'none'),
@@ -36,6 +32,10 @@ EXPERIMENT = Experiment(
       rows['none'], rows['batch']
     ),
     'normalizer-free, AGC adds at most 1 point': Above('nf', 'nf_agc', by=-1),
+  },
+  labels={
+    **_resnet20.LABELS,
+    'nf_agc_gain1': 'normalizer-free, AGC as published, skip gains start at 1',
   },
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(20)},
   seeds=(0, 1, 2),

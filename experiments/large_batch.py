@@ -29,7 +29,6 @@ EXPERIMENT = Experiment(
   claim='At batch 1,024, AGC with lambda 0.01 does not help a ResNet-20 '
   'without normalization.',
   rows=ROWS,
-  labels=LABELS,
   checks={
     'AGC 0.01 adds at most 1 point to no normalization': Above(
       'none', 'none_agc', by=-1
@@ -40,6 +39,7 @@ EXPERIMENT = Experiment(
     'normalizer-free with AGC 0.02 it is at most 1 point below batch '
     'normalization': Above('nf_agc', 'batch', by=-1),
   },
+  labels=LABELS,
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(30)},
   seeds=(0, 1),
   config=lambda row: _resnet20.recipe(batch_size=1024),

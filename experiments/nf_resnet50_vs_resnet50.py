@@ -26,11 +26,6 @@ EXPERIMENT = Experiment(
       'optimizer.clip': 'agc',
     },
   },
-  labels={
-    'resnet_50': 'ResNet-50, batch normalization',
-    'nf_resnet_50': 'NF-ResNet-50',
-    'nf_resnet_50_agc': 'NF-ResNet-50, AGC',
-  },
   checks={
     'NF-ResNet-50 is better': Above('nf_resnet_50', 'resnet_50'),
     'by more than 10 points': Above('nf_resnet_50', 'resnet_50', by=10),
@@ -38,6 +33,11 @@ EXPERIMENT = Experiment(
     'with AGC by more than 10 points': Above(
       'nf_resnet_50_agc', 'resnet_50', by=10
     ),
+  },
+  labels={
+    'resnet_50': 'ResNet-50, batch normalization',
+    'nf_resnet_50': 'NF-ResNet-50',
+    'nf_resnet_50_agc': 'NF-ResNet-50, AGC',
   },
   scales=_resnet20.scales(more={'optimizer.clipping': 0.16}),
   spread=_resnet20.SPREAD,

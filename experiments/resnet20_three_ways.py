@@ -26,12 +26,6 @@ EXPERIMENT = Experiment(
     'nf_agc': {'model.normalizer': 'nf', **AGC},
     'nf_norm': {'model.normalizer': 'nf', **NORM},
   },
-  labels=_resnet20.LABELS
-  | {
-    'none_agc': 'no normalization, AGC 0.01',
-    'nf_agc': 'normalizer-free, AGC 0.01',
-    'nf_norm': 'normalizer-free, norm clipping 1.0',
-  },
   checks={
     'without normalization it loses accuracy': Above('batch', 'none'),
     'with AGC instead, it loses accuracy too': Above('batch', 'none_agc'),
@@ -47,6 +41,12 @@ EXPERIMENT = Experiment(
     'normalizer-free norm clipping costs accuracy': Above('nf', 'nf_norm'),
   },
   published={'batch': (91.25, 'R', 'He et al., Table 6, batch 128')},
+  labels=_resnet20.LABELS
+  | {
+    'none_agc': 'no normalization, AGC 0.01',
+    'nf_agc': 'normalizer-free, AGC 0.01',
+    'nf_norm': 'normalizer-free, norm clipping 1.0',
+  },
   scales=_resnet20.scales(),
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(batch_size=1024),

@@ -54,12 +54,6 @@ EXPERIMENT = Experiment(
     'he': {'model.name': 'nf_resnet_600', 'model.normalizer': 'none'},
     'nf': {'model.name': 'nf_resnet_600', 'model.normalizer': 'nf'},
   },
-  labels={
-    'bn_act': 'BN, ReLU, conv',
-    'act_bn': 'ReLU, BN, conv',
-    'he': 'no normalization, He init.',
-    'nf': 'normalizer-free',
-  },
   checks={
     'NF: the variance at the ends of the stages is the expected one, within '
     '5 %': lambda rows: all(
@@ -81,6 +75,12 @@ EXPERIMENT = Experiment(
   published={
     row: ('; '.join(', '.join(map(str, values)) for values in found), 'D')
     for row, found in FIGURE.items()
+  },
+  labels={
+    'bn_act': 'BN, ReLU, conv',
+    'act_bn': 'ReLU, BN, conv',
+    'he': 'no normalization, He init.',
+    'nf': 'normalizer-free',
   },
   columns={
     title: lambda row, key=key: ', '.join(

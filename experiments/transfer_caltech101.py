@@ -34,14 +34,6 @@ ROWS = {
   },
 }
 AT_64 = ('scratch', 'scratch_long', 'finetune', 'finetune_cifar10', 'probe')
-
-
-def from_half(config: ConfigDict) -> None:
-  """Starts from the other classes what else would from the first runs."""
-  if config.weights == PRETRAINED['weights']:
-    config.weights = HALF
-
-
 EXPERIMENT = Experiment(
   title='Transfer to Caltech-101',
   claim='A pre-trained normalizer-free network classifies photographs of '
@@ -53,15 +45,6 @@ EXPERIMENT = Experiment(
     'scratch_long': {'num_epochs': 160.0},
     'finetune_cifar10': CIFAR10,
   },
-  labels={
-    'scratch': 'from scratch',
-    'probe': 'linear probe',
-    'finetune': 'fine-tuned',
-    'finetune_stage_3': 'fine-tuned from stage 3 on',
-    'pretrain': 'on the other classes',
-    'scratch_long': 'from scratch, with the updates of pre-training',
-    'finetune_cifar10': 'fine-tuned from CIFAR-10',
-  },
   checks={
     'the probe beats training from scratch': Above('probe', 'scratch'),
     'fine-tuning beats training from scratch': Above('finetune', 'scratch'),
@@ -72,6 +55,15 @@ EXPERIMENT = Experiment(
     'fine-tuning from CIFAR-10 beats training from scratch': Above(
       'finetune_cifar10', 'scratch'
     ),
+  },
+  labels={
+    'scratch': 'from scratch',
+    'probe': 'linear probe',
+    'finetune': 'fine-tuned',
+    'finetune_stage_3': 'fine-tuned from stage 3 on',
+    'pretrain': 'on the other classes',
+    'scratch_long': 'from scratch, with the updates of pre-training',
+    'finetune_cifar10': 'fine-tuned from CIFAR-10',
   },
   scales={
     FULL: Scale('100 epochs', rows=list(ROWS)),
@@ -89,7 +81,7 @@ EXPERIMENT = Experiment(
         'augment.pad': 8,
       },
       ('pretrain', *AT_64),
-      from_half,
+      lambda config: from_half(config),
     ),
     'cpu': Scale(
       '8 epochs, batch 16: 1,020 updates',
@@ -104,6 +96,12 @@ EXPERIMENT = Experiment(
   ),
 )
 get_config = EXPERIMENT.get_config
+
+
+def from_half(config: ConfigDict) -> None:
+  """Starts from the other classes what else would from the first runs."""
+  if config.weights == PRETRAINED['weights']:
+    config.weights = HALF
 
 
 def half(archive: str, folder: pathlib.Path, is_first: bool) -> pathlib.Path:

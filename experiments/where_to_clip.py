@@ -27,15 +27,6 @@ EXPERIMENT = Experiment(
     **{name: {'optimizer.unclipped': at} for name, at in UNCLIPPED.items()},
     'nothing': {'optimizer.clip': 'none'},
   },
-  labels={
-    'all': 'all layers',
-    'not_head': 'all but the head',
-    'not_head_stem': 'all but head and stem',
-    'stage_1': 'stage 1 alone',
-    'stage_2': 'stage 2 alone',
-    'stage_3': 'stage 3 alone',
-    'nothing': 'nothing',
-  },
   checks={
     'all but the head is at most 1 point below all layers': Above(
       'not_head', 'all', by=-1
@@ -54,6 +45,15 @@ EXPERIMENT = Experiment(
     'clipping nothing is worse than all but the head': Above(
       'not_head', 'nothing'
     )
+  },
+  labels={
+    'all': 'all layers',
+    'not_head': 'all but the head',
+    'not_head_stem': 'all but head and stem',
+    'stage_1': 'stage 1 alone',
+    'stage_2': 'stage 2 alone',
+    'stage_3': 'stage 3 alone',
+    'nothing': 'nothing',
   },
   scales=_resnet20.scales(
     more={'optimizer.clipping': 0.16},
