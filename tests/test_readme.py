@@ -18,6 +18,7 @@ import tiny
 import tiny_tfds
 
 from nfnets import weights
+from nfnets.data import sources
 from nfnets.weights import certificate, files, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -78,6 +79,9 @@ def workspace(tmp_path_factory):
     (path / 'IMAGENET_V2' / str(label)).mkdir(parents=True)
     picture = tiny_tfds.jpeg(label, 40, 50)
     (path / 'IMAGENET_V2' / str(label) / f'{label}.jpeg').write_bytes(picture)
+  known = sources.create('imagenet_v2', 'test', path / 'IMAGENET_V2')
+  labels = path / 'data' / 'imagenet2012' / '5.1.0' / 'label.labels.txt'
+  labels.write_text('\n'.join(known.class_names) + '\n')
   write_weights(path / 'tiny.npz')
   (path / 'PHOTO.jpg').write_bytes(tiny_tfds.jpeg(20, 60, 80))
   return path
