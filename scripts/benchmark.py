@@ -11,7 +11,7 @@ The steps of a model are the whole training step, plain inference and inference
 of the folded network, with the data on the device already. `--against=timm`
 times the same network in PyTorch in turn with ours, in this interpreter or that
 of --timm_python: timm's network, or for CIFAR a ResNet that comes with this
-script.
+script. Results that the --json file already has aren't measured again.
 
 `--pieces` measures what AGC, SAM, parameter averages, the recipe's augmentation
 and other features each add to a plain step. `--input` measures the stages of
@@ -43,6 +43,10 @@ PRECISIONS = flags.DEFINE_list(
   'precision', ['float32'], 'float32 and/or bfloat16.'
 )
 MODES = flags.DEFINE_list('mode', ['train'], 'Any of train, eval, folded.')
+CLIP = flags.DEFINE_enum(
+  'clip', '', ['', 'agc', 'none'], "'' means the recipe's: AGC for NFNets."
+)
+EMA = flags.DEFINE_bool('ema', False, 'Also average parameters.')
 OVERRIDES = flags.DEFINE_string(
   'override', '{}', 'Model arguments as JSON: \'{"normalizer": "batch"}\'.'
 )
@@ -59,6 +63,9 @@ TORCH_COMPILE = flags.DEFINE_string(
 )
 PIECES = flags.DEFINE_bool('pieces', False, "Measure a recipe's features.")
 INPUT = flags.DEFINE_bool('input', False, "Measure a recipe's input.")
+WITH_STEP = flags.DEFINE_bool(
+  'train_step', True, 'With --input: also time the training step.'
+)
 DEVICE_BATCH_SIZE = flags.DEFINE_integer(
   'device_batch_size',
   0,
@@ -79,8 +86,10 @@ JSON = flags.DEFINE_string(
 
 def main() -> int:
   if AGAINST.value:
-    if OVERRIDES.value != '{}':
-      raise ValueError('--against sets the overrides: remove --override')
+    if EMA.value or OVERRIDES.value != '{}':
+      raise ValueError(
+        '--against compares plain steps: remove --ema and --override'
+      )
     # The two processes share the device's memory.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   common.keep_freed_memory()
@@ -96,7 +105,7 @@ def main() -> int:
     text = report.pieces(found)
     keep({'pieces': found})
   elif INPUT.value:
-    found = stages.measure(recipe(), **timing)
+    found = stages.measure(recipe(), **timing, with_step=WITH_STEP.value)
     text = report.rates(found)
     keep(found)
   else:
@@ -119,21 +128,24 @@ def measured_steps() -> list[dict[str, Any]]:
 
   from nfnets.bench import report
 
-  found, failed = [], set()
+  kept, found, failed = results_kept(), [], set()
   for model, mode, precision, size in itertools.product(
     MODELS.value, MODES.value, PRECISIONS.value, BATCH_SIZES.value
   ):
     if not size.isdecimal():
       raise ValueError(f'--batch_size={size}: must be whole numbers')
-    if (model, mode, precision) in failed:
+    asked = question(model, mode, precision, int(size))
+    result = next((r for r in kept if r.get('asked') == asked), None)
+    if result is None and (model, mode, precision) in failed:
       continue  # a larger batch won't fit either
-    try:
-      result = measured(model, mode, precision, int(size))
-    except jax.errors.JaxRuntimeError as error:
-      failed.add((model, mode, precision))
-      print(f'{model}, {mode}, {precision}, {size}: {error}', file=sys.stderr)
-      continue
-    keep(result)
+    if result is None:
+      try:
+        result = {'asked': asked} | asked | answer(asked)
+        keep(result)
+      except jax.errors.JaxRuntimeError as error:
+        failed.add((model, mode, precision))
+        print(f'{asked}: {error}', file=sys.stderr)
+        continue
     print(report.steps([result]), file=sys.stderr, flush=True)
     found.append(result)
   if not found:
@@ -141,13 +153,12 @@ def measured_steps() -> list[dict[str, Any]]:
   return found
 
 
-def measured(
+def question(
   model: str, mode: str, precision: str, batch_size: int
 ) -> dict[str, Any]:
-  """Measures one step, in turn with PyTorch's if --against is set."""
   import jax
 
-  from nfnets.bench import programs, step_time
+  from nfnets.bench import step_time
 
   try:
     overrides = dict(json.loads(OVERRIDES.value))
@@ -157,22 +168,37 @@ def measured(
     ) from error
   if AGAINST.value:
     _, overrides = step_time.counterpart(model)
-  size = IMAGE_SIZE.value
-  config = programs.plain(
-    recipe_of(model), model, batch_size, size, precision, mode, overrides
-  )
-  if not AGAINST.value:
-    return step_time.measure(config, mode, SECONDS.value)
+  return {
+    'model': model,
+    'batch_size': batch_size,
+    'image_size': IMAGE_SIZE.value,
+    'precision': precision,
+    'mode': mode,
+    'clip': CLIP.value,
+    'ema': EMA.value,
+    'overrides': overrides,
+    'against': AGAINST.value,
+    'device': jax.devices()[0].device_kind,
+  }
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+  from nfnets.bench import programs, step_time
+
+  plain = {k: v for k, v in asked.items() if k not in ('against', 'device')}
+  config = programs.plain(recipe_of(asked['model']), **plain)
+  if not asked['against']:
+    return step_time.measure(config, asked['mode'], SECONDS.value)
   if not TIMM_PYTHON.value and not all(
     map(importlib.util.find_spec, ('torch', 'timm'))
   ):
     raise ValueError(
       'torch and timm are not installed here: pass --timm_python=PATH'
     )
-  auto = 'none' if jax.default_backend() == 'cpu' else 'default'
+  auto = 'none' if asked['device'] == 'cpu' else 'default'
   return step_time.compare(
     config,
-    mode,
+    asked['mode'],
     [TIMM_PYTHON.value or sys.executable, '-m', 'nfnets.bench.torch_step'],
     compiler=TORCH_COMPILE.value.replace('auto', auto),
     rounds=ROUNDS.value,
@@ -190,6 +216,18 @@ def recipe_of(model: str) -> ConfigDict:
   shared = lambda name: os.path.commonprefix([name, model])
   name = max(sorted(names), key=lambda name: len(shared(name)))
   return importlib.import_module(f'configs.{name}').get_config()
+
+
+def results_kept() -> list[dict[str, Any]]:
+  from nfnets import texts
+
+  path = pathlib.Path(JSON.value or os.devnull)
+  lines = path.read_text().splitlines() if path.exists() else []
+  remedy = 'remove the line or choose another file'
+  return [
+    texts.parse_json(line, f'--json={path}, line {number}', remedy)
+    for number, line in enumerate(lines, 1)
+  ]
 
 
 def keep(result: dict[str, Any]) -> None:

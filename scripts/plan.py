@@ -23,6 +23,7 @@ Exit codes: 0 printed, 2 refused.
 import datetime
 import importlib
 import importlib.metadata
+import math
 import pathlib
 import sys
 import textwrap
@@ -44,6 +45,12 @@ TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'Slice of a TPU pod, such as v3:8x8 or v4:4x4x4.'
 )
 ABSTRACT = flags.DEFINE_bool('abstract', False, 'Estimate without compiling.')
+IMAGES_PER_CORE = flags.DEFINE_float(
+  'images_per_core',
+  1050,  # AMD EPYC, photographs of 400x500: results/input_pipeline.md
+  'Images per second that one host core decodes and crops.',
+  lower_bound=1,
+)
 TABLE = flags.DEFINE_bool(
   'table', False, 'Write OUT/pod_plan.md, the table of all NFNets.'
 )
@@ -56,9 +63,6 @@ GIB = 2**30
 # The largest ratio of a published step time on TPUv3 to its bound: F4 and F5 in
 # results/pod_plan.md.
 SLOWEST = 2.6
-# Images per second that a host core decodes and crops: photographs of 400 x 500
-# pixels on an AMD EPYC, results/input_pipeline.md.
-IMAGES_PER_CORE = 1050
 PUBLISHED_AT = 32  # images per TPUv3 core, bfloat16 (paper A, Table 3)
 # Rows and columns of the table; the values change a recipe.
 RECIPES = {f'nfnet_f{n}': {} for n in range(6)} | {
@@ -88,6 +92,10 @@ HEADER = (
 
 
 def main() -> None:
+  if not math.isfinite(IMAGES_PER_CORE.value):
+    raise ValueError(
+      f'--images_per_core={IMAGES_PER_CORE.value}: must be a finite number'
+    )
   if not jax.config.jax_platforms:  # don't look for a TPU
     jax.config.update('jax_platforms', 'cpu')
   if TABLE.value:
@@ -166,7 +174,7 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
   if published := published_ms(config, pod):
     slowest, why = published / 1e3, 'the published step time'
   fast, slow = (budget.run(config, pod, each) for each in (bound, slowest))
-  images = fast.host_images_per_second
+  images, rate = fast.host_images_per_second, IMAGES_PER_CORE.value
   return {
     'hours': f'{fast.hours:.2f} to {slow.hours:.2f}, from the bound to {why}, '
     'without evaluations',
@@ -174,8 +182,8 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
     'checkpoint': f'{gib(program.state_bytes)} each, '
     f'{gib(program.state_bytes * config.keep_checkpoints)} kept',
     'input': f'up to {images:,.0f} images/s per host',
-    'host cores': f'up to {images / IMAGES_PER_CORE:.1f} of {pod.host_cores}, '
-    f'at {IMAGES_PER_CORE:,} images/s a core',
+    'host cores': f'up to {images / rate:.1f} of {pod.host_cores}, at '
+    f'{rate:,.0f} images/s a core (--images_per_core)',
   }
 
 

@@ -120,6 +120,8 @@ def test_size_and_clipping_follow_the_network():
   assert of('nfnet_f0', 4, mode='eval').optimizer.clip == 'none'
   twin = of('nfnet_f0', 4, overrides={'normalizer': 'batch'})
   assert twin.optimizer.clip == 'none'
+  assert of('nfnet_f0', 4, clip='none').optimizer.clip == 'none'
+  assert of('nfnet_f0', 4, ema=True).ema.mode == 'warmup'
 
 
 def test_a_piece_is_compared_with_the_plain_steps_beside_it(monkeypatch, timer):
@@ -272,7 +274,8 @@ def test_the_bottleneck_is_the_slower_side(monkeypatch, platform):
     (['--model=nfnet_f0', '--mode=test'], 'test'),
     (['--model=nfnet_f0', '--batch_size=abc'], '--batch_size=abc'),
     (['--model=nfnet_f0', '--override=['], '--override=['),
-    (['--against=timm', '--override={"scan": true}'], 'remove --override'),
+    (['--model=nfnet_f0', '--json=README.md'], '--json=README.md, line 1'),
+    (['--model=nfnet_f0', '--against=timm', '--ema'], 'remove --ema'),
     (
       ['--model=resnet_50', '--mode=folded', '--image_size=32'],
       'not normalizer-free',
@@ -286,12 +289,19 @@ def test_the_command_refuses_in_one_line(run_script, arguments, said):
   assert said in err and len(err.splitlines()) == 1
 
 
-def test_the_command_prints_a_table_and_keeps_its_numbers(run_script, tmp_path):
+def test_the_command_prints_a_table_and_goes_on_with_its_file(
+  run_script, tmp_path
+):
   path = tmp_path / 'results.jsonl'
-  code, out, _ = run_script(
+  command = [
     'scripts.benchmark', '--model=cifar_resnet_20', '--batch_size=2',
     '--image_size=8', '--override={"depths": [1, 1, 1]}', '--mode=eval',
     '--seconds=0.01', f'--json={path}',
-  )  # fmt: skip
+  ]  # fmt: skip
+  code, out, _ = run_script(*command)
   assert code == 0 and '| cifar_resnet_20 | eval ' in out
-  assert json.loads(path.read_text())['batch_size'] == 2
+  first = path.read_text()
+  assert json.loads(first)['batch_size'] == 2
+  code, again, _ = run_script(*command)
+  assert code == 0 and path.read_text() == first
+  assert again.splitlines()[-1] == out.splitlines()[-1]

@@ -39,7 +39,7 @@ FLAGS = {
   '--config.schedule.warmup_steps=1 ',
   '--workdir=runs/f0': IMAGENET,
   'runs/f0_folder': '--config.data.num_classes=2 ',
-  'scripts.plan': '--config.model.depths=1,1,1,1 ',
+  'scripts.plan': '--images_per_core=900 --config.model.depths=1,1,1,1 ',
   'cifar_resnet20': CIFAR,
   'experiment run': CIFAR,
   'experiment measure': '--only=f0 ',

@@ -25,6 +25,7 @@ def measure(
   *,
   rounds: int = 5,
   seconds: float = 1.0,
+  with_step: bool = True,
 ) -> dict[str, Any]:
   """Measures a recipe's input on its own data, all stages in turn.
 
@@ -32,6 +33,7 @@ def measure(
     config: a resolved recipe; here `batch_size` is one device's.
     rounds: number of turns of each stage.
     seconds: duration of a turn.
+    with_step: whether to build and time the training step too.
 
   Returns:
     `rates`: each stage's images per second of wall-clock time (`per_second`)
@@ -45,8 +47,9 @@ def measure(
   source, _ = factory.sources_of(config)
   stages = host_stages(config, source) | host_pipelines(config, source)
   stages['device: augmentation'] = augmentation(config)
-  run = programs.training(config).run
-  stages['device: train step'] = lambda: run(1) or config.batch_size
+  if with_step:
+    run = programs.training(config).run
+    stages['device: train step'] = lambda: run(1) or config.batch_size
   turns = {
     name: functools.partial(clock.rate, work, seconds)
     for name, work in stages.items()

@@ -55,12 +55,12 @@ def plain(
   image_size: int = 0,
   precision: str = 'float32',
   mode: str = 'train',
+  *,
+  clip: str = '',
+  ema: bool = False,
   overrides: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
   """Returns the config of a network's plain step, for `prepare`.
-
-  Batch-normalized networks aren't clipped. (Whether paper A clips those that it
-  times isn't known.)
 
   Args:
     config: a recipe of the network's family (configs/); not changed.
@@ -70,6 +70,9 @@ def plain(
       'train' and its evaluation size in the others.
     precision: 'float32' or 'bfloat16'.
     mode: one of `MODES`.
+    clip: 'agc' or 'none'. '' means the recipe's, except for batch-normalized
+      networks: 'none'. (Whether paper A clips the ones it times isn't known.)
+    ema: whether the step also averages parameters.
     overrides: of the network, as for `models.create`.
 
   Raises:
@@ -80,14 +83,15 @@ def plain(
   with config.unlocked():
     config.model.name = model
     config = config.copy_and_resolve_references()
-    is_clipped = mode == 'train' and overrides.get('normalizer', 'nf') == 'nf'
-    clip = config.optimizer.clip if is_clipped else 'none'
+    is_normalized = overrides.get('normalizer', 'nf') != 'nf'
+    clip = clip or ('none' if is_normalized else config.optimizer.clip)
     kind = 'train' if mode == 'train' else 'eval'
     image_size = image_size or config.data[f'{kind}_image_size']
     config.update_from_flattened_dict(PLAIN)
     config.batch_size, config.precision = batch_size, precision
     config.data.train_image_size = image_size
-    config.optimizer.clip = clip
+    config.optimizer.clip = clip if mode == 'train' else 'none'
+    config.ema.mode = 'warmup' if ema and mode == 'train' else 'none'
     config.model.update(overrides)
   checks.check(config, 1)
   return config

@@ -151,6 +151,7 @@ def _asked(config: ConfigDict, mode: str) -> dict[str, Any]:
     'batch_size': config.batch_size,
     'precision': config.precision,
     'clip': config.optimizer.clip,
+    'ema': config.ema.mode != 'none',
     'network': {k: v for k, v in config.model.items() if k != 'name'},
     'device': jax.devices()[0].device_kind,
   }
