@@ -50,7 +50,7 @@ def test_devices_and_hosts_are_those_of_the_compiler(name):
   ('name', 'says'),
   [
     ('v9:2x2', 'no TPU v9'),
-    ('v5:4x4', 'did you mean v5'),
+    ('v5:4x4', 'choose from .* v5e'),
     ('8x8', 'give a generation'),
     ('v3:8x8x8', 'has 2 sides'),
     ('v4:8x8', 'has 3 sides'),

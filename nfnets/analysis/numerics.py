@@ -87,7 +87,6 @@ def outputs(
   state: Tree,
   key: jax.Array,
   images: jax.Array,
-  is_training: bool = True,
 ) -> list[Output]:
   """Returns the output of every module call, in the order they finish.
 
@@ -96,7 +95,6 @@ def outputs(
     params, state: of the network.
     key: for dropout and stochastic depth.
     images: `[N, H, W, 3]` of the compute type.
-    is_training: passed to the network.
   """
   names: list[str] = []
 
@@ -115,7 +113,7 @@ def outputs(
       return result
 
     with hk.intercept_methods(note):
-      network.apply(params, state, key, images, is_training)
+      network.apply(params, state, key, images, True)
     return found
 
   found = jax.device_get(run(params, state, key, images))

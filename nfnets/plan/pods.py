@@ -1,6 +1,5 @@
 """TPU topologies by name: devices, hosts and chips; imports no jax."""
 
-import difflib
 import math
 import re
 from typing import NamedTuple
@@ -89,11 +88,8 @@ def find(name: str) -> Pod:
     )
   kind = ALIASES.get(match[1], match[1])
   if kind not in GENERATIONS:
-    near = difflib.get_close_matches(kind, GENERATIONS, n=1)
-    hint = f'did you mean {near[0]}? ' if near else ''
     raise ValueError(
-      f'topology {name!r}: no TPU {kind}; {hint}known: '
-      + ', '.join(GENERATIONS)
+      f'topology {name!r}: no TPU {kind}; choose from {", ".join(GENERATIONS)}'
     )
   generation = GENERATIONS[kind]
   sides = tuple(int(side) for side in match[2].split('x'))
