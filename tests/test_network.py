@@ -153,11 +153,10 @@ def test_every_family_is_differentiable_both_ways(name):
     grads = jax.grad(scalar)(params)
     return jax.grad(scalar)(jax.tree.map(jnp.add, params, grads))
 
-  for function in (scalar, jax.grad(scalar), perturbed):
-    _, slope = jax.eval_shape(
-      lambda p, function=function: jax.jvp(function, (p,), (p,)), params
-    )
-    assert jax.tree.leaves(slope)
+  _, slope = jax.eval_shape(
+    lambda params: jax.jvp(perturbed, (params,), (params,)), params
+  )
+  assert jax.tree.leaves(slope)
   jax.eval_shape(jax.jacfwd(lambda t: scalar(_times(t, params))), 1.0)
 
 

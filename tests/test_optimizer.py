@@ -29,7 +29,7 @@ PAIRS = (
   ('sgd', 'layer'),
   ('adamw', 'none'),
   ('lamb', 'norm'),
-  ('muon', 'agc'),
+  pytest.param('muon', 'agc', marks=pytest.mark.slow),  # compiles for long
 )
 
 
@@ -442,7 +442,7 @@ def golden_tree(name):
     ('skipinit_resnet50', (3, 4, 6, 3)),
     ('fixup_resnet50', (3, 4, 6, 3)),
     ('nf_regnet_b0', (1, 3, 6, 6)),
-    ('nfnet_f1 ours', (2, 4, 12, 6)),
+    ('nfnet_f0 ours', (1, 2, 6, 3)),
     ('cifar_resnet_20 ours', (3, 3, 3)),
   ],
 )

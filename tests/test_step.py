@@ -108,7 +108,7 @@ def test_every_device_ends_with_the_same_bits(normalizer):
 
 
 def test_micro_batches_equal_the_large_batch_without_batchnorm():
-  config = tiny.config(optimizer__clip='agc')
+  config = tiny.config(optimizer__clip='agc', ema__mode='warmup')
   whole, _ = tiny.take_steps(config, jax.devices()[:1])
   config.micro_batches = 4
   parts, _ = tiny.take_steps(config, jax.devices()[:1])
@@ -158,7 +158,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
 
 
 def test_the_state_is_donated():
-  config = tiny.config()
+  config = tiny.config(ema__mode='warmup')
   network, chain, state = tiny.network_and_state(config)
   train_step = parallel.map_step(
     step.make_train_step(config, network, chain, factory.schedule_of(config))
