@@ -37,10 +37,8 @@ def get_config(preset: str = 'small') -> ConfigDict:
     raise ValueError(f'no preset {preset!r}: {", ".join(PRESETS)}')
   config = nfnet_f0.get_config()
   with config.unlocked():
-    config.model = ConfigDict(
-      {'name': '', 'drop_rate': 0.0, 'stochdepth_rate': 0.0}
-      | {'remat': False, 'scan': False}
-    )
+    config.model = ConfigDict({'name': '', 'remat': False, 'scan': False})
+    config.model.update({'drop_rate': 0.0, 'stochdepth_rate': 0.0})
   config = jft_finetune.schedule(config)
   config.data.name = 'folder'
   config.data.num_train = 0

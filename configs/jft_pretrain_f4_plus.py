@@ -7,9 +7,9 @@ r"""Pre-trains NFNet-F4+ on a large labelled set, as paper A did on JFT-300M.
 As configs/jft_pretrain.py, the schedule of section A.5 for your own images;
 JFT-300M is out of reach here (Table 5: 1,860 TPUv3-core-days). Paper A reaches
 89.2 % top-1 after fine-tuning (configs/jft_finetune_f4_plus.py). For the
-narrower F4 (`--config.model.name=nfnet_f4`) set `--config.num_epochs=40`. It
-doesn't state, and this recipe chooses: dropout, stochastic depth and AGC as in
-NFNets, softmax with one label per image, no label smoothing.
+narrower F4 (`--config.model.name=nfnet_f4`) set `--config.num_epochs=40`.
+A.5 doesn't state these choices of the recipe: the variants' dropout and
+stochastic depth, AGC, softmax with one label per image, no label smoothing.
 """
 
 from ml_collections import ConfigDict

@@ -52,7 +52,7 @@ def choose(
 ) -> FieldReference:
   """`cases[value]`, or the default if there is no such case.
 
-  For a number, add `.to_int()` or `.to_float()`, so that flags are parsed so.
+  For numbers, add `.to_int()` or `.to_float()`, which decides how flags parse.
   """
   return value + _Then(lambda value: cases.get(value, default))
 

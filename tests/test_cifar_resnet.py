@@ -42,16 +42,6 @@ def initialized(normalizer, **overrides):
   return net, jax.jit(lambda: net.init(KEY, IMAGES, True))()
 
 
-def test_none_has_biases_where_batch_has_normalization():
-  bare, state = golden_lib.shapes('cifar_resnet_20', normalizer='none')
-  batch, _ = golden_lib.shapes('cifar_resnet_20', normalizer='batch')
-  convs = {path for path in batch if 'conv' in path}
-  assert not state
-  assert {path for path in bare if 'conv' in path} == convs
-  assert all(set(bare[path]) == {'w', 'b'} for path in convs)
-  assert all(set(batch[path]) == {'w'} for path in convs)
-
-
 def test_a_block_of_he_s_equals_its_equation_with_option_a():
   net, (params, state) = initialized('none', features=True)
   out, _ = jax.jit(net.apply, static_argnums=4)(

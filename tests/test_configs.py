@@ -203,17 +203,6 @@ def test_the_schedule_has_the_published_end_points(name):
   np.testing.assert_allclose(rate(num_steps), end, rtol=1e-4, atol=1e-9)
 
 
-def test_hes_rate_falls_at_32k_and_48k_steps():
-  rate = factory.schedule_of(
-    cifar_resnet20.get_config().copy_and_resolve_references()
-  )
-  np.testing.assert_allclose(
-    [rate(s) for s in (31_999, 32_000, 47_999, 48_000)],
-    [0.1, 0.01, 0.01, 0.001],
-    rtol=1e-5,
-  )
-
-
 def shrunken(name):
   """One block a stage, narrow, on small pictures of ten classes."""
   config = load(name).copy_and_resolve_references()

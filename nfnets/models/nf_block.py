@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from nfnets.models import layers, network
 
-# Convolutions by name: channels, kernel, and stride and groups unless both 1.
+# A name to channels, kernel and, unless they are 1, stride and groups.
 Convs = dict[str, tuple[int, ...]]
 
 
@@ -28,7 +28,8 @@ class NFBlock(hk.Module):
       skip gain, and no factor 2 on the gate.
     attention: makes the gate for a number of channels, or None; see
       `layers.attention`.
-    gates_last: gate the output of f; if False, that of the convolution before.
+    gates_last: gate the output of f; if False, the input of its last
+      convolution.
     alpha: scale of the branch.
     skipinit_gain: initial g, a number or an initializer. None leaves g out and
       starts the gains of the last convolution at 0.
@@ -51,11 +52,12 @@ class NFBlock(hk.Module):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    shape = self.in_channels, self.out_channels, self.stride
-    conv, (*first, last) = self.parts.conv, self.branch_convs(*shape).items()
-    self.convs = [conv(*sizes, name=name) for name, sizes in first]
+    conv = self.parts.conv
+    convs = self.branch_convs(self.in_channels, self.out_channels, self.stride)
+    *others, last = convs
+    self.convs = [conv(*convs[name], name=name) for name in others]
     zeroed = {'gain_init': 0.0} if self.skipinit_gain is None else {}
-    self.convs += [conv(*last[1], name=last[0], **zeroed)]
+    self.convs += [conv(*convs[last], name=last, **zeroed)]
     self.activations = [
       self.parts.activate(conv.name.replace('conv', 'bn'))
       for conv in self.convs

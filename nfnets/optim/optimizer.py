@@ -48,7 +48,7 @@ class Settings:
     eps: AGC's lower bound on the norms of parameters.
     unclipped: parameters that aren't clipped.
     frozen: parameters that stay bit for bit the same: they aren't clipped or
-      decayed, count for no norm, and have no momentum.
+      decayed, don't count towards a norm, and have no momentum.
     learning_rate_scales: pairs of an entry and a factor of the learning rate of
       the parameters that it selects; the last pair that selects one applies.
   """
@@ -84,7 +84,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Group:
-  """How a parameter is treated; equal treatment makes a group."""
+  """How parameters are treated; those treated alike form a group."""
 
   label: str
   decayed: bool
