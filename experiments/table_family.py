@@ -112,7 +112,7 @@ def measure(config: ConfigDict) -> dict[str, Any]:
   sizes = {key: recipe.data[f'{key}_image_size'] for key in ('train', 'eval')}
   parts = counts.parts(name, sizes['eval'], **overrides)
   return {
-    'depths': counts.traced_depths(name, **overrides),
+    'depths': [part.blocks for part in parts[1:-1]],
     'train_image_size': sizes['train'],
     'eval_image_size': sizes['eval'],
     'drop_rate': recipe.model.drop_rate,

@@ -37,21 +37,9 @@ PUBLISHED = {
   'cutout': (20, 40, 60),
   'solarize_add': (55, 110, 165),
 }
-POINTWISE = [
-  'auto_contrast',
-  'equalize',
-  'invert',
-  'posterize',
-  'solarize',
-  'color',
-  'contrast',
-  'brightness',
-  'sharpness',
-  'cutout',
-  'solarize_add',
-]
 EXACT = ['equalize', 'invert', 'posterize', 'solarize', 'cutout']
 GEOMETRIC = ['rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y']
+POINTWISE = [name for name in NAMES if name not in GEOMETRIC]
 
 
 @functools.cache

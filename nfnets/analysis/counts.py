@@ -115,11 +115,6 @@ def multiply_adds(
   return sum(part.macs for part in counted)
 
 
-def traced_depths(name: str, **overrides: object) -> list[int]:
-  """Returns the number of residual blocks that run in each stage."""
-  return [part.blocks for part in count(models.create(name, **overrides))[1:-1]]
-
-
 class _Trace(NamedTuple):
   """The module calls of a network, each with its place.
 
