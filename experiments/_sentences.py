@@ -8,11 +8,9 @@ checks, (experiment, check).
 NONE, NF = 'no normalization, AGC', 'normalizer-free, AGC, skip gains exempt'
 SENTENCES = {
   'At batch 1,024 with lambda 0.01, AGC gives no model comparable to batch '
-  'normalization': [
-    ('large_batch', 'with AGC 0.01 instead, it loses accuracy too')
-  ],
+  'normalization': [('large_batch', 'AGC 0.01 is worse than BN')],
   'Its accuracy there is about that of no normalization': [
-    ('large_batch', 'AGC 0.01 adds at most 1 point to no normalization')
+    ('large_batch', 'AGC 0.01 adds at most 1 point')
   ],
   'A lambda of 0.01 may be very tight': [
     ('large_batch', 'AGC 0.02 is better than 0.01')
@@ -32,14 +30,14 @@ SENTENCES = {
     for arm in (NONE, NF)
   ],
   'Batch normalization converges better': [
-    ('headline', 'without normalization it loses accuracy')
+    ('headline', 'no normalization is worse than BN')
   ],
   'Batch normalization converges faster': [
-    ('headline', 'without normalization it is behind after a quarter')
+    ('headline', 'no normalization is behind BN after a quarter of the run')
   ],
   'Batch normalization allows large learning rates': [
-    ('pilot', 'no normalization wants a lower rate than batch normalization'),
-    ('learning_rate', 'at batch 128 batch normalization allows a larger rate'),
+    ('pilot', 'no normalization needs a lower rate than BN'),
+    ('learning_rate', 'at batch 128 BN allows a larger rate than NF'),
   ],
   "Batch normalization's accuracy falls as the batch grows": [
     (
@@ -52,18 +50,18 @@ SENTENCES = {
     for rate in (1, 4)
   ],
   'NF-ResNet-50 beats ResNet-50 by about 15 points': [
-    ('nf_resnet50_vs_resnet50', 'by more than 10 points')
+    ('nf_resnet50_vs_resnet50', 'NF-ResNet-50 is better by more than 10 points')
   ],
   'AGC helps little at small batches (paper A)': [
-    ('headline', 'normalizer-free, AGC adds at most 1 point')
+    ('headline', 'AGC adds at most 1 point to NF')
   ],
   'The last linear layer should not be clipped (paper A)': [
-    ('where_to_clip', 'all but the head is at most 1 point below all layers')
+    ('where_to_clip', 'leaving out the head costs at most 1 point')
   ],
   'The first convolution need not be clipped (paper A)': [
     (
       'where_to_clip',
-      'all but head and stem is at most 1 point below all but the head',
+      'leaving out the stem too costs at most 1 point',
     )
   ],
   'A fine-tuned network classifies Caltech-101': [

@@ -19,19 +19,17 @@ EXPERIMENT = Experiment(
     'nf_agc_gain1': _resnet20.ARMS['nf_agc_clipped'] | GAIN1,
   },
   checks={
-    'without normalization it loses accuracy': Above('batch', 'none'),
-    'AGC restores part of it': Above('none_agc', 'none'),
-    'AGC does not restore all of it': Above('batch', 'none_agc'),
-    'normalizer-free it is at most 1 point below batch normalization': Above(
-      'nf', 'batch', by=-1
-    ),
-    'normalizer-free, AGC costs at most 1 point': Above('nf_agc', 'nf', by=-1),
+    'no normalization is worse than BN': Above('batch', 'none'),
+    'AGC improves on no normalization': Above('none_agc', 'none'),
+    'AGC without normalization is worse than BN': Above('batch', 'none_agc'),
+    'NF is at most 1 point below BN': Above('nf', 'batch', by=-1),
+    'AGC costs NF at most 1 point': Above('nf_agc', 'nf', by=-1),
   },
   explored={
-    'without normalization it is behind after a quarter': lambda rows: behind(
-      rows['none'], rows['batch']
+    'no normalization is behind BN after a quarter of the run': lambda rows: (
+      behind(rows['none'], rows['batch'])
     ),
-    'normalizer-free, AGC adds at most 1 point': Above('nf', 'nf_agc', by=-1),
+    'AGC adds at most 1 point to NF': Above('nf', 'nf_agc', by=-1),
   },
   labels={
     **_resnet20.LABELS,

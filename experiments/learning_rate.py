@@ -35,11 +35,11 @@ EXPERIMENT = Experiment(
     f'at batch {size} {sentence}': check
     for size in FACTORS
     for sentence, check in {
-      'batch normalization allows a larger rate': lambda rows, size=size: (
-        allows(size, 'batch', 'nf', rows, strictly=True)
+      'BN allows a larger rate than NF': lambda rows, size=size: allows(
+        size, 'batch', 'nf', rows, strictly=True
       ),
-      'AGC allows as large a rate as batch normalization': (
-        lambda rows, size=size: allows(size, 'nf_agc', 'batch', rows)
+      'NF with AGC allows as large a rate as BN': lambda rows, size=size: (
+        allows(size, 'nf_agc', 'batch', rows)
       ),
     }.items()
   },

@@ -27,12 +27,12 @@ EXPERIMENT = Experiment(
     },
   },
   checks={
-    'NF-ResNet-50 is better': Above('nf_resnet_50', 'resnet_50'),
-    'by more than 10 points': Above('nf_resnet_50', 'resnet_50', by=10),
-    'with AGC it is better': Above('nf_resnet_50_agc', 'resnet_50'),
-    'with AGC by more than 10 points': Above(
-      'nf_resnet_50_agc', 'resnet_50', by=10
-    ),
+    f'NF-ResNet-50{arm} is better{by}': Above(row, 'resnet_50', by=points)
+    for row, arm in {
+      'nf_resnet_50': '',
+      'nf_resnet_50_agc': ' with AGC',
+    }.items()
+    for points, by in {0.0: '', 10.0: ' by more than 10 points'}.items()
   },
   labels={
     'resnet_50': 'ResNet-50, batch normalization',

@@ -38,12 +38,10 @@ EXPERIMENT = Experiment(
     for factor in FACTORS
   },
   checks={
-    'no normalization wants a lower rate than batch normalization': (
-      lambda rows: best(rows, 'none') < best(rows, 'batch')
-    ),
-    'at batch 1,024 it wants a lower rate too': lambda rows: (
-      best(rows, 'b1024_none') < best(rows, 'b1024_batch')
-    ),
+    f'{batch}no normalization needs a lower rate than BN': (
+      lambda rows, arm=arm: best(rows, f'{arm}none') < best(rows, f'{arm}batch')
+    )
+    for arm, batch in {'': '', 'b1024_': 'at batch 1,024 '}.items()
   },
   scales={
     FULL: Scale(

@@ -28,18 +28,18 @@ EXPERIMENT = Experiment(
     'nothing': {'optimizer.clip': 'none'},
   },
   checks={
-    'all but the head is at most 1 point below all layers': Above(
+    'leaving out the head costs at most 1 point': Above(
       'not_head', 'all', by=-1
     ),
-    'all but head and stem is at most 1 point below all but the head': Above(
+    'leaving out the stem too costs at most 1 point': Above(
       'not_head_stem', 'not_head', by=-1
     ),
-    **{
-      f'stage {k} alone is worse than all but the head': Above(
-        'not_head', f'stage_{k}'
-      )
-      for k in (1, 2, 3)
-    },
+  }
+  | {
+    f'{row.replace("_", " ")} alone is worse than all but the head': Above(
+      'not_head', row
+    )
+    for row in ('stage_1', 'stage_2', 'stage_3')
   },
   explored={
     'clipping nothing is worse than all but the head': Above(
