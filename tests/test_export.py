@@ -166,7 +166,7 @@ def test_a_file_that_does_not_run_is_never_left(why, tmp_path, monkeypatch):
   monkeypatch.setattr(export, '_write_stablehlo', fail)
   with pytest.raises(ValueError, match=f'20 as stable.*{why}') as error:
     export.write(tmp_path / 'out', make('cifar nf'), 'stablehlo')
-  assert '\n' not in str(error.value) and len(str(error.value)) < 400
+  assert '\n' not in str(error.value) and len(str(error.value)) < 700
   assert list(tmp_path.iterdir()) == []
 
 

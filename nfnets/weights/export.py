@@ -70,8 +70,8 @@ def write(
     platforms: to lower StableHLO for; must include 'cpu'.
 
   Raises:
-    ValueError: an argument is invalid, the format can't express the network, or
-      the logits differ.
+    ValueError: an argument is invalid, the format can't express the network,
+      the file doesn't run, or the logits differ.
     ImportError: ONNX needs onnx and onnxruntime, which aren't installed.
   """
   _check(weights, format, batch, image_size, platforms)
@@ -81,17 +81,12 @@ def write(
   path = pathlib.Path(path)
   with tempfile.TemporaryDirectory(dir=path.parent) as folder:
     made = pathlib.Path(folder) / 'network'
-    try:
+    with files.one_line_errors(f'{weights.model} as {format}'):
       if format == 'stablehlo':
         _write_stablehlo(made, kept, description, platforms)
       else:
         _write_onnx(made, kept, description)
       error = _difference(made, weights, batch, size)
-    except ImportError:
-      raise
-    except Exception as error:  # JAX's messages contain the whole program
-      why = ' '.join(str(error).split())
-      raise ValueError(f'{weights.model} as {format}: {why:.300}') from error
     if not error <= TOLERANCE:
       raise ValueError(
         f"{path}: not written: the {format} file's logits differ from the "
@@ -165,7 +160,8 @@ def _check(
   if 'cpu' not in platforms:
     raise ValueError('platforms must include cpu, where the file is checked')
   if format == 'onnx':
-    importlib.import_module('onnxruntime')  # before the work begins
+    for package in ('onnx', 'onnxruntime'):
+      importlib.import_module(package)  # raises before the work begins
   nbytes = sum(leaf.nbytes for leaf in files.leaves(weights).values())
   if format == 'onnx' and nbytes > _PROTOBUF:
     raise ValueError(

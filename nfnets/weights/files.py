@@ -211,6 +211,19 @@ def with_classes(weights: Weights, names: Sequence[str]) -> Weights:
   )
 
 
+@contextlib.contextmanager
+def one_line_errors(source: str | pathlib.Path) -> Iterator[None]:
+  """Turns any error into a ValueError of one line that names the source."""
+  try:
+    yield
+  except match.Mismatch:
+    raise
+  except Exception as error:  # readers of damaged files may raise anything
+    why = ' '.join(str(error).split()) or type(error).__name__
+    named = '' if str(source) in why else f'{source}: '
+    raise ValueError(f'{named}{why:.600}') from error
+
+
 def read_published(path: str | pathlib.Path) -> Weights:
   """Reads F0_haiku.npz … F6_haiku.npz, which are pickles written by dill.
 

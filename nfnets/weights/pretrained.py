@@ -1,8 +1,6 @@
 """Reads weights from any source: a name, a file of any kind, a run's folder."""
 
-import contextlib
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from ml_collections import ConfigDict
 
 from nfnets import bucket, texts, variants
 from nfnets.data import sources
-from nfnets.weights import files, match, names, stacked, timm, torch_file
+from nfnets.weights import files, names, stacked, timm, torch_file
 from nfnets.workdir import RunFolder
 
 _TORCH = ('.pth', '.pt', '.bin', '.tar')
@@ -20,7 +18,7 @@ _TORCH = ('.pth', '.pt', '.bin', '.tar')
 def load(source: str | pathlib.Path, **options: Any) -> files.Weights:
   """`read`, and checks that the weights are complete and finite."""
   weights = read(source, **options)
-  with _one_line(source):
+  with files.one_line_errors(source):
     files.require_whole(weights, str(source))
   return weights
 
@@ -48,14 +46,14 @@ def read(
   """
   published, place = names.find(str(source)), source
   if published and not pathlib.Path(source).expanduser().exists():
-    with _one_line(source):
+    with files.one_line_errors(source):
       place, model = names.fetch(published), model or published.model or None
   with bucket.fetched(place) as path:
     if not path.exists():
       raise FileNotFoundError(names.near(str(source)))
     if not (path.is_file() or path.is_dir()):
       raise ValueError(f'{source}: neither a file nor a folder')
-    with _one_line(source):
+    with files.one_line_errors(source):
       weights = _read(path, model, averaged)
       if model:
         # timm's file of 'nfnet_f0' holds timm/nfnet_f0.
@@ -126,19 +124,6 @@ def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
   if config.ema.mode != 'none':
     wanted |= {'ema_params': params, 'ema_state': state}
   return checkpoints.restore_latest(wanted)  # all but the optimizer's state
-
-
-@contextlib.contextmanager
-def _one_line(source: str | pathlib.Path) -> Iterator[None]:
-  """Turns any error into a ValueError of one line that names the source."""
-  try:
-    yield
-  except match.Mismatch:
-    raise
-  except Exception as error:  # readers of damaged files may raise anything
-    why = ' '.join(str(error).split()) or type(error).__name__
-    named = '' if str(source) in why else f'{source}: '
-    raise ValueError(f'{named}{why:.600}') from error
 
 
 def _read(

@@ -136,7 +136,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     # Filled below: the bytes follow the pickle.
     return storages.setdefault(key, np.zeros(size, dtype))
 
-  content = _load(file, stored, file_size, view=True)
+  content = _load(file, stored, file_size)
   for key in restricted.load(file):
     (size,) = np.frombuffer(file.read(8), '<i8')
     storage = storages[key]
@@ -162,27 +162,19 @@ def _described(pid: Any) -> tuple[np.dtype, str, int]:
   return np.dtype(_DTYPES[pid[1].text]), pid[2], pid[4]
 
 
-def _load(
-  file: BinaryIO,
-  stored: Callable[[Any], Any],
-  file_size: int,
-  view: bool = False,
-) -> Any:
-  def tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
-  ) -> np.ndarray:
-    strided = _strided(storage, offset, shape, strides)
-    return strided if view else np.array(strided)
-
+def _load(file: BinaryIO, stored: Callable[[Any], Any], file_size: int) -> Any:
   calls = dict.fromkeys(_DTYPES) | {
-    'torch._utils._rebuild_tensor_v2': tensor,
+    'torch._utils._rebuild_tensor_v2': _strided,
     'torch._utils._rebuild_parameter': lambda data, *_: data,
     'torch.Size': tuple,
   }
   return restricted.load(file, calls, stored, file_size)
 
 
-def _strided(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
+def _strided(
+  storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+) -> np.ndarray:
+  """A tensor as a view of its storage, which may be filled later."""
   sizes = (offset, *shape, *strides)
   if (
     not isinstance(storage, np.ndarray)
