@@ -91,7 +91,7 @@ class Checkpoints:
       self._background = self._thread.submit(self._finish)
 
   def restore_latest(self, like: Tree) -> Tree | None:
-    """The newest intact checkpoint as NumPy arrays, or None without any.
+    """The newest intact checkpoint as NumPy arrays, or None if there is none.
 
     `like` is a tree of arrays or shapes: the parts of a state to restore. Newer
     checkpoints that can't be read are renamed to STEP.damaged.

@@ -134,7 +134,7 @@ def check(config: ConfigDict, device_count: int) -> None:
 def check_values(config: ConfigDict, trains: bool = True) -> None:
   """Refuses values that are invalid whatever the other keys are.
 
-  What follows from the training data is checked only if the config `trains`.
+  Numbers that follow from the training data are checked only if `trains`.
 
   Raises:
     ValueError: names the key, its value and the remedy.

@@ -82,7 +82,7 @@ def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
 
 
 def source_of(config: ConfigDict, split: str) -> sources.Source:
-  """Opens one split; its classes must be as many as the config says."""
+  """Opens one split, with as many classes as the config says."""
   source = sources.of(config.data, split)
   if source.num_classes != config.data.num_classes:
     raise ValueError(

@@ -37,7 +37,7 @@ def probe(
   workdir: str | os.PathLike[str],
   defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """Fits a probe on `config.weights`; its workdir becomes a finished run's.
+  """Fits a probe to the features of fixed weights, as a run in `workdir`.
 
   Args:
     config: a recipe, resolved: its weights, its data, and `probe_l2`, the `l2`

@@ -59,7 +59,7 @@ class RunFolder:
 
   @contextlib.contextmanager
   def lock(self) -> Iterator[None]:
-    """Locks the folder within the block, until this process ends at most.
+    """Locks the folder within the block; the lock ends with the process.
 
     Raises:
       ValueError: another process holds the lock.
@@ -287,7 +287,7 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-  """Converts to what JSON can hold: lists, and strings for NaN, infinity."""
+  """Converts to JSON's types: lists, and strings for NaN and infinity."""
   if isinstance(value, Mapping):
     return {k: plain(v) for k, v in value.items()}
   if isinstance(value, list | tuple):

@@ -30,37 +30,10 @@ def test_four_devices_take_the_step_of_one(clip):
   all_close(parallel.to_host(metrics_4), parallel.to_host(metrics_1), 1e-4)
 
 
-def gradients(normalizer, devices):
-  """Before AGC: it would hide a gradient that is a multiple too large."""
-  config = tiny.config(normalizer)
-  network, _, state = tiny.network_and_state(config)
-  gradient = step.make_gradient(config, network)
-
-  def per_device(state, batch, key):
-    inputs = step.augment_batch(config, key, batch)
-    grads, _ = gradient(state.params, state.state, key, inputs)
-    return parallel.mean(grads)
-
-  mapped = parallel.map_step(per_device, devices)
-  return parallel.to_host(
-    mapped(
-      parallel.replicate(state, devices),
-      parallel.shard(tiny.batch(16), devices),
-      parallel.replicate(jax.random.key(0), devices),
-    )
-  )
-
-
 def relative_difference(tree, other):
   flat = [np.concatenate([x.ravel() for x in jax.tree.leaves(t)])
           for t in (tree, other)]  # fmt: skip
   return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
-
-
-def test_with_batchnorm_the_mean_of_device_gradients_is_not_the_batchs():
-  four = gradients('batch', jax.devices())
-  one = gradients('batch', jax.devices()[:1])
-  assert relative_difference(four, one) > 0.05
 
 
 def test_pmap_and_shard_map_take_equal_steps():
