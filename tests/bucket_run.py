@@ -1,6 +1,10 @@
-"""A run in a bucket, for tests: python bucket_run.py URL KILL_AT [ADDRESS COUNT
-INDEX]; it kills itself where it would upload file KILL_AT of checkpoints, from
-0; -2 never."""
+"""A run in a bucket, which tests start.
+
+python bucket_run.py URL KILL_AT [ADDRESS COUNT INDEX]
+
+It kills itself before it uploads file number KILL_AT, from 0, of its
+checkpoints; -2 means never.
+"""
 
 import asyncio
 import os

@@ -90,14 +90,13 @@ def whole(folder, count, index):
   train(folder, count, index)
 
 
-def stopped(folder, count, index):
-  train(folder, count, index, 3, signal.SIGTERM, num_steps=2000, log_every=99,
+def stopped(folder, count, index, number=signal.SIGTERM):
+  train(folder, count, index, 3, number, num_steps=2000, log_every=99,
         checkpoint_every=2000, eval_every=2000)  # fmt: skip
 
 
 def interrupted(folder, count, index):
-  train(folder, count, index, 3, signal.SIGINT, num_steps=2000, log_every=99,
-        checkpoint_every=2000, eval_every=2000)  # fmt: skip
+  stopped(folder, count, index, signal.SIGINT)
 
 
 def killed(folder, count, index):
