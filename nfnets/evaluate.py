@@ -1,5 +1,6 @@
 """Evaluation, in which every example counts exactly once."""
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -39,9 +40,9 @@ def evaluate(
     check()
     inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
     dispatched = eval_step(variables, parallel.shard(inputs))
-    _add(sums, pending)  # waits for this batch while the next one runs
+    sums = _added(sums, pending)  # waits while the next batch runs
     pending = dispatched
-  _add(sums, pending)
+  sums = _added(sums, pending)
   if not sums or not all(s['count'] for s in sums.values()):
     raise ValueError('nothing to evaluate: the evaluation split is empty')
   return {
@@ -51,11 +52,9 @@ def evaluate(
   }
 
 
-def _add(sums: dict[str, dict[str, float]], found: Mapping[str, Any]) -> None:
-  for prefix, values in parallel.to_host(found).items():
-    so_far = sums.setdefault(prefix, dict.fromkeys(values, 0.0))
-    for name, value in values.items():
-      so_far[name] += float(value)
+def _added(sums: dict[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+  found = jax.tree.map(float, parallel.to_host(found))
+  return jax.tree.map(operator.add, sums, found) if sums else found
 
 
 def variables_of(state: Any, ema_mode: str) -> dict[str, Any]:

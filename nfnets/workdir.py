@@ -18,6 +18,7 @@ from nfnets import bucket, texts
 
 REMEDY = 'restore it, or choose another --workdir'  # for a damaged file
 STATUSES = 'finished', 'interrupted', 'diverged'
+NONFINITE = 'nan', 'inf', '-inf'  # as JSON lines hold them
 # A resumed run may change these: they don't change what is computed.
 FREE_KEYS = (
   'log_every', 'eval_every', 'eval_batch_size', 'checkpoint_every',
@@ -313,11 +314,7 @@ def _parse_row(text: bytes, where: str) -> dict[str, Any]:
   """Parses a step's metrics: numbers, and what `plain` writes for NaN, inf."""
   row = texts.parse_json(text, where, REMEDY)
   for key, value in ({'step': None} | row).items():
-    is_number = isinstance(value, int | float) or value in (
-      'nan',
-      'inf',
-      '-inf',
-    )
+    is_number = isinstance(value, int | float) or value in NONFINITE
     if not is_number or (key == 'step' and not _is_step(value)):
       raise ValueError(f'{where} is damaged ({key} is not a number); {REMEDY}')
   return row
