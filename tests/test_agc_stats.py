@@ -121,7 +121,7 @@ def test_extreme_lambdas_raise_the_warning_on_a_network(network):
   assert 'smaller' in agc_stats.warning(loose, 1e9)
 
 
-def test_a_stack_s_blocks_are_told_one_by_one(network):
+def test_the_blocks_of_a_stack_are_reported_one_by_one(network):
   shape = (3, 1, 1, 8, 16)
   alone = [{'Net/~/linear': part['Net/~/linear']} for part in network]
   stacked = [dict(part) for part in alone]

@@ -164,7 +164,7 @@ def test_any_value_can_be_set_on_the_command_line():
     from_command_line('nfnet_f0', '--config.model.wdths=(1,)')
 
 
-def test_an_unpublished_weight_decay_is_asked_for():
+def test_an_unpublished_weight_decay_must_be_given():
   config = nf_regnet_b0.get_config()
   config.model.name = 'nf_regnet_b7'
   with pytest.raises(ValueError, match='no weight_decay .*nf_regnet_b7'):

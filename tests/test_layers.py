@@ -122,7 +122,7 @@ def test_batch_norm_is_haiku_s_own_in_state_and_value(is_training):
 @pytest.mark.parametrize(
   'name, variance', [('he', 2.0), ('lecun', 1.0), ('truncated', 0.774)]
 )
-def test_weights_start_with_the_variance_asked_for(name, variance):
+def test_weights_start_with_the_variance_of_their_initializer(name, variance):
   net = hk.transform(lambda: layers.conv_init(name)((3, 3, 64, 128), 'float32'))
   w = jax.jit(net.apply)({}, KEY)
   assert float(w.var()) * 9 * 64 == pytest.approx(variance, rel=0.02)

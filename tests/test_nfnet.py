@@ -52,7 +52,7 @@ KEY = jax.random.key(0)
 IMAGES = golden_lib.images((2, 32, 32, 3))
 
 
-def test_training_draws_depend_on_the_key_alone():
+def test_random_numbers_in_training_depend_only_on_the_key():
   params, state = tiny_params()
   params = jax.tree.map(lambda leaf: leaf + 0.5, params)
   apply = tiny().apply

@@ -59,7 +59,7 @@ def assert_close(found, expected, rtol=1e-5, atol=0.0):
 
 
 def take(chain, params, grads, steps=1):
-  """The last updates and the state after so many equal gradients."""
+  """The last updates and the state after `steps` equal gradients."""
   opt_state, update = chain.init(params), jax.jit(chain.update)
   for _ in range(steps):
     updates, opt_state = update(grads, opt_state, params)
@@ -341,7 +341,7 @@ def stacked(params):
 
 
 @pytest.mark.parametrize(('name', 'clip'), PAIRS)
-def test_each_block_of_a_stack_is_treated_as_if_it_stood_alone(name, clip):
+def test_each_block_of_a_stack_is_treated_separately(name, clip):
   """Also a stacked bias, which looks like a matrix, and a 3-D convolution."""
   settings = Settings(
     name=name,
@@ -363,7 +363,7 @@ def test_each_block_of_a_stack_is_treated_as_if_it_stood_alone(name, clip):
     assert row[:7] == other[:7]
 
 
-def test_some_blocks_of_a_stack_cannot_be_named_alone():
+def test_some_blocks_of_a_stack_cannot_be_selected():
   params = stacked(unrolled('p'))
   for key, value in (
     ('unclipped', 'nf_block_2/'),

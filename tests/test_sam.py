@@ -1,4 +1,4 @@
-"""SAM: the equation, optax's own, and who shares a perturbation."""
+"""SAM: the equation, optax's own, and which examples share a perturbation."""
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,7 @@ def test_equals_optax_in_opaque_mode():
   assert_close(our_params, their_params)
 
 
-def test_metrics_and_state_are_those_of_the_second_pass_alone():
+def test_metrics_and_state_are_those_of_the_second_pass():
   grads, (metrics, state) = gradient()
   assert state == {'passes': 1}
   assert metrics['loss'] > loss_fn(PARAMS, BATCH)

@@ -31,7 +31,7 @@ _is_folded = contextvars.ContextVar('is_folded', default=False)
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """The layers that a normalizer stands for.
+  """The layers that go with a normalizer.
 
   Attributes:
     is_nf: whether alpha, expected std and skip gain apply.

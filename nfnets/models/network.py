@@ -1,4 +1,4 @@
-"""What every family shares: stages of residual blocks and the head."""
+"""Shared by all families: stages of residual blocks, and the head."""
 
 import itertools
 import math

@@ -118,9 +118,9 @@ def unitwise_norm(x: jax.Array, axes: Sequence[int] | None = None) -> jax.Array:
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
 
 
-def unit_norms(name: str, x: jax.Array) -> jax.Array:
+def unit_norms(name: str, x: jax.Array, axes: Axes | None = None) -> jax.Array:
   """Norms of all units of the leaf `name`: `[units]`, or `[blocks, units]`."""
-  over = unit_axes(x.shape, name)
+  over = unit_axes(x.shape, name, axes)
   return parameters.per_block(name, lambda x: unitwise_norm(x, over).ravel(), x)
 
 

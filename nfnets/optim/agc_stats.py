@@ -1,4 +1,4 @@
-"""What adaptive gradient clipping does to a network, as a few numbers."""
+"""Statistics of adaptive gradient clipping (AGC)."""
 
 import collections
 from collections.abc import Iterable, Mapping

@@ -46,6 +46,7 @@ class Settings:
     clipping: lambda for 'agc', the largest norm for 'norm' and 'layer'; None
       for no clipping.
     eps: AGC's lower bound on the norms of parameters.
+    axes: AGC's units by name, see `agc.unit_axes`.
     unclipped: parameters that aren't clipped.
     frozen: parameters that stay bit for bit the same: they aren't clipped or
       decayed, don't count towards a norm, and have no momentum.
@@ -61,6 +62,7 @@ class Settings:
   clip: str = 'agc'
   clipping: float | None = None
   eps: float = 1e-3
+  axes: agc.Axes | None = None
   unclipped: Iterable[str] = ('head',)
   frozen: Iterable[str] = ()
   learning_rate_scales: Iterable[tuple[str, float]] = ()
@@ -150,7 +152,9 @@ def create(
 def _clipper(settings: Settings) -> optax.GradientTransformation:
   match settings.clip:
     case 'agc':
-      return agc.adaptive_grad_clip(settings.clipping, settings.eps)
+      return agc.adaptive_grad_clip(
+        settings.clipping, settings.eps, axes=settings.axes
+      )
     case 'norm':
       return optax.clip_by_global_norm(settings.clipping)
     case 'layer':
@@ -278,7 +282,8 @@ def table(params: Tree, learning_rate: float, settings: Settings) -> str:
   for (path, x), group in zip(jax.tree.flatten_with_path(params)[0], of_leaf):
     name, units = parameters.path_name(path), 0
     if group.clipped and settings.clip == 'agc':
-      units = jax.eval_shape(functools.partial(agc.unit_norms, name), x).size
+      norms = functools.partial(agc.unit_norms, name, axes=settings.axes)
+      units = jax.eval_shape(norms, x).size
     members = network.members(name)
     own = np.array([len(members), math.prod(x.shape), units])
     counts[group] = counts.get(group, 0) + own
