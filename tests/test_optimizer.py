@@ -7,18 +7,20 @@ import pathlib
 import re
 import zlib
 
+import golden_lib
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from nfnets import models, optim
+from nfnets import optim
 from nfnets.optim import agc, optimizer, parameters
 from nfnets.optim.optimizer import CLIPPERS, Settings
+from nfnets.weights.match import flatten as flat
+from nfnets.weights.match import unflatten as tree
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = ROOT / '../shared/golden'
 GOLDEN = json.loads((ROOT / 'tests/golden/optimizer.json').read_text())
 ZERO_START = ('net/~/nf_block/skip_gain', 'net/~/linear/b')
 
@@ -36,19 +38,6 @@ PAIRS = (
 def draw(key, shape):
   state = np.random.RandomState(zlib.crc32(key.encode()))
   return np.asarray(state.standard_normal(shape), np.float32)
-
-
-def tree(values):
-  """{'module/name': leaf} as Haiku nests it."""
-  nested = {}
-  for path, leaf in values.items():
-    module, _, name = path.rpartition('/')
-    nested.setdefault(module, {})[name] = leaf
-  return nested
-
-
-def flat(nested):
-  return {f'{m}/{n}': x for m, ns in nested.items() for n, x in ns.items()}
 
 
 def assert_close(found, expected, rtol=1e-5, atol=0.0):
@@ -105,15 +94,6 @@ def test_published_trajectories_are_reproduced(case):
     np.testing.assert_allclose(
       np.ravel(leaf)[:4], case['heads'][path], rtol=1e-5, atol=1e-5 * norm
     )
-
-
-def shapes_of(name, **overrides):
-  network = models.create(name, 10, **overrides)
-  params, _ = jax.eval_shape(
-    lambda key: network.init(key, jnp.zeros((2, 32, 32, 3)), True),
-    jax.random.key(0),
-  )
-  return params
 
 
 def with_gradients(params):
@@ -426,12 +406,9 @@ def test_an_unlabelled_parameter_is_an_error_that_names_it():
 
 
 def golden_tree(name):
-  path = SHARED / f'{name}.json'
-  if not path.exists():
-    pytest.skip(f'{path.name} is not at hand')
-  shapes = json.loads(path.read_text())['tree']
   leaf = lambda shape: jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-  return tree({path: leaf(shape) for path, shape in shapes.items()})
+  found = golden_lib.load(name)['tree']
+  return tree({path: leaf(shape) for path, shape in found.items()})
 
 
 @pytest.mark.parametrize(
@@ -448,7 +425,7 @@ def golden_tree(name):
 )
 def test_whole_networks_are_placed_with_the_published_depths(name, depths):
   name, _, ours = name.partition(' ')
-  params = shapes_of(name) if ours else golden_tree(name)
+  params = golden_lib.shapes(name)[0] if ours else golden_tree(name)
   places = flat(optim.stages(params))
   blocks = {
     (stage, next(part for part in path.split('/') if 'block' in part))
@@ -465,7 +442,7 @@ def test_whole_networks_are_placed_with_the_published_depths(name, depths):
 
 
 def test_entries_select_labels_places_and_patterns():
-  params = shapes_of('cifar_resnet_20', normalizer='none')
+  params = golden_lib.shapes('cifar_resnet_20', normalizer='none')[0]
 
   def chosen(*entries):
     return {

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from configs import cifar_resnet20
-from nfnets import factory, models, parallel, step
+from nfnets import factory, parallel, step
 
 
 def config(normalizer='nf', **values):
@@ -86,6 +86,3 @@ def take_steps(tiny, devices, num_steps=2, host_batch=None):
     data = host_batch or batch(tiny.batch_size, seed=index)
     state, metrics = train_step(state, parallel.shard(data, devices), key)
   return state, metrics
-
-
-__all__ = ['batch', 'config', 'models', 'network_and_state', 'take_steps']
