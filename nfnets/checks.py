@@ -21,15 +21,12 @@ CHOICES = {
   'optimizer.decayed': optimizer.DECAYED,
   'ema.mode': ('warmup', 'constant', 'none'),
   'schedule.name': (
-    'warmup_cosine',
-    'warmup_exponential',
-    'piecewise',
-    'constant',
+    'warmup_cosine', 'warmup_exponential', 'piecewise', 'constant',
   ),
   'augment.mix': mixing.MODES,
   'augment.pairs': mixing.PAIRS,
   'data.on_error': ('raise', 'skip'),
-}
+}  # fmt: skip
 # Keys that hold one or more names; an empty pattern would match everything.
 NAMES = 'data.name', 'optimizer.frozen', 'optimizer.unclipped', 'sam.perturbed'
 # Intervals of numbers, or of each number in a tuple. The others need only be
@@ -63,13 +60,9 @@ LARGEST = 1e30  # well within float32's range
 WHOLE = 'model.depths', 'model.widths'  # tuples of whole numbers
 # Numbers that a recipe computes, and what it computes them from.
 DERIVED = (
-  'num_steps',
-  'schedule.warmup_steps',
-  'schedule.decay_steps',
-  'eval_every',
-  'checkpoint_every',
-  'learning_rate',
-)
+  'num_steps', 'schedule.warmup_steps', 'schedule.decay_steps', 'eval_every',
+  'checkpoint_every', 'learning_rate',
+)  # fmt: skip
 ORIGINS = 'data.num_train', 'num_epochs', 'batch_size'
 
 
