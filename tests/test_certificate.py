@@ -1,4 +1,4 @@
-"""The functions of timm's networks and ours agree, stage by stage."""
+"""timm's networks here compute the same as in timm, stage by stage."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files that run without this package compute what its networks compute."""
+"""Exported files compute the same as the networks, without this package."""
 
 import importlib.util
 import shutil
@@ -61,7 +61,7 @@ numpy.save(sys.argv[3], network.run(numpy.load(sys.argv[4])))
 
 
 def make(key, **data):
-  """Weights whose every leaf matters, statistics of batches included."""
+  """Random weights and batch statistics: every leaf affects the logits."""
   model, overrides = NETWORKS[key]
   params, shapes = files.shapes(model, 5, **overrides)
   random = np.random.RandomState(1)
@@ -179,7 +179,7 @@ def test_a_file_that_does_not_run_is_never_left(why, tmp_path, monkeypatch):
     ({'platforms': ['tpu']}, 'platforms must include cpu'),
   ],
 )
-def test_a_senseless_request_is_refused(arguments, words, tmp_path):
+def test_an_invalid_argument_is_refused(arguments, words, tmp_path):
   arguments = {'format': 'stablehlo'} | arguments
   with pytest.raises(ValueError, match=words):
     export.write(tmp_path / 'out', make('cifar nf'), **arguments)
@@ -192,8 +192,8 @@ def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path, monkeypatch):
     export.write(tmp_path / 'out', make('cifar nf'), 'onnx')
 
 
-def test_a_file_that_calls_what_is_unknown_is_refused_by_name(tmp_path):
-  """XLA would end the process."""
+def test_an_unknown_custom_call_is_refused_by_name(tmp_path):
+  """XLA would crash the process."""
 
   def program(x):
     return jax.ffi.ffi_call('backdoor', jax.ShapeDtypeStruct((2,), 'f4'))(x)
@@ -210,7 +210,7 @@ def test_a_file_that_calls_what_is_unknown_is_refused_by_name(tmp_path):
 
 
 def test_a_network_without_a_folded_form_is_written(tmp_path, monkeypatch):
-  """What folding can't do for it, its own standardization does."""
+  """It standardizes its weights itself."""
   monkeypatch.setattr(export.folding, 'can_fold', lambda weights: False)
   kept = make('cifar nf')
   written = export.write(tmp_path / 'out', kept, 'stablehlo', image_size=9)

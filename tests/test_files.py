@@ -1,4 +1,4 @@
-"""Weights of every kind are read by one call, and come back as they were."""
+"""Weights of every kind are read by one call and survive a round trip."""
 
 import json
 import resource
@@ -99,7 +99,7 @@ def test_a_published_pickle_is_read_whatever_wraps_it(tmp_path):
     ('fixup_resnet50', 'fixup_resnet_50'),
   ],
 )
-def test_published_trees_say_which_network_they_are(golden, model):
+def test_networks_are_identified_by_published_trees(golden, model):
   tree = golden_lib.load(golden)['tree']
   leaves = {p: np.broadcast_to(np.float32(0), s) for p, s in tree.items()}
   found = files.identify(files.Weights(match.unflatten(leaves), {}))
@@ -118,7 +118,7 @@ def write_timm(path, params, **changes):
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.', 'module._orig_mod.'])
-def test_timms_file_is_told_by_its_names(tmp_path, regnet, prefix):
+def test_timms_file_is_recognised_by_its_names(tmp_path, regnet, prefix):
   path = tmp_path / 'model.safetensors'
   write_timm(path, regnet, prefix=prefix)
   found = weights.load(path)
@@ -178,7 +178,7 @@ def test_a_run_over_stacks_gives_public_paths(tmp_path):
   assert_same(weights.load(tmp_path / 'w.npz').params, params)
 
 
-def test_a_runs_folder_gives_its_average_unless_its_own_are_asked_for(run):
+def test_a_run_gives_its_average_unless_the_last_weights_are_requested(run):
   path, raw, average = run
   found = weights.load(path)
   assert_same(found.params, average)
@@ -220,7 +220,7 @@ def test_a_runs_classes_are_those_that_it_was_trained_on(run, run_script):
     weights.load(path)
 
 
-def test_classes_are_known_by_name_in_any_order():
+def test_classes_are_matched_by_name_in_any_order():
   kept = small(class_names=['ant', 'bee', 'cat', 'dog'])
   found = files.with_classes(kept, ['dog', 'ant', 'bee', 'cat'])
   head = 'CIFAR_ResNet/~/linear'
@@ -238,7 +238,7 @@ def test_classes_are_known_by_name_in_any_order():
 
 
 def npy(shape, data=b'', dtype='<f4'):
-  """A .npy that announces what need not be there."""
+  """A .npy whose header may announce more than its data."""
   header = {'descr': dtype, 'fortran_order': False, 'shape': shape}
   text = f'{header}\n'.encode()
   return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + data
@@ -338,7 +338,7 @@ def test_a_variance_is_finite_and_not_negative(tmp_path):
       files.require_whole(kept)
 
 
-def test_what_is_not_there_and_unknown_kinds_are_named(tmp_path):
+def test_missing_files_and_unknown_kinds_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='nothing: no such file'):
     weights.read(tmp_path / 'nothing')
   with pytest.raises(ValueError, match="not a run's folder"):

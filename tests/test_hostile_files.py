@@ -1,7 +1,7 @@
-"""Whatever a file of weights holds, reading it ends: soon, small, in a line.
+"""No file of weights crashes its reader, or takes it much time or memory.
 
-A few hundred files, damaged at random and made to harm, are read in one other
-process. None ends it, or takes long, or memory that the file can't account for.
+A few hundred files, damaged at random or made to harm, are read in another
+process. Errors are one line.
 """
 
 import io
@@ -78,7 +78,7 @@ def program(path, name=None, text=None):
 
 
 def damaged(data, random):
-  """Bits turned, an end lost, zeros, random bytes, or a part twice."""
+  """Flips bits, truncates, zeroes, inserts random bytes or repeats a part."""
   data, at = bytearray(data or b'0'), random.randint(max(len(data), 1))
   if random.rand() < 0.5:  # structure lies at the ends
     at = min(at, 300) if random.rand() < 0.5 else max(at, len(data) - 300)
@@ -131,7 +131,7 @@ def write_all(folder, count):
 
 
 def told(**changes):
-  """The small network's file, where it says other things of itself."""
+  """The small network's file with other metadata."""
   stated = {'model': 'cifar_resnet_20', 'num_classes': 4} | changes
   arrays = weights.files.leaves(test_files.small())
   return safetensors.numpy.save(arrays, {'nfnets': json.dumps(stated)})
@@ -154,7 +154,7 @@ DEEP = 100_000
 
 
 def made():
-  """Files that announce, nest, name or unpack more than there is."""
+  """Files that announce, nest or unpack more than they hold."""
   return {
     'nested.safetensors': struct.pack('<Q', DEEP) + b'[' * DEEP,
     'told_deep.safetensors': told(overrides={'depths': [900, 900, 900]}),
@@ -205,7 +205,7 @@ def made():
 
 
 def runs(folder):
-  """Folders of runs whose config isn't one."""
+  """Folders of runs with an invalid config.json."""
   config = json.dumps
   for name, text in {
     'empty': '',
@@ -222,7 +222,9 @@ def runs(folder):
 
 
 @pytest.mark.filterwarnings('ignore::PendingDeprecationWarning')
-def test_each_is_read_or_refused_soon_small_and_in_a_line(fake_torch, tmp_path):
+def test_every_file_is_read_or_refused_within_bounds_in_one_line(
+  fake_torch, tmp_path
+):
   write_all(tmp_path, 30)
   done = subprocess.run(
     [sys.executable, '-c', READER, tmp_path],

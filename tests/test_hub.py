@@ -294,12 +294,12 @@ def test_deepminds_files_come_by_address_and_md5(tmp_path, monkeypatch):
     ('no/such.npz', 'no/such.npz: no such file, folder or name'),
   ],
 )
-def test_what_names_nothing_gets_a_hint_and_no_download(source, says):
+def test_an_unknown_name_gets_a_hint_and_no_download(source, says):
   with pytest.raises(FileNotFoundError, match=says):
     nfnets.load(source)
 
 
-def test_a_given_model_stands_against_what_a_file_says(folder):
+def test_a_given_model_must_match_the_file(folder):
   assert weights.load(folder / 'ours.safetensors', model='test_nfnet')
   with pytest.raises(ValueError, match='it holds test_nfnet, not nfnet_l0'):
     weights.load(folder / 'ours.safetensors', model='nfnet_l0')

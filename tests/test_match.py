@@ -1,4 +1,4 @@
-"""A mismatch of weights is one line that says how they differ."""
+"""A mismatch of weights is reported in one line, with the differences."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_path_without_a_module_is_refused():
     match.unflatten({'weight': np.zeros(1)})
 
 
-def test_it_has_every_difference_and_groups_blocks():
+def test_the_message_has_every_difference_and_groups_blocks():
   found, wanted = _network(6), _network(8)
   del found['NFNet/~/nf_block_1/~/conv0']
   found['NFNet/~/linear']['w'] = np.zeros((4, 3))

@@ -1,4 +1,4 @@
-"""Traced functions as ONNX graphs, against the functions themselves."""
+"""ONNX graphs against the functions that they are traced from."""
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,12 @@ FUNCTIONS = {
     x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 3))
   ),
 }
-# Their operations occur in no network here.
+# No network here uses their operations.
 REFUSED = ('glu', 'log_softmax', 'log_sigmoid', 'softplus')
 
 
 def run(function, images, is_any_batch=True):
-  """What onnxruntime makes of the sums over height and width."""
+  """Runs the sums over height and width in onnxruntime and in JAX."""
 
   def to_rows(x):
     return jnp.sum(function(x), (1, 2))
@@ -72,7 +72,7 @@ def test_an_operation_without_a_rule_is_refused_in_a_line(name):
   assert '\n' not in str(error.value)
 
 
-def test_what_depends_on_no_input_is_computed_at_once():
+def test_operations_on_constants_are_computed_in_advance():
   model = onnx_writer.convert(
     lambda x: jnp.sum(x * jnp.exp(jnp.arange(4.0))[None, None, None], (1, 2)),
     jax.ShapeDtypeStruct(SHAPE, np.float32),
@@ -94,6 +94,6 @@ def test_what_depends_on_no_input_is_computed_at_once():
     lambda x: jnp.broadcast_to(jnp.sum(x), x.shape),
   ],
 )  # fmt: skip
-def test_a_form_that_no_rule_expects_is_refused_not_written_wrongly(function):
+def test_an_unexpected_form_is_refused_not_converted_wrongly(function):
   with pytest.raises(ValueError, match='export as stablehlo'):
     run(function, images(1), False)

@@ -1,4 +1,4 @@
-"""Pickles of weights are read; pickles of anything else never run."""
+"""Pickles of weights are read; nothing in other pickles is run."""
 
 import argparse
 import builtins
@@ -228,7 +228,7 @@ def test_nothing_else_runs(attack, tmp_path, monkeypatch):
 
 
 def test_the_attacks_are_real(tmp_path):
-  """The unrestricted reader runs them: the refusals above mean something."""
+  """An unrestricted reader does run them."""
   for attack in ('os.system', 'eval', 'dill attribute', 'old instance'):
     marker = tmp_path / attack.replace(' ', '_')
     value = dill.loads(ATTACKS[attack](str(marker)))
@@ -237,7 +237,7 @@ def test_the_attacks_are_real(tmp_path):
     assert marker.exists(), attack
 
 
-def test_a_refusal_names_what_was_asked_for():
+def test_a_refusal_has_the_name_in_the_pickle():
   with pytest.raises(restricted.Refused, match=r"'posix\.system'"):
     _load(pickle.dumps(_Calls(os.system, 'true')))
 
@@ -246,7 +246,7 @@ def test_a_refusal_names_what_was_asked_for():
   'data',
   [b'', b'no pickle', b'\x80\x04', pickle.dumps(TREE)[:-40], b'\x80\x04)R.'],
 )
-def test_what_is_no_pickle_is_said_in_a_line(data):
+def test_a_file_that_is_no_pickle_is_refused_in_one_line(data):
   with pytest.raises(restricted.Refused, match='no complete pickle'):
     _load(data)
 
@@ -284,7 +284,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize('name', BOMBS)
-def test_what_would_take_more_than_the_file_holds_is_refused(name):
+def test_a_pickle_that_needs_more_memory_than_its_size_is_refused(name):
   with pytest.raises(restricted.Refused) as error:
     _load(BOMBS[name])
   assert len(str(error.value)) < 400

@@ -1,4 +1,4 @@
-"""Stacked parameters have public paths once they leave a run."""
+"""Stacked parameters are converted to public paths and back."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Names and layouts of timm's networks, both ways."""
+"""Conversion of parameters and preprocessing between timm and here."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def test_skip_gains_go_into_the_last_convolution(name):
     np.testing.assert_allclose(back[path], want, rtol=1e-6)
 
 
-def test_a_gate_behind_the_last_convolution_undoes_the_skip_gain():
+def test_a_gate_after_the_last_convolution_undoes_the_skip_gain():
   """gate(g y) must be gate(y): timm's nfnet_f0 has no skip gain of its own."""
   params = match.flatten(_params('dm_nfnet_f0'))
   found = timm.to_timm(match.unflatten(params), 'nfnet_f0')
@@ -61,7 +61,7 @@ def test_a_gate_behind_the_last_convolution_undoes_the_skip_gain():
   assert not any(key.endswith('skipinit_gain') for key in found)
 
 
-def test_what_one_network_lacks_is_named():
+def test_parameters_that_one_network_lacks_are_named():
   params = _params('dm_nfnet_f0')
   params['NFNet/~/nf_block_12'] = {'skip_gain': np.ones(())}
   with pytest.raises(ValueError, match='nf_block_12/skip_gain'):
@@ -74,7 +74,7 @@ def test_what_one_network_lacks_is_named():
     timm.guess({'stages.0.0.conv1.weight': np.ones(1)})
 
 
-def test_differing_functions_are_said_argument_by_argument():
+def test_differences_of_functions_are_listed_by_argument():
   assert timm.changes('dm_nfnet_f0', 'nfnet_f0', {}) == {
     'activation': 'gelu_erf',
     'ws_eps': 'timm',
@@ -150,7 +150,7 @@ def test_ten_photographs_are_prepared_as_timm_prepares_them(tmp_path):
       assert np.abs(ours - next(theirs)).mean() < 2, (how, path)
 
 
-def test_a_damaged_config_beside_the_weights_is_blamed(tmp_path):
+def test_a_damaged_config_beside_the_weights_is_named(tmp_path):
   arrays = {'model.stem.weight': np.zeros((1, 1), np.float32)}
   safetensors.numpy.save_file(arrays, tmp_path / 'model.safetensors')
   (tmp_path / 'config.json').write_text('{"architecture": ')

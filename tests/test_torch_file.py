@@ -1,4 +1,4 @@
-"""PyTorch's files are read without PyTorch, and nothing else is."""
+"""PyTorch's files are read without PyTorch; other files are refused."""
 
 import argparse
 import collections
@@ -60,7 +60,7 @@ class _Pickler(pickle.Pickler):
 
 @pytest.fixture
 def fake_torch(monkeypatch):
-  """The names alone, so that pickle writes them as PyTorch would."""
+  """A torch of names alone, so that pickle writes them as PyTorch does."""
   torch = types.ModuleType('torch')
   utils = types.ModuleType('torch._utils')
   for name in STORAGES.values():
@@ -148,7 +148,7 @@ def test_a_training_scripts_checkpoint_gives_its_average(
   'model_state_dict', 'net', 'params', 'model_ema', 'ema', 'ema_state_dict'
 ])  # fmt: skip
 @pytest.mark.parametrize('prefix', ['', 'model.', 'net.', 'module.model.'])
-def test_the_containers_and_wrappers_of_others_are_unpacked(
+def test_containers_and_wrappers_are_unpacked(
   key, prefix, fake_torch, tmp_path
 ):
   count, array = np.array(9), np.float32([3, 4])
@@ -220,7 +220,7 @@ def test_anything_else_is_refused_and_does_not_run(
 
 
 @pytest.mark.parametrize('write', WRITERS)
-def test_what_is_no_state_dict_is_said_to_be_so(write, fake_torch, tmp_path):
+def test_a_file_without_a_state_dict_is_refused(write, fake_torch, tmp_path):
   write(tmp_path / 'w.pth', {'epoch': 3}, {})
   with pytest.raises(ValueError, match='has 1 other entries'):
     torch_file.read(tmp_path / 'w.pth')
