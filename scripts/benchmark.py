@@ -134,17 +134,17 @@ def measured_steps() -> list[dict[str, Any]]:
   ):
     if not size.isdecimal():
       raise ValueError(f'--batch_size={size}: must be whole numbers')
-    asked = question(model, mode, precision, int(size))
-    result = next((r for r in kept if r.get('asked') == asked), None)
+    settings = settings_of(model, mode, precision, int(size))
+    result = next((r for r in kept if r.get('asked') == settings), None)
     if result is None and (model, mode, precision) in failed:
       continue  # a larger batch won't fit either
     if result is None:
       try:
-        result = {'asked': asked} | asked | answer(asked)
+        result = {'asked': settings} | settings | measured(settings)
         keep(result)
       except jax.errors.JaxRuntimeError as error:
         failed.add((model, mode, precision))
-        print(f'{asked}: {error}', file=sys.stderr)
+        print(f'{settings}: {error}', file=sys.stderr)
         continue
     print(report.steps([result]), file=sys.stderr, flush=True)
     found.append(result)
@@ -153,7 +153,7 @@ def measured_steps() -> list[dict[str, Any]]:
   return found
 
 
-def question(
+def settings_of(
   model: str, mode: str, precision: str, batch_size: int
 ) -> dict[str, Any]:
   import jax
@@ -182,23 +182,23 @@ def question(
   }
 
 
-def answer(asked: dict[str, Any]) -> dict[str, Any]:
+def measured(settings: dict[str, Any]) -> dict[str, Any]:
   from nfnets.bench import programs, step_time
 
-  plain = {k: v for k, v in asked.items() if k not in ('against', 'device')}
-  config = programs.plain(recipe_of(asked['model']), **plain)
-  if not asked['against']:
-    return step_time.measure(config, asked['mode'], SECONDS.value)
+  plain = {k: v for k, v in settings.items() if k not in ('against', 'device')}
+  config = programs.plain(recipe_of(settings['model']), **plain)
+  if not settings['against']:
+    return step_time.measure(config, settings['mode'], SECONDS.value)
   if not TIMM_PYTHON.value and not all(
     map(importlib.util.find_spec, ('torch', 'timm'))
   ):
     raise ValueError(
       'torch and timm are not installed here: pass --timm_python=PATH'
     )
-  auto = 'none' if asked['device'] == 'cpu' else 'default'
+  auto = 'none' if settings['device'] == 'cpu' else 'default'
   return step_time.compare(
     config,
-    asked['mode'],
+    settings['mode'],
     [TIMM_PYTHON.value or sys.executable, '-m', 'nfnets.bench.torch_step'],
     compiler=TORCH_COMPILE.value.replace('auto', auto),
     rounds=ROUNDS.value,

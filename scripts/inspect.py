@@ -14,7 +14,7 @@ signal    sends standard normal images through a network at initialization and
 numerics  runs one batch in float32 and in bfloat16 from the same parameters and
           prints how much the outputs and gradients of each block differ, and
           where a NaN or an infinity first occurs. --workdir takes the newest
-          checkpoint of a run; --noise replaces data that aren't at hand.
+          checkpoint of a run; --noise takes noise instead of the recipe's data.
 
 `batch` and `signal` draw a picture, --out. Exit codes: 0 done, 1 a block
 changes the variance, 2 refused.

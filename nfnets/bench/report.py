@@ -34,8 +34,8 @@ def steps(results: Sequence[Mapping[str, Any]]) -> str:
   """Tabulates results of `step_time`."""
   rows = []
   for result in results:
-    asked = ('model', 'mode', 'image_size', 'batch_size', 'precision', 'clip')
-    row = {key.replace('_', ' '): str(result[key]) for key in asked}
+    names = ('model', 'mode', 'image_size', 'batch_size', 'precision', 'clip')
+    row = {key.replace('_', ' '): str(result[key]) for key in names}
     row['ms a step (quartiles)'] = spread(result['seconds'], 1e3)
     row['images/s'] = number(result['images_per_second'])
     if result['utilization']:

@@ -74,7 +74,7 @@ def compare(
   peer, _ = counterpart(config.model.name)
   program = programs.prepare(config, mode)
   with worker(command) as ask:
-    about = ask(_asked(config, mode) | {'peer': peer, 'compile': compiler})
+    about = ask(_settings(config, mode) | {'peer': peer, 'compile': compiler})
     turns = {
       'ours': lambda: clock.median_step(program.run, seconds),
       'theirs': lambda: ask({'seconds': seconds})['seconds'],
@@ -143,7 +143,7 @@ def worker(
       process.communicate()
 
 
-def _asked(config: ConfigDict, mode: str) -> dict[str, Any]:
+def _settings(config: ConfigDict, mode: str) -> dict[str, Any]:
   return {
     'model': config.model.name,
     'mode': mode,
@@ -163,21 +163,21 @@ def _result(
   program: programs.Program,
   times: Sequence[float],
 ) -> dict[str, Any]:
-  asked, seconds = _asked(config, mode), clock.spread(times)
+  settings, seconds = _settings(config, mode), clock.spread(times)
   macs = counts.multiply_adds(
-    asked['model'],
-    asked['image_size'],
+    settings['model'],
+    settings['image_size'],
     config.data.num_classes,
-    **asked['network'],
+    **settings['network'],
   )
   # A multiply-add is two operations; a backward pass costs two forward passes.
   operations = 2 * macs * (3 if mode == 'train' else 1)
   rate = config.batch_size / seconds['median']
-  peak = chips.peak_flops(asked['device'], config.precision)
+  peak = chips.peak_flops(settings['device'], config.precision)
   costs = program._asdict()
   del costs['run']
   return (
-    asked
+    settings
     | costs
     | {
       'seconds': seconds,

@@ -21,7 +21,7 @@ Ignored = dict[str, list[str]]  # paths, by the reason they are ignored for
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-  """Image files, read when they are asked for.
+  """Image files, each read when it is indexed.
 
   Attributes:
     files: a path and a label each; with `multi_label`, a list of labels.
@@ -75,10 +75,10 @@ def create(root: str | None, split: str) -> Files:
   classes = class_folders(train)
   if not classes:
     raise ValueError(f'{train} contains no class folders')
-  if odd := set(class_folders(folder)) ^ set(classes):
+  if unmatched := set(class_folders(folder)) ^ set(classes):
     raise ValueError(
       f'{folder} and {train} must have the same class folders; only one of '
-      f'them has {min(odd)!r}'
+      f'them has {min(unmatched)!r}'
     )
   if folder == base / 'val' and (base / 'test').is_dir():
     notes.append(f'{str(base / "test")!r} is ignored: val/ is the test set')

@@ -172,8 +172,8 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
 
 def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
   """Lowers the step for a mesh: state and key replicated, the batch sharded."""
-  whole = NamedSharding(mesh, PartitionSpec())
-  split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  sharded = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
   placed = [
     jax.tree.map(
       lambda x, place=place: jax.ShapeDtypeStruct(
@@ -181,7 +181,7 @@ def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
       ),
       tree,
     )
-    for tree, place in zip(shapes, (whole, split, whole))
+    for tree, place in zip(shapes, (replicated, sharded, replicated))
   ]
   mapped = jax.jit(_mapped(train_step, mesh), donate_argnums=0)
   with layers.traced_for(mesh.devices.flat[0].platform):
