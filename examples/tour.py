@@ -1,38 +1,29 @@
 # %% [markdown]
 # # A tour of normalizer-free networks
 #
-# One block and its variance, a broken one and the alarm, a gradient clipped
-# unit by unit, a small network trained with and without adaptive gradient
-# clipping (AGC), what was clipped where, and the way out: folding, a
-# prediction, and a file that runs without this package.
+# A pretrained network by name, what it sees in two photographs, and a
+# fine-tune on a folder of pictures. Then what makes such networks work: the
+# variance of a block, a gradient clipped unit by unit, and a small network
+# trained with and without adaptive gradient clipping (AGC). Last, a file that
+# runs without this package.
 #
-# Nothing is downloaded but the package; a laptop's CPU needs a few minutes.
+# Open it from a clone of the repository. It takes two minutes on two CPU cores.
 # *Paper A* is Brock, De, Smith and Simonyan, arXiv 2102.06171; *paper B*, by
 # the first three, arXiv 2101.08692.
 #
-# `tour.py` and `tour.ipynb` are the same; README.md says how to sync them.
+# `tour.py` and `tour.ipynb` have the same content; CONTRIBUTING.md says how to
+# keep them in step.
 
 # %%
-import importlib.util
+import contextlib
+import io
 import pathlib
-import subprocess
 import sys
-
-# In a hosted notebook, put this repository's address here. Where the package
-# is at hand, in a checkout or installed, this cell does nothing.
-REPOSITORY = ''
+import tempfile
 
 for folder in (pathlib.Path.cwd(), pathlib.Path.cwd().parent):
-  if (folder / 'nfnets').is_dir() and str(folder) not in sys.path:
+  if (folder / 'nfnets').is_dir():  # the clone, whose configs are used below
     sys.path.insert(0, str(folder))
-if importlib.util.find_spec('nfnets') is None:
-  clone = ['git', 'clone', '--depth=1', REPOSITORY, 'nfnets_source']
-  subprocess.run(clone, check=True)
-  install = [sys.executable, '-m', 'pip', 'install', '-q', './nfnets_source']
-  subprocess.run(install, check=True)
-
-# %%
-import tempfile
 
 import cv2
 import haiku as hk
@@ -41,29 +32,153 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 
-from nfnets import models, optim, plots, weights
+import nfnets
+from configs import finetune
+from nfnets import models, optim, plots, train, weights
 from nfnets.analysis import signal
 from nfnets.data import augment
-from nfnets.data.images import decode
 from nfnets.models import activations, layers
 from nfnets.optim import agc_stats
-from nfnets.weights import export, exported, pictures
+from nfnets.weights import certificate, export, exported
 
 plt.rcParams.update({'figure.dpi': 60, 'figure.figsize': (6, 3)})
 workdir = pathlib.Path(tempfile.mkdtemp())
+key = jax.random.key(0)
 
 # %% [markdown]
-# ## 1. A block and its variance
+# ## 1. A pretrained network, by name
 #
-# A normalizer-free block is `x + alpha * branch(x / s)`, where `s` is what the
-# standard deviation of `x` is expected to be. If the branch keeps variance 1,
-# every block adds `alpha ** 2`, and a stage of them can be foretold (paper B,
-# section 3). Two things keep it: scaled weight standardization, and activations
-# times a constant `gamma`. Here is one written out; those in `nfnets/models/`
-# are longer by a gate, dropout and a strided shortcut. (At the border windows
-# hang over the edge, which keeps the measured numbers a little lower.)
+# `nfnets.list_models(pretrained=True)` has the names of all public weights. The
+# one below is the smallest, a download of 1.5 MB, made for trying things out;
+# `eca_nfnet_l0.ra2_in1k` (97 MB) reaches 82.6 % on ImageNet. Any name can be
+# put in its place.
+#
+# **Without a network connection** the cell says so and continues with random
+# weights: the feature maps below are then those of random filters, and section
+# 2 trains from scratch.
+
+# %%
+NAME = 'test_nfnet.r160_in1k'
+try:
+  source, is_pretrained = NAME, True
+  net = nfnets.load(source)
+  print(f'{NAME}: pretrained weights')
+except ValueError as error:
+  source, is_pretrained = workdir / 'random.safetensors', False
+  weights.write(source, certificate.random_weights(NAME.split('.')[0]))
+  net = nfnets.load(source)
+  print(f'{NAME}: random weights, because {error}')
+
+# %% [markdown]
+# `preprocess` takes files, bytes or arrays and prepares them as the network was
+# tested. A call returns logits, `features` the feature maps by stride: one
+# pixel of stride 32 describes 32 x 32 pixels of the image. Each map has tens to
+# hundreds of channels; red, green and blue show its three principal components.
+
+# %%
+photographs = load_sample_images().images  # uint8, [427, 640, 3]
+images = net.preprocess(photographs)
+probabilities = np.asarray(jax.nn.softmax(net(images)))
+maps = net.features(images)
+
+
+def principal_colors(features):
+  """`[H, W, C]` to `[H, W, 3]` in 0..1: three principal components."""
+  flat = np.reshape(features, (-1, features.shape[-1]))
+  flat = flat - flat.mean(0)
+  _, _, axes = np.linalg.svd(flat, full_matrices=False)
+  components = flat @ axes[:3].T
+  low, high = np.percentile(components, (2, 98), axis=0)
+  colors = np.clip((components - low) / (high - low), 0, 1)
+  return colors.reshape(*features.shape[:2], 3)
+
+
+figure, rows = plt.subplots(
+  2, 1 + len(maps), figsize=(15, 6), layout='constrained'
+)
+for index, axes in enumerate(rows):
+  label = net.class_names[probabilities[index].argmax()]
+  title = f'{label}, {probabilities[index].max():.0%}'
+  axes[0].imshow(photographs[index])
+  axes[0].set_title(title if is_pretrained else 'random weights: no class')
+  for axis, (stride, features) in zip(axes[1:], maps.items()):
+    axis.imshow(principal_colors(np.asarray(features[index])))
+    axis.set_title(f'stride {stride}, {features.shape[-1]} channels')
+  for axis in axes:
+    axis.axis('off')
+plt.show()
+
+# %% [markdown]
+# ## 2. Fine-tune it on a folder of pictures
+#
+# The data are a folder per class: here 400 of scikit-learn's handwritten
+# digits, as PNG files. `configs/finetune.py` takes what it leaves open from the
+# weights and the folder, and holds out a fifth of each class. The call is the
+# one that `python -m scripts.train --config=configs/finetune.py
+# --config.weights=NAME --config.data.data_dir=FOLDER` makes; what it prints is
+# left out here.
+
+# %%
+digits = load_digits()
+pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+pixels = pixels[..., None].repeat(3, -1)  # [N, 8, 8, 3]
+large = [cv2.resize(x, (48, 48), interpolation=cv2.INTER_CUBIC) for x in pixels]
+for index in range(400):
+  folder = workdir / 'pictures' / str(digits.target[index])
+  folder.mkdir(parents=True, exist_ok=True)
+  cv2.imwrite(str(folder / f'{index}.png'), large[index])
+
+config = finetune.get_config()
+config.weights = str(source)
+config.data.data_dir = str(workdir / 'pictures')
+config.data.train_image_size = config.data.eval_image_size = 48
+config.data.crop, config.data.flip = 'pad4', False  # a digit isn't symmetric
+config.num_epochs = 10.0
+if not is_pretrained:
+  config.learning_rate, config.optimizer.clipping = 0.1, 0.1
+run = workdir / 'run'
+with contextlib.redirect_stdout(io.StringIO()):
+  train.train_and_evaluate(config, run)
+
+plt.figure(figsize=(12, 4))
+plt.imshow(plt.imread(run / 'curves.png'))
+plt.axis('off')
+plt.show()
+
+# %% [markdown]
+# A run's folder is loaded like a name. These digits weren't in the folder; a
+# wrong answer is red.
+
+# %%
+tuned = nfnets.load(run)
+unseen = slice(400, 800)
+images = tuned.preprocess(large[unseen])
+answers = np.asarray(tuned(images)).argmax(-1)
+figure, axes = plt.subplots(2, 12, figsize=(12, 2.6), layout='constrained')
+for axis, picture, answer, truth in zip(
+  axes.flat, large[unseen], answers, digits.target[unseen]
+):
+  axis.imshow(picture)
+  axis.set_title(
+    tuned.class_names[answer], color='black' if answer == truth else 'red'
+  )
+  axis.axis('off')
+plt.show()
+accuracy = np.mean(answers == digits.target[unseen])
+print(f'fine-tuned: accuracy {accuracy:.1%} on {len(answers)} other digits')
+
+# %% [markdown]
+# ## 3. A block and its variance
+#
+# A normalizer-free block computes `x + alpha * branch(x / s)`, where `s` is the
+# expected standard deviation of `x`. If the branch preserves variance 1, every
+# block adds `alpha ** 2` to the variance, which is therefore known in advance
+# (paper B, section 3). Two things preserve it: scaled weight standardization,
+# and activations multiplied by a constant `gamma`. Here is a block written out;
+# those in `nfnets/models/` add a gate, dropout and a strided shortcut. (Zero
+# padding makes the measured variances slightly smaller than expected.)
 
 
 # %%
@@ -87,7 +202,7 @@ class Block(hk.Module):
 
 
 class Stage(hk.Module):
-  """A stem and eight blocks, which `signal` knows by their `branch`."""
+  """A stem and eight blocks; `signal` recognizes a block by its `branch`."""
 
   def __init__(self, conv, activation):
     super().__init__('Stage')
@@ -107,7 +222,6 @@ def normalizer_free():
   return Stage(layers.WSConv2D, activations.get('relu'))
 
 
-key = jax.random.key(0)
 noise = jax.random.normal(key, (8, 32, 32, 3))
 measured = signal.measure(normalizer_free, key, noise)
 for row in measured:
@@ -117,12 +231,12 @@ for row in measured:
   )
 
 # %% [markdown]
-# ## 2. Break it, and hear the alarm
+# ## 4. Break it, and detect that
 #
-# The same block with a plain ReLU, and with plain convolutions initialized as
-# they often are. The branch's variance is no longer 1, so blocks fade or grow,
-# and nothing in the loss would say so. `signal.check_contract` does: put it in
-# the tests of a block of your own.
+# The same block with a plain ReLU, and with plain convolutions under a common
+# initialization. The variance of the branch is no longer 1: the signal fades or
+# explodes, and the loss alone doesn't show why. `signal.check_contract` does;
+# call it in the tests of a block of your own.
 
 
 # %%
@@ -137,7 +251,7 @@ def without_standardization():
 
 
 signal.check_contract(normalizer_free, key)
-print('normalizer-free: as it should be\n')
+print('normalizer-free: keeps its variance\n')
 figure, axis = plt.subplots()
 stages = (normalizer_free, without_gamma, without_standardization)
 for build in stages:
@@ -147,19 +261,19 @@ for build in stages:
   if build is not normalizer_free:
     try:
       signal.check_contract(build, key)
-    except ValueError as alarm:
-      print(f'{name}: {alarm}\n')
+    except ValueError as error:
+      print(f'{name}: {error}\n')
 axis.semilogy([row.expected_variance for row in rows], 'k--', label='expected')
 axis.set(xlabel='block', ylabel='variance of its output')
 axis.legend()
 plt.show()
 
 # %% [markdown]
-# ## 3. Clip a gradient, unit by unit
+# ## 5. Clip a gradient, unit by unit
 #
-# A unit is all the weights that feed one output. AGC holds the norm of its
-# gradient below `clipping` times the norm of its weights (paper A, equation 3).
-# By hand for a convolution of 6 units, with gradients from small to large:
+# A unit is the set of weights that feed one output. AGC scales its gradient so
+# that the norm is at most `clipping` times the norm of the weights (paper A,
+# equation 3). By hand for a convolution with 6 units, and by the library:
 
 # %%
 random = np.random.RandomState(0)
@@ -189,25 +303,22 @@ print('|G| / |W| before', ratios(grad).round(3))
 print('           after', ratios(by_hand).round(3))
 
 # %% [markdown]
-# ## 4. Train a small network with and without AGC
+# ## 6. Train a small network with and without AGC
 #
-# A normalizer-free ResNet-14 on scikit-learn's handwritten digits, 60 steps of
-# the published chain (AGC, weight decay, Nesterov momentum) at a learning rate
-# that is too large without clipping. `python -m scripts.train` does this in
-# earnest: data pipeline, several devices, checkpoints, evaluation.
+# A normalizer-free ResNet-14 on the digits at their own 8 x 8 pixels: 60 steps
+# of the published chain (AGC, weight decay, Nesterov momentum), written out, at
+# a learning rate that is too large without clipping.
 
 # %%
-digits = load_digits()
-pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-pixels = pixels[..., None].repeat(3, -1)  # [N, 8, 8, 3]
 statistics = {'mean': [128.0] * 3, 'std': [128.0] * 3}
-images = np.asarray(augment.normalize(pixels, **statistics))
-train, test = slice(0, 1437), slice(1437, None)
+small = np.asarray(augment.normalize(pixels, **statistics))
+seen, test = slice(0, 1437), slice(1437, None)
 
-overrides = {'normalizer': 'nf', 'depths': (2, 2, 2), 'skipinit_gain': 0.5}
-network = models.create('cifar_resnet_20', 10, **overrides)
+network = models.create(
+  'cifar_resnet_20', 10, normalizer='nf', depths=(2, 2, 2), skipinit_gain=0.5
+)
 init = jax.jit(network.init, static_argnums=2)
-first_params, state = init(key, images[:2], True)
+first_params, state = init(key, small[:2], True)
 apply = jax.jit(network.apply, static_argnums=4)
 
 
@@ -234,24 +345,24 @@ def fit(clipping, num_steps=60, batch_size=128):
   opt_state = optimizer.init(params)
   order = np.random.RandomState(0)
   for index in range(num_steps):
-    batch = order.choice(len(images[train]), batch_size, replace=False)
+    batch = order.choice(len(small[seen]), batch_size, replace=False)
     params, opt_state, row = step(
-      params, opt_state, images[batch], digits.target[batch]
+      params, opt_state, small[batch], digits.target[batch]
     )
     rows.append({'step': index, **jax.tree.map(float, row)})
   return params, rows
 
 
-def accuracy(params):
-  output, _ = apply(params, state, None, images[test], False)
-  found = np.argmax(output['logits'], axis=-1)
-  return float(np.mean(found == digits.target[test]))
+def accuracy_of(params):
+  output, _ = apply(params, state, None, small[test], False)
+  answers = np.argmax(output['logits'], axis=-1)
+  return float(np.mean(answers == digits.target[test]))
 
 
 figure, axis = plt.subplots()
 runs = {'without AGC': fit(None), 'with AGC, 0.04': fit(0.04)}
 for name, (params, rows) in runs.items():
-  text = f'{name}: test accuracy {accuracy(params):.1%}'
+  text = f'{name}: test accuracy {accuracy_of(params):.1%}'
   axis.semilogy([row['loss'] for row in rows], label=text)
   print(text)
 axis.set(xlabel='step', ylabel='loss')
@@ -259,12 +370,12 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# ## 5. Look into the clipping
+# ## 7. Look into the clipping
 #
-# `agc_stats.observe` tells the share of clipped units, by layer. If nearly all
-# are, the gradient only gives the direction; if none is, AGC does nothing.
-# Training by `scripts.train` with `--config.observe_every=10` draws this by
-# itself.
+# `agc_stats.observe` measures the share of clipped units in each layer. Where
+# nearly all are clipped, the gradient contributes only its direction; where
+# none is, AGC does nothing. `scripts.train` draws this picture for a run with
+# `--config.observe_every=10`.
 
 # %%
 params, rows = runs['with AGC, 0.04']
@@ -273,80 +384,35 @@ plt.figure(figsize=(10, 4))
 plt.imshow(plt.imread(workdir / 'clipping.png'))
 plt.axis('off')
 plt.show()
-print(agc_stats.warning(rows[-1], 0.04) or 'neither all nor none is clipped')
-
-# %% [markdown]
-# ## 6. Fold
-#
-# For inference, standardized weights, gains, `gamma`, `alpha` and expected
-# standard deviations become plain weights. The logits stay.
-
-# %%
-data = statistics | {'eval_image_size': 8, 'eval_preprocessing': 'none'}
-data['class_names'] = [str(label) for label in range(10)]
-kept = weights.Weights(params, state, 'cifar_resnet_20', 10, overrides, data)
-folded = weights.fold_weights(kept)
-plain = models.create('cifar_resnet_20', 10, **folded.overrides)
-
-before, _ = network.apply(params, state, None, images[test][:8], False)
-after, _ = plain.apply(folded.params, {}, None, images[test][:8], False)
-size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-print(f'{size(kept.params):,} numbers become {size(folded.params):,}')
-print(
-  f'logits differ by {np.abs(before["logits"] - after["logits"]).max():.1e}'
-)
-
-# %% [markdown]
-# ## 7. Predict on a photograph
-#
-# The network knows digits alone, so the photograph is one: a digit that it
-# hasn't seen, on paper, with a camera's noise, saved as JPEG. The way of the
-# picture is that of `python -m scripts.predict --weights=FILE PHOTO.jpg`; with
-# the published NFNet weights, the same command names ImageNet's classes.
-
-# %%
-digit = cv2.resize(pixels[test][10], (200, 200), interpolation=cv2.INTER_CUBIC)
-photo = np.clip(digit + random.normal(0, 12, digit.shape), 0, 255)
-cv2.imwrite(str(workdir / 'photo.jpg'), photo.astype(np.uint8)[..., ::-1])
-
-picture = decode((workdir / 'photo.jpg').read_bytes())
-small = cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA)
-inputs = augment.normalize(small[None], **pictures.statistics(folded))
-output, _ = plain.apply(folded.params, {}, None, inputs, False)
-shares = np.asarray(jax.nn.softmax(output['logits']))[0]
-
-figure, (left, right) = plt.subplots(1, 2)
-left.imshow(picture)
-left.axis('off')
-right.barh(data['class_names'], shares)
-right.set(xlabel='probability', ylabel='class')
-plt.show()
-print(f'this is a {shares.argmax()}; labelled {digits.target[test][10]}')
+print(agc_stats.warning(rows[-1], 0.04) or 'some units are clipped, not all')
 
 # %% [markdown]
 # ## 8. Export, and run without this package
 #
-# `export.write` folds by itself, and leaves a file only if another process that
-# can't import `nfnets` gets the same logits from it. `exported.load` stands in
-# a file of its own that needs nothing of `nfnets`: copy it beside the network.
+# `export.write` first folds the network: standardized weights, gains, `gamma`,
+# `alpha` and expected standard deviations become plain weights. It leaves a
+# file only if another process, which can't import `nfnets`, computes the same
+# logits from it. `exported.load` is in a file that needs nothing else of
+# `nfnets`: copy it beside the network.
 
 # %%
 path = workdir / 'digits.zip'
-written = export.write(path, kept, 'stablehlo')
+written = export.write(path, weights.load(run), 'stablehlo')
 print(
   f'{path.name}: {written.size / 1024:.0f} KiB, logits differ by '
   f'{written.error:.1e} of the largest'
 )
 reloaded = exported.load(str(path))
 print('takes', reloaded.description['input'])
-found = reloaded.run(images[test]).argmax(-1)
-print(f'test accuracy {np.mean(found == digits.target[test]):.1%}')
+answers = reloaded.run(images).argmax(-1)
+accuracy = np.mean(answers == digits.target[unseen])
+print(f'exported: accuracy {accuracy:.1%} on {len(answers)} other digits')
 
 # %% [markdown]
 # ## Where next
 #
 # - `./scripts/quickstart.sh` trains on the digits properly.
 # - README.md: CIFAR-10, ImageNet, fine-tuning on a folder of pictures.
-# - `examples/agc_any_optimizer.py`: AGC before an optimizer and on a network
-#   from elsewhere.
-# - `nfnets/models/nfnet.py`: the networks of paper A, read top to bottom.
+# - `examples/agc_any_optimizer.py`: AGC before any optax optimizer, on a
+#   network from elsewhere.
+# - `nfnets/models/nfnet.py`: the networks of paper A, to read top to bottom.
