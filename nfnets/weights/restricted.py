@@ -327,7 +327,7 @@ def _described(function: Any, args: Any, state: Any, *_: Any) -> np.ndarray:
 def _encode(text: Any, encoding: Any) -> bytes:
   # Protocols 0 to 2 write bytes so.
   _require(encoding == 'latin1', 'bytes have another encoding than latin1')
-  return text.encode('latin1') if isinstance(text, str) else _encode()
+  return text.encode('latin1')
 
 
 def _mapping(items: Any = None) -> dict:

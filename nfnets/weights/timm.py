@@ -27,11 +27,19 @@ _CONVS = {
 _CONV_LEAVES = {'w': 'weight', 'gain': 'gain', 'bias': 'bias'}
 _LINEAR_LEAVES = {'w': 'weight', 'b': 'bias'}
 # Our names of the network and its blocks, and timm's of a block's attention.
-_FAMILIES = (
-  (variants.TIMM_NFNET, ('NFNet', 'nf_block', 'attn_last')),
-  (variants.TIMM_NF_RESNET, ('NF_ResNet', 'nf_res_block', 'attn_last')),
-  (variants.TIMM_NF_REGNET, ('NF_RegNet', 'nf_block', 'attn')),
-)
+_FAMILIES = {
+  **dict.fromkeys(
+    variants.NFNET | variants.TIMM_NFNET, ('NFNet', 'nf_block', 'attn_last')
+  ),
+  **dict.fromkeys(
+    variants.NF_RESNET | variants.TIMM_NF_RESNET,
+    ('NF_ResNet', 'nf_res_block', 'attn_last'),
+  ),
+  **dict.fromkeys(
+    variants.NF_REGNET | variants.TIMM_NF_REGNET,
+    ('NF_RegNet', 'nf_block', 'attn'),
+  ),
+}
 
 
 def to_timm(
@@ -54,7 +62,7 @@ def to_timm(
   name = known(name)
   leaves = {p: np.asarray(x) for p, x in match.flatten(params).items()}
   if not _is_published(name):
-    leaves = _absorb_skip_gains(leaves, _parts(name)[2] == 'attn_last')
+    leaves = _absorb_skip_gains(leaves, _FAMILIES[name][2] == 'attn_last')
     leaves = _move_gamma(leaves, name, into_weights=True)
   names = _names(name, depths)
   unknown = sorted(leaves.keys() - names.keys())
@@ -121,7 +129,7 @@ def name_of(model: str, overrides: Mapping[str, Any] | None = None) -> str:
   names = [
     name
     for name, other in variants.TIMM.items()
-    if _family(name) == _family(model)
+    if _FAMILIES[name] == _FAMILIES.get(model)
     and (other['depths'], other['widths']) == (row['depths'], row['widths'])
   ]
   if not names:
@@ -195,23 +203,9 @@ def _is_published(name: str) -> bool:
   return name.startswith('dm_')
 
 
-def _parts(name: str) -> tuple[str, str, str]:
-  return next(parts for table, parts in _FAMILIES if name in table)
-
-
-def _family(model: str) -> str:
-  key = variants.canonical(model)
-  for ours, (theirs, parts) in zip(
-    (variants.NFNET, variants.NF_RESNET, variants.NF_REGNET), _FAMILIES
-  ):
-    if key in ours or key in theirs:
-      return parts[0]
-  return key
-
-
 def _names(name: str, depths: Sequence[int] | None = None) -> dict[str, str]:
   """timm's names `{path: name}` of all parameters that a network may have."""
-  root, block, attention = _parts(name)
+  root, block, attention = _FAMILIES[name]
   convs = {f'stem_conv{n}': f'stem.conv{n + 1}' for n in range(4)}
   convs |= {'initial_conv': 'stem.conv', 'final_conv': 'final_conv'}
   linears = {'linear': 'head.fc'}
