@@ -24,8 +24,7 @@ def measure(config: ConfigDict) -> dict[str, dict[str, Any]]:
   configs = {}
   for name in ('batch', 'nf'):
     configs[name] = config.copy_and_resolve_references()
-    with configs[name].unlocked():
-      configs[name].model.normalizer = name
+    configs[name].model.normalizer = name
   if config.drawback == 'step_cost':
     return step_cost(configs)
   of_one = {

@@ -58,16 +58,10 @@ NODES = flags.DEFINE_integer(
   'nodes', 1, 'slurm: the number of nodes.', lower_bound=1
 )
 GPUS = flags.DEFINE_integer(
-  'gpus_per_node',
-  8,
-  'slurm: GPUs per node, each with a process.',
-  lower_bound=1,
+  'gpus_per_node', 8, 'slurm: GPUs, each with a process.', lower_bound=1
 )
 CPUS = flags.DEFINE_integer(
-  'cpus_per_gpu',
-  8,
-  'slurm: cores per GPU, which prepare the images.',
-  lower_bound=1,
+  'cpus_per_gpu', 8, 'slurm: cores that prepare its images.', lower_bound=1
 )
 HOURS = flags.DEFINE_integer(
   'hours', 24, 'slurm: the time limit of the job.', lower_bound=1
@@ -78,8 +72,7 @@ SBATCH = flags.DEFINE_multi_string(
 HOSTS = flags.DEFINE_list(
   'hosts',
   [],
-  'hosts: their addresses. The first is the coordinator; localhost needs no '
-  'ssh.',
+  'hosts: addresses, the coordinator first; localhost needs no ssh.',
 )
 PORT = flags.DEFINE_integer(
   'port',

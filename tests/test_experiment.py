@@ -1,13 +1,11 @@
 """scripts.experiment: the rows that it runs, in order, and their records."""
 
-import json
 import pathlib
 import subprocess
 from concurrent import futures
 
 import pytest
 from invented import record
-from ml_collections import ConfigDict
 
 from experiments import clipping_threshold, records, resnet20_three_ways
 from nfnets.workdir import RunFolder
@@ -206,30 +204,6 @@ def test_what_cannot_be_done_is_refused_in_a_line(command, arguments, told):
   done, called = command(*arguments)
   assert (done.code, called, done.stdout) == (2, [], '')
   assert told in done.stderr and done.stderr.count('\n') == 1
-
-
-@pytest.mark.slow
-def test_a_row_is_trained_recorded_and_reported(run_script, tmp_path):
-  places = (
-    '--experiment=cifar10_first_runs', f'--results={tmp_path / "results"}',
-    f'--workdir={tmp_path / "runs"}',
-  )  # fmt: skip
-  digits = (
-    '--only=nf_agc', '--', '--config.data.name=digits',
-    '--config.data.num_train=1438', '--config.data.train_image_size=8',
-    '--config.data.eval_image_size=8', '--config.num_steps=3',
-    '--config.schedule.warmup_steps=1',
-  )  # fmt: skip
-  call = lambda *words: run_script('scripts.experiment', *words, process=True)
-  done = call('run', *places, *digits)
-  assert done.code == 0, done.stderr
-  assert done.stdout.endswith('nf_agc_seed0: finished\n')
-  page = tmp_path / 'results/cifar10_first_runs'
-  one = json.loads((page / 'runs/nf_agc_seed0.json').read_text())
-  assert ConfigDict(one['config']).optimizer.clip == 'agc'
-  assert call('report', *places).code == 0
-  assert '`nf_agc`' in (page / 'README.md').read_text()
-  assert (page / 'plot.png').exists()
 
 
 def test_the_study_begins_with_the_pilot_and_ends_with_he_s(
