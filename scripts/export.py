@@ -7,7 +7,7 @@ FILE is anything that scripts.predict reads. OUT maps images `[N, S, S, 3]` to
 logits `[N, K]` and contains the names of the classes and how to turn a picture
 into an image. nfnets/weights/exported.py reads and runs it, and needs nothing
 else from this package. Normalizer-free networks are folded first. OUT is
-written only after another process has loaded it and computed the network's
+written only after it has been loaded again and has computed the network's
 logits. ONNX needs `pip install -e '.[export]'`. Exit codes: 0 written, 2
 refused or failed.
 """

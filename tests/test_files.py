@@ -171,10 +171,13 @@ def test_a_run_over_stacks_gives_public_paths(tmp_path):
   scanned = tiny.config(model__scan=True, **values)
   _, _, state = tiny.network_and_state(scanned)
   assert any(network.is_stacked(path) for path in state.params)
-  write_run(tmp_path / 'run', scanned, state)
+  write_run(tmp_path / 'new', scanned, state)
   params = weights.unstack(state.params)
-  assert_same(weights.load(tmp_path / 'run').params, params)
-  weights.write(tmp_path / 'w.npz', weights.load(tmp_path / 'run'))
+  # As older versions wrote it.
+  write_run(tmp_path / 'old', scanned, state._replace(params=params))
+  for name in ('new', 'old'):
+    assert_same(weights.load(tmp_path / name).params, params)
+  weights.write(tmp_path / 'w.npz', weights.load(tmp_path / 'new'))
   assert_same(weights.load(tmp_path / 'w.npz').params, params)
 
 

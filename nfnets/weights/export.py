@@ -7,8 +7,6 @@ import importlib
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -57,9 +55,9 @@ def write(
 ) -> Written:
   """Writes a network for inference and checks the file's logits.
 
-  Weights are folded if possible. Before the file replaces an older one, another
-  process, without nfnets, runs it on random images on the CPU; the logits must
-  equal the unfolded network's to `TOLERANCE`.
+  Weights are folded if possible. Before the file replaces an older one, it is
+  loaded and run on random images on the CPU; the logits must equal the unfolded
+  network's to `TOLERANCE`.
 
   Args:
     path: of the file.
@@ -222,36 +220,12 @@ def _difference(
   path: pathlib.Path, weights: files.Weights, batch: int | None, size: int
 ) -> float:
   """The relative difference of the logits; infinite if they aren't finite."""
-  random = np.random.RandomState(0)
-  images = {
-    f'batch {n}': random.standard_normal((n, size, size, 3)).astype(np.float32)
-    for n in ([batch] if batch else _CHECKED_BATCHES)
-  }
-  found, errors = _run_elsewhere(path, images), []
+  random, errors = np.random.RandomState(0), []
   with jax.default_device(jax.devices('cpu')[0]):
+    network = exported.load(str(path))
     run, leaves = jax.jit(inference(weights)), files.leaves(weights)
-    for key, x in images.items():
-      wanted = np.asarray(run(leaves, x))
-      errors.append(np.abs(found[key] - wanted).max() / np.abs(wanted).max())
+    for n in [batch] if batch else _CHECKED_BATCHES:
+      images = random.standard_normal((n, size, size, 3)).astype(np.float32)
+      found, wanted = network.run(images), np.asarray(run(leaves, images))
+      errors.append(np.abs(found - wanted).max() / np.abs(wanted).max())
   return float(max(errors)) if np.isfinite(errors).all() else float('inf')
-
-
-def _run_elsewhere(
-  path: pathlib.Path, images: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-  """Runs the file in another process, which can't import this package."""
-  given, got = path.with_name('images.npz'), path.with_name('logits.npz')
-  np.savez(given, **images)
-  script = pathlib.Path(exported.__file__)
-  done = subprocess.run(
-    [sys.executable, '-P', *map(str, (script, path, given, got))],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  if done.returncode:
-    last = (done.stderr.strip().splitlines() or ['no message'])[-1]
-    raise ValueError(f'the written file does not run: {last}')
-  with np.load(got) as file:
-    return {key: file[key] for key in file.files}

@@ -1,12 +1,8 @@
-"""Runs files from scripts.export. A copy of this file works without nfnets.
-
-`python exported.py FILE IMAGES.npz LOGITS.npz` runs a file on arrays.
-"""
+"""Runs files from scripts.export. A copy of this file works without nfnets."""
 
 import json
 import os
 import re
-import sys
 import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -88,15 +84,3 @@ def load_onnx(path: str) -> Exported:
   written = session.get_modelmeta().custom_metadata_map
   description = {key: json.loads(value) for key, value in written.items()}
   return Exported(lambda x: session.run(None, {'images': x})[0], description)
-
-
-def main(path: str, images: str, logits: str) -> None:
-  """Runs the network on every array of one .npz and writes another."""
-  sys.modules['nfnets'] = None  # an import of nfnets would fail
-  network = load(path)
-  with np.load(images) as file:
-    np.savez(logits, **{name: network.run(file[name]) for name in file.files})
-
-
-if __name__ == '__main__':
-  main(*sys.argv[1:])

@@ -114,16 +114,24 @@ def of_run(
 def _restored(checkpoints: Any, config: ConfigDict) -> dict[str, Any] | None:
   """The weights of the newest checkpoint; with `scan` they are stacked."""
   overrides = config.model.to_dict()
-  params, state = files.shapes(
-    overrides.pop('name'),
-    config.data.num_classes,
-    as_trained=True,
-    **overrides,
-  )
-  wanted = {'params': params, 'state': state}
-  if config.ema.mode != 'none':
-    wanted |= {'ema_params': params, 'ema_state': state}
-  return checkpoints.restore_latest(wanted)  # all but the optimizer's state
+  name = overrides.pop('name')
+
+  def wanted(as_trained: bool) -> dict[str, Any]:
+    params, state = files.shapes(
+      name, config.data.num_classes, as_trained=as_trained, **overrides
+    )
+    trees = {'params': params, 'state': state}  # all but the optimizer's
+    if config.ema.mode != 'none':
+      trees |= {'ema_params': params, 'ema_state': state}
+    return trees
+
+  try:
+    return checkpoints.restore_latest(wanted(as_trained=True))
+  except ValueError:
+    if not overrides.get('scan'):
+      raise
+    # Older versions saved unstacked weights.
+    return checkpoints.restore_latest(wanted(as_trained=False))
 
 
 def _read(
