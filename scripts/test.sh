@@ -12,4 +12,6 @@ make_environment "$extras"
 "$ENVIRONMENT/bin/ruff" check .
 "$ENVIRONMENT/bin/ruff" format --check .
 "$ENVIRONMENT/bin/mypy"
-"$ENVIRONMENT/bin/python" -m pytest -n "${TEST_PROCESSES:-2}" "$@"
+# A file's tests mostly stay in one process, which compiles a program once.
+"$ENVIRONMENT/bin/python" -m pytest -n "${TEST_PROCESSES:-2}" \
+  --dist worksteal "$@"

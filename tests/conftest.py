@@ -1,10 +1,12 @@
 """Four fake CPU devices, strict settings, and a runner of commands."""
 
+import atexit
 import contextlib
 import gc
 import os
 import pathlib
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,14 +120,14 @@ def _flags_of_its_own():
       flags.FLAGS[name] = flag
 
 
-def pytest_configure(config):
+def pytest_configure():
   """Lets tests of one process that compile the same program share it.
 
   Each process has a folder of its own: JAX doesn't write into it atomically.
   """
-  folder = tempfile.TemporaryDirectory(prefix='nfnets_tests_')
-  config.add_cleanup(folder.cleanup)
-  jax.config.update('jax_compilation_cache_dir', folder.name)
+  folder = tempfile.mkdtemp(prefix='nfnets_tests_')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
