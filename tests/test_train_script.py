@@ -16,7 +16,7 @@ OFF = '--compilation_cache=off'  # it would stay for other tests
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--config.model.normalizer=group'], "no normalizer 'group'"),
+    (['--config.model.normalizer=group'], "normalizer='group'"),
     (['--config.batch_size=0'], 'config.batch_size=0: must be in [1,'),
     (['--config.data.name=cifar10', '--config.data.data_dir=/nowhere'],
      'cifar10'),
