@@ -84,11 +84,16 @@ def test_the_notebook_shows_what_it_claims():
 
 
 @pytest.mark.slow
-def test_the_script_runs_and_shows_the_same():
+def test_the_script_runs_offline_and_shows_the_same():
   done = subprocess.run(
     [sys.executable, '-W', 'ignore', EXAMPLES / 'tour.py'],
     cwd=EXAMPLES,
-    env={'MPLBACKEND': 'agg', 'JAX_PLATFORMS': 'cpu', 'PATH': ''},
+    env={
+      'MPLBACKEND': 'agg',
+      'JAX_PLATFORMS': 'cpu',
+      'HF_HUB_OFFLINE': '1',
+      'PATH': '',
+    },
     capture_output=True,
     text=True,
     check=False,
