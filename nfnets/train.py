@@ -241,7 +241,10 @@ def _open_loggers(
     sinks.append(loggers.JsonLines(path / 'metrics.jsonl', rows))
     sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
     if run.config.wandb:
-      sinks.append(loggers.WeightsAndBiases(path, run.config.to_dict()))
+      from nfnets import wandb_logger
+
+      config = run.config.to_dict()
+      sinks.append(wandb_logger.WeightsAndBiases(path, config))
     for sink in sinks:
       stack.callback(sink.close)
   run.sinks.append(run.console)

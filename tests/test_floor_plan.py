@@ -13,9 +13,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # it. Names that are not listed may be imported anywhere.
 ORDER = (
   'variants', 'parallel', 'models', 'optim', 'mirror', 'bucket', 'data',
-  'workdir', 'metrics', 'loggers', 'plots', 'checkpoint', 'distributed', 'step',
-  'checks', 'factory', 'evaluate', 'weights', 'hub', 'finetune', 'linear_probe',
-  'train', 'analysis', 'bench', 'plan',
+  'workdir', 'metrics', 'loggers', 'wandb_logger', 'plots', 'checkpoint',
+  'distributed', 'step', 'checks', 'factory', 'evaluate', 'weights', 'hub',
+  'finetune', 'linear_probe', 'train', 'analysis', 'bench', 'plan',
 )  # fmt: skip
 # The outer ring, and the files of the inner ring that may import weights.
 OUTER = ('weights', 'hub', 'analysis', 'bench', 'plan')
@@ -124,4 +124,4 @@ def test_a_run_from_scratch_imports_few_lines_and_no_outer_ring(recipe):
   files = [p / '__init__.py' if p.is_dir() else p.with_suffix('.py')
            for p in paths]  # fmt: skip
   lines = sum(len(f.read_text().splitlines()) for f in files if f.exists())
-  assert len(names) <= 50 and lines <= 9000, (len(names), lines)
+  assert len(names) <= 50 and lines <= 7750, (len(names), lines)

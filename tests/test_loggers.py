@@ -10,7 +10,7 @@ import types
 import pytest
 from tensorboardX.proto import event_pb2
 
-from nfnets import loggers, workdir
+from nfnets import loggers, wandb_logger, workdir
 
 
 def test_metrics_of_steps_that_will_be_repeated_are_dropped(tmp_path):
@@ -153,7 +153,7 @@ def test_a_restarted_run_keeps_its_weights_and_biases_id(tmp_path, monkeypatch):
   fake = FakeWandb()
   monkeypatch.setitem(sys.modules, 'wandb', fake)
   for step in (1, 2):
-    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink = wandb_logger.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
     sink.log(step, {'train/loss': 1.0})
     sink.close()
   first, second = fake.started
@@ -172,7 +172,7 @@ def test_the_real_wandb_logs_offline(tmp_path, monkeypatch):
   monkeypatch.setenv('WANDB_MODE', 'offline')
   monkeypatch.setenv('WANDB_SILENT', 'true')
   for step in (1, 2):
-    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink = wandb_logger.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
     sink.log(step, {'train/loss': 1.0})
     sink.close()
   kept = (tmp_path / 'wandb_id').read_text()
