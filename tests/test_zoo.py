@@ -159,4 +159,6 @@ def short(name):
   overrides = {'depths': [1, 1, 1, 1]}
   shapes, _ = files.shapes(f'timm/{name}', 10, **overrides)
   made = fill(shapes)
-  return files.Weights(made, {}, variants.canonical(name), 10, overrides)
+  return files.Weights(
+    made, {}, variants.canonical(f'timm/{name}'), 10, overrides
+  )
