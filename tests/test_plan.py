@@ -94,7 +94,8 @@ def test_the_memory_that_a_refusal_asks_for_is_read():
 @needs_libtpu
 @pytest.mark.slow
 def test_the_tpu_compiler_agrees_with_the_estimate():
-  config = tiny.config(batch_size=256)
+  # Whole tiles of 128 channels: the compiler pads narrower arrays to them.
+  config = tiny.config(batch_size=256, model__widths=(128, 128, 256))
   program = compiled.measure(config, POD, is_compiled=True)
   estimate = compiled.measure(config, POD, is_compiled=False)
   assert program.method == 'compiled' and program.fits
@@ -105,7 +106,12 @@ def test_the_tpu_compiler_agrees_with_the_estimate():
 @needs_libtpu
 @pytest.mark.slow
 def test_the_tpu_compiler_refuses_what_does_not_fit():
-  config = tiny.config(batch_size=8 * 2**17)
+  config = tiny.config(
+    batch_size=8 * 2**17,
+    data__train_image_size=32,
+    eval_every=1,
+    checkpoint_every=1,
+  )
   refused = compiled.measure(config, POD, is_compiled=True)
   assert refused.method == 'refused' and not refused.fits
   assert refused.memory > POD.chip.memory
