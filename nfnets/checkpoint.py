@@ -99,10 +99,12 @@ class Checkpoints:
     Raises:
       ValueError: there are checkpoints, but none can be read.
     """
-    failures = {}
+    failures, remedy = {}, 'restore one from a copy'
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        state = _fill(like, self._read(step))
+        found = self._read(step)
+        remedy = f'start from its weights: --config.weights={self._path.parent}'
+        state = _fill(like, found)
       except Exception as error:  # orbax raises many kinds
         failures[step] = f'{self._path / str(step)}: {_why(error)}'
         continue
@@ -113,8 +115,7 @@ class Checkpoints:
       return state
     if failures:
       raise ValueError(
-        'no readable checkpoint; choose another --workdir, or start from its '
-        f'weights with --config.weights={self._path.parent}: '
+        f'no readable checkpoint; choose another --workdir, or {remedy}: '
         + '; '.join(failures.values())
       )
     return None

@@ -122,9 +122,12 @@ class Network:
     is_single = isinstance(pictures, str | pathlib.Path | bytes) or (
       isinstance(pictures, np.ndarray) and pictures.ndim < 4
     )
-    return np.stack(
-      [self._prepared(x) for x in ([pictures] if is_single else pictures)]
-    )
+    prepared = [
+      self._prepared(x) for x in ([pictures] if is_single else pictures)
+    ]
+    if not prepared:
+      raise ValueError('give at least one picture')
+    return np.stack(prepared)
 
   @functools.cached_property
   def transformed(self) -> hk.TransformedWithState:
@@ -159,11 +162,13 @@ class Network:
     return apply
 
   def _run(self, images: jax.Array | np.ndarray, key: str) -> Any:
-    channels, shape = self.config['in_channels'], np.shape(images)
-    is_float = jnp.issubdtype(images.dtype, jnp.floating)
+    channels, shape = self.config['in_channels'], getattr(images, 'shape', ())
+    dtype = getattr(images, 'dtype', None)  # None of what is no array
+    is_float = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
     if len(shape) != 4 or shape[-1] != channels or not is_float:
+      kind = type(images).__name__ if dtype is None else dtype
       raise ValueError(
-        f'images are {images.dtype} {list(shape)}, must be float [N, H, W, '
+        f'images are {kind} {list(shape)}, must be float [N, H, W, '
         f'{channels}], as `preprocess` returns them'
       )
     weights = self._folded

@@ -222,6 +222,8 @@ def results_kept() -> list[dict[str, Any]]:
   from nfnets import texts
 
   path = pathlib.Path(JSON.value or os.devnull)
+  if not path.parent.is_dir():  # not after minutes of measuring
+    raise FileNotFoundError(f'--json={path}: no folder {path.parent}')
   lines = path.read_text().splitlines() if path.exists() else []
   remedy = 'remove the line or choose another file'
   return [

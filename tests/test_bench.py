@@ -275,6 +275,7 @@ def test_the_bottleneck_is_the_slower_side(monkeypatch, platform):
     (['--model=nfnet_f0', '--batch_size=abc'], '--batch_size=abc'),
     (['--model=nfnet_f0', '--override=['], '--override=['),
     (['--model=nfnet_f0', '--json=README.md'], '--json=README.md, line 1'),
+    (['--model=nfnet_f0', '--json=nowhere/a.jsonl'], 'no folder nowhere'),
     (['--model=nfnet_f0', '--against=timm', '--ema'], 'remove --ema'),
     (
       ['--model=resnet_50', '--mode=folded', '--image_size=32'],

@@ -145,7 +145,7 @@ def test_when_all_are_damaged_the_error_names_them(tmp_path):
   save(tmp_path, 1, 2)
   damage(tmp_path / 'checkpoints', 7)
   with pytest.raises(
-    ValueError, match='no readable checkpoint.*checkpoints/2'
+    ValueError, match='no readable checkpoint.*from a copy.*checkpoints/2'
   ) as refusal:
     restore(tmp_path)
   assert 'tensorstore_spec' not in str(refusal.value)

@@ -190,7 +190,7 @@ def test_a_run_gives_its_average_unless_the_last_weights_are_requested(run):
   assert 'not averaged' in found.note
   assert_same(found.params, raw)
   assert found.data['class_names'] == [str(i) for i in range(10)]
-  with pytest.raises(ValueError, match='run of another network'):
+  with pytest.raises(ValueError, match='another network: config.model.'):
     weights.of_run(path, tiny.config(model__alpha=0.3))
 
 
@@ -323,6 +323,16 @@ def test_a_leaf_that_is_no_finite_number_is_refused_by_name(tmp_path):
   kept.params['CIFAR_ResNet/~/linear']['b'][2] = np.nan
   weights.write(tmp_path / 'w.npz', kept)
   with pytest.raises(ValueError, match='linear/b has values .* not finite'):
+    weights.load(tmp_path / 'w.npz')
+
+
+@pytest.mark.parametrize('dtype', [np.complex64, np.int32, bool])
+def test_a_leaf_that_holds_no_real_numbers_is_refused_by_name(dtype, tmp_path):
+  kept = small()
+  linear = kept.params['CIFAR_ResNet/~/linear']
+  linear['b'] = linear['b'].astype(dtype)
+  weights.write(tmp_path / 'w.npz', kept)
+  with pytest.raises(ValueError, match='linear/b holds .* not floating-point'):
     weights.load(tmp_path / 'w.npz')
 
 

@@ -77,8 +77,15 @@ def test_pictures_that_were_not_preprocessed_are_refused(net, folder):
   photo = np.asarray(photographs.load()[0])
   with pytest.raises(ValueError, match=r'uint8 \[1, .* must be float'):
     net(photo[None])
+  for given in ([[0.5]], None, 'a.jpg'):
+    with pytest.raises(ValueError, match='must be float'):
+      net(given)
   with pytest.raises(ValueError, match=r'got uint8 \[\d+, \d+\]'):
     net.preprocess(photo[..., 0])
+  with pytest.raises(ValueError, match='empty array'):
+    net.preprocess(photo[:0])
+  with pytest.raises(ValueError, match='at least one picture'):
+    net.preprocess([])
   with pytest.raises(ValueError, match='image_size=0: must be at least 1'):
     nfnets.load(folder / 'model.safetensors', image_size=0)
 

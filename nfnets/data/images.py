@@ -91,6 +91,8 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
       raise ValueError(
         f'expected uint8 [H, W, 3], got {data.dtype} {list(data.shape)}'
       )
+    if not data.size:
+      raise ValueError(f'an empty array {list(data.shape)}')
     return data
   if not data:
     raise ValueError('the file is empty')

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -164,8 +165,18 @@ def require_whole(weights: Weights, source: str = 'the weights') -> None:
 
 
 def require_finite(weights: Weights, source: str = 'the weights') -> None:
-  """Raises ValueError for NaN, infinities and negative variances."""
+  """Raises ValueError for NaN, infinities and negative variances.
+
+  Parameters must be real floating-point numbers; state also holds counters.
+  """
   for path, leaf in leaves(weights).items():
+    kinds = np.number if path.startswith(STATE) else jnp.floating
+    is_real = not jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    if not (is_real and jnp.issubdtype(leaf.dtype, kinds)):
+      raise ValueError(
+        f'{source}: {path} holds {leaf.dtype} values, not floating-point '
+        'numbers; use other weights'
+      )
     if not np.isfinite(leaf).all():
       raise ValueError(
         f'{source}: {path} has values that are not finite; use other weights'

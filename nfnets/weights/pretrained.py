@@ -81,9 +81,13 @@ def of_run(
   folder = RunFolder(workdir, must_exist=True)
   own = ConfigDict(folder.require_config())
   if config is not None and _network(config) != _network(own):
+    there, here = _network(own), _network(config)
+    keys = ('name', *sorted(there | here))
+    key = next(key for key in keys if there.get(key) != here.get(key))
     raise ValueError(
-      f'{folder.path} holds a run of another network: {_network(own)}, where '
-      f'the recipe has {_network(config)}'
+      f'{folder.path} holds a run of another network: config.model.{key} is '
+      f'{there.get(key)!r} there, {here.get(key)!r} in the recipe; leave out '
+      '--config, or take the recipe of that run'
     )
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
