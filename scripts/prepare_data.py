@@ -22,6 +22,7 @@ from typing import Any
 
 from absl import flags
 
+from nfnets import bucket
 from nfnets.data import prepared
 from scripts import common
 
@@ -40,6 +41,8 @@ TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
 
 def main() -> int:
   name = common.needed(DATASET, '|'.join(DATASETS))
+  if bucket.is_url(DATA_DIR.value):
+    raise ValueError(f'--data_dir={DATA_DIR.value}: give a local folder')
   try:
     prepare(name, pathlib.Path(DATA_DIR.value).expanduser(), SOURCE.value)
   except tarfile.TarError as error:
