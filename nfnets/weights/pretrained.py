@@ -82,12 +82,16 @@ def of_run(
   own = ConfigDict(folder.require_config())
   if config is not None and _network(config) != _network(own):
     there, here = _network(own), _network(config)
-    keys = ('name', *sorted(there | here))
-    key = next(key for key in keys if there.get(key) != here.get(key))
+    unset = 'not set'
+    key, old, new = next(
+      (key, there.get(key, unset), here.get(key, unset))
+      for key in ('name', *sorted(there | here))
+      if there.get(key, unset) != here.get(key, unset)
+    )
     raise ValueError(
       f'{folder.path} holds a run of another network: config.model.{key} is '
-      f'{there.get(key)!r} there, {here.get(key)!r} in the recipe; leave out '
-      '--config, or take the recipe of that run'
+      f'{old!r} there, {new!r} in the recipe; omit --config, or take the '
+      'recipe of that run'
     )
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
