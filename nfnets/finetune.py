@@ -5,7 +5,7 @@ A recipe leaves a key open by '' for a name, 0 for a number or () for constants.
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -88,10 +88,22 @@ def _take_from_weights(
     if data[key] == is_open:
       value = found[key]
       data[key] = tuple(value) if isinstance(is_open, tuple) else value
+  used, made = (_images(x, trains=not config.probe) for x in (data, found))
+  line = f'{config.weights}: {config.model.name}, used at {used}'
+  if before:
+    return line
+  if made == used:
+    return f'{line}, for which the weights were made'
+  return f'{line}; the weights were made for {made}'
+
+
+def _images(data: Mapping[str, Any], trains: bool) -> str:
+  size, in_training = data['eval_image_size'], data['train_image_size']
+  more = (
+    f', {in_training} in training' if trains and in_training != size else ''
+  )
   return (
-    f'{config.weights}: {config.model.name}, trained at '
-    f'{data.train_image_size} pixels, evaluated at {data.eval_image_size}, '
-    f'{data.eval_preprocessing}'
+    f'{size} pixels{more}, {pictures.crop_words(data["eval_preprocessing"])}'
   )
 
 
@@ -102,7 +114,7 @@ def _take_from_data(data: ConfigDict) -> str:
   data.num_classes = data.num_classes or train.num_classes
   return (
     f'{data.name}: {train.num_classes} classes, {len(train)} pictures to train '
-    f'on, {len(test)} to test on' + (f' ({test.note})' if test.note else '')
+    f'on, {len(test)} to test on'
   )
 
 

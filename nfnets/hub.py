@@ -93,6 +93,13 @@ class Network:
     }
     self._weights, self._dtype = weights, dtype
 
+  def __repr__(self) -> str:
+    config, size = self.config, self.image_size
+    return (
+      f'<Network {config["model"]}: {size} x {size} pixels, '
+      f'{config["num_classes"]} classes>'
+    )
+
   def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
     """Maps images `[N, H, W, C]` from `preprocess` to logits `[N, K]`.
 

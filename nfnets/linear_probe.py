@@ -6,7 +6,7 @@ the classifier, a multinomial logistic regression.
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from nfnets.workdir import RunFolder, dump_line, write_atomically
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ascending
 MAX_ITERATIONS = 1000
+SECONDS_PER_REPORT = 5.0
 WEIGHTS = 'probe.safetensors'
 
 
@@ -78,7 +79,11 @@ def _probe(config: ConfigDict, folder: RunFolder) -> None:
     print(f'weights: {weights.note}')
   weights = weighing.fold_if_possible(weights)
   splits, num_classes = factory.sources_of(config), config.data.num_classes
+  for note in sources.notes(*splits):
+    print(f'{config.data.name}: {note}')
   train, test = (features_of(config, weights, split) for split in splits)
+  penalties = '' if config.probe_l2 else f' with {len(L2_GRID)} penalties'
+  print(f'fitting the classifier{penalties}', flush=True)
   l2 = config.probe_l2 or choose_l2(*train, num_classes, seed=config.seed)
   linear, iterations = fit(*train, num_classes, l2)
   scores = {'train/top_1': score(linear, *train)['top_1']} | {
@@ -115,13 +120,30 @@ def features_of(
   params, state = jax.device_put((params, dict(weights.state)))
   features, labels = [], []
   skipped: dict[str, str] = {}
+  report = _progress(len(source))
+  report(0)
   for batch in evaluate.eval_batches(config, source, skipped):
     is_real = batch['mask'] > 0
     features.append(np.asarray(pool(params, state, batch['images']))[is_real])
     labels.append(batch['labels'][is_real])
+    report(is_real.sum())
   if skipped:
     print(evaluate.left_out(skipped))
   return np.concatenate(features), np.concatenate(labels)
+
+
+def _progress(total: int) -> Callable[[int], None]:
+  """Makes a function that adds to a count and prints it now and then."""
+  done, due = 0, 0.0
+
+  def report(more: int) -> None:
+    nonlocal done, due
+    done += more
+    if done == total or time.monotonic() >= due:
+      print(f'computing features: {done} of {total}', flush=True)
+      due = time.monotonic() + SECONDS_PER_REPORT
+
+  return report
 
 
 def choose_l2(

@@ -23,6 +23,7 @@ from nfnets import (
   parallel,
   step,
 )
+from nfnets.data import sources
 from nfnets.optim import agc_stats
 from nfnets.workdir import RunFolder, flat, plain
 
@@ -204,12 +205,14 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
     run.console.print(
       f'{run.folder} has no lock: start one run at a time there'
     )
-  for source in (parts.train_source, parts.eval_source):
-    if source.note:
-      run.console.print(f'{config.data.name}: {source.note}')
+  for note in sources.notes(parts.train_source, parts.eval_source):
+    run.console.print(f'{config.data.name}: {note}')
   is_saved = run.checkpoints.latest_step() is not None
-  action = 'restoring the newest checkpoint' if is_saved else 'initializing'
-  run.console.print(action)
+  run.console.print(
+    'restoring the newest checkpoint'
+    if is_saved
+    else 'initializing: compiling, may take a minute'
+  )
   state = run.checkpoints.restore_latest(parts.shapes)
   if state is None:
     init = jax.jit(

@@ -189,7 +189,10 @@ class RunFolder:
     """Lines to print when a run ends: its accuracy, its curves, its folder."""
     place = bucket.absolute(str(self))
     if 'eval/top_1' in summary:
-      yield f'test accuracy {100 * summary["eval/top_1"]:.1f} %'
+      rows = [] if summary['status'] == 'finished' else self.read_metrics()
+      steps = [row['step'] for row in rows if 'eval/top_1' in row]
+      when = f' at step {steps[-1]}' if steps else ''
+      yield f'test accuracy {100 * summary["eval/top_1"]:.1f} %{when}'
     if (self.path / 'curves.png').exists():
       yield f'curves {place}/curves.png'
     yield f'run folder {place}'

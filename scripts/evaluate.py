@@ -91,8 +91,9 @@ def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   own = pictures.image_size(found), pictures.crop_name(found)
   if own != (config.data.eval_image_size, config.data.eval_preprocessing):
     common.note(
-      f'the weights were made for {own[0]} pixels, {own[1]}; to evaluate them '
-      'so, use --config=configs/finetune.py, which takes both from the weights'
+      f'the weights were made for {own[0]} pixels, '
+      f'{pictures.crop_words(own[1])}; to evaluate them so, use '
+      '--config=configs/finetune.py, which takes both from the weights'
     )
   return {'eval': found}
 

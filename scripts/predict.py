@@ -78,6 +78,8 @@ def read(
       try:
         images += list(prepare(path))
         good.append(path)
+      except FileNotFoundError:
+        failures.append({'image': path, 'error': 'no such file'})
       except (ValueError, OSError, MemoryError) as error:
         line = getattr(error, 'strerror', None) or str(error)
         failures.append({'image': path, 'error': f'not a picture: {line}'})

@@ -155,6 +155,15 @@ def test_the_weights_complete_the_recipe(tmp_path):
   assert resolved.num_steps == 500 * 20 // 32
 
 
+@pytest.mark.parametrize('size', [8, 32])
+def test_the_line_on_weights_tells_their_size_from_the_runs(tmp_path, size):
+  path = write(tmp_path, given(eval_image_size=8, eval_preprocessing='none'))
+  sizes = {'train_image_size': size, 'eval_image_size': size}
+  (line,) = finetune.complete(open_recipe(path, **sizes))
+  assert f'used at {size} pixels' in line and 'none' not in line
+  assert ('made for 8 pixels' in line) == (size != 8)
+
+
 def test_published_sizes_and_constants_fill_in_what_a_file_lacks(
   tmp_path, monkeypatch
 ):
@@ -242,6 +251,9 @@ def test_an_evaluation_opens_no_training_split(tmp_path):
   finetune.complete(config, trains=False)
   assert (config.data.num_train, config.data.num_classes) == (0, 3)
   with pytest.raises(FileNotFoundError, match='train is missing'):
+    finetune.complete(config)
+  config.data.data_dir = str(tmp_path / 'none')
+  with pytest.raises(FileNotFoundError, match='/none does not exist'):
     finetune.complete(config)
 
 

@@ -1,11 +1,15 @@
 """The five lines of the README: a network by name, called, without Haiku."""
 
+import errno
 import hashlib
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
+import traceback
+import urllib.error
 
 import dill
 import fake_hub
@@ -18,6 +22,7 @@ import pytest
 import nfnets
 from nfnets import hub, weights
 from nfnets.weights import certificate, match, names, timm
+from scripts import common
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -235,7 +240,8 @@ def test_a_name_is_downloaded_once_and_checked(folder, ask):
     assert sum(line.startswith('GET') for line in asked) == 1
   loaded, missing = ask(None, 'test_nfnet', 'eca_nfnet_l0')
   assert loaded == LOADED
-  assert 'not in the cache, and https://huggingface.co cannot be' in missing
+  assert re.search(r'not in the cache .*/hf/hub, and .* cannot be', missing)
+  assert 'nfnets.load(PATH)' in missing
 
 
 @pytest.mark.parametrize(
@@ -287,8 +293,32 @@ def test_deepminds_files_come_by_address_and_md5(tmp_path, monkeypatch):
     assert nfnets.load('nfnet_f0').config['model'] == 'test_nfnet'
     assert len(server.asked) == 2
   assert nfnets.load('nfnet_f0').config['model'] == 'test_nfnet'
-  with pytest.raises(ValueError, match='cannot be downloaded'):
+
+
+@pytest.mark.parametrize('full', [False, True])
+def test_a_failed_download_is_one_error_with_the_remedy_unless_the_disk_is_full(
+  full, tmp_path, monkeypatch
+):
+  def urlopen(*_, **__):
+    why = socket.gaierror(-3, 'Temporary failure in name resolution')
+    raise OSError(errno.ENOSPC, 'full') if full else urllib.error.URLError(why)
+
+  monkeypatch.setenv('NFNETS_CACHE', str(tmp_path))
+  monkeypatch.setattr(names.urllib.request, 'urlopen', urlopen)
+  with pytest.raises(ValueError) as caught:
     nfnets.load('nfnet_f1')
+  if full:
+    assert 'the disk is full' in common.explain(caught.value)
+    return
+  text = ''.join(traceback.format_exception(caught.value))
+  assert text.count('Traceback') == 1
+  said = str(caught.value)
+  assert said.startswith('nfnet_f1: ') and said.endswith(names.REMEDY)
+  assert f'to {tmp_path} (Temporary failure in' in said
+
+
+def test_a_network_shows_its_name_its_pixels_and_its_classes(net):
+  assert repr(net) == '<Network test_nfnet: 64 x 64 pixels, 5 classes>'
 
 
 @pytest.mark.parametrize(

@@ -117,10 +117,16 @@ def test_features_equal_the_networks_pool_up_to_a_factor(setting):
 
 
 def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
-  setting, tmp_path
+  setting, tmp_path, capsys
 ):
   config, folder = setting[0], tmp_path
   summary = train.train_and_evaluate(config, folder)
+  said = capsys.readouterr().out
+  told = [
+    'features: 0 of 1438', 'features: 1438 of 1438', 'features: 359 of 359',
+    'fitting', 'test accuracy',
+  ]  # fmt: skip
+  assert sorted(map(said.index, told)) == list(map(said.index, told))
   assert summary['status'] == 'finished'
   assert summary['eval/top_1'] > 0.5  # digits, on random features
   written = json.loads((folder / 'summary.json').read_text())

@@ -49,6 +49,7 @@ def test_five_classes_of_each_picture_and_a_line_for_the_others(
   lines = done.stderr.splitlines()
   assert len(lines) == 5
   assert all(line.startswith(f'error: {b}: ') for line, b in zip(lines, bad))
+  assert lines[1] == f'error: {folder}/missing.png: no such file'
   found = json.loads(done.stdout)
   assert [row['image'] for row in found['predictions']] == list(map(str, good))
   # The oracle: the network itself, its weights not folded.

@@ -194,6 +194,17 @@ def test_a_folder_of_classes_alone_holds_out_a_fixed_fifth_of_each(tmp_path):
   assert 'held out' in test.note
 
 
+def test_what_both_splits_remark_is_said_once(tmp_path):
+  _make_flat(tmp_path, {'a': 5, 'b': 10})
+  both = [
+    sources.create('folder', split, str(tmp_path))
+    for split in ('train_and_valid', 'test')
+  ]
+  assert sources.notes(*both) == [
+    'a fixed fifth of each class is held out for testing'
+  ]
+
+
 def test_a_flat_class_of_one_picture_is_named(tmp_path):
   _make_flat(tmp_path, {'a': 5, 'b': 1})
   with pytest.raises(ValueError, match='/b contains 1 image .*hold one out'):

@@ -84,7 +84,8 @@ def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(
   jax.config.update('jax_transfer_guard', 'allow')
   said, complaints = capfd.readouterr()
   told = [
-    'cifar_resnet_20 on digits', 'initializing', 'gain_or_bias', 'compiling',
+    'cifar_resnet_20 on digits', 'initializing', 'gain_or_bias',
+    'compiling the first step',
     'step 2/6  loss', 'step 6/6', 'test accuracy', 'curves', 'run folder',
   ]  # fmt: skip
   found = [said.index(words) for words in told]

@@ -116,6 +116,22 @@ def test_a_folder_is_usable_or_refused(tmp_path, parts, other, why):
       folder.check_same_run(config)
 
 
+@pytest.mark.parametrize(
+  'status, says',
+  [
+    ('finished', 'test accuracy 12.5 %'),
+    ('interrupted', 'test accuracy 12.5 % at step 31'),
+  ],
+)
+def test_the_accuracy_of_an_unfinished_run_names_its_step(
+  tmp_path, status, says
+):
+  row = '{"step": 31, "eval/top_1": 0.125}\n{"step": 40, "train/loss": 1.0}\n'
+  (tmp_path / 'metrics.jsonl').write_text(row)
+  summary = {'status': status, 'step': 42, 'eval/top_1': 0.125}
+  assert next(workdir.RunFolder(tmp_path).results(summary)) == says
+
+
 def test_a_damaged_file_is_refused_with_its_line_but_a_summary_is_replaced(
   tmp_path,
 ):

@@ -171,8 +171,11 @@ def _existing(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
   for name in names:
     if (root / name).is_dir():
       return root / name
+  what = f'{root / names[0]} is missing'
+  if not root.is_dir():
+    what = f'{root} {"is not a folder" if root.exists() else "does not exist"}'
   raise FileNotFoundError(
-    f'{root / names[0]} is missing: an image folder is laid out as '
+    f'{what}: an image folder is laid out as '
     f'{root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, or without '
     f'either as {root}/<class>/*.jpg'
   )

@@ -81,6 +81,11 @@ def of(data: Any, split: str) -> Source:
   return create(data.name, split, data.data_dir, label=label)
 
 
+def notes(*parts: Source) -> list[str]:
+  """What was held out or ignored, each remark once."""
+  return list(dict.fromkeys(part.note for part in parts if part.note))
+
+
 class Digits:
   """scikit-learn's 1,797 handwritten digits, uint8 [8, 8, 3] in 0..255.
 

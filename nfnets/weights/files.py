@@ -232,7 +232,9 @@ def one_line_errors(source: str | pathlib.Path) -> Iterator[None]:
   except Exception as error:  # readers of damaged files may raise anything
     why = ' '.join(str(error).split()) or type(error).__name__
     named = '' if str(source) in why else f'{source}: '
-    raise ValueError(f'{named}{why:.600}') from error
+    # An error that was raised from None leaves nothing to add.
+    says_all = error.__suppress_context__ and error.__cause__ is None
+    raise ValueError(f'{named}{why:.600}') from (None if says_all else error)
 
 
 def read_published(path: str | pathlib.Path) -> Weights:

@@ -5,6 +5,7 @@ its own cache, DeepMind's to the folder `cache()`. Their hashes are checked.
 """
 
 import difflib
+import errno
 import hashlib
 import importlib.util
 import os
@@ -20,6 +21,10 @@ from nfnets import variants
 
 DEEPMIND = 'https://storage.googleapis.com/dm-nfnets'
 _HUB = 'hf-hub:'
+REMEDY = (
+  'check the connection, or pass the path of a file: nfnets.load(PATH), '
+  '--weights=PATH'
+)
 
 
 class Published(NamedTuple):
@@ -169,7 +174,14 @@ def _download(url: str, target: pathlib.Path) -> None:
       ):
         shutil.copyfileobj(response, file, 2**20)
     except OSError as error:
-      raise OSError(f'{url} cannot be downloaded: {error}') from error
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      reason = getattr(error, 'reason', None)  # of urllib's errors
+      why = reason if isinstance(reason, OSError) else error
+      raise OSError(
+        f'{url} cannot be downloaded to {target.parent} '
+        f'({why.strerror or why}): {REMEDY}'
+      ) from None
     part.replace(target)
 
 
@@ -190,19 +202,19 @@ def _from_hub(repo: str) -> pathlib.Path:
   try:
     for file in ('config.json', 'model.safetensors'):
       path = hub.hf_hub_download(name, file, revision=revision or None)
-  except hub.errors.LocalEntryNotFoundError as error:
+  except hub.errors.LocalEntryNotFoundError:
     raise OSError(
-      f'{_HUB}{repo} is not in the cache, and {hub.constants.ENDPOINT} cannot '
-      'be reached'
-    ) from error
+      f'{_HUB}{repo} is not in the cache {hub.constants.HF_HUB_CACHE}, and '
+      f'{hub.constants.ENDPOINT} cannot be reached: {REMEDY}'
+    ) from None
   except (
     hub.errors.RepositoryNotFoundError,
     hub.errors.RevisionNotFoundError,
     hub.errors.EntryNotFoundError,
-  ) as error:
+  ):
     raise OSError(
       f'{hub.constants.ENDPOINT} has no repository {repo} with a {file}'
-    ) from error
+    ) from None
   finally:
     logging.set_verbosity(level)
   # The path links to a file that the cache names by its SHA-256, if large.

@@ -46,6 +46,11 @@ def crop_name(weights: files.Weights) -> str:
   return _told(weights, 'eval_preprocessing', usual)
 
 
+def crop_words(name: str) -> str:
+  """The rule `name` in a few words, for messages."""
+  return 'without a crop' if name == 'none' else f'cropped by {name}'
+
+
 def image_size(weights: files.Weights) -> int:
   """Side in pixels of the images that the network was evaluated on."""
   return int(_told(weights, 'eval_image_size'))
