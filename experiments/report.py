@@ -8,7 +8,7 @@ import math
 import pathlib
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tabulate
@@ -39,6 +39,10 @@ check that compares trained rows is decided if the 95 % interval of their
 difference, paired by seed, lies on one side of the bound; otherwise it is
 undecided. BN is batch normalization, NF normalizer-free. Paper A is arXiv
 2102.06171, paper B arXiv 2101.08692."""
+GROWTH = (
+  'Where AGC clips a skip gain that starts at 0, the gain can only reach 1 if '
+  f'its gain growth is at least {study.OPEN:.1f}.'
+)
 CSS = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -113,22 +117,26 @@ def answer(
 
 def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
   """A line for each row with a record or a published number."""
-  columns, published = experiment.columns or TRAINED, experiment.published
+  published = experiment.published
+  columns = {
+    scale: experiment.columns or trained(rows) for scale, rows in found.items()
+  }
   header = ['row'] + (['published'] if published else [])
   for scale in found:
     smoke = ' (smoke test)' if experiment.scales[scale].smoke else ''
-    first, *others = columns
+    first, *others = columns[scale]
     header += [first if scale == FULL else f'{scale}{smoke}: {first}', *others]
   lines = []
   for name in dict.fromkeys((*experiment.rows, *published)):
-    mine = [rows.get(name) for rows in found.values()]
-    if name not in published and not any(mine):
+    mine = {scale: rows.get(name) for scale, rows in found.items()}
+    if name not in published and not any(mine.values()):
       continue
     label = experiment.labels.get(name, '')
     line = [f'`{name}` {label}'.strip() if name in experiment.rows else name]
     line += [shown(published.get(name))] if published else []
-    for row in mine:
-      line += [cell(row) if row else '–' for cell in columns.values()]
+    for scale, row in mine.items():
+      cells = columns[scale].values()
+      line += [cell(row) if row else '–' for cell in cells]
     lines.append(line)
   tags = sorted({entry[1] for entry in published.values()})
   legend = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
@@ -137,6 +145,7 @@ def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
     at = experiment.scales[scale]
     notes += [f'Scale `{scale}`: {at.note}.'] if at.note else []
     notes += ['It decides nothing.'] if at.smoke else []
+  notes += [GROWTH] if 'gain growth' in header else []
   align = ['left'] + ['right'] * (len(header) - 1)
   text = tabulate.tabulate(
     lines, header, 'pipe', disable_numparse=True, colalign=align
@@ -157,19 +166,27 @@ def _runs(row: Row) -> str:
   return f'{len(row.records)}' + (f', diverged after {ends}' if ends else '')
 
 
-def _updates(row: Row) -> str:
-  if row.config['optimizer']['clip'] != 'agc' or math.isinf(row.growth):
-    return f'{row.updates:,}'
-  digits = 0 if row.growth > 100 else 1
-  return f'gain growth {row.growth:,.{digits}f}'
+def _growth(row: Row) -> str:
+  if math.isinf(row.growth):
+    return '–'
+  return f'{row.growth:,.{0 if row.growth > 100 else 1}f}'
 
 
-TRAINED = {
-  'test top-1, %': lambda row: row.text,
-  'runs': _runs,
-  'training loss': lambda row: f'{row.loss:.3f}'.replace('nan', '–'),
-  f'updates, or gain growth ({study.OPEN:.1f} opens)': _updates,
-}
+def trained(rows: Rows) -> dict[str, Callable[[Row], str]]:
+  """The columns of trained rows: header to cell."""
+  splits = {
+    row.config['data'].get('eval_split', 'test') for row in rows.values()
+  }
+  is_test = all(split.startswith('test') for split in splits)
+  columns = {
+    'test top-1, %' if is_test else 'held-out top-1, %': lambda row: row.text,
+    'runs': _runs,
+    'training loss': lambda row: f'{row.loss:.3f}'.replace('nan', '–'),
+    'updates': lambda row: f'{row.updates:,}',
+  }
+  if any(math.isfinite(row.growth) for row in rows.values()):
+    columns['gain growth'] = _growth
+  return columns
 
 
 def origin(recorded: Sequence[records.Record]) -> str:

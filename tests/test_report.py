@@ -62,6 +62,16 @@ def test_the_table_has_rows_with_a_record_or_a_published_number():
   assert re.search(r'\| +50\.00 \| +2, diverged after 1,000 \|', text)
 
 
+def test_the_table_names_the_images_that_judged_the_rows():
+  made = experiment()
+  for split, images in (('test', 'test'), ('train[:9]', 'held-out')):
+    data = {'num_classes': 10, 'eval_split': split}
+    found = made.gather([record('b', 0.5, data=data)])
+    assert f'| {images} top-1, % |' in re.sub(
+      ' +', ' ', report.table(made, found)
+    )
+
+
 @pytest.mark.parametrize('name', study.names())
 def test_any_experiment_reports_what_its_rows_may_end_as(name, tmp_path):
   made = study.load(name)
