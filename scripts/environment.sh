@@ -51,7 +51,7 @@ make_environment() {
     'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     arguments+=(-c constraints.txt)
   fi
-  echo "installing nfnets[$1] (takes a minute or two the first time)"
+  echo "installing nfnets[$1] (takes a few minutes the first time)"
   if ! "$ENVIRONMENT/bin/python" -m pip install --quiet \
     --disable-pip-version-check "${arguments[@]}"; then
     echo 'error: the installation failed (see above); it needs a reachable' \

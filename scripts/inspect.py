@@ -116,8 +116,13 @@ def draw_batch(before: Captioned, after: Captioned, path: pathlib.Path) -> None:
   from matplotlib.figure import Figure
 
   rows = math.ceil(len(after) / COLUMNS)
-  size = 3.2 * COLUMNS, 1.9 * rows
+  size = 3.2 * COLUMNS, 0.4 + 1.9 * rows
   figure = Figure(figsize=size, layout='constrained')
+  figure.suptitle(
+    'In each pair, left: the image from the host (grey label); right: what the '
+    'network sees (black label)',
+    fontsize=9,
+  )
   axes = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
   for axis in axes.flat:
     axis.axis('off')
