@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.study import Experiment, NotRun, Plot, Row, Rows
 
@@ -21,6 +22,7 @@ COLORS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
 )  # fmt: skip
 MARKERS = 'os^'
+DIVERGED = 'diverged'
 # A metric's key in records, the factor of its values, the label of its axis.
 TOP_1 = ('eval/top_1', 100, 'test top-1 (%)')
 LOSS = ('train/loss', 1, 'training loss')
@@ -83,12 +85,18 @@ def _draw(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
     color = COLORS[number % len(COLORS)]
     marker = MARKERS[number // len(COLORS) % 3] if marker is None else marker
     style = {'color': color, 'ls': line, 'marker': marker, 'ms': 5, 'lw': 1.4}
+    if number % 2 and marker != 'X':  # a ring, so that dots inside it show
+      style |= {'ms': 7.5, 'mfc': 'none'}
+    error = error if np.any(error or 0) else None  # the legend shows bars
     ax.errorbar(x, y, error, label=label, **style)
     if gone := [at for at, value in zip(x, y) if math.isnan(value)]:
       style = {'transform': ax.get_xaxis_transform(), 'clip_on': False}
       size = 12 - 2 * (number % 4)  # so that coinciding crosses are visible
       foot = ax.plot(gone, [0] * len(gone), 'x', color=color, ms=size, **style)
       foot[0].set_in_layout(False)
+    if gone or marker == 'X':
+      cross = {'color': 'black', 'ls': '', 'marker': 'x'}
+      ax.add_line(Line2D([], [], label=DIVERGED, **cross))
   ax.set(xlabel=panel.x, ylabel=panel.y)
   ax.set_title(panel.title, fontsize=10)
   ax.grid(alpha=0.25)
@@ -111,9 +119,12 @@ def _legend(figure: Figure) -> None:
   for ax in figure.axes:
     for handle, label in zip(*ax.get_legend_handles_labels()):
       handles.setdefault(label, handle)
+  if DIVERGED in handles:  # last
+    handles[DIVERGED] = handles.pop(DIVERGED)
   if handles:
     place = {'loc': 'outside lower center', 'ncols': 3, 'frameon': False}
-    figure.legend(handles.values(), handles.keys(), fontsize=9, **place)
+    place |= {'columnspacing': 1.0, 'handlelength': 1.5, 'fontsize': 8}
+    figure.legend(handles.values(), handles.keys(), **place)
 
 
 def curves(
