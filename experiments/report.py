@@ -43,6 +43,10 @@ GROWTH = (
   'Where AGC clips a skip gain that starts at 0, the gain can only reach 1 if '
   f'its gain growth is at least {study.OPEN:.1f}.'
 )
+OWN = """\
+These experiments have records in this folder; the columns count their checks.
+Two lists that open at a click hold the experiments without records and the
+claims that the study tests. The reports follow."""
 CSS = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -263,7 +267,11 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
 
 def write_overview(root: pathlib.Path) -> pathlib.Path:
-  """Writes `root`/README.md: the hand-written note, the claims, all checks."""
+  """Writes `root`/README.md: the hand-written note, the claims, all checks.
+
+  Without a note it is a user's own folder: what has records comes first.
+  """
+  preface = note(root)
   lines, idle = [], []
   for name in study.names():
     experiment = study.load(name)
@@ -272,16 +280,25 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
       answer(c, experiment, found)[0] for c in experiment.checks.values()
     ]
     title = f'[{experiment.title}]({name}/README.md)'
-    if set(words) == {NOT_RUN}:
+    if set(words) == {NOT_RUN} if preface else not found:
       idle.append(f'- {title}')
     else:
       lines.append((title, *(words.count(word) or '' for word in WORDS)))
   table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
   is_there = (root / ANSWER / 'plot.png').exists()
   picture = [f'![{ANSWER}]({ANSWER}/plot.png)'] if is_there else []
-  parts = [note(root), *picture, sentences(root), LEAD, table]
-  if idle:
-    parts.append('Ready to run, and not run:\n\n' + '\n'.join(idle))
+  ready = '\n'.join(idle)
+  if preface:
+    parts = [preface, *picture, sentences(root), LEAD, table]
+    parts += [f'Ready to run, and not run:\n\n{ready}'] if idle else []
+  else:
+    parts = [OWN, table if lines else 'There are no records yet.', LEAD]
+    for summary, text in (
+      ('Ready to run, and not run', ready),
+      ("The study's claims", sentences(root)),
+    ):
+      opening = f'<details><summary>{summary}</summary>'
+      parts += [f'{opening}\n\n{text}\n\n</details>'] if text else []
   text = '\n\n'.join(('# Results', *parts)) + '\n'
   workdir.write_atomically(root / 'README.md', text)
   return root / 'README.md'
@@ -316,9 +333,10 @@ def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
     page = MarkdownIt('commonmark').enable('table').render(source.read_text())
     return re.sub(r'src="([\w/-]+\.png)"', data_uri, page)
 
+  names = sorted(study.names(), key=lambda n: not records.read_all(root, n))
   sections = [
     f'<section id="{name}">{embedded(root / name / "README.md")}</section>'
-    for name in study.names()
+    for name in names
     if (root / name / 'README.md').exists()
   ]
   overview = embedded(root / 'README.md')

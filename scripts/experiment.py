@@ -261,7 +261,7 @@ def measured(experiment: study.Experiment, row: str) -> records.Record:
 
 
 def report() -> int:
-  """Writes the report of one experiment or of all, and prints the files."""
+  """Writes the report of one experiment or of all; prints what changed."""
   from experiments import report as reporting
 
   root = pathlib.Path(RESULTS.value)
@@ -278,14 +278,27 @@ def report() -> int:
         f'{root / EXPERIMENT.value} has no records; the committed ones are in '
         '--results=results'
       )
+  bare = 0
   for name in names:
-    print(reporting.write(name, root), flush=True)
+    before = contents(root / name)
+    path = reporting.write(name, root)
+    if contents(root / name) != before:
+      if records.read_all(root, name):
+        print(path, flush=True)
+      else:
+        bare += 1
+  if bare:
+    print(f'{root}: reports of {bare} experiments without records')
   if not EXPERIMENT.value or HTML.value:
     print(reporting.write_overview(root))
   if HTML.value:
     reporting.write_html(root, pathlib.Path(HTML.value))
     print(HTML.value)
   return 0
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in folder.glob('*.*')}
 
 
 VERBS = {

@@ -127,3 +127,19 @@ def test_the_page_holds_all_reports_and_their_pictures(copy):
   assert all(f'<section id="{name}">' in text for name in links)
   assert text.count('<table>') > 10 and '<details>' in text
   assert '](' not in re.sub(r'base64,[^"]*', '', text)
+
+
+def test_in_a_folder_of_ones_own_the_recorded_experiments_come_first(tmp_path):
+  name = study.names()[-1]
+  made = study.load(name)
+  for one in records(made, list(made.scales)[-1]):
+    recording.write(tmp_path, one | {'experiment': name})
+  for other in (study.names()[0], name):
+    report.write(other, tmp_path)
+  text = report.write_overview(tmp_path).read_text()
+  assert text.index(f'({name}/README.md)') < text.index('<details>')
+  report.write_html(tmp_path, tmp_path / 'page.html')
+  sections = re.findall(
+    '<section id="(.*?)"', (tmp_path / 'page.html').read_text()
+  )
+  assert sections == [name, study.names()[0]]
