@@ -14,7 +14,8 @@ run      trains each row with scripts.train, which receives the flags after --.
          current row has saved.
 measure  measures each row of an experiment that trains nothing.
 report   writes README.md and plot.png of one experiment, or of all of them with
-         an overview; --html=FILE also writes one self-contained page.
+         an overview, and prints those that changed; --html=FILE also writes one
+         self-contained page.
 
 A row is recorded in RESULTS/NAME/runs/ROW@SCALE_seedK.json as soon as it is
 done; its run's folder is in WORKDIR/NAME/. By default RESULTS is runs/results,
@@ -287,6 +288,8 @@ def report() -> int:
         print(path, flush=True)
       else:
         bare += 1
+    elif EXPERIMENT.value:
+      print(f'{path}: unchanged')
   if bare:
     print(f'{root}: reports of {bare} experiments without records')
   if not EXPERIMENT.value or HTML.value:
