@@ -43,12 +43,23 @@ def load(
     ValueError, FileNotFoundError: the weights can't be read or used; a message
       of one line says why and, if a package is missing, its name.
   """
+  _check_whole('num_classes', num_classes, 0, 2**20)
+  _check_whole('in_channels', in_channels, 1, 2**16)
+  _check_whole('image_size', image_size, 1, 4096)
   found = weights_lib.load(source, model=model)
   if num_classes is not None and num_classes != found.num_classes:
     found = with_head(found, num_classes)
   if in_channels is not None:
     found = with_channels(found, in_channels)
   return Network(found, image_size=image_size, dtype=dtype)
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+  if value is None or (type(value) is int and least <= value <= most):
+    return
+  raise ValueError(
+    f'{name}={value!r}: must be a whole number from {least} to {most}'
+  )
 
 
 def list_models(pretrained: bool = False) -> list[str]:
@@ -78,8 +89,6 @@ class Network:
   ) -> None:
     if dtype not in ('float32', 'bfloat16'):
       raise ValueError(f"dtype={dtype!r}: use 'float32' or 'bfloat16'")
-    if image_size is not None and image_size < 1:
-      raise ValueError(f'image_size={image_size}: must be at least 1')
     self.params, self.state = weights.params, weights.state
     self.image_size = image_size or pictures.image_size(weights)
     self.class_names = pictures.class_names(weights)

@@ -57,7 +57,10 @@ def main(arguments: Sequence[str]) -> int:
 def convert(source: str, target: pathlib.Path) -> int:
   """Converts a file and prints what was written; returns the exit code."""
   from nfnets import bucket, weights
+  from nfnets.weights import certificate
 
+  if CERTIFY.value:
+    certificate.require_timm()
   if target.suffix not in ('.safetensors', '.npz'):
     raise ValueError(f'{target}: name it .safetensors or .npz')
   if bucket.is_url(target):

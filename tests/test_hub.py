@@ -91,8 +91,21 @@ def test_pictures_that_were_not_preprocessed_are_refused(net, folder):
     net.preprocess(photo[:0])
   with pytest.raises(ValueError, match='at least one picture'):
     net.preprocess([])
-  with pytest.raises(ValueError, match='image_size=0: must be at least 1'):
-    nfnets.load(folder / 'model.safetensors', image_size=0)
+
+
+def test_sizes_that_are_no_whole_numbers_in_range_are_refused(folder):
+  for given in (
+    {'image_size': 0},
+    {'image_size': 64.5},
+    {'image_size': 50_000},
+    {'num_classes': '3'},
+    {'num_classes': True},
+    {'num_classes': 10**12},
+    {'in_channels': 0},
+  ):
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=f'{name}={value!r}: must be a whole'):
+      nfnets.load(folder / 'model.safetensors', **given)
 
 
 def test_ours_and_timms_file_are_one_network(net, folder):

@@ -61,6 +61,16 @@ def python_with_timm() -> str | None:
   return python if found.returncode == 0 else None
 
 
+def require_timm() -> str:
+  """The Python that has timm; raises ValueError if there is none."""
+  python = python_with_timm()
+  if python is None:
+    raise ValueError(
+      f'timm is not installed; set {_VARIABLE} to a Python that has it'
+    )
+  return python
+
+
 def compare(weights: files.Weights, name: str, images: np.ndarray) -> list[Row]:
   """Evaluates both networks with the same weights on the same images.
 
@@ -119,11 +129,7 @@ def _ours(
 def _theirs(
   weights: files.Weights, name: str, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-  python = python_with_timm()
-  if python is None:
-    raise ValueError(
-      f'timm is not installed; set {_VARIABLE} to a Python that has it'
-    )
+  python = require_timm()
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder)
     safetensors.numpy.save_file(
