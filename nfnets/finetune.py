@@ -81,8 +81,7 @@ def _take_from_weights(
   _check_same_network(config, model['name'])
   with config.unlocked():
     for key in model.keys() - set(TRAINING_ONLY):
-      value = model[key]
-      config.model[key] = tuple(value) if isinstance(value, list) else value
+      config.model[key] = models.as_tuples(model[key])
   data = config.data
   for key, is_open in DATA_KEYS.items():
     if data[key] == is_open:

@@ -14,12 +14,12 @@ import safetensors.numpy
 import tiny
 from filling import fill
 
-from nfnets import checkpoint, weights
+from nfnets import checkpoint, models, weights
 from nfnets.models import network
 from nfnets.weights import files, match, pictures, timm
 from nfnets.workdir import RunFolder
 
-SMALL = {'normalizer': 'nf', 'depths': [1, 1, 1]}
+SMALL = {'normalizer': 'nf', 'depths': (1, 1, 1)}
 
 
 def small(num_classes=4, **data):
@@ -181,6 +181,45 @@ def test_a_run_over_stacks_gives_public_paths(tmp_path):
   assert_same(weights.load(tmp_path / 'w.npz').params, params)
 
 
+# Arguments that a recipe may set, in every form: names, numbers, tuples, pairs.
+GIVEN = {
+  'depths': (1, 2, 1, 1),
+  'widths': (8, 8, 16, 16),
+  'stem': ((8, 2), (4, 2)),
+  'activation': 'relu',
+  'attention': 'eca',
+  'alpha': 0.3,
+  'group_size': 4,
+  'skipinit_gain': None,
+  'use_two_convs': False,
+  'scan': True,
+}
+
+
+def test_a_run_keeps_every_argument_of_its_network(tmp_path, run_script):
+  values = {f'model__{key}': value for key, value in GIVEN.items()}
+  config = tiny.config(model__name='nfnet_f0', ema__mode='none', **values)
+  net, _, state = tiny.network_and_state(config)
+  write_run(tmp_path / 'run', config, state)
+  images = np.ones((2, 32, 32, 3), np.float32)
+  apply = lambda net, *variables: net.apply(*variables, None, images, False)[0]
+  wanted = apply(net, state.params, state.state)['logits']
+  path = tmp_path / 'w.safetensors'
+  done = run_script('scripts.convert', f'{tmp_path}/run', f'{path}')
+  assert done.code == 0, done.stderr
+  done = run_script('scripts.evaluate', f'--workdir={tmp_path}/run')
+  assert done.code == 0, done.stderr
+  assert weights.of_run(tmp_path / 'run', config)
+  for source in (tmp_path / 'run', path):
+    found = weights.load(source)
+    assert {key: found.overrides[key] for key in GIVEN} == GIVEN
+    net = models.create(
+      found.model, found.num_classes, **{**found.overrides, 'scan': False}
+    )
+    logits = apply(net, found.params, found.state)['logits']
+    np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_a_run_gives_its_average_unless_the_last_weights_are_requested(run):
   path, raw, average = run
   found = weights.load(path)
@@ -283,6 +322,21 @@ HOSTILE = {
   'depths': lambda p: metadata(p, overrides={'depths': [10**6, 1, 1]}),
   'override': lambda p: metadata(p, overrides=SMALL | {'alpha': {}}),
   'unknown override': lambda p: metadata(p, overrides={'speed': 'x' * 10**6}),
+  **{
+    f'a stem of {what}': lambda p, stem=stem: metadata(
+      p, model='nfnet_f0', overrides={'stem': stem}
+    )
+    for what, stem in {
+      'lists too deep': [[[16, 2]]],
+      'too many pairs': [[16, 2]] * 100,
+      'too long lists': [[16] * 100],
+      'infinities': [[16, float('inf')]],
+      'an object': [[16, {}]],
+      'no pairs': [[], []],
+      'words': [['a', 'b']],
+      'strides of 0': [[16, 0]] * 2,
+    }.items()
+  },
   'model': lambda p: metadata(p, model=['nfnet_f0']),
   'unknown model': lambda p: metadata(p, model='nfnet_f99'),
   'classes': lambda p: metadata(p, num_classes=-1),

@@ -96,7 +96,7 @@ def test_a_file_says_that_it_is_folded_and_is_not_folded_again(tmp_path):
   assert weights.can_fold(kept)
   weights.write(tmp_path / 'w.safetensors', weights.fold_weights(kept))
   found = weights.load(tmp_path / 'w.safetensors')
-  told = {'normalizer': 'nf', 'depths': [1, 2, 1], 'folded': True}
+  told = {'normalizer': 'nf', 'depths': (1, 2, 1), 'folded': True}
   assert found.overrides == told
   assert not weights.can_fold(found)
   with pytest.raises(ValueError, match='folded already'):

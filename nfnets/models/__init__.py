@@ -73,7 +73,7 @@ def create(
 def arguments(name: str, **overrides: object) -> dict[str, Any]:
   """All arguments of a network: its variant's, its defaults, the overrides.
 
-  Overrides of None are ignored.
+  Overrides of None are ignored; lists, as JSON has them, become tuples.
 
   Raises:
     ValueError: as `create`.
@@ -89,8 +89,16 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
   for key in ('depths', 'widths'):
     if not isinstance(values[key], str):
       values[key] = tuple(values[key])
+  values = {key: as_tuples(value) for key, value in values.items()}
   activations.get(values['activation'])  # refuses an unknown name early
   return values
+
+
+def as_tuples(value: Any) -> Any:
+  """The value with its lists, and the lists in them, made tuples."""
+  if isinstance(value, list | tuple):
+    return tuple(map(as_tuples, value))
+  return value
 
 
 def own_arguments(name: str) -> dict[str, Any]:

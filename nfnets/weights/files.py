@@ -32,6 +32,7 @@ STATE = 'state:'
 MAX_IMAGE_SIZE = 4096  # as for a recipe
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
 _KEYS = ('model', 'num_classes', 'overrides', 'data')  # of that object
+_MOST_VALUES = 100  # fewer than these in a list of an override
 _LARGEST = 1e30  # well within float32's range
 _EPSILON = 1e-5  # of batch normalization; rounding errors are smaller
 _MAX_COMPRESSION = 8  # of a .npz; weights hardly compress
@@ -44,7 +45,7 @@ class Weights(NamedTuple):
     params, state: `{module: {name: array}}`.
     model: the network's name; None if unknown.
     num_classes: 0 without a head.
-    overrides: of the network's arguments, JSON values.
+    overrides: of the network's arguments: JSON values, tuples for lists.
     data: the keys of `config.data` that differ from the model's defaults, among
       `eval_image_size`, `eval_preprocessing`, `mean`, `std`, `class_names`.
     note: what to tell the user about their origin; not written to files.
@@ -375,7 +376,7 @@ def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
     raise ValueError(f'its metadata are not an object of {", ".join(_KEYS)}')
   weights = weights._replace(**told)
   check_metadata(weights)
-  return weights
+  return weights._replace(overrides=as_overrides(weights.overrides))
 
 
 def check_metadata(weights: Weights) -> None:
@@ -393,15 +394,11 @@ def check_metadata(weights: Weights) -> None:
   overrides, data = weights.overrides, weights.data
   require(isinstance(overrides, dict), 'overrides')
   for key, value in overrides.items():
-    values = value if isinstance(value, list) else [value]
-    plain = all(
-      isinstance(x, str | None)
-      or (isinstance(x, int | float) and abs(x) < _LARGEST)  # and no NaN
-      for x in values
-    )
-    require(plain and len(values) < 100, f'override {key[:50]}')
+    require(_is_plain(value), f'override {key[:50]}')
   depths = overrides.get('depths') or []
-  counts = isinstance(depths, list) and all(type(n) is int for n in depths)
+  counts = isinstance(depths, list | tuple) and all(
+    type(n) is int for n in depths
+  )
   require(counts and all(n > 0 for n in depths), 'depths')
   # Otherwise building the network could take for ever.
   require(sum(depths) <= max(len(weights.params), 1000), 'depths')
@@ -420,6 +417,24 @@ def check_metadata(weights: Weights) -> None:
   names = data.get('class_names') or []
   texts = isinstance(names, list) and all(isinstance(x, str) for x in names)
   require(texts and len(names) in (0, number), 'class_names')
+
+
+def _is_plain(value: Any, max_depth: int = 2) -> bool:
+  """Whether it is a JSON value that an argument may have, such as a stem."""
+  if isinstance(value, list | tuple):
+    return (
+      max_depth > 0
+      and len(value) < _MOST_VALUES
+      and all(_is_plain(x, max_depth - 1) for x in value)
+    )
+  if isinstance(value, int | float):
+    return abs(value) < _LARGEST  # and no NaN
+  return isinstance(value, str | None)
+
+
+def as_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Overrides from JSON, as `Weights` holds them."""
+  return {key: models.as_tuples(value) for key, value in values.items()}
 
 
 def _is_tree(tree: Any) -> bool:

@@ -96,6 +96,7 @@ def of_run(
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
   files.check_metadata(files.Weights({}, {}, name, num_classes, overrides))
+  overrides = files.as_overrides(overrides)
   checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
   try:
     restored = _restored(checkpoints, own)
@@ -188,11 +189,8 @@ def _of_timm(
 
 
 def _network(config: ConfigDict) -> dict[str, Any]:
-  """The network's arguments, with lists for tuples, as JSON has them."""
-  return {
-    key: list(value) if isinstance(value, tuple | list) else value
-    for key, value in config.model.to_dict().items()
-  }
+  """The network's name and arguments, whether from a recipe or from JSON."""
+  return files.as_overrides(config.model.to_dict())
 
 
 def _class_names(folder: RunFolder, data: ConfigDict) -> dict[str, Any]:
