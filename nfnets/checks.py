@@ -100,7 +100,9 @@ def check(config: ConfigDict, device_count: int) -> None:
   if schedule.warmup_steps > config.num_steps:
     raise ValueError(
       f'config.schedule.warmup_steps={schedule.warmup_steps}: must be at most '
-      f'config.num_steps={config.num_steps}{_origins(flat(config.to_dict()))}'
+      f'config.num_steps={config.num_steps}; set config.schedule.warmup_steps '
+      'lower, or config.num_epochs or config.num_steps higher (what you do not '
+      f'set follows from {_origins(flat(config.to_dict()))})'
     )
   if config.batch_size % (config.sam.m or 1):
     raise ValueError(
@@ -134,9 +136,10 @@ def check_values(config: ConfigDict, trains: bool = True) -> None:
   """
   values, data = flat(config.to_dict()), config.data
   _check_names(values)
+  more = f' (unless you set it, it follows from {_origins(values)})'
   for key, value in values.items():
     if trains or key not in (*DERIVED, 'data.num_train'):
-      _check_numbers(key, value, _origins(values) if key in DERIVED else '')
+      _check_numbers(key, value, more if key in DERIVED else '')
   images.preparation(data.eval_preprocessing)
   for key in ('data.mean', 'data.std'):
     if len(values[key]) != 3:
@@ -185,5 +188,4 @@ def _is_within(bound: str, number: float) -> bool:
 
 
 def _origins(values: Mapping[str, Any]) -> str:
-  origins = ', '.join(f'config.{key}={values[key]}' for key in ORIGINS)
-  return f' (unless you set it, it follows from {origins})'
+  return ', '.join(f'config.{key}={values[key]}' for key in ORIGINS)

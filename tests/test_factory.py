@@ -12,7 +12,12 @@ from nfnets import checks, factory
   [
     ('precision', 'float16', "config.precision='float16': choose one of"),
     ('num_steps', 0, 'follows from config.data.num_train=1438, config.nu'),
-    ('schedule__warmup_steps', 99, 'at most config.num_steps=8'),
+    (
+      'schedule__warmup_steps',
+      99,
+      'at most config.num_steps=8; set config.schedule.warmup_steps lower, or '
+      'config.num_epochs',
+    ),
     ('sam__m', 3, 'sam.m=3: must be 0 or divide config.batch_size=16'),
     ('data__crop', 'pad', "data.crop='pad': choose 'inception'"),
     ('data__eval_preprocessing', 'crop', 'choose one of resize_crop_32'),
