@@ -287,6 +287,36 @@ def recipe(
   return checks.resolve(config)
 
 
+def network_of(
+  model: flags.FlagHolder, config: flags.FlagHolder
+) -> tuple[str, dict[str, Any], ConfigDict | None]:
+  """The network of --model, or the one that --config describes.
+
+  Returns:
+    Its name, the other arguments of `models.create` as far as they don't hide
+    its blocks, and the recipe; {} and None for --model.
+
+  Raises:
+    ValueError: neither flag is set, or both are.
+  """
+  if config.value is None:
+    if not model.value:
+      raise ValueError('set --model=NAME or --config=FILE')
+    return model.value, {}, None
+  if model.value:
+    raise ValueError(
+      f'--model={model.value} and --config: give one of them; '
+      f'--config.model.name={model.value} changes the network of a recipe'
+    )
+  from nfnets import factory
+
+  found = recipe(config)
+  factory.network_of(found)  # checks the arguments
+  arguments = found.model.to_dict() | {'remat': False, 'scan': False}
+  name = arguments.pop('name')
+  return name, {'num_classes': found.data.num_classes, **arguments}, found
+
+
 def process_flags() -> Callable[[], dict[str, Any]]:
   """Defines the flags by which several processes find each other.
 

@@ -2,14 +2,16 @@ r"""Inspects a recipe's batch or a network without training.
 
   python -m scripts.inspect batch --config=FILE [--step=N]
   python -m scripts.inspect signal --model=NAME [--image_size=128]
+  python -m scripts.inspect signal --config=FILE [--image_size=128]
   python -m scripts.inspect numerics --config=FILE [--workdir=RUN] [--noise]
 
 batch     draws a training batch: each example as it leaves the host and as it
           enters the network, with its label, or with both labels and their
           shares where images are mixed.
-signal    sends standard normal images through a network at initialization and
-          prints mean and variance after each block beside the expected variance
-          (paper B, section 3). For a normalizer-free network it checks that
+signal    sends standard normal images through a network at initialization, a
+          named one or a recipe's, and prints mean and variance after each block
+          beside the expected variance (paper B, section 3). Skip gains are 1
+          and nothing is dropped. For a normalizer-free network it checks that
           every block preserves the variance.
 numerics  runs one batch in float32 and in bfloat16 from the same parameters and
           prints how much the outputs and gradients of each block differ, and
@@ -34,7 +36,7 @@ from scripts import common
 
 CONFIG = common.config_flag()
 MODEL = flags.DEFINE_string(
-  'model', None, 'signal: a network, such as nfnet_f0.'
+  'model', None, 'signal: a network, such as nfnet_f0, instead of --config.'
 )
 IMAGE_SIZE = flags.DEFINE_integer(
   'image_size',
@@ -140,9 +142,11 @@ def inspect_signal() -> int:
 
   from nfnets.analysis import signal
 
-  name = common.needed(MODEL, 'nfnet_f0')
+  name, overrides, _ = common.network_of(MODEL, CONFIG)
+  for key in ('drop_rate', 'stochdepth_rate', 'skipinit_gain'):
+    overrides.pop(key, None)  # 0, 0 and 1 for a measurement
   size = EXAMPLES.value or 4, IMAGE_SIZE.value
-  signals = signal.measure_noise(name, 0, *size)
+  signals = signal.measure_noise(name, 0, *size, **overrides)
   columns = {
     'block': 'block',
     'squared_mean': 'squared mean',
@@ -166,7 +170,7 @@ def inspect_signal() -> int:
     print('not normalizer-free: its blocks have no expected variance')
     return 0
   try:
-    signal.check_contract(name, jax.random.key(0))
+    signal.check_contract(name, jax.random.key(0), **overrides)
   except ValueError as error:
     print(error)
     return 1

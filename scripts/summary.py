@@ -1,16 +1,20 @@
 """Prints the sizes of networks, or the parameter groups of a recipe.
 
   python -m scripts.summary --model=NAME [--image_size=PIXELS]
+  python -m scripts.summary --config=FILE [--image_size=PIXELS]
   python -m scripts.summary --all [--out=results/models.md]
   python -m scripts.summary --config=FILE --optimizer
 
 The first form counts parameters and multiply-adds stage by stage, without
-allocating a weight. The second prints one row for each model, beside the
-papers' figures. The third shows which parameters are decayed and clipped, and
-with which learning rates. Exit codes: 0 printed, 2 refused or failed.
+allocating a weight; the second does so for a recipe's network, with its own
+arguments and classes. The third prints one row for each model, beside the
+papers' figures. The last shows which of a recipe's parameters are decayed and
+clipped, and with which learning rates. Exit codes: 0 printed, 2 refused or
+failed.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -22,14 +26,14 @@ ALL = flags.DEFINE_bool('all', False, 'Print one row for every model.')
 IMAGE_SIZE = flags.DEFINE_integer(
   'image_size',
   None,
-  "The images' side in pixels, with --model. By default the variant's own "
-  'training and evaluation sizes.',
+  "The images' side in pixels. By default the variant's own training and "
+  "evaluation sizes, or the recipe's.",
   lower_bound=1,
   upper_bound=4096,
 )
 CONFIG = common.config_flag()
 OPTIMIZER = flags.DEFINE_bool(
-  'optimizer', False, 'Print the parameter groups of --config.'
+  'optimizer', False, 'Print the parameter groups of --config instead.'
 )
 OUT = flags.DEFINE_string(
   'out', None, 'A Markdown file to write the output to as well.'
@@ -48,30 +52,37 @@ source, not by us. `nfnets.load` takes the names of weights.
 
 
 def main() -> None:
+  from nfnets import variants
+
   sections = []
-  if MODEL.value:
-    sections += of_model(MODEL.value, IMAGE_SIZE.value)
+  if MODEL.value and OPTIMIZER.value:
+    sections += of_model(MODEL.value, {}, variants.find(MODEL.value))
+  elif MODEL.value or (CONFIG.value is not None and not OPTIMIZER.value):
+    name, arguments, config = common.network_of(MODEL, CONFIG)
+    sizes = variants.find(name) if config is None else config.data
+    sections += of_model(name, arguments, sizes)
   if ALL.value:
     sections.append(TITLE + of_all())
   if OPTIMIZER.value:
     sections.append(of_optimizer())
   if not sections:
-    raise ValueError('set --model=NAME, --all, or --config=FILE --optimizer')
+    raise ValueError('set --model=NAME, --config=FILE or --all')
   text = '\n\n'.join(sections) + '\n'
   print(text, end='')
   if OUT.value:
     pathlib.Path(OUT.value).write_text(text)
 
 
-def of_model(name: str, image_size: int | None) -> list[str]:
-  """A network's table by stages, at one image size or the variant's two."""
-  from nfnets import variants
+def of_model(
+  name: str, arguments: Mapping[str, Any], sizes: Mapping[str, Any]
+) -> list[str]:
+  """A network's table by stages, at --image_size or at both of `sizes`."""
   from nfnets.analysis import counts
 
-  row, sections = variants.find(name), []
-  own = (row['train_image_size'], row['eval_image_size'])
-  for size in dict.fromkeys([image_size] if image_size else own):
-    parts = counts.parts(name, size)
+  sections, given = [], IMAGE_SIZE.value
+  own = (sizes['train_image_size'], sizes['eval_image_size'])
+  for size in dict.fromkeys([given] if given else own):
+    parts = counts.parts(name, size, **arguments)
     rows = [
       {
         'part': part.name,

@@ -73,3 +73,21 @@ def test_a_signal_is_printed_drawn_and_judged(run_script, tmp_path):
   assert done.code == 0, done.stderr
   assert done.stdout.count('CIFAR_ResNet/~/block') == 9
   assert 'not normalizer-free' in done.stdout and path.exists()
+
+
+def test_a_recipes_network_is_measured_with_its_own_arguments(
+  run_script, tmp_path
+):
+  flags = [*TINY, '--image_size=8', f'--out={tmp_path}/signal.png']
+  flags[1] = '--config.model.depths=1,2,1'
+  done = run_script('scripts.inspect', 'signal', *flags)
+  assert done.code in (0, 1), done.stderr  # so narrow a block may vary
+  assert done.stdout.count('CIFAR_ResNet/~/nf_block') >= 4
+  assert 'nf_block_3 ' in done.stdout and 'nf_block_4 ' not in done.stdout
+  for more, why in (
+    (['--model=nfnet_f0', *flags], '--model=nfnet_f0 and --config: give one'),
+    ([], 'set --model=NAME or --config=FILE'),
+  ):
+    done = run_script('scripts.inspect', 'signal', *more)
+    assert done.code == 2 and len(done.stderr.splitlines()) == 1
+    assert why in done.stderr
