@@ -100,8 +100,10 @@ def _unless_nonfinite(
     The state, and 1 if something isn't finite, else 0.
   """
   norm, rate = metrics['grad_norm'], metrics['learning_rate']
-  # No update is much larger than the rate times the gradient's norm; checking
-  # the new parameters themselves would cost a sixth more.
+  # Checking the new parameters would read them all once more. But no update is
+  # much larger than the rate times the gradient's norm. The square of that
+  # overflows from 2e19 on, far below float32's largest number, 3e38, which
+  # leaves room for momentum and weight decay.
   numbers = norm, metrics['loss'], (rate * norm) ** 2
   finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
   if config.stop_after_nonfinite > 1:
@@ -143,8 +145,8 @@ def _observed(
   config: ConfigDict, step: jax.Array, params: Tree, grads: Tree
 ) -> jax.Array:
   """What AGC clips, every `observe_every` steps; zeros in between."""
-  # AGC and the global norm need these norms anyway. The branch gets norms, not
-  # parameters, which then couldn't be updated in place.
+  # AGC and the global norm need these norms anyway. The `cond` below gets them
+  # and not the parameters, which then couldn't be updated in place.
   norms = agc_stats.unit_norms(params), agc_stats.unit_norms(grads)
   shapes = jax.eval_shape(lambda: params)
 
@@ -198,11 +200,12 @@ def make_gradient(
       gradient,
       config.sam.rho,
       ascent_fraction=config.sam.ascent_fraction,
+      # With m, the axis tells how many devices there are to form groups of.
       axis_name=parallel.AXIS
       if config.sam.synchronized or config.sam.m
       else None,
       m=config.sam.m or None,
-      perturbed=config.sam.perturbed or ('.',),
+      perturbed=config.sam.perturbed or ('.',),  # '.' matches every path
       multiple_of=config.micro_batches,
     )
   return gradient
@@ -244,13 +247,13 @@ def make_eval_step(
     images = augment.normalize(
       batch['images'].astype(jnp.float32), config.data.mean, config.data.std
     )
-    labels = batch['labels']
     sums = {}
     for prefix, (params, state) in variables.items():
       outputs, _ = network.apply(params, state, None, images, False)
       logits = outputs['logits'].astype(jnp.float32)
-      if batch['labels'].ndim > 1:
-        among = jnp.where(batch['labels'] > 0, logits, -jnp.inf)
+      labels = batch['labels']
+      if labels.ndim > 1:
+        among = jnp.where(labels > 0, logits, -jnp.inf)
         labels = jnp.argmax(among, axis=-1)
       values = {'count': jnp.ones_like(batch['mask'])}
       values |= scores(logits, labels, config.loss)

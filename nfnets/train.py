@@ -28,16 +28,23 @@ from nfnets.optim import agc_stats
 from nfnets.workdir import RunFolder, flat, plain
 
 # Keys that may differ between processes.
-OWN_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')
+PER_PROCESS_KEYS = ('data.data_dir', 'data.num_threads', 'data.cache')
 
 
 class Run(NamedTuple):
   """What the loop works with.
 
   Attributes:
+    config: the recipe, complete and resolved.
+    folder: the run's; for one in a bucket, its local copy.
+    parts: network, schedule, optimizer, data and the state's shapes.
     weights: to start from, or None.
-    sinks: all loggers, the console included.
-    skipped: unreadable examples, {where: why}.
+    interrupts: Ctrl-C and signals, which end the loop after a step.
+    checkpoints: in the folder.
+    console: prints lines and progress; silent except in process 0.
+    sinks: all loggers, the console included; those of files in process 0 only.
+    profile: the trace of `profile_steps`, if any.
+    skipped: this process's unreadable examples, {where: why}.
   """
 
   config: ConfigDict
@@ -57,8 +64,10 @@ class End(NamedTuple):
 
   Attributes:
     status: 'finished', 'interrupted' or 'diverged'.
-    state: None if the checkpoints are all there is.
-    done: the number of steps done, or the step that diverged.
+    state: after the last step; None if there is nothing to save beyond the
+      checkpoints.
+    done: the summary's `step`: how many steps are done; if 'diverged', which
+      step, from 1, was the last of those that were not finite.
     evaluation: metrics of the last evaluation.
   """
 
@@ -105,7 +114,7 @@ def train_and_evaluate(
 
     return linear_probe.probe(complete(config, workdir), workdir, defaults)
   with contextlib.ExitStack() as stack:
-    run = _agree(config, workdir, defaults or {}, profile_steps, stack)
+    run = _build_run(config, workdir, defaults or {}, profile_steps, stack)
     if run.folder.is_finished():
       return _print_results(run, run.folder.read_summary())
     try:
@@ -132,7 +141,7 @@ def complete(
   return checks.resolve(config)
 
 
-def _agree(
+def _build_run(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
   defaults: Mapping[str, Any],
@@ -141,6 +150,7 @@ def _agree(
 ) -> Run:
   """Makes and checks all parts; what one process refuses, all refuse."""
   is_first = jax.process_index() == 0
+  # Where this block ends, all processes compare their errors and `facts`.
   with distributed.agreement() as facts:
     config = complete(config, workdir)
     parts = factory.build(config)
@@ -148,8 +158,9 @@ def _agree(
     folder = RunFolder(copy.path, url=copy.url)
     if is_first:
       stack.enter_context(folder.lock())
-    own = {'model': models.arguments(config.model.name)}
-    folder.check_same_run(config.to_dict(), dict(defaults) | own)
+    network_defaults = {'model': models.arguments(config.model.name)}
+    lacking = dict(defaults) | network_defaults
+    folder.check_same_run(config.to_dict(), lacking)
     saved, is_finished = folder.saved_steps(), folder.is_finished()
     names, weights = parts.train_source.class_names, None
     if saved and not is_finished:
@@ -190,7 +201,7 @@ def _facts(config: ConfigDict, parts: factory.Parts) -> dict[str, Any]:
   } | {
     f'config.{key}': value
     for key, value in flat(plain(config.to_dict())).items()
-    if key not in OWN_KEYS
+    if key not in PER_PROCESS_KEYS
   }
 
 
@@ -271,10 +282,11 @@ def _loop(
 ) -> End:
   """Dispatches step t, then reads the metrics of step t - 1."""
   config, first = run.config, done
-  train_step, key, eval_step = _steps(run)
+  train_step, key_and_data, eval_step = _steps(run)
   meter, batches = _meter(run, state, done), _batches(run, done)
+  # After a resume, unless this step's evaluation was logged before.
   due = _is_evaluated(config, done) and not evaluation
-  newest = None
+  unread = None  # the metrics of the newest step, still being computed
   try:
     while True:
       if due:
@@ -283,19 +295,20 @@ def _loop(
         meter.restart_clock()
       if done == config.num_steps:
         return End('finished', state, done, evaluation)
-      run.profile.before(done, newest)
+      run.profile.before(done, unread)
       batch = meter.next_of(batches)
-      outputs = train_step(state, parallel.shard(batch), key)
-      if newest is not None:
-        _log(run, done, meter.add(done, newest))
-      (state, newest), done = outputs, done + 1
+      outputs = train_step(state, parallel.shard(batch), key_and_data)
+      if unread is not None:
+        _log(run, done, meter.add(done, unread))
+      state, unread = outputs
+      done += 1
       run.console.advance(done)
       due = _is_evaluated(config, done)
       saves = done % config.checkpoint_every == 0
       stops = run.interrupts.reached()
-      if due or saves or stops:  # each of these waits for the state anyway
-        _log(run, done, meter.add(done, newest))
-        newest = None
+      if due or saves or stops:  # these wait for the device in any case
+        _log(run, done, meter.add(done, unread))
+        unread = None
       if meter.diverged_at:
         run.console.print(_divergence(run, meter))
         return End('diverged', state, meter.diverged_at, evaluation)
@@ -309,28 +322,31 @@ def _loop(
 
 
 def _steps(run: Run) -> tuple[Any, Any, Any]:
-  """The mapped train step and its key, and the mapped eval step."""
+  """The mapped train step, its last argument, and the mapped eval step."""
   config, parts = run.config, run.parts
   settings = optim.Settings(**config.optimizer)
   params, rate = parts.shapes.params, config.learning_rate
   run.console.print(optim.table(params, rate, settings))
   if config.data.on_device:
     run.console.print(f'reading {len(parts.train_source)} examples')
-  train_step, key = train_step_of(config, parts, run.skipped)
+  train_step, key_and_data = train_step_of(config, parts, run.skipped)
   run.console.print('compiling the first step (minutes for a large network)')
   eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
   in_thread = run.interrupts.first_in_thread
-  return in_thread(train_step), key, in_thread(eval_step)
+  return in_thread(train_step), key_and_data, in_thread(eval_step)
 
 
 def train_step_of(
   config: ConfigDict, parts: factory.Parts, skipped: dict[str, str]
 ) -> tuple[Any, Any]:
-  """The mapped train step and its key, with `data.on_device` the data too."""
+  """The mapped train step and its last argument, on the devices.
+
+  That is the run's key; with `data.on_device`, a pair of it and the examples.
+  """
   train_step = step.make_train_step(
     config, parts.network, parts.optimizer, parts.schedule
   )
-  key: Any = jax.random.key(config.seed)
+  key_and_data: Any = jax.random.key(config.seed)
   if config.data.on_device:
     from nfnets.data import on_device
 
@@ -339,8 +355,8 @@ def train_step_of(
     examples = on_device.load(
       parts.train_source, data.train_image_size, data.on_error, skipped
     )
-    key = key, examples
-  return parallel.map_step(train_step), parallel.replicate(key)
+    key_and_data = key_and_data, examples
+  return parallel.map_step(train_step), parallel.replicate(key_and_data)
 
 
 def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
