@@ -80,19 +80,8 @@ def of_run(
 
   folder = RunFolder(workdir, must_exist=True)
   own = ConfigDict(folder.require_config())
-  if config is not None and _network(config) != _network(own):
-    there, here = _network(own), _network(config)
-    unset = 'not set'
-    key, old, new = next(
-      (key, there.get(key, unset), here.get(key, unset))
-      for key in ('name', *sorted(there | here))
-      if there.get(key, unset) != here.get(key, unset)
-    )
-    raise ValueError(
-      f'{folder.path} holds a run of another network: config.model.{key} is '
-      f'{old!r} there, {new!r} in the recipe; omit --config, or take the '
-      'recipe of that run'
-    )
+  if config is not None:
+    _require_same_network(folder, own, config)
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
   files.check_metadata(files.Weights({}, {}, name, num_classes, overrides))
@@ -186,6 +175,20 @@ def _of_timm(
     weights = weights._replace(data=names.data_of(config))
     files.check_metadata(weights)
   return weights
+
+
+def _require_same_network(
+  folder: RunFolder, own: ConfigDict, config: ConfigDict
+) -> None:
+  there, here, unset = _network(own), _network(config), 'not set'
+  for key in ('name', *sorted(there | here)):
+    old, new = there.get(key, unset), here.get(key, unset)
+    if old != new:
+      raise ValueError(
+        f'{folder.path} holds a run of another network: config.model.{key} is '
+        f'{old!r} there, {new!r} in the recipe; omit --config, or take the '
+        'recipe of that run'
+      )
 
 
 def _network(config: ConfigDict) -> dict[str, Any]:
