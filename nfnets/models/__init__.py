@@ -86,9 +86,6 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
     raise ValueError(f'{name} has no override {key!r}: {hint}')
   given = {key: value for key, value in overrides.items() if value is not None}
   values = dict.fromkeys(_SWITCHES, False) | row | own | given
-  for key in ('depths', 'widths'):
-    if not isinstance(values[key], str):
-      values[key] = tuple(values[key])
   values = {key: as_tuples(value) for key, value in values.items()}
   activations.get(values['activation'])  # refuses an unknown name early
   return values

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from nfnets import evaluate, factory, models, parallel, step
 from nfnets.data import sources
-from nfnets.weights import files, folding
+from nfnets.weights import files, folding, pictures
 
 
 def measure(
@@ -64,10 +64,11 @@ def _notes(
 ) -> Iterator[str]:
   """Lines on what is evaluated, and on reordered classes."""
   data = config.data
+  crop = pictures.crop_words(data.eval_preprocessing)
   more = f'; {source.note}' if source.note else ''
   yield (
     f'{len(source)} examples of {data.name}, split {data.eval_split}, at '
-    f'{data.eval_image_size} pixels, {data.eval_preprocessing}{more}'
+    f'{data.eval_image_size} pixels, {crop}{more}'
   )
   names = list(source.class_names)
   own = list(own_classes or names)
