@@ -17,6 +17,8 @@ from nfnets import checks, models, optim, step, variants
 from nfnets.data import pipeline, sources
 from nfnets.optim import parameters
 
+Splits = tuple[sources.Source | None, sources.Source | None]
+
 
 class Parts(NamedTuple):
   """The parts of a run; nothing is compiled yet.
@@ -34,11 +36,12 @@ class Parts(NamedTuple):
   shapes: step.TrainState
 
 
-def build(config: ConfigDict) -> Parts:
+def build(config: ConfigDict, opened: Splits = (None, None)) -> Parts:
   """Makes and checks everything that needs no compilation.
 
   Args:
     config: a recipe, resolved.
+    opened: the splits, if they have been opened before.
   """
   checks.check(config, jax.device_count())
   network, optimizer = network_of(config), optimizer_of(config)
@@ -53,25 +56,31 @@ def build(config: ConfigDict) -> Parts:
   )
   with parameters.naming('sam.perturbed', config.sam.perturbed):
     parameters.matches(shapes.params, config.sam.perturbed)
-  schedule, (train, evaluation) = schedule_of(config), sources_of(config)
+  schedule, (train, evaluation) = (
+    schedule_of(config),
+    sources_of(config, opened),
+  )
   if config.batch_size > len(train):
     raise ValueError(
       f'config.batch_size={config.batch_size}: the split '
       f'{config.data.train_split!r} of {config.data.name} has {len(train)} '
       'examples, so a batch would repeat some; take a smaller batch'
     )
+  schedule = schedule_of(config)
   return Parts(network, schedule, optimizer, train, evaluation, shapes)
 
 
-def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
-  """Opens the training and the evaluation split."""
-  train = source_of(config, config.data.train_split)
+def sources_of(
+  config: ConfigDict, opened: Splits = (None, None)
+) -> tuple[sources.Source, sources.Source]:
+  """Checks the training and the evaluation split; opens them if need be."""
+  train = source_of(config, config.data.train_split, opened[0])
   if getattr(train, 'multi_label', False):
     raise ValueError(
       f'config.data.name={config.data.name!r}: its pictures have several '
       'labels each, for evaluation alone, by scripts.evaluate'
     )
-  evaluation = source_of(config, config.data.eval_split)
+  evaluation = source_of(config, config.data.eval_split, opened[1])
   if len(train) != config.data.num_train:
     raise ValueError(
       f'config.data.num_train={config.data.num_train}, but the split '
@@ -81,9 +90,11 @@ def sources_of(config: ConfigDict) -> tuple[sources.Source, sources.Source]:
   return train, evaluation
 
 
-def source_of(config: ConfigDict, split: str) -> sources.Source:
-  """Opens one split, with as many classes as the config says."""
-  source = sources.of(config.data, split)
+def source_of(
+  config: ConfigDict, split: str, opened: sources.Source | None = None
+) -> sources.Source:
+  """A split, opened if need be, with as many classes as the config says."""
+  source = sources.of(config.data, split) if opened is None else opened
   if source.num_classes != config.data.num_classes:
     raise ValueError(
       f'config.data.num_classes={config.data.num_classes}, but '

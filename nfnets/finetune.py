@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket, checks, models, step, variants
+from nfnets import bucket, checks, factory, models, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
 from nfnets.workdir import read_json
@@ -36,7 +36,7 @@ def complete(
   config: ConfigDict,
   workdir: str | pathlib.Path | None = None,
   trains: bool = True,
-) -> list[str]:
+) -> tuple[list[str], factory.Splits]:
   """Fills in, in place, what the recipe leaves open.
 
   Args:
@@ -47,21 +47,29 @@ def complete(
       stay open.
 
   Returns:
-    Lines for the user, that say what was filled in.
+    Lines for the user, that say what was filled in; and the splits of the data
+    if they were opened.
 
   Raises:
     ValueError, FileNotFoundError: weights or data are missing or don't fit.
   """
   checks.check_origins(config, ('num_epochs', 'batch_size'))
-  lines, data = [], config.data
+  lines, opened, data = [], (None, None), config.data
   is_open = any(data[key] == value for key, value in DATA_KEYS.items())
   if not config.model.name or (config.weights and is_open):
     lines.append(_take_from_weights(config, workdir))
   if not trains and not data.num_classes:
     data.num_classes = sources.of(data, data.eval_split).num_classes
   elif trains and not (data.num_classes and data.num_train):
-    lines.append(_take_from_data(data))
-  return lines
+    splits = data.train_split, data.eval_split
+    opened = train, test = tuple(sources.of(data, split) for split in splits)
+    data.num_train = data.num_train or len(train)
+    data.num_classes = data.num_classes or train.num_classes
+    lines.append(
+      f'{data.name}: {train.num_classes} classes, {len(train)} pictures to '
+      f'train on, {len(test)} to test on'
+    )
+  return lines, opened
 
 
 def _take_from_weights(
@@ -103,17 +111,6 @@ def _images(data: Mapping[str, Any], trains: bool) -> str:
   )
   return (
     f'{size} pixels{more}, {pictures.crop_words(data["eval_preprocessing"])}'
-  )
-
-
-def _take_from_data(data: ConfigDict) -> str:
-  train = sources.of(data, data.train_split)
-  test = sources.of(data, data.eval_split)
-  data.num_train = data.num_train or len(train)
-  data.num_classes = data.num_classes or train.num_classes
-  return (
-    f'{data.name}: {train.num_classes} classes, {len(train)} pictures to train '
-    f'on, {len(test)} to test on'
   )
 
 

@@ -37,6 +37,7 @@ def probe(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
   defaults: Mapping[str, Any] | None = None,
+  opened: factory.Splits = (None, None),
 ) -> dict[str, Any]:
   """Fits a probe to the features of fixed weights, as a run in `workdir`.
 
@@ -46,6 +47,7 @@ def probe(
     workdir: the run's folder. It also gets `probe.safetensors`, the folded
       network with its new head.
     defaults: as for `train.train_and_evaluate`.
+    opened: as for `factory.build`.
 
   Returns:
     The summary, as in summary.json: `status`, `step` (iterations), `l2`,
@@ -62,7 +64,7 @@ def probe(
       folder.check_same_run(config.to_dict(), defaults)
       if not folder.is_finished():
         folder.write_config(config.to_dict())
-        _probe(config, folder)
+        _probe(config, folder, opened)
   summary = folder.read_summary()
   print(
     f'probe: l2 {summary["l2"]:g}, {summary["step"]} iterations, training '
@@ -73,17 +75,23 @@ def probe(
   return summary
 
 
-def _probe(config: ConfigDict, folder: RunFolder) -> None:
+def _probe(
+  config: ConfigDict, folder: RunFolder, opened: factory.Splits
+) -> None:
   weights = weighing.load(config.weights)
   if weights.note:
     print(f'weights: {weights.note}')
   weights = weighing.fold_if_possible(weights)
-  splits, num_classes = factory.sources_of(config), config.data.num_classes
+  splits, num_classes = (
+    factory.sources_of(config, opened),
+    config.data.num_classes,
+  )
   for note in sources.notes(*splits):
     print(f'{config.data.name}: {note}')
   train, test = (features_of(config, weights, split) for split in splits)
   penalties = '' if config.probe_l2 else f' with {len(L2_GRID)} penalties'
   print(f'fitting the classifier{penalties}', flush=True)
+  num_classes = config.data.num_classes
   l2 = config.probe_l2 or choose_l2(*train, num_classes, seed=config.seed)
   linear, iterations = fit(*train, num_classes, l2)
   scores = {'train/top_1': score(linear, *train)['top_1']} | {

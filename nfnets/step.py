@@ -57,13 +57,18 @@ def make_train_step(
     `[N, H, W, 3]`, `labels` int32 `[N]`) and the run's key, which returns the
     next state and the metrics: what the loss function returns and more, each
     `[]` and equal on all devices. If `config.observe_every` isn't 0, `observed`
-    is a vector (see `observed_names`).
+    is a vector (see `observed_names`). The examples of a data set on the device
+    are given by `ids` int32 `[N]`, and the set's `images` and `labels`
+    `[M, ...]` in a pair with the key.
   """
   gradient = make_gradient(config, network)
 
   def train_step(
     state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict]:
+    if 'ids' in batch:
+      key, data = key
+      batch = {name: value[batch['ids']] for name, value in data.items()}
     key = parallel.device_key(jax.random.fold_in(key, state.step))
     data_key, model_key = jax.random.split(key)
     inputs = augment_batch(config, data_key, batch)
@@ -109,27 +114,6 @@ def _unless_nonfinite(
   if config.stop_after_nonfinite > 1:
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
   return new, 1.0 - finite
-
-
-def gathering(
-  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict]],
-) -> Callable[[TrainState, Batch, tuple], tuple[TrainState, dict]]:
-  """Wraps the step for a data set held on the device (`data.on_device`).
-
-  Returns:
-    A function of the state, this device's `{'ids': int32 [N]}` and a pair: the
-    run's key, and the set's `images` uint8 `[M, H, W, 3]` and `labels` int32
-    `[M]`.
-  """
-
-  def gathering_step(
-    state: TrainState, batch: Batch, key_and_data: tuple
-  ) -> tuple[TrainState, dict]:
-    key, data = key_and_data
-    batch = {name: value[batch['ids']] for name, value in data.items()}
-    return train_step(state, batch, key)
-
-  return gathering_step
 
 
 def observed_names(config: ConfigDict, params: Tree) -> list[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -59,24 +59,6 @@ class Run(NamedTuple):
   skipped: dict[str, str]
 
 
-class End(NamedTuple):
-  """How the loop ended.
-
-  Attributes:
-    status: 'finished', 'interrupted' or 'diverged'.
-    state: after the last step; None if there is nothing to save beyond the
-      checkpoints.
-    done: the summary's `step`: how many steps are done; if 'diverged', which
-      step, from 1, was the last of those that were not finite.
-    evaluation: metrics of the last evaluation.
-  """
-
-  status: str
-  state: step.TrainState | None
-  done: int
-  evaluation: dict[str, float]
-
-
 def train_and_evaluate(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
@@ -112,33 +94,38 @@ def train_and_evaluate(
   if config.probe:
     from nfnets import linear_probe
 
-    return linear_probe.probe(complete(config, workdir), workdir, defaults)
+    config, opened = complete(config, workdir)
+    return linear_probe.probe(config, workdir, defaults, opened)
   with contextlib.ExitStack() as stack:
     run = _build_run(config, workdir, defaults or {}, profile_steps, stack)
     if run.folder.is_finished():
       return _print_results(run, run.folder.read_summary())
     try:
       state, done = _first_state(run)
-      rows = [row for row in run.folder.read_metrics() if row['step'] <= done]
-      _open_loggers(run, done, rows, stack)
-      end = _loop(run, state, done, _evaluation_at(done, rows))
+      evaluation = _open_loggers(run, done, stack)
+      summary = _loop(run, state, done, evaluation)
     except distributed.Interrupted:
-      end = End('interrupted', None, 0, {})
-    return _finish(run, end)
+      summary = {'status': 'interrupted', 'step': 0}
+    return _finish(run, summary)
 
 
 def complete(
   config: ConfigDict, workdir: str | os.PathLike[str] | None = None
-) -> ConfigDict:
-  """Fills in what the config leaves open (finetune.py), resolves, checks."""
-  data = config.data
+) -> tuple[ConfigDict, factory.Splits]:
+  """Fills in what the config leaves open (finetune.py), resolves, checks.
+
+  Returns:
+    The config, and the splits of its data if they had to be opened for that.
+  """
+  data, opened = config.data, (None, None)
   is_whole = config.model.name and data.num_classes and data.num_train
   if config.weights or not is_whole:
     from nfnets import finetune
 
-    for line in finetune.complete(config, workdir):
+    lines, opened = finetune.complete(config, workdir)
+    for line in lines:
       print(line)
-  return checks.resolve(config)
+  return checks.resolve(config), opened
 
 
 def _build_run(
@@ -152,8 +139,8 @@ def _build_run(
   is_first = jax.process_index() == 0
   # Where this block ends, all processes compare their errors and `facts`.
   with distributed.agreement() as facts:
-    config = complete(config, workdir)
-    parts = factory.build(config)
+    config, opened = complete(config, workdir)
+    parts = factory.build(config, opened)
     copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
     folder = RunFolder(copy.path, url=copy.url)
     if is_first:
@@ -244,14 +231,16 @@ def _first_state(run: Run) -> tuple[step.TrainState, int]:
 
 
 def _open_loggers(
-  run: Run,
-  done: int,
-  rows: Sequence[Mapping[str, Any]],
-  stack: contextlib.ExitStack,
-) -> None:
-  """Opens process 0's files, to go on after step `done` and these rows."""
+  run: Run, done: int, stack: contextlib.ExitStack
+) -> dict[str, float]:
+  """Opens the loggers, to go on after step `done`.
+
+  Returns:
+    The metrics of an evaluation at this step, if it was logged before.
+  """
+  path, sinks = run.folder.path, run.sinks
+  rows = [row for row in run.folder.read_metrics() if row['step'] <= done]
   if jax.process_index() == 0:
-    path, sinks = run.folder.path, run.sinks
     sinks.append(loggers.JsonLines(path / 'metrics.jsonl', rows))
     sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
     if run.config.wandb:
@@ -261,26 +250,23 @@ def _open_loggers(
       sinks.append(wandb_logger.WeightsAndBiases(path, config))
     for sink in sinks:
       stack.callback(sink.close)
-  run.sinks.append(run.console)
+  sinks.append(run.console)
   run.console.start()
-
-
-def _evaluation_at(
-  done: int, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
-  """The metrics of an evaluation at this step, if it was logged before."""
-  return {
-    key: value
-    for row in rows
-    for key, value in row.items()
-    if row['step'] == done and key.startswith(('eval/', 'eval_ema/'))
-  }
+  evaluation = {}
+  for row in rows:
+    if row['step'] == done:
+      evaluation |= {k: v for k, v in row.items() if k.startswith('eval')}
+  return evaluation
 
 
 def _loop(
   run: Run, state: step.TrainState, done: int, evaluation: dict[str, float]
-) -> End:
-  """Dispatches step t, then reads the metrics of step t - 1."""
+) -> dict[str, Any]:
+  """Dispatches step t, then reads the metrics of step t - 1.
+
+  Returns the summary: `step` is how many steps are done; if 'diverged', which
+  step, from 1, was the last of those that were not finite.
+  """
   config, first = run.config, done
   train_step, key_and_data, eval_step = _steps(run)
   meter, batches = _meter(run, state, done), _batches(run, done)
@@ -294,7 +280,8 @@ def _loop(
         _log(run, done, evaluation)
         meter.restart_clock()
       if done == config.num_steps:
-        return End('finished', state, done, evaluation)
+        run.checkpoints.save(done, state)
+        return {'status': 'finished', 'step': done, **evaluation}
       run.profile.before(done, unread)
       batch = meter.next_of(batches)
       outputs = train_step(state, parallel.shard(batch), key_and_data)
@@ -310,15 +297,15 @@ def _loop(
         _log(run, done, meter.add(done, unread))
         unread = None
       if meter.diverged_at:
-        run.console.print(_divergence(run, meter))
-        return End('diverged', state, meter.diverged_at, evaluation)
+        return {'status': 'diverged', 'step': meter.diverged_at, **evaluation}
       if stops:
-        return End('interrupted', state, done, evaluation)
+        raise distributed.Interrupted
       if saves:
         run.checkpoints.save(done, state)
-  except distributed.Interrupted:  # in the first step the state was donated
-    left = state if done > first else None
-    return End('interrupted', left, done, evaluation)
+  except distributed.Interrupted:
+    if done > first:  # else the state was donated to the first step
+      run.checkpoints.save(done, state)
+    return {'status': 'interrupted', 'step': done, **evaluation}
 
 
 def _steps(run: Run) -> tuple[Any, Any, Any]:
@@ -327,22 +314,16 @@ def _steps(run: Run) -> tuple[Any, Any, Any]:
   settings = optim.Settings(**config.optimizer)
   params, rate = parts.shapes.params, config.learning_rate
   run.console.print(optim.table(params, rate, settings))
-  if config.data.on_device:
-    run.console.print(f'reading {len(parts.train_source)} examples')
-  train_step, key_and_data = train_step_of(config, parts, run.skipped)
+  train_step, key_and_data = _train_step(run)
   run.console.print('compiling the first step (minutes for a large network)')
   eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
   in_thread = run.interrupts.first_in_thread
   return in_thread(train_step), key_and_data, in_thread(eval_step)
 
 
-def train_step_of(
-  config: ConfigDict, parts: factory.Parts, skipped: dict[str, str]
-) -> tuple[Any, Any]:
-  """The mapped train step and its last argument, on the devices.
-
-  That is the run's key; with `data.on_device`, a pair of it and the examples.
-  """
+def _train_step(run: Run) -> tuple[Any, Any]:
+  """The mapped train step and, on the devices, its last argument."""
+  config, parts = run.config, run.parts
   train_step = step.make_train_step(
     config, parts.network, parts.optimizer, parts.schedule
   )
@@ -350,12 +331,12 @@ def train_step_of(
   if config.data.on_device:
     from nfnets.data import on_device
 
-    data = config.data
-    train_step = step.gathering(train_step)
-    examples = on_device.load(
-      parts.train_source, data.train_image_size, data.on_error, skipped
+    data, source = config.data, parts.train_source
+    run.console.print(f'reading {len(source)} examples')
+    key_and_data = (
+      key_and_data,
+      on_device.load(source, data.train_image_size, data.on_error, run.skipped),
     )
-    key_and_data = key_and_data, examples
   return parallel.map_step(train_step), parallel.replicate(key_and_data)
 
 
@@ -400,38 +381,33 @@ def _log(run: Run, done: int, row: dict[str, float]) -> None:
     run.console.print(warning)
 
 
-def _divergence(run: Run, meter: metrics.Meter) -> str:
-  saved, count = run.checkpoints.latest_step(), meter.nonfinite_in_a_row
-  left = f'the checkpoint of step {saved} is good' if saved else 'no checkpoint'
-  return (
-    f'stopped at step {meter.diverged_at}: the loss or gradient was not finite '
-    f'in {count} steps in a row; {left}'
-  )
-
-
-def _finish(run: Run, end: End) -> dict[str, Any]:
-  """Saves the state, writes the summary and the plots, prints the results."""
+def _finish(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
+  """Writes the summary and the plots, prints the results."""
   config, folder, say = run.config, run.folder, run.console.print
-  if end.status != 'diverged' and end.state is not None:
-    run.checkpoints.save(end.done, end.state)
   run.checkpoints.wait()
-  summary = {'status': end.status, 'step': end.done, **end.evaluation}
   skipped: dict[str, str] = {}
   for others in distributed.exchange(run.skipped):
     skipped |= others
   if skipped:
     summary['skipped'] = dict(sorted(skipped.items()))
     say(f'{len(skipped)} unreadable examples, listed in summary.json')
-  if end.status == 'interrupted':
-    saved = run.checkpoints.latest_step()
+  status, saved = summary['status'], run.checkpoints.latest_step()
+  if status == 'interrupted':
     left = f'step {saved} is saved' if saved else 'no step was done yet'
     say(f'interrupted: {left}; run the same command to go on')
+  if status == 'diverged':
+    good = f'the checkpoint of step {saved} is good' if saved else None
+    say(
+      f'stopped at step {summary["step"]}: the loss or gradient was not finite '
+      f'in {config.stop_after_nonfinite} steps in a row; '
+      + (good or 'no checkpoint')
+    )
   if jax.process_index() == 0:
     from nfnets import plots
 
     path, rows = folder.path, folder.read_metrics()
     what = f'{config.model.name} on {config.data.name}'
-    title = f'{what}: {end.status} at step {end.done}'
+    title = f'{what}: {status} at step {summary["step"]}'
     plots.plot(rows, path / 'curves.png', title)
     plots.heat_map(rows, path / 'clipping.png', title)
     folder.write_summary(summary)

@@ -48,7 +48,7 @@ def main() -> int:
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if PRINT_CONFIG.value:
-    resolved = train.complete(config, WORKDIR.value)
+    resolved, _ = train.complete(config, WORKDIR.value)
     print(workdir.dump_json(resolved.to_dict()), end='')
     return 0
   folder = common.needed(WORKDIR, 'runs/mine')

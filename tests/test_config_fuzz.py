@@ -105,7 +105,7 @@ def verdict(base, key, value):
   """'refused', with the error, or 'accepted', with the config and its parts."""
   try:
     config = made(base, **CONTEXT.get(key, {}), **{key: value})
-    config = train.complete(config)
+    config, _ = train.complete(config)
     parts = factory.build(config)
     if config.weights:
       finetune.fitting(config, parts.shapes)

@@ -159,7 +159,7 @@ def test_the_weights_complete_the_recipe(tmp_path):
 def test_the_line_on_weights_tells_their_size_from_the_runs(tmp_path, size):
   path = write(tmp_path, given(eval_image_size=8, eval_preprocessing='none'))
   sizes = {'train_image_size': size, 'eval_image_size': size}
-  (line,) = finetune.complete(open_recipe(path, **sizes))
+  (line,), _ = finetune.complete(open_recipe(path, **sizes))
   assert f'used at {size} pixels' in line and 'none' not in line
   assert ('made for 8 pixels' in line) == (size != 8)
 
@@ -184,7 +184,8 @@ def test_published_sizes_and_constants_fill_in_what_a_file_lacks(
 def test_the_data_complete_the_recipe(tmp_path):
   config = open_recipe(write(tmp_path, given()), name='digits')
   config.data.num_train = config.data.num_classes = 0
-  *_, line = finetune.complete(config)
+  (*_, line), opened = finetune.complete(config)
+  assert [len(split) for split in opened] == [1438, 359]
   assert (config.data.num_train, config.data.num_classes) == (1438, 10)
   assert '10 classes, 1438 pictures to train on, 359 to test on' in line
 

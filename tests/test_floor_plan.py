@@ -97,7 +97,7 @@ from nfnets import factory, step, train
 config = {recipe}.get_config()
 config.data.name, config.data.num_train = 'digits', 1438
 config.data.num_classes, config.batch_size = 10, 32
-config = train.complete(config)
+config, _ = train.complete(config)
 factory.build(config)
 size, fresh = config.data.train_image_size, config.augment.pairs == 'fresh'
 shape = ((1 + fresh) * 32, size, size, 3)

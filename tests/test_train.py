@@ -197,7 +197,7 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
 
 
 def no_work(*_):
-  """Stands in for `train.train_step_of`, with a step that does nothing."""
+  """Stands in for `train._train_step`, with a step that does nothing."""
 
   def step_of_no_work(state, batch, key):
     del batch, key
@@ -224,7 +224,7 @@ def test_an_interrupted_evaluation_is_repeated_by_the_resumed_run(
     run.interrupts.check()
     return {'eval/loss': float(len(calls))}
 
-  monkeypatch.setattr(train, 'train_step_of', no_work)
+  monkeypatch.setattr(train, '_train_step', no_work)
   monkeypatch.setattr(train, '_evaluate', evaluate)
   first = train.train_and_evaluate(config, tmp_path)
   assert first == {'status': 'interrupted', 'step': 2}
@@ -272,7 +272,7 @@ def test_in_100000_steps_neither_memory_nor_open_files_grow(
       yield {}
 
   monkeypatch.setattr(factory, 'train_batches', batches)
-  monkeypatch.setattr(train, 'train_step_of', no_work)
+  monkeypatch.setattr(train, '_train_step', no_work)
   summary = train.train_and_evaluate(config, tmp_path)
   assert summary['status'] == 'finished'
   assert len(workdir.RunFolder(tmp_path).read_metrics()) == 1001
@@ -293,7 +293,7 @@ def test_a_signal_during_compilation_ends_the_run_at_once(
 
     return compiles, jax.random.key(0)
 
-  monkeypatch.setattr(train, 'train_step_of', compiling)
+  monkeypatch.setattr(train, '_train_step', compiling)
   start = time.monotonic()
   summary = train.train_and_evaluate(run_config(), tmp_path)
   assert summary == {'status': 'interrupted', 'step': 0}
@@ -313,7 +313,7 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
   events = []
   inside = []
   step_of, add, to_host = (
-    train.train_step_of, metrics.Meter.add, parallel.to_host
+    train._train_step, metrics.Meter.add, parallel.to_host
   )  # fmt: skip
 
   def logged_step_of(*args):
@@ -343,7 +343,7 @@ def test_the_loop_reads_a_steps_metrics_after_dispatching_the_next(
 
   # An evaluation takes long to compile.
   monkeypatch.setattr(train, '_evaluate', lambda *_: {'eval/loss': 0.0})
-  monkeypatch.setattr(train, 'train_step_of', logged_step_of)
+  monkeypatch.setattr(train, '_train_step', logged_step_of)
   monkeypatch.setattr(metrics.Meter, 'add', logged_add)
   monkeypatch.setattr(parallel, 'to_host', blocks('to_host', to_host))
   for name in ('device_get', 'block_until_ready'):
