@@ -4,7 +4,6 @@ A checkpoint holds whole arrays without a layout, so any number of devices and
 processes can restore it. Only process 0 writes, with a checksum of every array.
 """
 
-import contextlib
 import logging
 import os
 import pathlib
@@ -12,7 +11,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
@@ -58,6 +57,7 @@ class Checkpoints:
       max_to_keep=None if read_only else keep,
       create=False,
       read_only=read_only,
+      enable_async_checkpointing=False,
       multiprocessing_options=alone,
     )
     self._manager = ocp.CheckpointManager(
@@ -65,7 +65,7 @@ class Checkpoints:
     )
     self._written = written
     self._thread = futures.ThreadPoolExecutor(1)
-    self._background: futures.Future | None = None
+    self._writing: futures.Future | None = None
     self._report, sys.unraisablehook = sys.unraisablehook, self._unraisable
 
   def save(self, step: int, state: Tree) -> None:
@@ -74,21 +74,14 @@ class Checkpoints:
     Nothing is written if the step has a checkpoint, or by processes but 0.
 
     Raises:
-      OSError: this or the previous checkpoint could not be written.
+      OSError: the previous checkpoint could not be written.
     """
     if jax.process_index() > 0:
       return
     self.wait()
-    if step in self._manager.all_steps():
-      return
-    with self._naming_failures():
+    if step not in self._manager.all_steps():
       host = parallel.to_host(state)
-      sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
-      args = ocp.args.StandardSave(host)
-      metadata = {'checksums': sums}
-      if not self._manager.save(step, args=args, custom_metadata=metadata):
-        raise OSError(f'step {step} does not follow {self.latest_step()}')
-      self._background = self._thread.submit(self._finish)
+      self._writing = self._thread.submit(self._write, step, host)
 
   def restore_latest(self, like: Tree) -> Tree | None:
     """The newest intact checkpoint as NumPy arrays, or None if there is none.
@@ -126,18 +119,30 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns when everything is on disk, or raises OSError."""
-    background, self._background = self._background, None
-    if background is not None:
-      with self._naming_failures():
-        background.result()
+    writing, self._writing = self._writing, None
+    try:
+      if writing is not None:
+        writing.result()
+    except Exception as error:  # orbax raises many kinds
+      # From the folder: the manager may also count what it failed to write.
+      names = [path.name for path in self._path.glob('*')]
+      newest = max((int(n) for n in names if n.isdecimal()), default=None)
+      left = f'the newest intact one is {newest}' if newest else 'there is none'
+      raise OSError(
+        f'a checkpoint could not be written to {self._path}: '
+        f'{_why(error)}; {left}'
+      ) from error
 
   def close(self) -> None:
     self._thread.shutdown()
     self._manager.close()
     sys.unraisablehook = self._report
 
-  def _finish(self) -> None:
-    self._manager.wait_until_finished()
+  def _write(self, step: int, host: Tree) -> None:
+    sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
+    args, metadata = ocp.args.StandardSave(host), {'checksums': sums}
+    if not self._manager.save(step, args=args, custom_metadata=metadata):
+      raise OSError(f'step {step} does not follow {self.latest_step()}')
     if self._written is not None:
       self._written()
 
@@ -175,25 +180,9 @@ class Checkpoints:
     self._manager.reload()
 
   def _unraisable(self, error: Any) -> None:
-    # After a failed write, orbax's other threads call a loop that has ended.
+    # After an error, orbax's other threads call a loop that has ended.
     if 'Event loop is closed' not in str(error.exc_value):
       self._report(error)
-
-  @contextlib.contextmanager
-  def _naming_failures(self) -> Iterator[None]:
-    try:
-      yield
-    except Exception as error:  # orbax raises many kinds
-      with contextlib.suppress(Exception):  # let an earlier write finish
-        self._manager.wait_until_finished()
-      # From the folder: the manager also counts what it is still writing.
-      names = [path.name for path in self._path.glob('*')]
-      newest = max((int(n) for n in names if n.isdecimal()), default=None)
-      left = f'the newest intact one is {newest}' if newest else 'there is none'
-      raise OSError(
-        f'a checkpoint could not be written to {self._path}: '
-        f'{_why(error)}; {left}'
-      ) from error
 
 
 def _by_path(tree: Tree) -> dict[str, Any]:

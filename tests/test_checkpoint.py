@@ -119,6 +119,7 @@ def test_a_refused_save_raises(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   with pytest.raises(OSError, match='step 3 does not follow 5'):
     checkpoints.save(3, tree(3))
+    checkpoints.wait()
   checkpoints.close()
 
 
