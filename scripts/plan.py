@@ -116,7 +116,7 @@ def print_plan(config: ConfigDict, pod: Pod) -> None:
     f'{config.model.name}, {config.data.train_image_size} pixels, '
     f'{config.precision}, batch {config.batch_size:,} on {pod.name}: '
     f'{pod.num_chips} chips, {pod.num_devices} devices (each a '
-    f'{pod.device_kind} {pod.unit}), {pod.num_hosts} hosts; '
+    f'{pod.generation.device_kind} {pod.unit}), {pod.num_hosts} hosts; '
     f'{config.batch_size // pod.num_devices} images per device'
   )
   if is_compiled:
@@ -173,16 +173,17 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
   slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
   if published := published_ms(config, pod):
     slowest, why = published / 1e3, 'the published step time'
-  fast, slow = (budget.run(config, pod, each) for each in (bound, slowest))
-  images, rate = fast.host_images_per_second, IMAGES_PER_CORE.value
+  fast, slow = (budget.hours(config, each) for each in (bound, slowest))
+  images = budget.host_images_per_second(config, pod, bound)
+  chips, rate = pod.num_chips, IMAGES_PER_CORE.value
   return {
-    'hours': f'{fast.hours:.2f} to {slow.hours:.2f}, from the bound to {why}, '
+    'hours': f'{fast:.2f} to {slow:.2f}, from the bound to {why}, '
     'without evaluations',
-    'chip-hours': f'{fast.chip_hours:,.0f} to {slow.chip_hours:,.0f}',
+    'chip-hours': f'{chips * fast:,.0f} to {chips * slow:,.0f}',
     'checkpoint': f'{gib(program.state_bytes)} each, '
     f'{gib(program.state_bytes * config.keep_checkpoints)} kept',
     'input': f'up to {images:,.0f} images/s per host',
-    'host cores': f'up to {images / rate:.1f} of {pod.host_cores}, at '
+    'host cores': f'up to {images / rate:.1f} of {pod.generation.host_cores}, at '
     f'{rate:,.0f} images/s a core (--images_per_core)',
   }
 
@@ -211,7 +212,8 @@ def what_fits(
 
 def published_ms(config: ConfigDict, pod: Pod) -> float | None:
   """Returns paper A's step time if it was measured on the same device."""
-  here = pod.device_kind, config.batch_size / pod.num_devices, config.precision
+  images = config.batch_size / pod.num_devices
+  here = pod.generation.device_kind, images, config.precision
   is_same = here == ('TPU v3', PUBLISHED_AT, 'bfloat16')
   return costs.step_ms(config) if is_same else None
 
@@ -246,7 +248,7 @@ def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
   config = importlib.import_module(f'configs.{recipe}').get_config()
   with config.unlocked():
     config.update_from_flattened_dict(RECIPES[recipe])
-    config.batch_size = PUBLISHED_AT * pod.cores * pod.num_devices
+    config.batch_size = PUBLISHED_AT * pod.generation.cores * pod.num_devices
   config = checks.resolve(config)
   program = compiled.measure(config, pod, is_compiled)
   fits = 'yes' if is_within(program, pod) else 'not known'

@@ -25,8 +25,8 @@ from nfnets.plan import compiled, pods
 def test_a_name_resolves_with_its_devices_and_hosts(name, shape, device, kind):
   pod = pods.find(name)
   assert (pod.num_chips, pod.num_devices, pod.num_hosts) == shape
-  assert (pod.unit, pod.cores) == device
-  assert pod.device_kind == kind
+  assert (pod.unit, pod.generation.cores) == device
+  assert pod.generation.device_kind == kind
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_a_name_resolves_with_its_devices_and_hosts(name, shape, device, kind):
 def test_devices_and_hosts_are_those_of_the_compiler(name):
   pod = pods.find(name)
   found = compiled.devices(pod)  # which compares the numbers
-  assert {d.device_kind for d in found} == {pod.device_kind}
+  assert {d.device_kind for d in found} == {pod.generation.device_kind}
 
 
 @pytest.mark.parametrize(

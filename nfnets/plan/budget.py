@@ -28,20 +28,6 @@ class Roofline(NamedTuple):
     return max(self)
 
 
-class Run(NamedTuple):
-  """The totals of a run at a given step time.
-
-  Attributes:
-    hours: of training, without evaluations.
-    chip_hours: hours times the number of chips.
-    host_images_per_second: images that each host must prepare.
-  """
-
-  hours: float
-  chip_hours: float
-  host_images_per_second: float
-
-
 class Remedy(NamedTuple):
   """A change to the recipe that was tried.
 
@@ -64,16 +50,19 @@ def roofline(config: ConfigDict, pod: pods.Pod, program: Program) -> Roofline:
   )
 
 
-def run(config: ConfigDict, pod: pods.Pod, step_seconds: float) -> Run:
-  """Returns the totals of a recipe's run on a pod at that step time."""
+def hours(config: ConfigDict, step_seconds: float) -> float:
+  """Returns the hours of a recipe's training, without evaluations."""
+  return config.num_steps * step_seconds / 3600
+
+
+def host_images_per_second(
+  config: ConfigDict, pod: pods.Pod, step_seconds: float
+) -> float:
+  """Returns how many images each host must prepare a second."""
+  if config.data.on_device:
+    return 0.0
   fresh = 2 if config.augment.pairs == 'fresh' else 1
-  hours = config.num_steps * step_seconds / 3600
-  images = config.batch_size * fresh / step_seconds / pod.num_hosts
-  return Run(
-    hours=hours,
-    chip_hours=hours * pod.num_chips,
-    host_images_per_second=0.0 if config.data.on_device else images,
-  )
+  return config.batch_size * fresh / step_seconds / pod.num_hosts
 
 
 def remedies(

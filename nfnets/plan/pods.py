@@ -7,36 +7,6 @@ from typing import NamedTuple
 from nfnets import chips
 
 
-class Pod(NamedTuple):
-  """A slice of a TPU pod.
-
-  Attributes:
-    name: as libtpu has it, for instance 'v3:8x8'.
-    chip: peaks and memory of one device.
-    device_kind: JAX's name for a device.
-    num_chips: product of the sides in the name.
-    num_devices: as JAX counts them: cores of v2 and v3, chiplets of TPU7x,
-      chips of the others.
-    num_hosts: one process each, with `num_devices / num_hosts` devices.
-    cores: TensorCores of one device.
-    host_cores: virtual CPUs of one host.
-  """
-
-  name: str
-  chip: chips.Chip
-  device_kind: str
-  num_chips: int
-  num_devices: int
-  num_hosts: int
-  cores: int
-  host_cores: int
-
-  @property
-  def unit(self) -> str:
-    """What one device is: a 'core' (half a chip) or a 'chip'."""
-    return 'chip' if self.num_devices == self.num_chips else 'core'
-
-
 class Generation(NamedTuple):
   """One generation of TPUs.
 
@@ -54,6 +24,37 @@ class Generation(NamedTuple):
   devices_per_chip: int
   cores: int
   host_cores: int
+
+
+class Pod(NamedTuple):
+  """A slice of a TPU pod.
+
+  Attributes:
+    name: as libtpu has it, for instance 'v3:8x8'.
+    generation: of its TPUs.
+    chip: peaks and memory of one device.
+    num_chips: product of the sides in the name.
+  """
+
+  name: str
+  generation: Generation
+  chip: chips.Chip
+  num_chips: int
+
+  @property
+  def num_devices(self) -> int:
+    """Cores of v2 and v3, chiplets of TPU7x, chips of the others."""
+    return self.num_chips * self.generation.devices_per_chip
+
+  @property
+  def num_hosts(self) -> int:
+    """One process each."""
+    return self.num_chips // math.prod(HOST_SIDES)
+
+  @property
+  def unit(self) -> str:
+    """What one device is: a 'core' (half a chip) or a 'chip'."""
+    return 'core' if self.generation.devices_per_chip > 1 else 'chip'
 
 
 # Largest slices, from Google Cloud's documentation (cloud.google.com/tpu/docs,
@@ -94,17 +95,8 @@ def find(name: str) -> Pod:
   generation = GENERATIONS[kind]
   sides = tuple(int(side) for side in match[2].split('x'))
   _check_sides(name, generation, sides)
-  num_chips = math.prod(sides)
-  return Pod(
-    name=f'{kind}:{match[2]}',
-    chip=chips.find(generation.device_kind),
-    device_kind=generation.device_kind,
-    num_chips=num_chips,
-    num_devices=num_chips * generation.devices_per_chip,
-    num_hosts=num_chips // 4,
-    cores=generation.cores,
-    host_cores=generation.host_cores,
-  )
+  chip = chips.find(generation.device_kind)
+  return Pod(f'{kind}:{match[2]}', generation, chip, math.prod(sides))
 
 
 def _check_sides(
