@@ -161,12 +161,9 @@ class Network:
 
   @functools.cached_property
   def _apply(self) -> Any:
-    overrides = {k: x for k, x in self._folded.overrides.items() if k != 'scan'}
-    network = models.create(
-      self.config['model'],
-      self.config['num_classes'],
-      **overrides | {'features': True},
-    )
+    weights = self._folded
+    overrides = {**weights.overrides, 'features': True}
+    network = models.create(weights.model, weights.num_classes, **overrides)
 
     @functools.partial(jax.jit, static_argnums=3)
     def apply(params: Any, state: Any, images: jax.Array, key: str) -> Any:
@@ -232,8 +229,6 @@ def with_channels(weights: files.Weights, channels: int) -> files.Weights:
   A single channel gets the sum of the stem's weights over its inputs; any other
   number repeats them cyclically, scaled by the old number over the new.
   """
-  if channels < 1:
-    raise ValueError(f'in_channels={channels}: must be at least 1')
   leaves = match.flatten(weights.params)
   path = files.stem_path(weights.params)
   old = leaves[path].shape[2]

@@ -60,7 +60,7 @@ def convert(source: str, target: pathlib.Path) -> int:
   from nfnets.weights import certificate
 
   if CERTIFY.value:
-    certificate.require_timm()
+    certificate.python_with_timm()
   if target.suffix not in ('.safetensors', '.npz'):
     raise ValueError(f'{target}: name it .safetensors or .npz')
   if bucket.is_url(target):

@@ -175,16 +175,16 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
     slowest, why = published / 1e3, 'the published step time'
   fast, slow = (budget.hours(config, each) for each in (bound, slowest))
   images = budget.host_images_per_second(config, pod, bound)
-  chips, rate = pod.num_chips, IMAGES_PER_CORE.value
+  rate, cores = IMAGES_PER_CORE.value, pod.generation.host_cores
   return {
     'hours': f'{fast:.2f} to {slow:.2f}, from the bound to {why}, '
     'without evaluations',
-    'chip-hours': f'{chips * fast:,.0f} to {chips * slow:,.0f}',
+    'chip-hours': f'{pod.num_chips * fast:,.0f} to {pod.num_chips * slow:,.0f}',
     'checkpoint': f'{gib(program.state_bytes)} each, '
     f'{gib(program.state_bytes * config.keep_checkpoints)} kept',
     'input': f'up to {images:,.0f} images/s per host',
-    'host cores': f'up to {images / rate:.1f} of {pod.generation.host_cores}, at '
-    f'{rate:,.0f} images/s a core (--images_per_core)',
+    'host cores': f'up to {images / rate:.1f} of {cores}, at {rate:,.0f} '
+    'images/s a core (--images_per_core)',
   }
 
 

@@ -120,6 +120,17 @@ def _flags_of_its_own():
       flags.FLAGS[name] = flag
 
 
+@pytest.fixture
+def python_with_timm():
+  """A Python that has timm and PyTorch."""
+  from nfnets.weights import certificate
+
+  try:
+    return certificate.python_with_timm()
+  except ValueError as error:
+    pytest.skip(str(error))
+
+
 def pytest_configure():
   """Lets tests of one process that compile the same program share it.
 

@@ -15,9 +15,8 @@ ODD = 75  # where paddings and poolings differ at the borders
   [(name, 64) for name in variants.TIMM]
   + [(name, ODD) for name in ('dm_nfnet_f0', 'nf_resnet50', 'nf_regnet_b1')],
 )
+@pytest.mark.usefixtures('python_with_timm')
 def test_every_stage_agrees_with_timm(name, size):
-  if certificate.python_with_timm() is None:
-    pytest.skip('timm is not importable; NFNETS_TIMM_PYTHON names a Python')
   weights = certificate.random_weights(name, num_classes=10)
   for leaves in weights.params.values():  # nothing is hidden by a constant
     assert all(leaf.ndim == 0 or leaf.std() > 0.02 for leaf in leaves.values())
@@ -33,7 +32,6 @@ def test_every_stage_agrees_with_timm(name, size):
 
 def test_without_timm_the_remedy_is_named(monkeypatch, run_script):
   monkeypatch.setenv('NFNETS_TIMM_PYTHON', '/nonexistent/python')
-  assert certificate.python_with_timm() is None
   flags = '--certify', '--timm=nf_regnet_b0', '--image_size=32'
   code, _, err = run_script('scripts.convert', *flags)
   assert code == 2 and 'NFNETS_TIMM_PYTHON' in err

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from nfnets import variants, weights
 from nfnets.data import images
-from nfnets.weights import certificate, files, match, names, pictures, timm
+from nfnets.weights import files, match, names, pictures, timm
 
 GOLDEN = {
   'dm_nfnet_f0': 'nfnet_f0',
@@ -100,11 +100,8 @@ print(json.dumps({n: nfnet.default_cfgs[n].default.to_dict() for n in names}))
 
 
 @pytest.mark.slow
-def test_preparations_are_timms_own():
-  python = certificate.python_with_timm()
-  if python is None:
-    pytest.skip('timm is not importable; NFNETS_TIMM_PYTHON names a Python')
-  command = [python, '-c', _CONFIGS]
+def test_preparations_are_timms_own(python_with_timm):
+  command = [python_with_timm, '-c', _CONFIGS]
   configs = json.loads(subprocess.check_output(command))
   for name in variants.TIMM:
     theirs = configs[name.removeprefix('timm/')]
@@ -133,16 +130,16 @@ numpy.save(sys.argv[1], numpy.stack(found))
 
 
 @pytest.mark.slow
-def test_ten_photographs_are_prepared_as_timm_prepares_them(tmp_path):
-  python = certificate.python_with_timm()
-  if python is None:
-    pytest.skip('timm is not importable; NFNETS_TIMM_PYTHON names a Python')
+def test_ten_photographs_are_prepared_as_timm_prepares_them(
+  tmp_path, python_with_timm
+):
   paths = []
   for index, photo in enumerate(photographs.load(10)):
     paths.append(str(tmp_path / f'{index}.jpg'))
     photo.save(paths[-1], quality=90)
   target = str(tmp_path / 'pixels.npy')
-  subprocess.run([python, '-c', _PIXELS, target, *paths], check=True)
+  command = [python_with_timm, '-c', _PIXELS, target, *paths]
+  subprocess.run(command, check=True)
   theirs = iter(np.load(target))
   for how in ('squash_0.9', 'center_0.94', 'center_1.0'):
     for path in paths:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from nfnets.weights import certificate, restricted, torch_file
+from nfnets.weights import restricted, torch_file
 
 ARRAYS = {
   'head.fc.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -256,11 +256,8 @@ torch.save(
 
 
 @pytest.mark.slow
-def test_files_by_pytorch_itself_are_read(tmp_path):
-  python = certificate.python_with_timm()
-  if python is None:
-    pytest.skip('no PyTorch; NFNETS_TIMM_PYTHON names a Python that has it')
-  subprocess.run([python, '-c', _SAVE, str(tmp_path)], check=True)
+def test_files_by_pytorch_itself_are_read(tmp_path, python_with_timm):
+  subprocess.run([python_with_timm, '-c', _SAVE, str(tmp_path)], check=True)
   wanted = safetensors.numpy.load_file(tmp_path / 'wanted.safetensors')
   for name in ('zip.pth', 'legacy.pth'):
     found = torch_file.read(tmp_path / name)[0]

@@ -50,24 +50,20 @@ class Row(NamedTuple):
   error: float
 
 
-def python_with_timm() -> str | None:
-  """The Python that has timm, $NFNETS_TIMM_PYTHON or this one, else None."""
+def python_with_timm() -> str:
+  """The Python that has timm: $NFNETS_TIMM_PYTHON or this one.
+
+  Raises:
+    ValueError: it hasn't.
+  """
   python = os.environ.get(_VARIABLE, sys.executable)
   command = [python, '-c', 'import timm, torch, safetensors']
   try:
-    found = subprocess.run(command, capture_output=True, check=False)
-  except FileNotFoundError:
-    return None
-  return python if found.returncode == 0 else None
-
-
-def require_timm() -> str:
-  """The Python that has timm; raises ValueError if there is none."""
-  python = python_with_timm()
-  if python is None:
+    subprocess.run(command, capture_output=True, check=True)
+  except (FileNotFoundError, subprocess.CalledProcessError) as error:
     raise ValueError(
       f'timm is not installed; set {_VARIABLE} to a Python that has it'
-    )
+    ) from error
   return python
 
 
@@ -129,7 +125,7 @@ def _ours(
 def _theirs(
   weights: files.Weights, name: str, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-  python = require_timm()
+  python = python_with_timm()
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder)
     safetensors.numpy.save_file(

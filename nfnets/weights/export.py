@@ -31,7 +31,6 @@ FORMATS = ('stablehlo', 'onnx')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 TOLERANCE = 1e-4  # relative to the largest logit
-_TRAINING = ('remat', 'scan')  # overrides that don't affect results
 _CHECKED_BATCHES = (1, 3)  # for an open batch size
 _PROTOBUF = 2**31 - 2**24  # bytes of weights: the format's limit less the graph
 
@@ -122,8 +121,9 @@ def describe(
 
 def inference(weights: files.Weights) -> Callable[..., jax.Array]:
   """A function of leaves `{path: array}`, images `[N, H, W, 3]` to logits."""
-  overrides = {k: x for k, x in weights.overrides.items() if k not in _TRAINING}
-  network = models.create(weights.model, weights.num_classes, **overrides)
+  network = models.create(
+    weights.model, weights.num_classes, **weights.overrides
+  )
 
   def logits(leaves: dict[str, Any], images: jax.Array) -> jax.Array:
     is_state = {p: p.startswith(files.STATE) for p in leaves}

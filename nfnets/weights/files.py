@@ -60,30 +60,15 @@ class Weights(NamedTuple):
   note: str = ''
 
 
-def read(path: str | pathlib.Path, model: str | None = None) -> Weights:
-  """Reads our `.safetensors` or `.npz`, or a published pickle.
-
-  Args:
-    path: of the file.
-    model: the network's name, if the file doesn't state it; by default it is
-      identified by the leaves.
-
-  Raises:
-    ValueError: the file is of another kind, or a pickle that names more than
-      arrays and dictionaries.
-  """
-  path = pathlib.Path(path)
+def read_ours(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
+  """Reads the named arrays of `.safetensors` or `.npz`, and our metadata."""
   if path.suffix == '.safetensors':
     with safetensors.safe_open(path, 'numpy') as file:
       metadata = (file.metadata() or {}).get(_METADATA)
-    weights = _of_ours(safetensors.numpy.load_file(path), metadata)
-  elif zipfile.is_zipfile(path):
-    arrays = _read_npz(path)
-    metadata = arrays.pop(_METADATA, None)
-    weights = _of_ours(arrays, None if metadata is None else str(metadata))
-  else:
-    weights = read_published(path)
-  return identify(weights, model) if weights.model is None else weights
+    return safetensors.numpy.load_file(path), metadata
+  arrays = _read_npz(path)
+  metadata = arrays.pop(_METADATA, None)
+  return arrays, None if metadata is None else str(metadata)
 
 
 def write(path: str | pathlib.Path, weights: Weights) -> None:
@@ -312,14 +297,14 @@ def identify(weights: Weights, model: str | None = None) -> Weights:
   """
   found = {p: np.shape(x) for p, x in match.flatten(weights.params).items()}
   blocks = {m[0] for m in map(_BLOCK.match, found) if m}
-  head = next((x for p, x in found.items() if _HEAD_BIAS.fullmatch(p)), (0,))
+  head = next((x for p, x in found.items() if match.is_head(p)), (0,))
   if model:
-    return weights._replace(model=model, num_classes=head[0])
+    return weights._replace(model=model, num_classes=head[-1])
   best, most = None, len(found) / 2
   for name, row in variants.ALL.items():
     if sum(row['depths']) != len(blocks) or name in variants.TIMM:
       continue  # timm's trees equal those of the published networks
-    params, _ = shapes(name, head[0] or 1)
+    params, _ = shapes(name, head[-1] or 1)
     wanted = match.flatten(params)
     common = sum(
       path in wanted and wanted[path].shape == shape
@@ -327,12 +312,11 @@ def identify(weights: Weights, model: str | None = None) -> Weights:
     )
     if common > most:
       best, most = name, common
-  return weights._replace(model=best, num_classes=best and head[0])
+  return weights._replace(model=best, num_classes=best and head[-1])
 
 
 _BLOCK = re.compile(r'.*?[^/]*block[^/]*(?=/)')
 _STEM = re.compile(r'[^/]+/(.*/)?(stem_conv0|initial_conv)/w')
-_HEAD_BIAS = re.compile(r'[^/]+/~/linear/b')
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -361,7 +345,8 @@ def _read_npy(data: bytes) -> np.ndarray:
   return flat.reshape(shape, order='F' if is_fortran else 'C')
 
 
-def _of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
+def of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
+  """Weights from the named arrays and metadata of a file of ours."""
   if any('/' not in name for name in arrays):
     raise ValueError('its entries are not paths like NFNet/~/stem_conv0/w')
   params = {p: x for p, x in arrays.items() if not p.startswith(STATE)}

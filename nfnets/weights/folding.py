@@ -53,13 +53,9 @@ def fold_weights(weights: files.Weights) -> files.Weights:
 
 
 def fold_if_possible(weights: files.Weights) -> files.Weights:
-  """`fold_weights`, or the same weights if they can't be folded."""
-  return fold_weights(weights) if can_fold(weights) else weights
-
-
-def can_fold(weights: files.Weights) -> bool:
-  """Whether the weights have gains to fold."""
-  return any('gain' in leaves for leaves in weights.params.values())
+  """`fold_weights`, or the same weights if they have no gains to fold."""
+  has_gains = any('gain' in leaves for leaves in weights.params.values())
+  return fold_weights(weights) if has_gains else weights
 
 
 def standardize(w: Any, gain: Any, eps: str) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Reads weights from any source: a name, a file of any kind, a run's folder."""
 
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from ml_collections import ConfigDict
 
 from nfnets import bucket, texts, variants
@@ -144,11 +144,13 @@ def _read(
     return found['eval']._replace(note="the run's last weights, not averaged")
   if path.suffix in _TORCH:
     return _of_timm(*torch_file.read(path, averaged), path, model)
-  if path.suffix == '.safetensors':
-    arrays = safetensors.numpy.load_file(path)
-    if any('/' not in name for name in arrays):
-      return _of_timm(torch_file.plain_names(arrays), None, path, model)
-  return files.read(path, model)
+  if path.suffix != '.safetensors' and not zipfile.is_zipfile(path):
+    return files.identify(files.read_published(path), model)
+  arrays, metadata = files.read_ours(path)
+  if path.suffix == '.safetensors' and any('/' not in x for x in arrays):
+    return _of_timm(torch_file.plain_names(arrays), None, path, model)
+  found = files.of_ours(arrays, metadata)
+  return files.identify(found, model) if found.model is None else found
 
 
 def _of_timm(
