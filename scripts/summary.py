@@ -112,8 +112,7 @@ def of_all() -> str:
     train, evaluation = row['train_image_size'], row['eval_image_size']
     parts = counts.parts(name, evaluation)
     macs = sum(part.macs for part in parts)
-    same = train == evaluation
-    train_macs = macs if same else counts.multiply_adds(name, train)
+    train_macs = sum(part.macs for part in counts.parts(name, train))
     params, published_macs, tag = SIZES.get(name, ('', '', ''))
     source = ' (code)' if tag == 'K' else ''
     weights, found = _weights_of(name)

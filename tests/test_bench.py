@@ -12,7 +12,6 @@ from configs import cifar_resnet20, nfnet_f0
 from nfnets.analysis import counts
 from nfnets.bench import clock, pieces, programs, report, step_time
 from nfnets.bench import input as stages
-from nfnets.weights import certificate
 
 TINY = {'depths': (1, 1, 1), 'widths': (8, 8, 8), 'normalizer': 'nf'}
 
@@ -87,12 +86,13 @@ def test_a_measurement_says_what_ran_and_how_fast(mode):
   seconds = result['seconds']
   assert 0 < seconds['lowest'] <= seconds['median'] <= seconds['highest']
   assert result['images_per_second'] == pytest.approx(2 / seconds['median'])
-  macs = counts.multiply_adds('cifar_resnet_20', 8, 10, **TINY)
+  parts = counts.parts('cifar_resnet_20', 8, 10, **TINY)
+  macs = sum(part.macs for part in parts)
   flops = 2 * 2 * macs * (3 if mode == 'train' else 1)
   assert result['flops_per_second'] == pytest.approx(flops / seconds['median'])
   assert result['trace_seconds'] > 0 and result['compile_seconds'] > 0
   memory = result['memory']
-  params = 4 * counts.parameters('cifar_resnet_20', 10, **TINY)
+  params = 4 * sum(part.params for part in parts)
   if mode == 'train':  # parameters and momentum are updated where they are
     assert 2 * params <= memory['donated'] < memory['argument']
   assert memory['peak'] >= params + memory['temp']
@@ -213,11 +213,8 @@ def test_the_same_network_of_timm_is_found():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mode', ['train', 'eval'])
-def test_pytorchs_side_is_the_same_network(mode):
-  python = certificate.python_with_timm()
-  if python is None:
-    pytest.skip('needs timm and PyTorch: name them by NFNETS_TIMM_PYTHON')
-  command = [python, '-m', 'nfnets.bench.torch_step']
+def test_pytorchs_side_is_the_same_network(mode, python_with_timm):
+  command = [python_with_timm, '-m', 'nfnets.bench.torch_step']
   for model, recipe in (('cifar_resnet_20', cifar_resnet20),
                         ('nfnet_f0', nfnet_f0)):  # fmt: skip
     _, overrides = step_time.counterpart(model)
@@ -226,7 +223,8 @@ def test_pytorchs_side_is_the_same_network(mode):
     )
     result = step_time.compare(config, mode, command, rounds=1, seconds=0.01)
     assert result['ratio']['median'] > 0
-    ours = counts.parameters(model, config.data.num_classes, **overrides)
+    parts = counts.parts(model, None, config.data.num_classes, **overrides)
+    ours = sum(part.params for part in parts)
     assert result['about']['parameters'] == ours
 
 

@@ -96,25 +96,6 @@ def count(network: hk.TransformedWithState, image_size: int = 64) -> list[Part]:
   return [Part(name, **total) for name, total in zip(names, sums, strict=True)]
 
 
-def parameters(
-  name: str, num_classes: int | None = None, **overrides: object
-) -> int:
-  """Returns a network's number of parameters; arguments as of `parts`."""
-  counted = parts(name, None, num_classes, **overrides)
-  return sum(part.params for part in counted)
-
-
-def multiply_adds(
-  name: str,
-  image_size: int | None = None,
-  num_classes: int | None = None,
-  **overrides: object,
-) -> int:
-  """Returns a network's multiply-adds for one image."""
-  counted = parts(name, image_size, num_classes, **overrides)
-  return sum(part.macs for part in counted)
-
-
 class _Trace(NamedTuple):
   """The module calls of a network, each with its place.
 

@@ -164,14 +164,14 @@ def _result(
   times: Sequence[float],
 ) -> dict[str, Any]:
   settings, seconds = _settings(config, mode), clock.spread(times)
-  macs = counts.multiply_adds(
+  parts = counts.parts(
     settings['model'],
     settings['image_size'],
     config.data.num_classes,
     **settings['network'],
   )
   # A multiply-add is two operations; a backward pass costs two forward passes.
-  operations = 2 * macs * (3 if mode == 'train' else 1)
+  operations = 2 * (3 if mode == 'train' else 1) * sum(p.macs for p in parts)
   rate = config.batch_size / seconds['median']
   peak = chips.peak_flops(settings['device'], config.precision)
   costs = program._asdict()
