@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from experiments._published import SIZES, STEP_MS
+from experiments.records import Run
 from experiments.study import Experiment
 
 CHIP_FLOPS = 123e12  # peak of a TPUv3 chip (two cores) in bfloat16
@@ -12,15 +13,15 @@ UTILIZATION = 0.3
 IMAGES_PER_CHIP = 64  # of the published steps
 
 
-def of_seed(experiment: Experiment, row: str, scale: str) -> str:
+def of_seed(experiment: Experiment, run: Run) -> str:
   """The cost of one seed of a row, in words."""
   if experiment.measure:
     return '–'
-  if experiment.scales[scale].smoke:
+  if experiment.scales[run.scale].smoke:
     return 'minutes on two CPU cores'
-  config = experiment.get_config(f'{row}@{scale}')
+  config = experiment.get_config(run.place)
   if config.data.name == 'imagenet2012':
-    return f'{chip_hours(row, config):,.0f} TPUv3 chip-hours'
+    return f'{chip_hours(run.row, config):,.0f} TPUv3 chip-hours'
   hours = cpu_hours(config, experiment.image_seconds)
   time = f'{hours:.1f} hours' if hours >= 1 else f'{60 * hours:.0f} minutes'
   return f'{time} on two CPU cores'

@@ -13,7 +13,9 @@ import shlex
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from configs import base
 from nfnets import texts, workdir
@@ -27,12 +29,30 @@ Record = dict[str, Any]
 Config = Mapping[str, Any]
 
 
+class Run(NamedTuple):
+  """A row of an experiment at one of its scales, with a seed."""
+
+  experiment: str
+  row: str
+  scale: str = FULL
+  seed: int = 0
+
+  @property
+  def place(self) -> str:
+    """The argument of `get_config`: 'row' or 'row@scale'."""
+    return self.row if self.scale == FULL else f'{self.row}@{self.scale}'
+
+  @property
+  def name(self) -> str:
+    return f'{self.place}_seed{self.seed}'
+
+  def path(self, root: pathlib.Path) -> pathlib.Path:
+    """The file of the run's record."""
+    return root / self.experiment / 'runs' / f'{self.name}.json'
+
+
 def of_run(
-  folder: workdir.RunFolder,
-  experiment: str,
-  row: str,
-  command: Sequence[str],
-  scale: str = FULL,
+  run: Run, command: Sequence[str], folder: workdir.RunFolder
 ) -> Record:
   """The record of a finished or diverged run.
 
@@ -46,7 +66,7 @@ def of_run(
   if summary is None or summary['status'] not in ('finished', 'diverged'):
     raise ValueError(f'{folder.path}: the run is not over')
   metrics = folder.read_metrics()
-  return of_measurement(experiment, row, command, scale, config) | {
+  return of_measurement(run, command, config) | {
     'seed': config['seed'],
     'status': summary['status'],
     'updates': summary['step'],
@@ -56,15 +76,10 @@ def of_run(
   }
 
 
-def of_measurement(
-  experiment: str, row: str, command: Sequence[str], scale: str, config: Config
-) -> Record:
+def of_measurement(run: Run, command: Sequence[str], config: Config) -> Record:
   """What every record says: what ran, from which commit, on which hardware."""
   return {
-    'experiment': experiment,
-    'row': row,
-    'scale': scale,
-    'seed': 0,
+    **run._asdict(),
     'command': portable(command),
     'status': 'finished',
     'config': without_paths(config),
@@ -74,23 +89,9 @@ def of_measurement(
   }
 
 
-def path_of(
-  root: pathlib.Path, experiment: str, row: str, seed: int, scale: str = FULL
-) -> pathlib.Path:
-  """The file of a run's record."""
-  name = f'{run_name(row, scale)}_seed{seed}.json'
-  return root / experiment / 'runs' / name
-
-
-def run_name(row: str, scale: str = FULL) -> str:
-  """The argument of `get_config`: 'row' or 'row@scale'."""
-  return row if scale == FULL else f'{row}@{scale}'
-
-
 def write(root: pathlib.Path, record: Record) -> pathlib.Path:
   """Writes a record to the file where reports look for it."""
-  place = (record[key] for key in ('experiment', 'row', 'seed'))
-  path = path_of(root, *place, record.get('scale', FULL))
+  path = Run(*(record[field] for field in Run._fields)).path(root)
   path.parent.mkdir(parents=True, exist_ok=True)
   workdir.write_atomically(path, workdir.dump_json(record))
   return path
@@ -112,17 +113,21 @@ def read(path: pathlib.Path) -> Record:
   return texts.parse_json(path.read_bytes(), str(path), remedy)
 
 
-def twin(
-  root: pathlib.Path, config: Config, experiment: str, row: str, scale: str
-) -> Record | None:
-  """The record of another experiment's equal run, as that of this row, if any.
+def twin(root: pathlib.Path, config: ConfigDict, run: Run) -> Record | None:
+  """The record of another experiment's equal run, as that of this one, if any.
 
   Runs are equal if they have the same config and seed. A key that an old record
   lacks has its default value; keys that no longer exist are ignored. A run that
   depends on more than its config, on weights or on the number of devices, has
   no twin.
+
+  Args:
+    root: the folder of all records.
+    config: of the run's row and scale.
+    run: the one to find the twin of.
   """
-  wanted, defaults = _plain(config), base.defaults()
+  own = config.copy_and_resolve_references().to_dict() | {'seed': run.seed}
+  wanted, defaults = _plain(own), base.defaults()
   by_device = wanted.get('model.normalizer', 'batch') == 'batch' or (
     wanted['sam.rho'] and not wanted['sam.m']
   )
@@ -131,16 +136,12 @@ def twin(
   for path in sorted(root.glob('*/runs/*.json')):
     record = read(path)
     is_trained = 'curve' in record and 'same_as' not in record
-    if is_trained and path.parts[-3] != experiment:
+    if is_trained and path.parts[-3] != run.experiment:
       known = _plain(workdir.completed(record['config'], defaults))
       if {key: known.get(key) for key in wanted} == wanted:
-        return record | {
-          'experiment': experiment,
-          'row': row,
-          'scale': scale,
-          'same_as': f'{record["experiment"]}/{path.stem}',
-          'config': without_paths(config),
-        }
+        same_as = f'{record["experiment"]}/{path.stem}'
+        changed = {'same_as': same_as, 'config': without_paths(own)}
+        return record | run._asdict() | changed
   return None
 
 

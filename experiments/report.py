@@ -240,8 +240,8 @@ def not_run(
   for scale in dict.fromkeys([next(iter(experiment.scales)), *found]):
     for row in experiment.rows_at(scale):
       if row not in found.get(scale, ()):
-        run = records.run_name(row, scale)
-        lines.append((f'`{run}`', costs.of_seed(experiment, row, scale)))
+        run = records.Run(name, row, scale)
+        lines.append((f'`{run.place}`', costs.of_seed(experiment, run)))
   if not lines:
     return ''
   command = f'train --config=experiments/{name}.py:ROW --workdir=runs/ROW'

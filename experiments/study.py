@@ -100,15 +100,7 @@ class Experiment:
     """
     row, _, scale = run.partition('@')
     scale = scale or FULL
-    for kind, name, known in (
-      ('scale', scale, self.scales),
-      ('row', row, self.rows),
-      (f'row at scale {scale}', row, self.rows_at(scale)),
-    ):
-      if name not in known:
-        raise ValueError(
-          f'no {kind} {name!r}: choose one of {", ".join(known)}'
-        )
+    self.check_row(row, scale)
     config, at = self.config(row), self.scales[scale]
     config.update_from_flattened_dict(dict(at.overrides))
     config.update_from_flattened_dict(dict(self.rows[row]))
@@ -120,9 +112,23 @@ class Experiment:
     return self.labels.get(row, row)
 
   def rows_at(self, scale: str) -> list[str]:
-    """The rows of a scale, in order; none of an unknown scale."""
-    rows = self.scales[scale].rows if scale in self.scales else ()
+    """The rows of a scale, in order; ValueError if there is no such scale."""
+    if scale not in self.scales:
+      scales = ', '.join(self.scales)
+      raise ValueError(f'no scale {scale!r}: choose one of {scales}')
+    rows = self.scales[scale].rows
     return list(self.rows if rows is None else rows)
+
+  def check_row(self, row: str, scale: str) -> None:
+    """Raises ValueError if there is no such scale, or if it lacks the row."""
+    rows = self.rows_at(scale)
+    if row not in rows:
+      at = [other for other in self.scales if row in self.rows_at(other)]
+      also = f'; {row} is at {", ".join(at)}' if at else ''
+      raise ValueError(
+        f'no row {row!r} at scale {scale}: choose one of '
+        f'{", ".join(rows)}{also}'
+      )
 
   def gather(self, found: Iterable[records.Record]) -> dict[str, 'Rows']:
     """The recorded rows by scale, in the order of the experiment."""

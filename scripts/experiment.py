@@ -36,11 +36,11 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent import futures
-from typing import NamedTuple
 
 from absl import flags
 
 from experiments import records, study
+from experiments.records import Run
 from nfnets import workdir
 from scripts import common
 
@@ -74,38 +74,6 @@ OVER = (0, 1)  # finished, diverged
 RECORDED = 'already recorded (--again repeats it)'
 
 
-class Run(NamedTuple):
-  """A row with a seed, at the scale of the flags."""
-
-  row: str
-  seed: int
-
-  @property
-  def name(self) -> str:
-    return self.record.stem
-
-  @property
-  def record(self) -> pathlib.Path:
-    root = pathlib.Path(RESULTS.value)
-    place = (EXPERIMENT.value, self.row, self.seed, SCALE.value)
-    return records.path_of(root, *place)
-
-  @property
-  def workdir(self) -> pathlib.Path:
-    return pathlib.Path(WORKDIR.value) / EXPERIMENT.value / self.name
-
-  def command(self, more: Sequence[str]) -> list[str]:
-    run = records.run_name(self.row, SCALE.value)
-    return [
-      '-m',
-      'scripts.train',
-      f'--config=experiments/{EXPERIMENT.value}.py:{run}',
-      f'--workdir={self.workdir}',
-      f'--config.seed={self.seed}',
-      *more,
-    ]
-
-
 def main(arguments: Sequence[str]) -> int:
   verb, *more = arguments or ['']
   if verb not in VERBS:
@@ -121,8 +89,46 @@ def print_commands(more: Sequence[str]) -> int:
   """Prints the command of each run, with the flags `more`."""
   _, runs = selected(trained=True)
   for one in runs:
-    print(shlex.join(['python', *one.command(more)]))
+    print(shlex.join(['python', *command(one, more)]))
   return 0
+
+
+def selected(trained: bool) -> tuple[study.Experiment, list[Run]]:
+  """The experiment and the runs that the flags select.
+
+  Raises:
+    ValueError: the experiment has no such scale, row or seed, or isn't one that
+      trains (`trained`) or measures.
+  """
+  name, scale = EXPERIMENT.value, SCALE.value
+  experiment = study.load(name)
+  if trained == bool(experiment.measure):
+    other = 'trains nothing: use measure' if trained else 'is trained: use run'
+    raise ValueError(f'{name} {other}')
+  rows = ONLY.value or experiment.rows_at(scale)
+  for row in rows:
+    experiment.check_row(row, scale)
+  for seed in SEEDS.value:
+    if not seed.isdecimal():
+      raise ValueError(f'--seeds={seed}: give whole numbers from 0 on')
+  seeds = [int(seed) for seed in SEEDS.value] or experiment.seeds
+  return experiment, [Run(name, row, scale, s) for s in seeds for row in rows]
+
+
+def command(one: Run, more: Sequence[str]) -> list[str]:
+  """The arguments of the Python that trains a row, with the flags `more`."""
+  return [
+    '-m',
+    'scripts.train',
+    f'--config=experiments/{one.experiment}.py:{one.place}',
+    f'--workdir={folder_of(one)}',
+    f'--config.seed={one.seed}',
+    *more,
+  ]
+
+
+def folder_of(one: Run) -> pathlib.Path:
+  return pathlib.Path(WORKDIR.value) / one.experiment / one.name
 
 
 def run(more: Sequence[str]) -> int:
@@ -141,74 +147,44 @@ def run(more: Sequence[str]) -> int:
   return int(any(o.startswith('failed') for o in outcomes.values()))
 
 
-def selected(trained: bool) -> tuple[study.Experiment, list[Run]]:
-  """The experiment and the runs that the flags select.
-
-  Raises:
-    ValueError: the experiment has no such scale, row or seed, or isn't one that
-      trains (`trained`) or measures.
-  """
-  name, scale = EXPERIMENT.value, SCALE.value
-  experiment = study.load(name)
-  if trained == bool(experiment.measure):
-    other = 'trains nothing: use measure' if trained else 'is trained: use run'
-    raise ValueError(f'{name} {other}')
-  if scale not in experiment.scales:
-    scales = ', '.join(experiment.scales)
-    raise ValueError(f'--scale={scale}: choose one of {scales}')
-  rows = experiment.rows_at(scale)
-  for row in ONLY.value:
-    if row not in rows:
-      at = [s for s in experiment.scales if row in experiment.rows_at(s)]
-      also = f'; {row} is at {", ".join(at)}' if at else ''
-      raise ValueError(
-        f'--only={row}: the rows at scale {scale} are {", ".join(rows)}{also}'
-      )
-  for seed in SEEDS.value:
-    if not seed.isdecimal():
-      raise ValueError(f'--seeds={seed}: give whole numbers from 0 on')
-  seeds = [int(seed) for seed in SEEDS.value] or experiment.seeds
-  return experiment, [Run(row, s) for s in seeds for row in ONLY.value or rows]
-
-
 def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
   """Trains and records one run, unless there is no need; says how it ended."""
+  root, folder = pathlib.Path(RESULTS.value), folder_of(one)
   if AGAIN.value:
-    one.record.unlink(missing_ok=True)
-    if (one.workdir / 'config.json').exists():
-      shutil.rmtree(one.workdir)
-  if one.record.exists():
+    one.path(root).unlink(missing_ok=True)
+    if (folder / 'config.json').exists():
+      shutil.rmtree(folder)
+  if one.path(root).exists():
     return RECORDED
-  line = ['python', *one.command(more)]
+  arguments = command(one, more)
+  line = ['python', *arguments]
   try:
     # With other flags the config isn't the row's.
     is_plain = all(flag.startswith('--config.data.data_dir=') for flag in more)
-    is_new = is_plain and not one.workdir.exists()
-    if is_new and (record := twin(experiment, one)):
-      records.write(pathlib.Path(RESULTS.value), record)
-      return f'the same as {record["same_as"]}, taken over'
-    code = call(line[1:])
+    if is_plain and not folder.exists():
+      config = experiment.get_config(one.place)
+      if record := records.twin(root, config, one):
+        records.write(root, record)
+        return f'the same as {record["same_as"]}, taken over'
+    code = call(arguments)
     if code in (INTERRUPTED, -signal.SIGINT):
       return 'interrupted'
     if code not in OVER:
       return f'failed with exit code {code}: {shlex.join(line)}'
-    return record_of(one, line)
+    # Asking JAX for the devices takes them, so a process of its own asks.
+    spawn = multiprocessing.get_context('spawn')
+    with futures.ProcessPoolExecutor(1, spawn) as pool:
+      done = workdir.RunFolder(folder, must_exist=True)
+      record = pool.submit(records.of_run, one, line, done).result()
+    records.write(root, record)
+    return record['status']
   except ValueError as error:
     return f'failed: {error}'
 
 
-def twin(experiment: study.Experiment, one: Run) -> records.Record | None:
-  """The record of an equal run of another experiment, if there is one."""
-  config = experiment.get_config(records.run_name(one.row, SCALE.value))
-  config.seed = one.seed
-  config = config.copy_and_resolve_references().to_dict()
-  place = (EXPERIMENT.value, one.row, SCALE.value)
-  return records.twin(pathlib.Path(RESULTS.value), config, *place)
-
-
-def call(command: Sequence[str]) -> int:
+def call(arguments: Sequence[str]) -> int:
   """Runs Python with these arguments, to the end even after Ctrl-C."""
-  child = subprocess.Popen([sys.executable, *command])
+  child = subprocess.Popen([sys.executable, *arguments])
   while True:
     try:
       return child.wait()
@@ -216,48 +192,35 @@ def call(command: Sequence[str]) -> int:
       continue
 
 
-def record_of(one: Run, command: Sequence[str]) -> str:
-  """Writes the record of a run that is over; returns its status."""
-  # Asking JAX for the devices takes them, so a process of its own asks.
-  spawn = multiprocessing.get_context('spawn')
-  with futures.ProcessPoolExecutor(1, spawn) as pool:
-    folder = workdir.RunFolder(one.workdir, must_exist=True)
-    place = (EXPERIMENT.value, one.row, command, SCALE.value)
-    record = pool.submit(records.of_run, folder, *place).result()
-  records.write(pathlib.Path(RESULTS.value), record)
-  return record['status']
-
-
 def measure() -> int:
   """Measures and records each row."""
   experiment, runs = selected(trained=False)
+  root = pathlib.Path(RESULTS.value)
   common.keep_freed_memory()  # as scripts.train does
   for number, one in enumerate(runs, 1):
     outcome = RECORDED
-    if AGAIN.value or not one.record.exists():
-      records.write(pathlib.Path(RESULTS.value), measured(experiment, one.row))
+    if AGAIN.value or not one.path(root).exists():
+      records.write(root, measured(experiment, one))
       outcome = 'measured'
     print(f'[{number}/{len(runs)}] {one.row}: {outcome}', flush=True)
   return 0
 
 
-def measured(experiment: study.Experiment, row: str) -> records.Record:
+def measured(experiment: study.Experiment, one: Run) -> records.Record:
   """Measures a row; returns its record."""
-  config = experiment.get_config(records.run_name(row, SCALE.value))
-  words = f'--experiment={EXPERIMENT.value} --scale={SCALE.value} --only={row}'
-  command = ['python', '-m', 'scripts.experiment', 'measure', *words.split()]
+  config = experiment.get_config(one.place)
+  words = f'--experiment={one.experiment} --scale={one.scale} --only={one.row}'
+  line = ['python', '-m', 'scripts.experiment', 'measure', *words.split()]
   if DATA_DIR.value is not None:
     if 'data' not in config:
-      raise ValueError(f'--data_dir: {EXPERIMENT.value} reads no data')
+      raise ValueError(f'--data_dir: {one.experiment} reads no data')
     config.data.data_dir = DATA_DIR.value
-    command.append(f'--data_dir={DATA_DIR.value}')
+    line.append(f'--data_dir={DATA_DIR.value}')
   start = time.monotonic()
   found = experiment.measure(config)
-  seconds = round(time.monotonic() - start, 1)
-  place = (EXPERIMENT.value, row, command, SCALE.value, config.to_dict())
-  return records.of_measurement(*place) | {
+  return records.of_measurement(one, line, config.to_dict()) | {
     'measured': found,
-    'seconds': seconds,
+    'seconds': round(time.monotonic() - start, 1),
   }
 
 
@@ -265,34 +228,28 @@ def report() -> int:
   """Writes the report of one experiment or of all; prints what changed."""
   from experiments import report as reporting
 
-  root = pathlib.Path(RESULTS.value)
-  if not root.is_dir():
+  root, only = pathlib.Path(RESULTS.value), EXPERIMENT.value
+  if only:
+    study.load(only)
+  if not root.is_dir() or (only and not records.read_all(root, only)):
     raise ValueError(
-      f'--results={root}: no such folder; the committed records are in '
-      '--results=results'
+      f'--results={root}: no records{f" of {only}" if only else ""} here; the '
+      'committed ones are in --results=results'
     )
-  names = [EXPERIMENT.value] if EXPERIMENT.value else study.names()
-  if EXPERIMENT.value:
-    study.load(EXPERIMENT.value)
-    if not records.read_all(root, EXPERIMENT.value):
-      raise ValueError(
-        f'{root / EXPERIMENT.value} has no records; the committed ones are in '
-        '--results=results'
-      )
   bare = 0
-  for name in names:
+  for name in [only] if only else study.names():
     before = contents(root / name)
     path = reporting.write(name, root)
-    if contents(root / name) != before:
-      if records.read_all(root, name):
-        print(path, flush=True)
-      else:
-        bare += 1
-    elif EXPERIMENT.value:
-      print(f'{path}: unchanged')
+    if contents(root / name) == before:
+      if only:
+        print(f'{path}: unchanged')
+    elif records.read_all(root, name):
+      print(path, flush=True)
+    else:
+      bare += 1
   if bare:
     print(f'{root}: reports of {bare} experiments without records')
-  if not EXPERIMENT.value or HTML.value:
+  if HTML.value or not only:
     print(reporting.write_overview(root))
   if HTML.value:
     reporting.write_html(root, pathlib.Path(HTML.value))

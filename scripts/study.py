@@ -55,16 +55,15 @@ class Part(NamedTuple):
   seeds: Sequence[int] = (0,)
   factor: float | None = None  # multiplies the learning rate
 
-  def missing(self) -> list[pathlib.Path]:
-    """The records that aren't there yet."""
-    paths = [
-      records.path_of(
-        pathlib.Path(RESULTS.value), self.experiment, row, seed, self.scale
-      )
+  def missing(self) -> list[records.Run]:
+    """Those without a record."""
+    root = pathlib.Path(RESULTS.value)
+    runs = [
+      records.Run(self.experiment, row, self.scale, seed)
       for seed in self.seeds
       for row in self.rows
     ]
-    return [path for path in paths if not path.exists()]
+    return [run for run in runs if not run.path(root).exists()]
 
 
 def main() -> int:
@@ -75,10 +74,10 @@ def main() -> int:
   for part in parts():
     if LIST.value:
       experiment = study.load(part.experiment)
-      for path in part.missing():
-        config = experiment.get_config(path.stem.partition('_seed')[0])
+      for run in part.missing():
+        config = experiment.get_config(run.place)
         hours += costs.cpu_hours(config, experiment.image_seconds)
-        print(f'{hours:5.1f} hours: {part.experiment}/{path.stem}')
+        print(f'{hours:5.1f} hours: {run.experiment}/{run.name}')
     elif part.missing() and (code := train(part)):
       return INTERRUPTED if code == INTERRUPTED else 1
   return 0

@@ -166,11 +166,10 @@ def test_a_run_that_depends_on_more_than_its_config_has_no_twin(
 ):
   trained(tmp_path, 'nf_norm')
   config = clipping_threshold.get_config('lr1_t1@cpu')
-  for key, is_there in (({}, True), (change, False)):
-    config.update_from_flattened_dict(key)
-    wanted = config.copy_and_resolve_references().to_dict()
-    place = ('clipping_threshold', 'lr1_t1', 'cpu')
-    assert bool(records.twin(tmp_path / 'results', wanted, *place)) == is_there
+  run = records.Run('clipping_threshold', 'lr1_t1', 'cpu')
+  assert records.twin(tmp_path / 'results', config, run)
+  config.update_from_flattened_dict(change)
+  assert records.twin(tmp_path / 'results', config, run) is None
 
 
 def test_a_measured_row_is_recorded_once(command, tmp_path):
@@ -192,10 +191,10 @@ def test_a_measured_row_is_recorded_once(command, tmp_path):
     (('run', '--experiment=table_family'), 'trains nothing: use measure'),
     (('measure', *THREE_WAYS), 'is trained: use run'),
     (('measure', '--experiment=table_family', '--data_dir=x'), 'no data'),
-    (('report', '--results=nowhere'), '--results=nowhere: no such folder'),
+    (('report', '--results=nowhere'), '--results=nowhere: no records here'),
     (('run', *THREE_WAYS, '--seeds=a'), '--seeds=a: give whole numbers'),
     (('run', *THREE_WAYS, '--seeds=-1'), '--seeds=-1: give whole numbers'),
-    (('report', *THREE_WAYS), 'committed records are in --results=results'),
+    (('report', *THREE_WAYS), 'ones are in --results=results'),
     (('run', '--experiment=batchnorm_batch_size', '--scale=cpu',
       '--only=b1024_of32'), 'b1024_of32 is at full, short'),
   ],

@@ -22,9 +22,10 @@ def finished_run(path):
 
 def test_a_record_holds_config_hardware_commit_and_the_curve(tmp_path):
   command = ['python', '--config.data.data_dir=/home/me/data', '--seed=1']
-  record = records.of_run(finished_run(tmp_path / 'run'), 'x', 'row', command)
+  run = records.Run('x', 'row', seed=3)
+  record = records.of_run(run, command, finished_run(tmp_path / 'run'))
   path = records.write(tmp_path, record)
-  assert path == tmp_path / 'x' / 'runs' / 'row_seed3.json'
+  assert path == tmp_path / 'x/runs/row_seed3.json' == run.path(tmp_path)
   (read,) = records.read_all(tmp_path, 'x')
   assert read['updates'] == 20 and read['config']['data']['data_dir'] == ''
   assert read['versions']['jax'] and read['hardware']['device_count'] == 4
@@ -63,7 +64,7 @@ def test_a_command_names_no_place_of_this_machine():
 
 @pytest.mark.parametrize('text', ['{', '[]'])
 def test_a_damaged_record_is_named(tmp_path, text):
-  path = records.path_of(tmp_path, 'x', 'row', 0)
+  path = records.Run('x', 'row').path(tmp_path)
   path.parent.mkdir(parents=True)
   path.write_text(text)
   with pytest.raises(ValueError, match=f'{path} is damaged'):

@@ -24,7 +24,7 @@ def test_every_row_of_every_scale_resolves(name):
   get_config = importlib.import_module(f'experiments.{name}').get_config
   for scale in experiment.scales:
     for row in experiment.rows_at(scale):
-      config = get_config(records.run_name(row, scale))
+      config = get_config(f'{row}@{scale}')
       config = config.copy_and_resolve_references()
       if not experiment.measure:
         assert config.is_locked
@@ -44,9 +44,9 @@ def test_an_experiment_plans_few_comparisons_and_tags_what_is_published(name):
 def test_what_an_experiment_lacks_is_refused_by_name():
   experiment = EXPERIMENTS['agc_sweep']
   for run, told in (
-    ('none_b16_l1', "no row 'none_b16_l1': choose one of nf_b16"),
+    ('none_b16_l1', "no row 'none_b16_l1' at scale full: choose one of nf_b"),
     ('nf_b16_l0.01@tpu', "no scale 'tpu': choose one of full, short, cpu"),
-    ('nf_b16_l0.01', "no row at scale full 'nf_b16_l0.01'"),
+    ('nf_b16_l0.01', 'nf_b16_l0.01 is at cpu'),
   ):
     with pytest.raises(ValueError, match=told):
       experiment.get_config(run)
