@@ -1,7 +1,6 @@
 """The experiments' plots: `curves` over updates, `lines` over what rows vary.
 
-A plot consists of panels of curves; `plot_of` makes one from a function that
-yields panels.
+An experiment's plot is a function that yields panels, which `draw` draws.
 """
 
 import math
@@ -53,33 +52,34 @@ class Panel(NamedTuple):
 Panels = Iterable[Panel | Callable[[Axes], None]]
 
 
-def plot_of(panels: Callable[[Experiment, Rows], Panels]) -> Plot:
-  """A plot of the panels that a function makes of the fullest scale's rows."""
+def draw(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
+  """Draws the plot of the fullest scale's rows; None if it shows nothing."""
+  nothing = (next(iter(experiment.scales)), Rows({}))
+  scale, rows = next(iter(found.items()), nothing)
+  try:
+    panels = experiment.plot(experiment, rows) if experiment.plot else ()
+    panels = [p for p in panels if callable(p) or p.curves]
+  except NotRun:
+    return None
+  if not panels:
+    return None
+  columns = len(panels) if len(panels) < 4 else 2
+  lines = math.ceil(len(panels) / columns)
+  size = max(7, 4.5 * columns), 0.8 + 3.6 * lines
+  figure = Figure(figsize=size, layout='constrained')
+  at = experiment.scales[scale]
+  note = f'smoke test: {at.note}' if at.smoke else at.note
+  note = textwrap.fill(note, int(13 * size[0]))
+  figure.suptitle(f'{experiment.title}\n{note}', fontsize=10)
+  axes = figure.subplots(lines, columns, squeeze=False)
+  labels: dict[str, int] = {}
+  for ax, panel in zip(axes.flat, panels):
+    _draw_panel(ax, panel, labels) if isinstance(panel, Panel) else panel(ax)
+  _legend(figure)
+  return figure
 
-  def plot(experiment: Experiment, found: Mapping[str, Rows]) -> Figure:
-    nothing = (next(iter(experiment.scales)), Rows({}))
-    scale, rows = next(iter(found.items()), nothing)
-    made = [p for p in panels(experiment, rows) if callable(p) or p.curves]
-    if not made:
-      raise NotRun(experiment.title)
-    columns = len(made) if len(made) < 4 else 2
-    size = max(7, 4.5 * columns), 0.8 + 3.6 * math.ceil(len(made) / columns)
-    figure = Figure(figsize=size, layout='constrained')
-    at = experiment.scales[scale]
-    note = f'smoke test: {at.note}' if at.smoke else at.note
-    note = textwrap.fill(note, int(13 * size[0]))
-    figure.suptitle(f'{experiment.title}\n{note}', fontsize=10)
-    axes = figure.subplots(-(-len(made) // columns), columns, squeeze=False)
-    labels: dict[str, int] = {}
-    for ax, panel in zip(axes.flat, made):
-      _draw(ax, panel, labels) if isinstance(panel, Panel) else panel(ax)
-    _legend(figure)
-    return figure
 
-  return plot
-
-
-def _draw(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
+def _draw_panel(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
   for label, x, y, error, line, marker in panel.curves:
     number = labels.setdefault(label, len(labels))
     color = COLORS[number % len(COLORS)]
@@ -150,7 +150,7 @@ def curves(
         found.append(Curve(label, ends, [value] * 2, line='--', marker=''))
       yield Panel('update', metric[2], found)
 
-  return plot_of(panels)
+  return panels
 
 
 def _runs(
@@ -208,7 +208,7 @@ def lines(x: str, place: str | Place, by: str = '') -> Plot:
           found = [found[0]._replace(line='')]
         yield Panel(x, 'top-1 (%)', found, heading, '' if is_word else 'x')
 
-  return plot_of(panels)
+  return panels
 
 
 def _locator(pattern: str) -> Place:

@@ -8,8 +8,9 @@ chance, and cells whose skip gains AGC can't have let open.
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -19,29 +20,31 @@ from scipy import special, stats
 from experiments import _figures, study
 from experiments.study import Above, Check, Plot, Row, Rows
 
+SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LAMBDAS = (0.01, 0.04, 0.16, 0.64)
 
 
 class Grid(NamedTuple):
-  """The rows `{network}_b{size}_l{lambda}` of one network, 4 x 4 of them."""
+  """One network's rows over batch sizes and lambdas, 4 x 4 of them a scale."""
 
   network: str
-  name: str
+  label: str
+  overrides: Mapping[str, Any]
 
   def row(self, size: int, lambda_: float) -> str:
     return f'{self.network}_b{size}_l{lambda_:g}'
 
+  def sizes(self, rows: Rows) -> list[int]:
+    """The batch sizes of these rows; `NotRun` if there are less than four."""
+    found = [size for size in SIZES if self.row(size, LAMBDAS[0]) in rows]
+    if len(found) < 4:
+      raise study.NotRun(self.label)
+    return found
+
   def cells(self, rows: Rows) -> dict[tuple[int, float], Row]:
     """The row of each batch size and lambda; `NotRun` if one is missing."""
-    names = [name.split('_') for name in rows]
-    sizes = {int(b[1:]) for network, b, _ in names if network == self.network}
-    if len(sizes) < 4:
-      raise study.NotRun(self.name)
-    places = itertools.product(sorted(sizes), LAMBDAS)
+    places = itertools.product(self.sizes(rows), LAMBDAS)
     return {place: rows[self.row(*place)] for place in places}
-
-  def sizes(self, rows: Rows) -> list[int]:
-    return sorted({size for size, _ in self.cells(rows)})
 
   def judged(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """log2 of batch size and lambda `[N, 2]`, and top-1 `[N]`, of N cells."""
@@ -56,10 +59,26 @@ class Grid(NamedTuple):
     return np.log2(places), np.array(list(cells.values()))
 
 
-def checks(*grids: Grid) -> dict[str, Check]:
+def rows(
+  grids: Sequence[Grid], sizes: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+  """The rows of grids, with the overrides of each."""
+  return {
+    grid.row(size, lambda_): {
+      **grid.overrides,
+      'batch_size': size,
+      'optimizer.clipping': lambda_,
+    }
+    for grid in grids
+    for size in sizes
+    for lambda_ in LAMBDAS
+  }
+
+
+def checks(grids: Sequence[Grid]) -> dict[str, Check]:
   """The report's statements, about each network."""
   return {
-    f'{grid.name}: {sentence}': check
+    f'{grid.label}: {sentence}': check
     for grid in grids
     for sentence, check in {
       'batch size correlates negatively': Correlates(grid, 0, -1),
@@ -178,7 +197,7 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
   return forest.feature_importances_
 
 
-def plot(*grids: Grid) -> Plot:
+def plot(grids: Sequence[Grid]) -> Plot:
   """Plots accuracy over lambda and parallel coordinates of each network."""
 
   def panels(experiment: study.Experiment, rows: Rows) -> _figures.Panels:
@@ -190,10 +209,10 @@ def plot(*grids: Grid) -> Plot:
         )
         for size in grid.sizes(rows)
       ]
-      yield _figures.Panel('lambda', 'top-1 (%)', found, grid.name, 'x')
+      yield _figures.Panel('lambda', 'top-1 (%)', found, grid.label, 'x')
       yield partial(_parallel, *grid.judged(rows))
 
-  return _figures.plot_of(panels)
+  return panels
 
 
 def _parallel(inputs: np.ndarray, top_1: np.ndarray, ax: Axes) -> None:

@@ -13,14 +13,13 @@ from experiments.study import FULL, Scale
 # runs at scale cpu.
 SPREAD = (1.6, 22)
 TEN_THOUSAND = {'data.train_split': 'train[:10000]', 'data.num_train': 10000}
+# A part of CIFAR-10 that suits two CPU cores. Its batches are smaller, because
+# 13 epochs at batch 1,024 would be 126 updates.
+PART = 'the first 10,000 images, 13 epochs'
 CPU = {'batch_size': 128, 'num_epochs': 13.0, **TEN_THOUSAND}
 
 
-def recipe(
-  normalizer: str = 'batch',
-  batch_size: int = 128,
-  overrides: Mapping[str, Any] = {},
-) -> ConfigDict:
+def recipe(overrides: Mapping[str, Any] = {}) -> ConfigDict:
   """The recipe that all arms of the study share: 100 epochs of CIFAR-10.
 
   Learning rate 0.1 x batch / 128 x `learning_rate_factor`, linear warm-up over
@@ -28,8 +27,6 @@ def recipe(
   only; 4 evaluations.
   """
   config = cifar_resnet20.get_config()
-  config.model.normalizer = normalizer
-  config.batch_size = batch_size
   config.num_epochs = 100.0
   with config.unlocked():
     config.learning_rate_factor = 1.0
@@ -52,37 +49,23 @@ def recipe(
   return config
 
 
-def scales(
-  rows: Sequence[str] | None = None,
-  more: Mapping[str, Any] = {},
-  own_batch: bool = False,
-  full: Sequence[str] | None = None,
-  between: Mapping[str, Scale] = {},
-) -> dict[str, Scale]:
-  """All of CIFAR-10 for 100 or 30 epochs, and a part that suits two CPU cores.
-
-  Args:
-    rows: the rows of scale 'cpu', if not all.
-    more: further overrides of scale 'cpu'.
-    own_batch: whether the rows set the batch size. Otherwise it is 128 at scale
-      'cpu', where 13 epochs at 1,024 would be 126 updates.
-    full: the rows of the other scales, if not all.
-    between: an experiment's own scales, fuller than 'cpu'.
-  """
-  note = 'the first 10,000 images, 13 epochs'
-  note += '' if own_batch else ' at batch 128'
-  return {
-    FULL: epochs(100, full),
-    'short': epochs(30, full),
-    **between,
-    'cpu': Scale(note, {**CPU, **more}, rows),
-  }
-
-
 def epochs(count: int, rows: Sequence[str] | None = None) -> Scale:
   """A scale of `count` epochs of all 50,000 images."""
   note = f'all 50,000 images, {count} epochs'
   return Scale(note, {'num_epochs': float(count)}, rows)
+
+
+def scales(
+  more: Mapping[str, Any] = {}, between: Mapping[str, Scale] = {}
+) -> dict[str, Scale]:
+  """All of CIFAR-10 for 100 or 30 epochs, and the part at batch 128.
+
+  Args:
+    more: further overrides of the part, scale 'cpu'.
+    between: an experiment's own scales, fuller than 'cpu'.
+  """
+  cpu = Scale(f'{PART} at batch 128', {**CPU, **more})
+  return {FULL: epochs(100), 'short': epochs(30), **between, 'cpu': cpu}
 
 
 # AGC as published clips all parameters but the head's weight, as in the arm

@@ -9,31 +9,20 @@ from experiments import _grid, _resnet20
 from experiments.study import FULL, Experiment, Scale
 
 ARMS = {'nf': 'nf_agc', 'none': 'none_agc'}
-GRIDS = [_grid.Grid(name, _resnet20.LABELS[arm]) for name, arm in ARMS.items()]
+GRIDS = [
+  _grid.Grid(name, _resnet20.LABELS[arm], _resnet20.ARMS[arm])
+  for name, arm in ARMS.items()
+]
 EXPERIMENT = Experiment(
   title="AGC: batch size and lambda, at each arm's own learning rate",
   claim='Test accuracy correlates negatively with the batch size and '
   'positively with lambda; the batch size matters more; small batches want a '
   'bigger lambda.',
-  rows={
-    f'{name}_b{size}_l{lambda_:g}': {
-      **_resnet20.ARMS[arm],
-      'batch_size': size,
-      'optimizer.clipping': lambda_,
-    }
-    for name, arm in ARMS.items()
-    for size in (128, 64, 32, 16)
-    for lambda_ in _grid.LAMBDAS
-  },
-  checks=_grid.checks(*GRIDS),
-  scales={
-    FULL: Scale(
-      'the first 10,000 images, 13 epochs',
-      {'num_epochs': 13.0, **_resnet20.TEN_THOUSAND},
-    )
-  },
+  rows=_grid.rows(GRIDS, (128, 64, 32, 16)),
+  checks=_grid.checks(GRIDS),
+  scales={FULL: Scale(_resnet20.PART, _resnet20.CPU)},
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(),
-  plot=_grid.plot(*GRIDS),
+  plot=_grid.plot(GRIDS),
 )
 get_config = EXPERIMENT.get_config

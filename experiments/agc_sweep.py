@@ -9,36 +9,28 @@ cpu tries batches of 16 to 128, the others 128 to 1,024.
 """
 
 from experiments import _grid, _resnet20
-from experiments.study import Experiment
+from experiments.study import FULL, Experiment, Scale
 
-NETWORKS = {'nf': 'normalizer-free', 'none': 'no normalization'}
-SMALL, LARGE = (16, 32, 64, 128), (128, 256, 512, 1024)
-GRIDS = [_grid.Grid(*named) for named in NETWORKS.items()]
-ROWS = {
-  f'{network}_b{size}_l{lambda_:g}': {
-    'model.normalizer': network,
-    'batch_size': size,
-    'optimizer.clip': 'agc',
-    'optimizer.clipping': lambda_,
-  }
-  for network in NETWORKS
-  for size in (*SMALL, *LARGE[1:])
-  for lambda_ in _grid.LAMBDAS
-}
+GRIDS = [
+  _grid.Grid('nf', 'normalizer-free', _resnet20.NF | _resnet20.AGC),
+  _grid.Grid('none', 'no normalization', _resnet20.NONE | _resnet20.AGC),
+]
+SMALL = [*_grid.rows(GRIDS, (16, 32, 64, 128))]
+LARGE = [*_grid.rows(GRIDS, (128, 256, 512, 1024))]
 EXPERIMENT = Experiment(
   title='AGC: batch size and lambda',
   claim='With AGC, test accuracy correlates negatively with the batch size and '
   'positively with lambda; the batch size matters more; small batches want a '
   'bigger lambda; and 0.01 is too tight, as the report suspected.',
-  rows=ROWS,
-  checks=_grid.checks(*GRIDS),
-  scales=_resnet20.scales(
-    [row for row, at in ROWS.items() if at['batch_size'] in SMALL],
-    own_batch=True,
-    full=[row for row, at in ROWS.items() if at['batch_size'] in LARGE],
-  ),
+  rows=_grid.rows(GRIDS, _grid.SIZES),
+  checks=_grid.checks(GRIDS),
+  scales={
+    FULL: _resnet20.epochs(100, LARGE),
+    'short': _resnet20.epochs(30, LARGE),
+    'cpu': Scale(_resnet20.PART, _resnet20.CPU, SMALL),
+  },
   config=lambda row: _resnet20.recipe(),
-  plot=_grid.plot(*GRIDS),
+  plot=_grid.plot(GRIDS),
   spread=_resnet20.SPREAD,
 )
 get_config = EXPERIMENT.get_config

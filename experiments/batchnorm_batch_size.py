@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from experiments import _figures, _resnet20
-from experiments.study import Above, Differs, Experiment, Rows
+from experiments.study import FULL, Above, Differs, Experiment, Rows, Scale
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 WHOLE = {f'b{size}': {'batch_size': size} for size in SIZES}
@@ -43,13 +43,14 @@ EXPERIMENT = Experiment(
       Above(better(rows, 'b128'), better(rows, 'b2048'))(rows)
     ),
   },
-  scales=_resnet20.scales(
-    [*WHOLE, 'b256_of16', 'b256_of64'],
-    own_batch=True,
-    between={
-      'rates': _resnet20.epochs(15, ['b128', 'b512', 'b2048', *QUARTER])
-    },
-  ),
+  scales={
+    FULL: _resnet20.epochs(100),
+    'short': _resnet20.epochs(30),
+    'rates': _resnet20.epochs(15, ['b128', 'b512', 'b2048', *QUARTER]),
+    'cpu': Scale(
+      _resnet20.PART, _resnet20.CPU, [*WHOLE, 'b256_of16', 'b256_of64']
+    ),
+  },
   labels={'': 'statistics of the batch', 'quarter': 'a quarter of the rate'},
   config=lambda row: _resnet20.recipe(),
   plot=_figures.lines(

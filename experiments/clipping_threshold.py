@@ -40,7 +40,9 @@ EXPERIMENT = Experiment(
     'lr4_none': 'rate x 4, not clipped',
   },
   scales=_resnet20.scales(),
-  config=lambda row: _resnet20.recipe('nf', batch_size=1024),
+  config=lambda row: _resnet20.recipe(
+    {'model.normalizer': 'nf', 'batch_size': 1024}
+  ),
   plot=_figures.lines('threshold of the norm', r'_t([\d.]+)'),
   spread=_resnet20.SPREAD,
 )

@@ -63,7 +63,7 @@ EXPERIMENT = Experiment(
     {'batch_size': 32, 'precision': 'bfloat16', 'shrink': 1, 'model': {}}
   ),
   measure=lambda config: measure(config),
-  plot=_figures.plot_of(lambda experiment, rows: panels(rows)),
+  plot=lambda experiment, rows: panels(rows),
 )
 get_config = EXPERIMENT.get_config
 

@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
   labels=LABELS,
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(30)},
   seeds=(0, 1),
-  config=lambda row: _resnet20.recipe(batch_size=1024),
+  config=lambda row: _resnet20.recipe({'batch_size': 1024}),
   plot=_figures.curves(_figures.TOP_1, _figures.LOSS, _figures.CLIPPED),
 )
 get_config = EXPERIMENT.get_config

@@ -8,7 +8,7 @@ largest stable one is known to that factor.
 """
 
 from experiments import _figures, _resnet20
-from experiments.study import OPEN, Experiment, Rows
+from experiments.study import OPEN, Experiment, Rows, Scale
 
 FACTORS = {128: (1, 4, 16, 64), 1024: (1 / 4, 1, 4, 16, 64)}
 NETWORKS = {
@@ -43,7 +43,7 @@ EXPERIMENT = Experiment(
       ),
     }.items()
   },
-  scales=_resnet20.scales(own_batch=True),
+  scales=_resnet20.scales() | {'cpu': Scale(_resnet20.PART, _resnet20.CPU)},
   config=lambda row: _resnet20.recipe(),
   plot=_figures.lines(
     'learning rate, relative to the default', r'_x([\d.]+)', by=r'b\d+'

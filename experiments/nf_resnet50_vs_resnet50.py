@@ -50,7 +50,7 @@ get_config = EXPERIMENT.get_config
 
 def recipe(row: str) -> ConfigDict:
   """The study's recipe at batch 256 for 100 epochs, of another network."""
-  config = _resnet20.recipe(batch_size=256)
+  config = _resnet20.recipe({'batch_size': 256})
   base = nf_resnet_50 if row.startswith('nf') else resnet_50
   with config.unlocked():
     config.model = base.get_config().model

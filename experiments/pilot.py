@@ -47,8 +47,7 @@ EXPERIMENT = Experiment(
     FULL: Scale(
       '13 epochs on 10,000 training images, accuracy on 5,000 others',
       {
-        'num_epochs': 13.0,
-        **_resnet20.TEN_THOUSAND,
+        **_resnet20.CPU,
         'data.eval_split': 'train[10000:15000]',
       },
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import tabulate
 
-from experiments import _sentences, costs, records, study
+from experiments import _figures, _sentences, costs, records, study
 from experiments.study import FULL, Experiment, Row, Rows
 from nfnets import workdir
 
@@ -64,10 +64,9 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   found = experiment.gather(recorded)
   folder.mkdir(parents=True, exist_ok=True)
   picture = ''
-  if experiment.plot:
-    with contextlib.suppress(study.NotRun):
-      save(experiment.plot(experiment, found), folder / 'plot.png')
-      picture = f'![{experiment.title}](plot.png)'
+  if figure := _figures.draw(experiment, found):
+    save(figure, folder / 'plot.png')
+    picture = f'![{experiment.title}](plot.png)'
   module = importlib.import_module(f'experiments.{name}')
   parts = (
     f'# {experiment.title}\n\n{experiment.claim}',

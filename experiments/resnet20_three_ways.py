@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
   },
   scales=_resnet20.scales(),
   seeds=(0, 1, 2),
-  config=lambda row: _resnet20.recipe(batch_size=1024),
+  config=lambda row: _resnet20.recipe({'batch_size': 1024}),
   plot=_figures.curves(_figures.TOP_1, _figures.LOSS, _figures.CLIPPED),
 )
 get_config = EXPERIMENT.get_config

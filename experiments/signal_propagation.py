@@ -92,7 +92,7 @@ EXPERIMENT = Experiment(
     {'seed': 0, 'batch_size': 4, 'image_size': 512, 'model': {}}
   ),
   measure=lambda config: measure(config),
-  plot=_figures.plot_of(lambda experiment, rows: panels(experiment, rows)),
+  plot=lambda experiment, rows: panels(experiment, rows),
 )
 get_config = EXPERIMENT.get_config
 

@@ -12,16 +12,13 @@ import importlib
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from scipy import special
 
 from experiments import records
-
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
 
 FULL = records.FULL
 FOLDER = pathlib.Path(__file__).parent
@@ -32,7 +29,7 @@ OPEN = 1 + math.log(1000)
 
 Check = Callable[['Rows'], bool | None]
 Checks = Mapping[str, Check]
-Plot = Callable[['Experiment', Mapping[str, 'Rows']], 'Figure']
+Plot = Callable[['Experiment', 'Rows'], Iterable[Any]]
 
 
 class NotRun(KeyError):
@@ -63,7 +60,7 @@ class Experiment:
     explored: checks that were not planned.
     published: (number, trust tag, ...) of a row, or of anything else.
     scales: the fullest first.
-    plot: draws the rows of each scale; raises `NotRun` if there are none.
+    plot: the panels of one scale's rows, see `_figures`; may raise `NotRun`.
     labels: words for rows, or for the groups of rows that a plot shows.
     measure: measures a row's config, where nothing is trained.
     columns: header to cell of a row, instead of the columns of trained rows.

@@ -133,7 +133,9 @@ def recipe() -> ConfigDict:
   Learning rate 0.05, AGC with the threshold of the pre-training.
   """
   overrides = {
+    **_resnet20.NF,
     **_resnet20.AGC,
+    'batch_size': 32,
     'learning_rate_factor': 2.0,
     'data.name': 'caltech101',
     'data.num_train': 2040,
@@ -141,7 +143,7 @@ def recipe() -> ConfigDict:
     'eval_batch_size': 255,
     'observe_every': 0,
   }
-  config = _resnet20.recipe('nf', 32, overrides)
+  config = _resnet20.recipe(overrides)
   num_steps = config.get_ref('num_steps')
   config.eval_every = num_steps // 6
   config.log_every = num_steps // 30

@@ -68,7 +68,8 @@ EXPERIMENT = Experiment(
   ),
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(
-    'nf', 1024, {'optimizer.clip': 'agc', 'optimizer.clipping': 0.02}
+    {**_resnet20.NF, **_resnet20.AGC, 'batch_size': 1024}
+    | {'optimizer.clipping': 0.02}
   ),
   plot=_figures.lines('clipped', '^(.+)$'),
 )

@@ -7,7 +7,7 @@ import pytest
 import tiny_tfds
 
 from configs import cifar_resnet20
-from experiments import _batchnorm, batchnorm_costs
+from experiments import batchnorm_costs
 from nfnets import factory, parallel
 
 
@@ -33,14 +33,14 @@ def of_each(measure, *arguments):
 
 
 def test_batch_mates_change_a_batch_normalized_prediction_alone():
-  batch, nf = of_each(_batchnorm.batch_mates, 4, 3)
+  batch, nf = of_each(batchnorm_costs.batch_mates, 4, 3)
   assert batch['logits'] > 0.05 and batch['changed'] > 0
   assert nf['logits'] < 1e-5 and nf['changed'] == 0
 
 
 @pytest.mark.slow
 def test_training_and_inference_differ_with_batch_normalization_alone():
-  batch, nf = of_each(_batchnorm.train_eval_gap, 5, (4, 64))
+  batch, nf = of_each(batchnorm_costs.train_eval_gap, 5, (4, 64))
   gaps = batch['logits']
   assert gaps['4'] > gaps['64'] > 0.01  # the smaller the batch, the wider
   assert max(nf['logits'].values()) < 1e-5
@@ -48,7 +48,7 @@ def test_training_and_inference_differ_with_batch_normalization_alone():
 
 @pytest.mark.slow
 def test_the_gradient_depends_on_the_device_count_with_batch_norm_alone():
-  batch, nf = of_each(_batchnorm.device_count, 32, (1, 2, 8))
+  batch, nf = of_each(batchnorm_costs.device_count, 32, (1, 2, 8))
   gaps = batch['gradient']
   assert gaps['1'] == 0 and gaps['8'] > gaps['2'] > 0.01
   assert max(nf['gradient'].values()) < 1e-5
@@ -59,7 +59,7 @@ def test_images_are_the_evaluated_ones_normalized_with_their_labels(tmp_path):
   config = batchnorm_costs.get_config('batch_mates')
   config.data.data_dir = str(tmp_path)
   config.data.eval_split = 'test[:11]'
-  network = _batchnorm.Untrained(config)
+  network = batchnorm_costs.Untrained(config)
   images, labels = network.images, network.labels
   assert images.shape == (11, 32, 32, 3) and list(labels) == [*range(10), 0]
   first = -np.asarray(config.data.mean) / config.data.std  # a black picture
@@ -69,7 +69,7 @@ def test_images_are_the_evaluated_ones_normalized_with_their_labels(tmp_path):
 @pytest.mark.parametrize('normalizer', CONFIGS)
 def test_a_split_gradient_is_that_of_real_devices(normalizer):
   config = CONFIGS[normalizer]
-  untrained = _batchnorm.Untrained(config)
+  untrained = batchnorm_costs.Untrained(config)
   images, labels = untrained.images[:16], untrained.labels[:16]
   split = untrained.gradient(images, labels, 4)
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from experiments import _grid, agc_grid, study
 
-GRID = _grid.Grid('none', 'no normalization')
+GRID = _grid.Grid('none', 'no normalization', {})
 FALLS, RISES = _grid.Correlates(GRID, 0, -1), _grid.Correlates(GRID, 1, +1)
 SIZES = (16, 32, 64, 128)
 
@@ -109,4 +109,4 @@ def test_cells_that_diverged_or_stayed_shut_are_in_no_correlation():
   with pytest.raises(study.NotRun):
     GRID.judged(found)
   with pytest.raises(study.NotRun):
-    _grid.plot(GRID)(agc_grid.EXPERIMENT, {'full': found})
+    list(_grid.plot([GRID])(agc_grid.EXPERIMENT, found))
