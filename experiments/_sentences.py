@@ -59,10 +59,7 @@ SENTENCES = {
     ('where_to_clip', 'leaving out the head costs at most 1 point')
   ],
   'The first convolution need not be clipped (paper A)': [
-    (
-      'where_to_clip',
-      'leaving out the stem too costs at most 1 point',
-    )
+    ('where_to_clip', 'leaving out the stem too costs at most 1 point')
   ],
   'A fine-tuned network classifies Caltech-101': [
     ('transfer_caltech101', 'fine-tuning beats training from scratch')

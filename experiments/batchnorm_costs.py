@@ -71,8 +71,7 @@ EXPERIMENT = Experiment(
   },
   scales={
     FULL: Scale(
-      '32 pixels, float32, 1,024 images',
-      {'data.eval_split': 'test[:1024]'},
+      '32 pixels, float32, 1,024 images', {'data.eval_split': 'test[:1024]'}
     )
   },
   columns={

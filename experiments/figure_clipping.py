@@ -31,8 +31,7 @@ EXPERIMENT = Experiment(
     ),
   },
   scales=_papers.scales(
-    [row for row in ROWS if row.startswith(('bs1024', 'bs4096'))],
-    clipping=16,
+    [row for row in ROWS if row.startswith(('bs1024', 'bs4096'))], clipping=16
   ),
   seeds=range(5),
   config=lambda row: nf_resnet_50_agc.get_config(),

@@ -21,10 +21,7 @@ EXPERIMENT = Experiment(
   rows={
     'resnet_50': {'model.name': 'resnet_50'},
     'nf_resnet_50': {'model.name': 'nf_resnet_50'},
-    'nf_resnet_50_agc': {
-      'model.name': 'nf_resnet_50',
-      'optimizer.clip': 'agc',
-    },
+    'nf_resnet_50_agc': {'model.name': 'nf_resnet_50', 'optimizer.clip': 'agc'},
   },
   checks={
     f'NF-ResNet-50{arm} is better{by}': Above(row, 'resnet_50', by=points)

@@ -46,10 +46,7 @@ EXPERIMENT = Experiment(
   scales={
     FULL: Scale(
       '13 epochs on 10,000 training images, accuracy on 5,000 others',
-      {
-        **_resnet20.CPU,
-        'data.eval_split': 'train[10000:15000]',
-      },
+      {**_resnet20.CPU, 'data.eval_split': 'train[10000:15000]'},
     )
   },
   labels=_resnet20.LABELS,

@@ -120,40 +120,45 @@ def answer(
 
 def table(experiment: Experiment, found: Mapping[str, Rows]) -> str:
   """A line for each row with a record or a published number."""
-  published = experiment.published
-  columns = {
-    scale: experiment.columns or trained(rows) for scale, rows in found.items()
-  }
-  header = ['row'] + (['published'] if published else [])
-  for scale in found:
+  published, columns = experiment.published, []
+  for scale, rows in found.items():
     smoke = ' (smoke test)' if experiment.scales[scale].smoke else ''
-    first, *others = columns[scale]
-    header += [first if scale == FULL else f'{scale}{smoke}: {first}', *others]
+    heading = '' if scale == FULL else f'{scale}{smoke}: '
+    for title, cell in (experiment.columns or trained(rows)).items():
+      columns.append((heading + title, rows, cell))
+      heading = ''
+  header = ['row'] + (['published'] if published else [])
+  header += [title for title, _, _ in columns]
   lines = []
   for name in dict.fromkeys((*experiment.rows, *published)):
-    mine = {scale: rows.get(name) for scale, rows in found.items()}
-    if name not in published and not any(mine.values()):
-      continue
-    label = experiment.labels.get(name, '')
-    line = [f'`{name}` {label}'.strip() if name in experiment.rows else name]
-    line += [shown(published.get(name))] if published else []
-    for scale, row in mine.items():
-      cells = columns[scale].values()
-      line += [cell(row) if row else '–' for cell in cells]
-    lines.append(line)
-  tags = sorted({entry[1] for entry in published.values()})
-  legend = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
-  notes = [f'Published: {legend}.'] if legend else []
-  for scale in found:
-    at = experiment.scales[scale]
-    notes += [f'Scale `{scale}`: {at.note}.'] if at.note else []
-    notes += ['It decides nothing.'] if at.smoke else []
-  notes += [GROWTH] if 'gain growth' in header else []
+    if name in published or any(name in rows for rows in found.values()):
+      label = experiment.labels.get(name, '')
+      line = [f'`{name}` {label}'.strip() if name in experiment.rows else name]
+      line += [shown(published.get(name))] if published else []
+      for _, rows, cell in columns:
+        line.append(cell(rows[name]) if name in rows else '–')
+      lines.append(line)
+  if not lines:
+    return ''
   align = ['left'] + ['right'] * (len(header) - 1)
   text = tabulate.tabulate(
     lines, header, 'pipe', disable_numparse=True, colalign=align
   )
-  return f'{text}\n\n{" ".join(notes)}'.strip() if lines else ''
+  notes = legend(experiment, found)
+  notes += [GROWTH] if 'gain growth' in header else []
+  return f'{text}\n\n{" ".join(notes)}'.strip()
+
+
+def legend(experiment: Experiment, found: Iterable[str]) -> list[str]:
+  """What the tags of published numbers and the scales of a table mean."""
+  tags = sorted({entry[1] for entry in experiment.published.values()})
+  words = '; '.join(f'[{tag}] {TRUST[tag]}' for tag in tags)
+  notes = [f'Published: {words}.'] if tags else []
+  for scale in found:
+    at = experiment.scales[scale]
+    notes += [f'Scale `{scale}`: {at.note}.'] if at.note else []
+    notes += ['It decides nothing.'] if at.smoke else []
+  return notes
 
 
 def shown(entry: tuple | None) -> str:

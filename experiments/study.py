@@ -211,7 +211,26 @@ class Row:
 
   @functools.cached_property
   def growth(self) -> float:
-    return gain_growth(self.config)
+    """The sum of learning rate x lambda / (1 - momentum) over the updates.
+
+    A run whose skip gains start at 0 and are clipped by AGC says something
+    about AGC only if this is at least `OPEN`. Infinity for any other run.
+    """
+    from nfnets import factory
+
+    model = self.config.get('model', {})
+    optimizer = self.config.get('optimizer', {})
+    if (
+      model.get('normalizer') != 'nf'
+      or optimizer['clip'] != 'agc'
+      or 'skip_gain' in optimizer['unclipped']
+      or model.get('skipinit_gain', 0.0) > 0
+      or self.config.get('weights')
+    ):
+      return math.inf
+    rates = factory.schedule_of(ConfigDict(dict(self.config)))
+    share = optimizer['clipping'] / (1 - optimizer['momentum'])
+    return float(np.sum(rates(np.arange(self.config['num_steps']))) * share)
 
   @property
   def text(self) -> str:
@@ -327,34 +346,6 @@ class Differs(Above):
 
   def __call__(self, rows: Rows) -> bool | None:
     return None if super().__call__(rows) is None else True
-
-
-def gain_growth(config: records.Config) -> float:
-  """The sum of learning rate x lambda / (1 - momentum) over a run's updates.
-
-  Where skip gains start at 0 and AGC clips them, a run says something about AGC
-  only if this is at least `OPEN`.
-
-  Args:
-    config: resolved, as a record holds it.
-
-  Returns:
-    The sum; infinity if AGC clips no skip gain that starts at 0.
-  """
-  from nfnets import factory
-
-  model, optimizer = config.get('model', {}), config.get('optimizer', {})
-  if (
-    model.get('normalizer') != 'nf'
-    or optimizer['clip'] != 'agc'
-    or 'skip_gain' in optimizer['unclipped']
-    or model.get('skipinit_gain', 0.0) > 0
-    or config.get('weights')
-  ):
-    return math.inf
-  schedule = factory.schedule_of(ConfigDict(dict(config)))
-  share = optimizer['clipping'] / (1 - optimizer['momentum'])
-  return float(np.sum(schedule(np.arange(config['num_steps']))) * share)
 
 
 def names() -> list[str]:

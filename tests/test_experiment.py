@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+import types
 from concurrent import futures
 
 import pytest
@@ -19,56 +20,30 @@ def command(run_script, tmp_path, monkeypatch):
 
   A training that ends with 0 leaves a finished run's folder.
   """
+  real = subprocess.Popen
 
   def run(verb, *arguments, outcomes=None):
     called = []
 
-    class Training:
-      def __init__(self, workdir):
-        self.folder = pathlib.Path(workdir.partition('=')[2])
-        called.append(self.folder.name)
-
-      def wait(self):
-        code = (outcomes or {}).get(self.folder.name, 2)
-        if code == 0:
-          folder = RunFolder(self.folder)
-          data = {'num_train': 100}
-          folder.write_config({'seed': 0, 'batch_size': 10, 'data': data})
-          folder.write_summary(record('x', 0.5)['summary'])
-        return code
-
-    real = subprocess.Popen
-
     def popen(words, *arguments, **keywords):
-      workdir = [w for w in words if w.startswith('--workdir=')]
-      if workdir:
-        return Training(*workdir)
-      return real(words, *arguments, **keywords)
-
-    class Pool:
-      def __init__(self, *_):
-        pass
-
-      def submit(self, function, *arguments):
-        future = futures.Future()
-        try:
-          future.set_result(function(*arguments))
-        except ValueError as error:
-          future.set_exception(error)
-        return future
-
-      __enter__ = lambda self: self
-      __exit__ = lambda *_: None
+      folders = [w.partition('=')[2] for w in words if '--workdir=' in w]
+      if not folders:
+        return real(words, *arguments, **keywords)
+      path = pathlib.Path(folders[0])
+      called.append(path.name)
+      code = (outcomes or {}).get(path.name, 2)
+      if code == 0:
+        folder, data = RunFolder(path), {'num_train': 100}
+        folder.write_config({'seed': 0, 'batch_size': 10, 'data': data})
+        folder.write_summary(record('x', 0.5)['summary'])
+      return types.SimpleNamespace(wait=lambda: code)
 
     with monkeypatch.context() as patch:
       patch.setattr(subprocess, 'Popen', popen)
-      patch.setattr(futures, 'ProcessPoolExecutor', Pool)
+      threads = lambda *_: futures.ThreadPoolExecutor(1)
+      patch.setattr(futures, 'ProcessPoolExecutor', threads)
       places = (f'--results={tmp_path}/results', f'--workdir={tmp_path}/runs')
-      more = ()
-      if '--' in arguments:
-        at = arguments.index('--')
-        arguments, more = arguments[:at], arguments[at:]
-      done = run_script('scripts.experiment', verb, *places, *arguments, *more)
+      done = run_script('scripts.experiment', verb, *places, *arguments)
     return done, called
 
   return run

@@ -159,12 +159,11 @@ def test_a_skip_gain_s_growth_is_the_sum_of_rates_times_lambda():
   config = agc(1015)
   rates = factory.schedule_of(ConfigDict(config))(np.arange(1015))
   expected = float(np.sum(rates)) * 0.01 / (1 - 0.9)
-  assert study.gain_growth(config) == pytest.approx(expected)
+  growth = lambda config: study.Row('a', [{'config': config}]).growth
+  assert growth(config) == pytest.approx(expected)
   assert expected == pytest.approx(5.1, abs=0.1) and expected < study.OPEN
-  assert (
-    study.gain_growth(agc(1015, unclipped=('head', 'skip_gain'))) == math.inf
-  )
-  assert study.gain_growth(agc(1015, clip='norm')) == math.inf
+  assert growth(agc(1015, unclipped=('head', 'skip_gain'))) == math.inf
+  assert growth(agc(1015, clip='norm')) == math.inf
 
 
 def test_clipped_by_that_rule_a_gain_opens_where_its_growth_says():
