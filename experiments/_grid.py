@@ -58,6 +58,47 @@ class Grid(NamedTuple):
     places = np.array(list(cells)).reshape(-1, 2)
     return np.log2(places), np.array(list(cells.values()))
 
+  def batch_matters_more(self, rows: Rows) -> bool | None:
+    """Williams' t test of two correlations with the same variable."""
+    inputs, top_1 = self.judged(rows)
+    n = len(top_1)
+    if n < 5:
+      return None
+    a, b, both = _correlations(inputs, top_1)[[0, 1, 0], [2, 2, 1]].tolist()
+    both *= 1 if a * b >= 0 else -1
+    a, b = abs(a), abs(b)
+    rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
+    spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
+    t = (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
+    return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
+
+  def small_need_larger(self, rows: Rows) -> bool | None:
+    """Whether the best lambda falls with the batch size, by rank.
+
+    It is undecided if several lambdas may be the best and the answer depends on
+    which is, or if the smallest or the largest one is the best for every batch.
+    """
+    sizes, found = self.sizes(rows), set()
+    names = [{self.row(size, v): v for v in LAMBDAS} for size in sizes]
+    best = [[at[name] for name in rows.best(list(at))] for at in names]
+    for choice in itertools.product(*best):
+      if set(choice) in ({LAMBDAS[0]}, {LAMBDAS[-1]}):
+        return None
+      equal = len(set(choice)) == 1
+      rank = 0 if equal else stats.spearmanr(sizes, choice)[0]
+      found.add(bool(rank < -0.5))
+    return found.pop() if len(found) == 1 else None
+
+  def is_too_tight(self, rows: Rows) -> bool | None:
+    """Whether at every batch size some lambda beats the smallest."""
+    least, *others = LAMBDAS
+    found = set()
+    for size in self.sizes(rows):
+      tight = self.row(size, least)
+      better = {Above(self.row(size, v), tight)(rows) for v in others}
+      found.add(True if True in better else None if None in better else False)
+    return None if None in found else found == {True}
+
 
 def rows(
   grids: Sequence[Grid], sizes: Sequence[int]
@@ -83,11 +124,9 @@ def checks(grids: Sequence[Grid]) -> dict[str, Check]:
     for sentence, check in {
       'batch size correlates negatively': Correlates(grid, 0, -1),
       'lambda correlates positively': Correlates(grid, 1, +1),
-      'batch size matters more': partial(batch_matters_more, grid),
-      'small batches need a larger lambda': partial(small_need_larger, grid),
-      'lambda 0.01 is too tight at every batch size': partial(
-        is_too_tight, grid
-      ),
+      'batch size matters more': grid.batch_matters_more,
+      'small batches need a larger lambda': grid.small_need_larger,
+      'lambda 0.01 is too tight at every batch size': grid.is_too_tight,
     }.items()
   }
 
@@ -122,50 +161,6 @@ class Correlates:
     half = 1.96 / math.sqrt(len(top_1) - 4)
     low, high = (math.tanh(math.atanh(found) + d) for d in (-half, half))
     return low, found, high, len(top_1)
-
-
-def batch_matters_more(grid: Grid, rows: Rows) -> bool | None:
-  """Williams' t test of two correlations with the same variable."""
-  inputs, top_1 = grid.judged(rows)
-  n = len(top_1)
-  if n < 5:
-    return None
-  a, b, both = _correlations(inputs, top_1)[[0, 1, 0], [2, 2, 1]].tolist()
-  both *= 1 if a * b >= 0 else -1
-  a, b = abs(a), abs(b)
-  rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
-  spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
-  t = (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
-  return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
-
-
-def small_need_larger(grid: Grid, rows: Rows) -> bool | None:
-  """Whether the best lambda falls with the batch size, by rank.
-
-  It is undecided if several lambdas may be the best and the answer depends on
-  which is, or if the smallest or the largest one is the best for every batch.
-  """
-  sizes, found = grid.sizes(rows), set()
-  names = [{grid.row(size, v): v for v in LAMBDAS} for size in sizes]
-  best = [[at[name] for name in rows.best(list(at))] for at in names]
-  for choice in itertools.product(*best):
-    if set(choice) in ({LAMBDAS[0]}, {LAMBDAS[-1]}):
-      return None
-    equal = len(set(choice)) == 1
-    rank = 0 if equal else stats.spearmanr(sizes, choice)[0]
-    found.add(bool(rank < -0.5))
-  return found.pop() if len(found) == 1 else None
-
-
-def is_too_tight(grid: Grid, rows: Rows) -> bool | None:
-  """Whether at every batch size some lambda beats the smallest."""
-  least, *others = LAMBDAS
-  found = set()
-  for size in grid.sizes(rows):
-    tight = grid.row(size, least)
-    better = {Above(grid.row(size, v), tight)(rows) for v in others}
-    found.add(True if True in better else None if None in better else False)
-  return None if None in found else found == {True}
 
 
 def partial_correlation(

@@ -12,25 +12,28 @@ from scipy import stats
 from experiments import _figures, _resnet20
 from experiments.study import Experiment, Rows
 
-RATES = {'lr1': 1.0, 'lr4': 4.0}
-THRESHOLDS = {'t0.03': 0.03, 't0.1': 0.1, 't0.3': 0.3, 't1': 1.0, 't3': 3.0}
+THRESHOLDS = (0.03, 0.1, 0.3, 1.0, 3.0)
+TRIED = {  # by rate, the rows and their thresholds
+  rate: {f'lr{rate:g}_t{threshold:g}': threshold for threshold in THRESHOLDS}
+  for rate in (1.0, 4.0)
+}
 EXPERIMENT = Experiment(
   title='Plain gradient clipping: how much the threshold matters',
   claim='What plain gradient clipping gives a normalizer-free ResNet-20 '
   'depends on the threshold, and the best threshold on the learning rate.',
   rows={
-    f'{rate}_{threshold}': {
-      'learning_rate_factor': RATES[rate],
+    name: {
+      'learning_rate_factor': rate,
       'optimizer.clip': 'norm',
-      'optimizer.clipping': norm,
+      'optimizer.clipping': threshold,
     }
-    for rate in RATES
-    for threshold, norm in THRESHOLDS.items()
+    for rate, tried in TRIED.items()
+    for name, threshold in tried.items()
   }
-  | {f'{rate}_none': {'learning_rate_factor': RATES[rate]} for rate in RATES},
+  | {f'lr{rate:g}_none': {'learning_rate_factor': rate} for rate in TRIED},
   checks={
-    'at rate x 1 the threshold matters': lambda rows: matters('lr1', rows),
-    'at rate x 4 the threshold matters': lambda rows: matters('lr4', rows),
+    'at rate x 1 the threshold matters': lambda rows: matters(rows, 1),
+    'at rate x 4 the threshold matters': lambda rows: matters(rows, 4),
     'the best threshold depends on the rate': lambda rows: depends(rows),
   },
   labels={
@@ -49,9 +52,9 @@ EXPERIMENT = Experiment(
 get_config = EXPERIMENT.get_config
 
 
-def matters(rate: str, rows: Rows) -> bool | None:
+def matters(rows: Rows, rate: float) -> bool | None:
   """Whether thresholds differ by more than chance makes of equal ones."""
-  found = [rows[f'{rate}_{threshold}'] for threshold in THRESHOLDS]
+  found = [rows[name] for name in TRIED[rate]]
   if len({bool(row.diverged) for row in found}) == 2:
     return True
   deviation, freedom = _resnet20.SPREAD
@@ -66,9 +69,7 @@ def depends(rows: Rows) -> bool | None:
   It is undecided if one may be, unless it alone is, within those tried.
   """
   a, b = (
-    {name.removeprefix(f'{rate}_') for name in rows.best(tried)}
-    for rate in RATES
-    for tried in [[f'{rate}_{threshold}' for threshold in THRESHOLDS]]
+    {tried[name] for name in rows.best(list(tried))} for tried in TRIED.values()
   )
   if not a & b:
     return True

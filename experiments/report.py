@@ -29,6 +29,7 @@ TRUST = {
 }
 ANSWERS = {True: 'holds', False: "doesn't hold", None: 'undecided'}
 NOT_RUN = 'not run'
+IDLE = 'Ready to run, and not run'
 WORDS = (*ANSWERS.values(), NOT_RUN)
 # Its plot answers the study's question best so far; the README shows it too.
 ANSWER = 'pilot'
@@ -246,16 +247,18 @@ def not_run(
       if row not in found.get(scale, ()):
         run = records.Run(name, row, scale)
         lines.append((f'`{run.place}`', costs.of_seed(experiment, run)))
-  if not lines:
-    return ''
   command = f'train --config=experiments/{name}.py:ROW --workdir=runs/ROW'
   if experiment.measure:
     command = f'experiment measure --experiment={name} --only=ROW'
   text = tabulate.tabulate(lines, ('ROW', 'cost of a seed'), 'github')
-  return (
-    f'<details><summary>Not run: {len(lines)}</summary>\n\n'
-    f'`python -m scripts.{command}`\n\n{text}\n\n</details>'
-  )
+  text = f'`python -m scripts.{command}`\n\n{text}' if lines else ''
+  return folded(f'Not run: {len(lines)}', text)
+
+
+def folded(summary: str, text: str) -> str:
+  """A text that opens at a click; nothing if there is no text."""
+  opening = f'<details><summary>{summary}</summary>'
+  return f'{opening}\n\n{text}\n\n</details>' if text else ''
 
 
 def save(figure: Any, path: pathlib.Path) -> None:
@@ -275,8 +278,7 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
 
   Without a note it is a user's own folder: what has records comes first.
   """
-  preface = note(root)
-  lines, idle = [], []
+  preface, lines, idle = note(root), [], []
   for name in study.names():
     experiment = study.load(name)
     found = experiment.gather(records.read_all(root, name))
@@ -289,21 +291,17 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
     else:
       lines.append((title, *(words.count(word) or '' for word in WORDS)))
   table = tabulate.tabulate(lines, ('experiment', *WORDS), 'github')
-  is_there = (root / ANSWER / 'plot.png').exists()
-  picture = [f'![{ANSWER}]({ANSWER}/plot.png)'] if is_there else []
-  ready = '\n'.join(idle)
+  claims, ready = sentences(root), '\n'.join(idle)
   if preface:
-    parts = [preface, *picture, sentences(root), LEAD, table]
-    parts += [f'Ready to run, and not run:\n\n{ready}'] if idle else []
+    is_there = (root / ANSWER / 'plot.png').exists()
+    picture = f'![{ANSWER}]({ANSWER}/plot.png)' if is_there else ''
+    ready = f'{IDLE}:\n\n{ready}' if idle else ''
+    parts = [preface, picture, claims, LEAD, table, ready]
   else:
-    parts = [OWN, table if lines else 'There are no records yet.', LEAD]
-    for summary, text in (
-      ('Ready to run, and not run', ready),
-      ("The study's claims", sentences(root)),
-    ):
-      opening = f'<details><summary>{summary}</summary>'
-      parts += [f'{opening}\n\n{text}\n\n</details>'] if text else []
-  text = '\n\n'.join(('# Results', *parts)) + '\n'
+    table = table if lines else 'There are no records yet.'
+    parts = [OWN, table, LEAD, folded(IDLE, ready)]
+    parts += [folded("The study's claims", claims)]
+  text = '\n\n'.join(('# Results', *filter(None, parts))) + '\n'
   workdir.write_atomically(root / 'README.md', text)
   return root / 'README.md'
 

@@ -101,10 +101,8 @@ def measure(config: ConfigDict) -> list[dict[str, Any]]:
   """One row per block, see `signal.Signal`, to five digits."""
   from nfnets.analysis import signal
 
-  overrides = config.model.to_dict()
-  name = overrides.pop('name')
-  size = (config.batch_size, config.image_size)
-  found = signal.measure_noise(name, config.seed, *size, **overrides)
+  of_noise = config.to_dict()
+  found = signal.measure_noise(**of_noise.pop('model'), **of_noise)
   digits = lambda x: float(f'{x:.5g}') if isinstance(x, float) else x
   return [
     {key: digits(value) for key, value in vars(block).items()}

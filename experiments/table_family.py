@@ -105,12 +105,10 @@ def measure(config: ConfigDict) -> dict[str, Any]:
   from configs import nfnet_f0
   from nfnets.analysis import counts
 
-  overrides = config.model.to_dict()
-  name = overrides.pop('name')
   recipe = nfnet_f0.get_config()
-  recipe.model.name = name
+  recipe.model.name = config.model.name
   sizes = {key: recipe.data[f'{key}_image_size'] for key in ('train', 'eval')}
-  parts = counts.parts(name, sizes['eval'], **overrides)
+  parts = counts.parts(image_size=sizes['eval'], **config.model)
   return {
     'depths': [part.blocks for part in parts[1:-1]],
     'train_image_size': sizes['train'],

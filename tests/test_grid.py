@@ -57,16 +57,16 @@ def test_a_sign_is_told_where_its_interval_leaves_out_zero():
 
 
 def test_what_matters_more_must_do_so_by_more_than_chance():
-  assert _grid.batch_matters_more(GRID, rows(noisy(-4, 0.2))) is True
-  assert _grid.batch_matters_more(GRID, rows(noisy(0.2, 4))) is False
-  assert _grid.batch_matters_more(GRID, rows(noisy(-2, 2, 6))) is None
+  assert GRID.batch_matters_more(rows(noisy(-4, 0.2))) is True
+  assert GRID.batch_matters_more(rows(noisy(0.2, 4))) is False
+  assert GRID.batch_matters_more(rows(noisy(-2, 2, 6))) is None
 
 
 def test_factors_that_matter_alike_are_told_apart_in_few_cases_only():
   random, found = np.random.RandomState(1), []
   for _ in range(300):  # lambda has twice the batch size's range
     top_1 = lambda x, y: 60 - 2 * x + y + 4 * random.randn()  # noqa: B023
-    found.append(_grid.batch_matters_more(GRID, rows(top_1)))
+    found.append(GRID.batch_matters_more(rows(top_1)))
   assert 0.02 < 1 - found.count(None) / len(found) < 0.09
 
 
@@ -82,7 +82,7 @@ def test_interaction_is_what_two_main_effects_leave_over():
 
 def test_the_best_lambda_must_fall_with_the_batch_and_lie_inside():
   peak = lambda at: rows(lambda x, y: 60 - 5 * (y - at(x)) ** 2)
-  wants = lambda rows: _grid.small_need_larger(GRID, rows)
+  wants = GRID.small_need_larger
   falls = {4: np.log2(0.64), 5: np.log2(0.16), 6: np.log2(0.04), 7: -6.6}
   assert wants(peak(lambda x: falls[round(x)])) is True
   assert wants(peak(lambda x: falls[11 - round(x)])) is False
@@ -91,7 +91,7 @@ def test_the_best_lambda_must_fall_with_the_batch_and_lie_inside():
 
 
 def test_the_smallest_lambda_is_too_tight_if_each_batch_has_a_better_one():
-  tight = lambda rows: _grid.is_too_tight(GRID, rows)
+  tight = GRID.is_too_tight
   assert tight(rows(lambda x, y: 60 + 10 * (y > -6))) is True
   assert tight(rows(lambda x, y: 60 - 10 * (y > -6))) is False
   assert tight(rows(lambda x, y: 60)) is None
