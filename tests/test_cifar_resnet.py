@@ -1,7 +1,5 @@
 """CIFAR ResNets: He's network, the bare one, and the normalizer-free one."""
 
-import functools
-
 import golden_lib
 import jax
 import jax.numpy as jnp
@@ -34,28 +32,33 @@ def test_parameters_are_what_the_docstring_says():
   assert got == [269722, 269034, 272483]
 
 
-@functools.cache
 def initialized(normalizer, **overrides):
+  """Feature maps of a new network, and its convolutions: `conv(name, x)`."""
   net = models.create(
-    'cifar_resnet_20', 10, normalizer=normalizer, **dict(overrides)
+    'cifar_resnet_20', 10, normalizer=normalizer, features=True, **overrides
   )
-  return net, jax.jit(lambda: net.init(KEY, IMAGES, True))()
+
+  @jax.jit
+  def run():
+    params, state = net.init(KEY, IMAGES, True)
+    return params, net.apply(params, state, None, IMAGES, False)[0]
+
+  params, out = run()
+
+  def conv(name, x, stride=1):  # without biases, which start at 0
+    leaf = params[f'CIFAR_ResNet/~/{name}']
+    w = leaf['w']
+    if normalizer == 'nf':
+      w = layers.standardize(w, leaf['gain'])
+    return jax.lax.conv_general_dilated(
+      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+  return out['features'], conv
 
 
 def test_a_block_of_he_s_equals_its_equation_with_option_a():
-  net, (params, state) = initialized('none', features=True)
-  out, _ = jax.jit(net.apply, static_argnums=4)(
-    params, state, None, IMAGES, False
-  )
-  root = 'CIFAR_ResNet/~/'
-
-  def conv(path, x, stride=1):
-    w, b = params[root + path]['w'], params[root + path]['b']
-    y = jax.lax.conv_general_dilated(
-      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-    return y + b[None, None, None]
-
+  features, conv = initialized('none')
   x = jax.nn.relu(conv('initial_conv', IMAGES))
   for index in range(4):
     path = f'block_{index}/~/' if index else 'block/~/'
@@ -67,28 +70,17 @@ def test_a_block_of_he_s_equals_its_equation_with_option_a():
       x = jnp.concatenate([x[:, ::2, ::2], zeros], axis=-1)
     x = jax.nn.relu(x + y)
     if index == 2:
-      np.testing.assert_allclose(out['features'][1], x, rtol=1e-4, atol=1e-4)
+      np.testing.assert_allclose(features[1], x, rtol=1e-4, atol=1e-4)
   for index in (4, 5):
     y = jax.nn.relu(conv(f'block_{index}/~/conv0', x))
     x = jax.nn.relu(x + conv(f'block_{index}/~/conv1', y))
-  np.testing.assert_allclose(out['features'][2], x, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(features[2], x, rtol=1e-4, atol=1e-4)
 
 
 def test_a_normalizer_free_transition_equals_its_equation():
-  net, (params, state) = initialized('nf', features=True, skipinit_gain=0.7)
-  out, _ = jax.jit(net.apply, static_argnums=4)(
-    params, state, None, IMAGES, False
-  )
+  features, conv = initialized('nf', skipinit_gain=0.7)
   act = activations.get('relu')
-
-  def conv(name, x, stride=1):
-    leaf = params[f'CIFAR_ResNet/~/{name}']
-    w = layers.standardize(leaf['w'], leaf['gain'])
-    return jax.lax.conv_general_dilated(
-      x, w, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-
-  x = out['features'][1]
+  x = features[1]
   # Stage 1 adds 0.04 three times; the transition's shortcut starts from 1.
   for block, std in ((3, 1.12), (4, 1.04), (5, 1.08)):
     a = act(x) / std**0.5
@@ -98,4 +90,4 @@ def test_a_normalizer_free_transition_equals_its_equation():
     if block == 3:
       x = conv('nf_block_3/~/conv_shortcut', a, stride)
     x = x + 0.2 * 0.7 * y
-  np.testing.assert_allclose(out['features'][2], x, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(features[2], x, rtol=1e-3, atol=1e-4)

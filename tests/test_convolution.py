@@ -22,11 +22,11 @@ SHAPES = [
 ]
 
 
-def oracle(images, weights, strides=(1, 1), groups=1, padding='SAME'):
+def oracle(images, weights, stride=1, groups=1, padding='SAME'):
   return jax.lax.conv_general_dilated(
     images,
     weights,
-    strides,
+    (stride, stride),
     padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=groups,
@@ -39,7 +39,7 @@ def example(shape, dtype=np.float32):
   images = random.standard_normal((3, size, size, inputs))
   weights = random.standard_normal((kernel, kernel, inputs // groups, outputs))
   weights /= np.sqrt(kernel**2 * inputs // groups)
-  settings = {'strides': (stride, stride), 'groups': groups}
+  settings = {'stride': stride, 'groups': groups}
   return images.astype(dtype), weights.astype(dtype), settings
 
 
@@ -87,7 +87,7 @@ def test_a_gradients_derivative_is_laxs(shape):
 def test_symmetric_padding_is_pytorchs(size, kernel):
   images, weights, settings = example((size, 4, 5, kernel, 2, 1))
   half = (kernel // 2, kernel // 2)
-  expected = oracle(images, weights, (2, 2), padding=(half, half))
+  expected = oracle(images, weights, 2, padding=(half, half))
   actual = layers.conv2d(images, weights, padding='symmetric', **settings)
   assert_close(actual, expected, 3e-6)
 

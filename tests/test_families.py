@@ -47,7 +47,7 @@ def test_a_block_equals_its_equation():
   def conv(name, x, stride=1):
     leaf = params[f'block/~/{name}']
     w = layers.standardize(leaf['w'], leaf['gain'])
-    return layers.conv2d(x, w, (stride, stride))
+    return layers.conv2d(x, w, stride)
 
   a = act(x) / 1.3
   branch = conv('conv2', act(conv('conv1', act(conv('conv0', a)), 2)))

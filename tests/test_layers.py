@@ -1,5 +1,7 @@
 """Scaled weight standardization, squeeze-excite, stochastic depth, casts."""
 
+import functools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -16,21 +18,6 @@ def transform(function):
   return net._replace(init=jax.jit(net.init), apply=jax.jit(net.apply))
 
 
-@pytest.mark.parametrize('eps', layers.WS_EPS)
-@pytest.mark.parametrize('scale', [1.0, 1e-4])  # 1e-4: the floor holds
-def test_standardize_equals_a_numpy_loop(eps, scale):
-  w = scale * np.random.RandomState(0).standard_normal((3, 3, 4, 6))
-  gain = np.linspace(0.5, 2, 6)
-  want = np.empty_like(w)
-  for o in range(6):
-    unit = w[..., o]
-    n, var = unit.size, np.mean((unit - unit.mean()) ** 2)
-    root = max(var * n, 1e-4) if eps == 'published' else (var + 1e-5) * n
-    want[..., o] = (unit - unit.mean()) * gain[o] / np.sqrt(root)
-  got = layers.standardize(jnp.asarray(w, jnp.float32), jnp.asarray(gain), eps)
-  np.testing.assert_allclose(got, want, rtol=2e-4, atol=1e-7)
-
-
 def formula(w, gain, eps):
   n = w.size // w.shape[-1]
   centred = w - jnp.mean(w, axis=(0, 1, 2), keepdims=True)
@@ -41,9 +28,9 @@ def formula(w, gain, eps):
 
 
 @pytest.mark.parametrize('eps', layers.WS_EPS)
-@pytest.mark.parametrize('scale', [1.0, 1e-4])
+@pytest.mark.parametrize('scale', [1.0, 1e-4])  # 1e-4: the floor holds
 @pytest.mark.parametrize('mean', [0.0, 3.0])
-def test_first_and_second_derivatives_are_the_formulas(eps, scale, mean):
+def test_standardize_and_two_derivatives_are_the_formulas(eps, scale, mean):
   random = np.random.RandomState(0)
   draw = lambda *shape: jnp.asarray(random.standard_normal(shape), jnp.float32)
   w, gain, weight = scale * (draw(3, 3, 4, 6) + mean), draw(6), draw(3, 3, 4, 6)
@@ -55,6 +42,9 @@ def test_first_and_second_derivatives_are_the_formulas(eps, scale, mean):
       lambda w, gain: jax.jvp(grad, (w, gain), (scale * weight, gain))
     )(w, gain)
 
+  np.testing.assert_allclose(
+    layers.standardize(w, gain, eps), formula(w, gain, eps), 2e-4, 1e-6
+  )
   got, want = derivatives(layers.standardize), derivatives(formula)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
@@ -96,26 +86,19 @@ def test_parameters_are_float32_and_outputs_follow_the_input(dtype):
   assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in leaves)
 
 
-@pytest.mark.parametrize('is_training', [True, False])
-def test_batch_norm_is_haiku_s_own_in_state_and_value(is_training):
+def test_batch_norm_is_haiku_s_own_in_state_and_value():
   x = jax.random.normal(KEY, (4, 5, 5, 3)) * 3 + 1
-  ours = transform(lambda x: layers.BatchNorm(name='bn')(x, True))
-  theirs = transform(
-    lambda x: hk.BatchNorm(True, True, 0.9, name='bn')(x, True)
-  )
-  params, state = ours.init(KEY, x)
-  jax.tree.map(
-    np.testing.assert_array_equal, (params, state), theirs.init(KEY, x)
-  )
-  _, state = theirs.apply(params, state, None, x)
-  ours = transform(lambda x: layers.BatchNorm(name='bn')(x, is_training))
-  theirs = transform(
-    lambda x: hk.BatchNorm(True, True, 0.9, name='bn')(x, is_training)
-  )
+
+  def trained_and_evaluated(make):
+    net = hk.transform_with_state(lambda x, train: make(name='bn')(x, train))
+    params, state = net.init(KEY, x, True)
+    out, state = net.apply(params, state, None, x, True)
+    return params, state, out, net.apply(params, state, None, x, False)
+
   jax.tree.map(
     np.testing.assert_array_equal,
-    ours.apply(params, state, None, x),
-    theirs.apply(params, state, None, x),
+    trained_and_evaluated(layers.BatchNorm),
+    trained_and_evaluated(functools.partial(hk.BatchNorm, True, True, 0.9)),
   )
 
 
@@ -123,8 +106,9 @@ def test_batch_norm_is_haiku_s_own_in_state_and_value(is_training):
   'name, variance', [('he', 2.0), ('lecun', 1.0), ('truncated', 0.774)]
 )
 def test_weights_start_with_the_variance_of_their_initializer(name, variance):
-  net = hk.transform(lambda: layers.conv_init(name)((3, 3, 64, 128), 'float32'))
-  w = jax.jit(net.apply)({}, KEY)
+  parts = layers.parts('batch', 'relu', conv_init=name)
+  net = transform(lambda x: parts.conv(128, 3)(x))
+  (w,) = jax.tree.leaves(net.init(KEY, jnp.ones((1, 1, 1, 64))))
   assert float(w.var()) * 9 * 64 == pytest.approx(variance, rel=0.02)
 
 

@@ -15,10 +15,10 @@ onnxruntime = pytest.importorskip('onnxruntime')
 SHAPE = (1, 7, 6, 4)
 KERNEL = np.random.RandomState(1).randn(3, 3, 2, 6).astype(np.float32)
 FUNCTIONS = {
-  'grouped convolution': lambda x: layers.conv2d(x, KERNEL, (2, 2), 2),
-  'symmetric padding': lambda x: layers.conv2d(
-    x, KERNEL, (2, 2), 2, 'symmetric'
-  )[:, :4, :3],
+  'grouped convolution': lambda x: layers.conv2d(x, KERNEL, 2, 2),
+  'symmetric padding': lambda x: layers.conv2d(x, KERNEL, 2, 2, 'symmetric')[
+    :, :4, :3
+  ],
   'mean of the pixels there are': network.avg_pool,
   'maximum': network.max_pool,
   'maximum, symmetric': lambda x: network.max_pool(x, 'symmetric'),

@@ -1,6 +1,5 @@
 """Nonlinearities scaled by gamma, so that a unit normal keeps its variance."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -16,14 +15,8 @@ _TABLE: dict[str, tuple[Activation, float]] = {
   'identity': (lambda x: x, 1.0),
   'celu': (jax.nn.celu, 1.270926833152771),
   'elu': (jax.nn.elu, 1.2716004848480225),
-  'gelu': (
-    functools.partial(jax.nn.gelu, approximate=True),
-    1.7015043497085571,
-  ),
-  'gelu_erf': (
-    functools.partial(jax.nn.gelu, approximate=False),
-    1.7015043497085571,
-  ),
+  'gelu': (jax.nn.gelu, 1.7015043497085571),  # its tanh approximation
+  'gelu_erf': (lambda x: jax.nn.gelu(x, False), 1.7015043497085571),
   'glu': (jax.nn.glu, 1.8484294414520264),
   'leaky_relu': (jax.nn.leaky_relu, 1.70590341091156),
   'log_sigmoid': (jax.nn.log_sigmoid, 1.9193484783172607),

@@ -2,17 +2,26 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import activations, layers, network
+from nfnets.models import layers, network
 
 
-@dataclasses.dataclass(eq=False)
-class CIFARResNet(hk.Module):
+def build(
+  num_classes: int,
+  variant: Mapping,
+  *,
+  normalizer: str = 'batch',
+  activation: str = 'relu',
+  alpha: float = 0.2,
+  skipinit_gain: float | layers.Initializer = 0.0,
+  ws_eps: str = 'published',
+  cross_replica_axis: str | None = None,
+) -> network.Network:
   """6n + 2 layers: 3x3 stem, three stages of n two-convolution blocks, head.
 
   `normalizer` chooses one of three networks of the same depth and widths:
@@ -36,56 +45,32 @@ class CIFARResNet(hk.Module):
     ws_eps: see `layers.standardize`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
-
-  num_classes: int
-  variant: Mapping
-  _: dataclasses.KW_ONLY
-  normalizer: str = 'batch'
-  activation: str = 'relu'
-  alpha: float = 0.2
-  skipinit_gain: float | layers.Initializer = 0.0
-  ws_eps: str = 'published'
-  cross_replica_axis: str | None = None
-  name: str = 'CIFAR_ResNet'
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    layers.check_choice('normalizer', self.normalizer, ('batch', 'none', 'nf'))
-    self.is_nf = self.normalizer == 'nf'
-    self.activate = activations.get(self.activation, scaled=self.is_nf)
-    norm = lambda name: lambda x, is_training: x
-    if self.is_nf:
-      conv = functools.partial(layers.WSConv2D, eps=self.ws_eps)
-      block = functools.partial(
-        NFBasicBlock, alpha=self.alpha, skipinit_gain=self.skipinit_gain
-      )
-    else:
-      has_norm = self.normalizer == 'batch'
-      conv = functools.partial(layers.Conv2D, with_bias=not has_norm)
-      if has_norm:
-        norm = functools.partial(layers.BatchNorm, self.cross_replica_axis)
-      block = functools.partial(BasicBlock, norm=norm)
-    self.initial_conv = conv(16, 3, name='initial_conv')
-    self.initial_norm = norm(name='initial_bn')
-    self.stages = network.Stages(
-      functools.partial(block, conv=conv, activation=self.activate),
-      self.variant,
-      16,
-      strides=(1, 2, 2),
-      stem_stride=1,
-      alpha=self.alpha if self.is_nf else None,
+  parts = layers.parts(
+    normalizer,
+    activation,
+    ws_eps,
+    cross_replica_axis=cross_replica_axis,
+    conv_init='he',
+    known=('batch', 'none', 'nf'),
+  )
+  is_nf, block, init = normalizer == 'nf', BasicBlock, None
+  if is_nf:
+    block = functools.partial(
+      NFBasicBlock, alpha=alpha, skipinit_gain=skipinit_gain
     )
-    init = hk.initializers.RandomNormal(0.01) if self.is_nf else None
-    self.linear = layers.Linear(self.num_classes, init, name='linear')
-
-  def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
-    key = hk.maybe_next_rng_key()
-    x = self.initial_norm(self.initial_conv(images), is_training)
-    x = x if self.is_nf else self.activate(x)
-    x, features = self.stages(x, key, is_training)
-    x = self.activate(x) if self.is_nf else x
-    return network.classify(self, x, key, is_training, features)
+    init = hk.initializers.RandomNormal(0.01)
+  return network.Network(
+    variant,
+    conv=parts.conv,
+    activate=parts.activate,
+    stem={'initial_conv': (16, 3)},
+    post_activation=not is_nf,
+    block=functools.partial(block, parts=parts),
+    strides=(1, 2, 2),
+    alpha=alpha if is_nf else None,
+    head=functools.partial(layers.Linear, num_classes, init, name='linear'),
+    name='CIFAR_ResNet',
+  )
 
 
 @dataclasses.dataclass(eq=False)
@@ -96,20 +81,19 @@ class NFBasicBlock(hk.Module):
   out_channels: int
   stride: int
   _: dataclasses.KW_ONLY
-  conv: Callable[..., hk.Module]
-  activation: activations.Activation
+  parts: layers.Parts
   alpha: float
   skipinit_gain: float | layers.Initializer
   name: str = 'nf_block'
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    channels, stride = self.out_channels, self.stride
-    self.conv0 = self.conv(channels, 3, stride, name='conv0')
-    self.conv1 = self.conv(channels, 3, name='conv1')
+    conv, channels, stride = self.parts.conv, self.out_channels, self.stride
+    self.conv0 = conv(channels, 3, stride, name='conv0')
+    self.conv1 = conv(channels, 3, name='conv1')
     self.conv_shortcut = None
     if stride > 1 or self.in_channels != channels:
-      self.conv_shortcut = self.conv(channels, 1, stride, name='conv_shortcut')
+      self.conv_shortcut = conv(channels, 1, stride, name='conv_shortcut')
 
   def __call__(
     self,
@@ -120,7 +104,7 @@ class NFBasicBlock(hk.Module):
     expected_std: float = 1.0,
   ) -> jax.Array:
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
-    act = self.activation(x) / expected_std
+    act = self.parts.activation(x) / expected_std
     shortcut = self.conv_shortcut(act) if self.conv_shortcut else x
     branch = self.branch(act)
     branch = layers.stoch_depth(branch, stochdepth_rate, key, is_training)
@@ -130,7 +114,7 @@ class NFBasicBlock(hk.Module):
 
   def branch(self, act: jax.Array) -> jax.Array:
     """The residual branch before stochastic depth, gain and alpha."""
-    return self.conv1(self.activation(self.conv0(act)))
+    return self.conv1(self.parts.activation(self.conv0(act)))
 
 
 @dataclasses.dataclass(eq=False)
@@ -141,16 +125,16 @@ class BasicBlock(hk.Module):
   out_channels: int
   stride: int
   _: dataclasses.KW_ONLY
-  conv: Callable[..., hk.Module]
-  norm: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
-  activation: activations.Activation
+  parts: layers.Parts
   name: str = 'block'
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    self.conv0 = self.conv(self.out_channels, 3, self.stride, name='conv0')
-    self.conv1 = self.conv(self.out_channels, 3, name='conv1')
-    self.norm0, self.norm1 = self.norm(name='bn0'), self.norm(name='bn1')
+    conv, norm = self.parts.conv, self.parts.norm
+    self.conv0 = conv(self.out_channels, 3, self.stride, name='conv0')
+    self.activate = self.parts.activate('bn0')
+    self.conv1 = conv(self.out_channels, 3, name='conv1')
+    self.norm = norm(name='bn1') if norm else None
 
   def __call__(
     self,
@@ -162,12 +146,12 @@ class BasicBlock(hk.Module):
     """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
     branch = self.branch(x, is_training)
     branch = layers.stoch_depth(branch, stochdepth_rate, key, is_training)
-    return self.activation(self.shortcut(x) + branch)
+    return self.parts.activation(self.shortcut(x) + branch)
 
   def branch(self, x: jax.Array, is_training: bool) -> jax.Array:
     """The residual branch before stochastic depth."""
-    x = self.activation(self.norm0(self.conv0(x), is_training))
-    return self.norm1(self.conv1(x), is_training)
+    x = self.conv1(self.activate(self.conv0(x), is_training))
+    return self.norm(x, is_training) if self.norm else x
 
   def shortcut(self, x: jax.Array) -> jax.Array:
     """Option A: the input, subsampled and padded with channels of zeros."""

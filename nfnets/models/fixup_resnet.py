@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import haiku as hk
 import jax
@@ -12,52 +12,43 @@ import jax.numpy as jnp
 from nfnets.models import activations, layers, network
 
 
-@dataclasses.dataclass(eq=False)
-class FixUpResNet(hk.Module):
+def build(
+  num_classes: int, variant: Mapping, *, activation: str = 'relu'
+) -> network.Network:
   """Post-activation ResNet that only its initialization keeps stable.
 
   It has scalar biases around every convolution and one scale per block; the
-  last convolution of a branch starts at zero, and so does the branch.
+  last convolution of a branch starts at zero, and so does the branch. Unlike
+  other families', the stages' features are activated.
 
   Args:
     num_classes: K.
     variant: a row of `variants.FIXUP_RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
   """
+  plain = activations.get(activation, scaled=False)
 
-  num_classes: int
-  variant: Mapping
-  _: dataclasses.KW_ONLY
-  activation: str = 'relu'
-  name: str = 'FixUp_ResNet'
+  def activate(name: str) -> Callable[[jax.Array, bool], jax.Array]:
+    return lambda x, is_training: plain(x + _scalar('bias1', x))
 
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    self.activate = activations.get(self.activation, scaled=False)
-    self.initial_conv = layers.Conv2D(
-      64, 7, 2, w_init=layers.truncated_fan_in, name='initial_conv'
-    )
-    block = functools.partial(
-      FixUpBlock,
-      num_blocks=sum(self.variant['depths']),
-      activation=self.activate,
-    )
-    self.stages = network.Stages(
-      block, self.variant, 64, strides=(1, 2, 2, 2), stem_stride=4
-    )
-    head = layers.Linear(self.num_classes, jnp.zeros, name='linear')
-    self.linear = lambda pool: head(pool + _scalar('bias2', pool))
+  def head() -> Callable[[jax.Array], jax.Array]:
+    linear = layers.Linear(num_classes, jnp.zeros, name='linear')
+    return lambda pool: linear(pool + _scalar('bias2', pool))
 
-  def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`.
-
-    Unlike other families', the stages' features are activated.
-    """
-    key = hk.maybe_next_rng_key()
-    x = self.initial_conv(images)
-    x = network.max_pool(self.activate(x + _scalar('bias1', x)))
-    x, features = self.stages(x, key, is_training)
-    return network.classify(self, x, key, is_training, features)
+  return network.Network(
+    variant,
+    conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
+    activate=activate,
+    stem={'initial_conv': (64, 7, 2)},
+    pooling='same',
+    post_activation=True,
+    stem_features=False,
+    block=functools.partial(
+      FixUpBlock, num_blocks=sum(variant['depths']), activation=plain
+    ),
+    head=head,
+    name='FixUp_ResNet',
+  )
 
 
 @dataclasses.dataclass(eq=False)

@@ -64,18 +64,23 @@ def parts(
   ws_eps: str = 'published',
   padding: str = 'same',
   cross_replica_axis: str | None = None,
+  conv_init: str = 'truncated',
+  order: str = 'bn_act',
   known: tuple[str, ...] = ('nf', 'batch'),
 ) -> Parts:
   """Returns the layers of a normalizer.
 
   Args:
     normalizer: 'nf'; 'batch' for plain convolutions, batch normalization and
-      plain activations; 'none' for He-initialized convolutions with biases and
-      plain activations, still with alpha, expected std and skip gain.
+      plain activations; 'none' for convolutions with biases and plain
+      activations, still with alpha, expected std and skip gain.
     activation: name in `activations.GAMMAS`.
     ws_eps: see `standardize`.
     padding: see `conv2d`.
     cross_replica_axis: see `BatchNorm`; only with 'batch'.
+    conv_init: of plain convolutions: 'he' N(0, 2 / fan_in), 'lecun'
+      N(0, 1 / fan_in) or 'truncated', see `truncated_fan_in`.
+    order: see `Parts`; only with 'batch'.
     known: the normalizers that the network supports.
 
   Raises:
@@ -83,16 +88,18 @@ def parts(
   """
   check_choice('normalizer', normalizer, known)
   check_choice('padding', padding, ('same', 'symmetric'))
+  check_choice('conv_init', conv_init, tuple(_CONV_INITS))
+  check_choice('order', order, ('bn_act', 'act_bn'))
+  if normalizer == 'nf':
+    conv = functools.partial(WSConv2D, eps=ws_eps, padding=padding)
+    return Parts(True, activations.get(activation), conv)
   plain = activations.get(activation, scaled=False)
-  if normalizer == 'batch':
-    conv = functools.partial(Conv2D, w_init=truncated_fan_in, padding=padding)
-    norm = functools.partial(BatchNorm, cross_replica_axis)
-    return Parts(False, plain, conv, norm)
+  w_init = _CONV_INITS[conv_init]
+  conv = functools.partial(Conv2D, w_init=w_init, padding=padding)
   if normalizer == 'none':
-    conv = functools.partial(Conv2D, with_bias=True, padding=padding)
-    return Parts(True, plain, conv)
-  conv = functools.partial(WSConv2D, eps=ws_eps, padding=padding)
-  return Parts(True, activations.get(activation), conv)
+    return Parts(True, plain, functools.partial(conv, with_bias=True))
+  norm = functools.partial(BatchNorm, cross_replica_axis)
+  return Parts(False, plain, conv, norm, order)
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -126,7 +133,7 @@ class WSConv2D(hk.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
-    shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
+    shape = _kernel_shape(self, x)
     w = hk.get_parameter('w', shape, init=normal_fan_in(1.0))
     bias_name = 'b' if _is_folded.get() else 'bias'
     bias = hk.get_parameter(bias_name, (self.channels,), init=jnp.zeros)
@@ -134,8 +141,7 @@ class WSConv2D(hk.Module):
       init = hk.initializers.Constant(self.gain_init)
       gain = hk.get_parameter('gain', (self.channels,), init=init)
       w = standardize(w, gain, self.eps, x.dtype)
-    strides = (self.stride, self.stride)
-    out = conv2d(x, w, strides, self.groups, self.padding)
+    out = conv2d(x, w, self.stride, self.groups, self.padding)
     return out + bias.astype(x.dtype)[None, None, None]
 
 
@@ -154,11 +160,10 @@ class Conv2D(hk.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), O]`."""
-    shape = _kernel_shape(x, self.kernel, self.groups, self.channels, self.name)
+    shape = _kernel_shape(self, x)
     w_init = self.w_init or normal_fan_in(2.0)
     w = hk.get_parameter('w', shape, init=w_init)
-    strides = (self.stride, self.stride)
-    out = conv2d(x, w, strides, self.groups, self.padding)
+    out = conv2d(x, w, self.stride, self.groups, self.padding)
     if self.with_bias:
       b = hk.get_parameter('b', (self.channels,), init=jnp.zeros)
       out = out + b.astype(x.dtype)[None, None, None]
@@ -209,7 +214,7 @@ def standardize(
 def conv2d(
   images: jax.Array,
   weights: jax.Array,
-  strides: Sequence[int] = (1, 1),
+  stride: int = 1,
   groups: int = 1,
   padding: str = 'same',
 ) -> jax.Array:
@@ -222,7 +227,7 @@ def conv2d(
   Args:
     images: `[N, H, W, C]`.
     weights: `[kh, kw, C / groups, O]`.
-    strides: in height and width.
+    stride: in both directions.
     groups: number of groups that C and O are split into.
     padding: 'same' as in TensorFlow, or 'symmetric' as in PyTorch, where the
       strided windows of even sides start one pixel further up and left.
@@ -233,8 +238,8 @@ def conv2d(
   weights = weights.astype(images.dtype)
   convolve = functools.partial(
     lax.conv_general_dilated,
-    window_strides=tuple(strides),
-    padding=window_pads(images, weights.shape[:2], strides, padding),
+    window_strides=(stride, stride),
+    padding=window_pads(images, weights.shape[:2], stride, padding),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
   if traced_platform() == 'cpu':
@@ -243,16 +248,16 @@ def conv2d(
       parts = zip(*(jnp.split(x, groups, -1) for x in (images, weights)))
       return jnp.concatenate([convolve(*part) for part in parts], -1)
     if groups == 1 and weights.shape[:2] == (1, 1):
-      return images[:, :: strides[0], :: strides[1]] @ weights[0, 0]
+      return images[:, ::stride, ::stride] @ weights[0, 0]
   return convolve(images, weights, feature_group_count=groups)
 
 
 def window_pads(
-  images: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str
+  images: jax.Array, window: Sequence[int], stride: int, padding: str
 ) -> list[tuple[int, int]]:
   """The padding before and after height, and before and after width."""
   pads = []
-  for side, size, stride in zip(images.shape[1:3], window, strides):
+  for side, size in zip(images.shape[1:3], window):
     total = max((-(-side // stride) - 1) * stride + size - side, 0)
     before = size // 2 if padding == 'symmetric' else total // 2
     pads.append((before, total - before))
@@ -449,17 +454,6 @@ def _draws(
   return True
 
 
-def conv_init(name: str) -> Initializer:
-  """'he' N(0, 2 / fan_in), 'lecun' N(0, 1 / fan_in) or `truncated_fan_in`."""
-  known = {
-    'he': normal_fan_in(2.0),
-    'lecun': normal_fan_in(1.0),
-    'truncated': truncated_fan_in,
-  }
-  check_choice('conv_init', name, tuple(known))
-  return known[name]
-
-
 def normal_fan_in(scale: float) -> Initializer:
   """N(0, scale / fan_in)."""
   return hk.initializers.VarianceScaling(scale, 'fan_in', 'normal')
@@ -475,15 +469,21 @@ def truncated_fan_in(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
   return hk.initializers.TruncatedNormal(std)(shape, dtype)
 
 
-def _kernel_shape(
-  x: jax.Array, kernel: int, groups: int, channels: int, name: str
-) -> tuple[int, int, int, int]:
-  if x.shape[-1] % groups or channels % groups:
+_CONV_INITS = {
+  'he': normal_fan_in(2.0),
+  'lecun': normal_fan_in(1.0),
+  'truncated': truncated_fan_in,
+}
+
+
+def _kernel_shape(conv: hk.Module, x: jax.Array) -> tuple[int, int, int, int]:
+  groups, in_channels = conv.groups, x.shape[-1]
+  if in_channels % groups or conv.channels % groups:
     raise ValueError(
-      f'{name}: groups={groups} must divide both its {x.shape[-1]} input and '
-      f'its {channels} output channels.'
+      f'{conv.name}: groups={groups} must divide both its {in_channels} input '
+      f'and its {conv.channels} output channels.'
     )
-  return (kernel, kernel, x.shape[-1] // groups, channels)
+  return (conv.kernel, conv.kernel, in_channels // groups, conv.channels)
 
 
 def _row_major(x: jax.Array) -> jax.Array:

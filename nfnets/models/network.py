@@ -1,8 +1,8 @@
-"""Shared by all families: stages of residual blocks, and the head."""
+"""The network that all families are: a stem, residual blocks, and a head."""
 
+import dataclasses
 import itertools
 import math
-import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,76 +13,135 @@ from jax import lax
 
 from nfnets.models import layers
 
+# A name to channels, kernel and, unless they are 1, stride and groups.
+Convs = dict[str, tuple[int, ...]]
 
-class Stages:
-  """The residual blocks of a network, created in its `__post_init__`.
+
+@dataclasses.dataclass(eq=False)
+class Network(hk.Module):
+  """A stem, stages of residual blocks, and a head.
 
   A block is called as `block(x, is_training, key, stochdepth_rate)`, and also
   with `expected_std` if there is an alpha. Its random numbers come only from
   its key, into which its index is folded.
 
   Args:
+    variant: provides `depths`, `widths`, `drop_rate`, `stochdepth_rate`,
+      `features` (also return feature maps), `remat` (recompute each block in
+      the backward pass) and `scan`. With `scan`, all blocks of a stage but its
+      first are compiled once, as a loop over stacked parameters (see
+      `members`); parameters at the public paths still run unrolled. Combine it
+      with `remat` to save memory.
+    conv: makes a convolution outside blocks, as `layers.Parts.conv`.
+    activate: makes an activation outside blocks, as `layers.Parts.activate`.
+    stem: the stem's convolutions.
     block: makes a block: `block(in_channels, out_channels, stride, name=...)`.
-    variant: provides `depths`, `widths`, `stochdepth_rate`, `remat` (recompute
-      each block in the backward pass) and `scan`. With `scan`, all blocks of a
-      stage but its first are compiled once, as a loop over stacked parameters
-      (see `members`); parameters at the public paths still run unrolled.
-      Combine it with `remat` to save memory.
-    channels: of the stem's output.
+    head: makes a function from `[N, C]` to `[N, K]`.
     strides: of each stage's first block.
-    stem_stride: of the stem.
     alpha: None if blocks don't divide by an expected std.
+    pooling: padding of the max pooling after the stem, see `layers.conv2d`;
+      None for no pooling.
+    final_channels: of a 1x1 convolution after the last stage; 0 for none.
+    post_activation: activate the output of stem and blocks (blocks do so
+      themselves) instead of their input.
+    stem_features: whether feature maps include the stem's.
 
   Attributes:
     blocks: a list of blocks for each stage.
     numbers: stochastic depth rate and expected std of each block, as keyword
       arguments.
-    strides: of each stage's output, relative to the image.
   """
 
-  def __init__(
-    self,
-    block: Callable[..., hk.Module],
-    variant: Mapping,
-    channels: int,
-    strides: Sequence[int],
-    stem_stride: int,
-    alpha: float | None = None,
-  ) -> None:
-    depths, widths = variant['depths'], variant['widths']
-    if len(widths) != len(depths) or len(strides) != len(depths):
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  conv: Callable[..., hk.Module]
+  activate: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
+  stem: Convs
+  block: Callable[..., hk.Module]
+  head: Callable[[], Callable[[jax.Array], jax.Array]]
+  strides: Sequence[int] = (1, 2, 2, 2)
+  alpha: float | None = None
+  pooling: str | None = None
+  final_channels: int = 0
+  post_activation: bool = False
+  stem_features: bool = True
+  name: str | None = None
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    depths, widths = self.variant['depths'], self.variant['widths']
+    if not len(widths) == len(depths) == len(self.strides):
       raise ValueError(
         f'widths={widths}, depths={depths}: give one width and one depth for '
-        f'each of the {len(strides)} stages.'
+        f'each of the {len(self.strides)} stages.'
       )
-    self.make = block
-    self.remat = variant.get('remat', False)
-    self.scan = variant.get('scan', False)
-    strides_so_far = itertools.accumulate(strides, operator.mul)
-    self.strides = [stem_stride * stride for stride in strides_so_far]
-    self.blocks = []
-    for depth, width, stride in zip(depths, widths, strides):
-      stage = [block(channels, width, stride)]
-      stage += [block(width, width, 1) for _ in range(depth - 1)]
+    self.stem_convs = [
+      self.conv(*sizes, name=name) for name, sizes in self.stem.items()
+    ]
+    # Without post-activation, the first block activates the stem's output.
+    activated = list(self.stem)[: None if self.post_activation else -1]
+    self.stem_activations = {
+      name: self.activate(name.replace('conv', 'bn')) for name in activated
+    }
+    channels, self.blocks = self.stem_convs[-1].channels, []
+    for depth, width, stride in zip(depths, widths, self.strides):
+      stage = [self.block(channels, width, stride)]
+      stage += [self.block(width, width, 1) for _ in range(depth - 1)]
       self.blocks.append(stage)
       channels = width
-    self.numbers = block_numbers(depths, variant['stochdepth_rate'], alpha)
+    rate = self.variant['stochdepth_rate']
+    self.numbers = block_numbers(depths, rate, self.alpha)
+    if self.final_channels:
+      self.final_conv = self.conv(self.final_channels, 1, name='final_conv')
+    if not self.post_activation:
+      self.final_activation = self.activate('final_bn')
+    self.linear = self.head()
 
-  def __call__(
-    self, x: jax.Array, key: jax.Array | None, is_training: bool
-  ) -> tuple[jax.Array, dict[int, jax.Array]]:
-    """Runs all blocks.
+  def __call__(self, images: jax.Array, is_training: bool) -> dict:
+    """Classifies images.
 
     Args:
-      x: the stem's output, `[N, H, W, C]`.
-      key: of this pass; may be None if no random numbers are drawn.
-      is_training: whether this is a training step.
+      images: `[N, H, W, 3]`; the computation uses their type.
+      is_training: apply dropout and stochastic depth, use batch statistics.
 
     Returns:
-      The last output, and a dictionary from stride to each stage's output.
+      'pool' `[N, C]` and 'logits' `[N, K]`, in float32; if the variant's
+      `features` is set, also 'features', a dictionary from stride to
+      `[N, H / stride, W / stride, C]`: the outputs of stem and stages (of the
+      final convolution instead of the last stage, as in timm).
     """
-    features, index = {}, 0
-    for stage, rows, stride in zip(self.blocks, self.numbers, self.strides):
+    key, variant = hk.maybe_next_rng_key(), self.variant
+    x, features = self._stem_and_stages(images, key, is_training)
+    if self.final_channels:
+      x = self.final_conv(x)
+      features[max(features)] = x
+    if not self.post_activation:
+      x = self.final_activation(x, is_training)
+    pool = jnp.mean(x, axis=(1, 2))
+    key = fold_in(key, sum(variant['depths']))
+    dropped = layers.dropout(pool, variant['drop_rate'], key, is_training)
+    logits = self.linear(dropped)
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    result = {'logits': logits.astype(dtype), 'pool': pool}
+    return result | ({'features': features} if variant.get('features') else {})
+
+  # Transparent methods, whose names aren't part of parameters' paths.
+  @hk.transparent
+  def _stem_and_stages(
+    self, x: jax.Array, key: jax.Array | None, is_training: bool
+  ) -> tuple[jax.Array, dict[int, jax.Array]]:
+    """Returns the last stage's output, and each output by its stride."""
+    features, index, stride = {}, 0, 1
+    for conv in self.stem_convs:
+      x = conv(x)
+      stride *= conv.stride
+      if self.stem_features:
+        features[stride] = x
+      if conv.name in self.stem_activations:
+        x = self.stem_activations[conv.name](x, is_training)
+    if self.pooling:
+      x, stride = max_pool(x, self.pooling), 2 * stride
+    for stage, rows, own_stride in zip(self.blocks, self.numbers, self.strides):
       unrolled = 1 if self._loops_over(stage) else len(stage)
       for block, row in zip(stage[:unrolled], rows):
         x = self._call(block, row, x, fold_in(key, index), is_training)
@@ -90,16 +149,19 @@ class Stages:
       if unrolled < len(stage):
         x = self._loop(rows[unrolled:], x, key, index, is_training)
         index += len(rows) - unrolled
+      stride *= own_stride
       features[stride] = x
     return x, features
 
+  @hk.transparent
   def _loops_over(self, stage: list[hk.Module]) -> bool:
-    if not self.scan or len(stage) <= 2:
+    if not self.variant.get('scan') or len(stage) <= 2:
       return False
     # Parameters given at the public paths run unrolled.
     own = stage[1].module_name
     return not any(f'{path}/'.startswith(f'{own}/') for path in hk.get_params())
 
+  @hk.transparent
   def _call(
     self,
     block: hk.Module,
@@ -109,8 +171,9 @@ class Stages:
     is_training: bool,
   ) -> jax.Array:
     call = lambda x, key: block(x, is_training, key, **row)
-    return hk.remat(call)(x, key) if self.remat else call(x, key)
+    return hk.remat(call)(x, key) if self.variant.get('remat') else call(x, key)
 
+  @hk.transparent
   def _loop(
     self,
     rows: list[dict],
@@ -131,7 +194,7 @@ class Stages:
     channels, name = x.shape[-1], self.blocks[0][0].name
 
     def body(x: jax.Array, index: jax.Array, row: dict) -> tuple:
-      block = self.make(channels, channels, 1, name=name)
+      block = self.block(channels, channels, 1, name=name)
       row = shared | row
       return self._call(block, row, x, fold_in(key, index), is_training), None
 
@@ -140,38 +203,6 @@ class Stages:
       len(rows), with_per_layer_inputs=True, name=f'stack_{first}_{last}'
     )
     return stack(body)(x, jnp.arange(first, last + 1), varying)[0]
-
-
-def classify(
-  net: hk.Module,
-  x: jax.Array,
-  key: jax.Array | None,
-  is_training: bool,
-  features: dict[int, jax.Array],
-) -> dict:
-  """Global average pooling, dropout and the head: what every network returns.
-
-  Args:
-    net: provides `linear`, the head from `[N, C]` to `[N, K]`, and `variant`
-      with `drop_rate` and `features`.
-    x: `[N, H, W, C]`, activated.
-    key: of this pass; may be None if no random numbers are drawn.
-    is_training: whether dropout applies.
-    features: outputs of stem and stages by stride; the last is that of the
-      final convolution if there is one, as in timm.
-
-  Returns:
-    'pool' `[N, C]` and 'logits' `[N, K]`, in float32; if the variant's
-    `features` is set, also 'features', a dictionary from stride to
-    `[N, H / stride, W / stride, C]`.
-  """
-  variant, pool = net.variant, jnp.mean(x, axis=(1, 2))
-  key = fold_in(key, sum(variant['depths']))
-  dropped = layers.dropout(pool, variant['drop_rate'], key, is_training)
-  logits = net.linear(dropped)
-  dtype = jnp.promote_types(logits.dtype, jnp.float32)
-  result = {'logits': logits.astype(dtype), 'pool': pool}
-  return result | ({'features': features} if variant.get('features') else {})
 
 
 def block_numbers(
@@ -215,7 +246,7 @@ def expected_stds(depths: Sequence[int], alpha: float) -> list[list[float]]:
 
 def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
   """3x3 max pooling of `[N, H, W, C]` at stride 2; padding as in `conv2d`."""
-  pads = layers.window_pads(x, (3, 3), (2, 2), padding)
+  pads = layers.window_pads(x, (3, 3), 2, padding)
   pads = ((0, 0), *pads, (0, 0))
   window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
   return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)

@@ -9,9 +9,6 @@ import jax.numpy as jnp
 
 from nfnets.models import layers, network
 
-# A name to channels, kernel and, unless they are 1, stride and groups.
-Convs = dict[str, tuple[int, ...]]
-
 
 @dataclasses.dataclass(eq=False)
 class NFBlock(hk.Module):
@@ -41,7 +38,7 @@ class NFBlock(hk.Module):
   out_channels: int
   stride: int
   _: dataclasses.KW_ONLY
-  branch_convs: Callable[[int, int, int], Convs]
+  branch_convs: Callable[[int, int, int], network.Convs]
   parts: layers.Parts
   attention: Callable[[int], hk.Module | None] = lambda channels: None
   gates_last: bool = True
@@ -96,7 +93,7 @@ class NFBlock(hk.Module):
     """The residual branch before gate, gain, alpha and stochastic depth."""
     x = self.convs[0](act)
     for activation, conv in zip(self.activations[1:], self.convs[1:]):
-      if conv is self.convs[-1] and not self.gates_last:
+      if conv is self.convs[-1] and self.attend and not self.gates_last:
         x = x * self._gate(x)
       x = conv(activation(x, is_training))
     return x
@@ -106,7 +103,7 @@ class NFBlock(hk.Module):
 
     Attention of your own may return any shape that broadcasts to the branch.
     """
-    if self.gates_last and self.attend is not None:
+    if self.attend and self.gates_last:
       return self._gate(branch)
     return jnp.ones((branch.shape[0], 1, 1, 1), branch.dtype)
 
@@ -118,14 +115,14 @@ class NFBlock(hk.Module):
       act = network.avg_pool(act)
     return self.conv_shortcut(act)
 
-  def _gate(self, x: jax.Array) -> jax.Array | float:
-    if self.attend is None:
-      return 1.0
+  def _gate(self, x: jax.Array) -> jax.Array:
     # A gate is about 1/2 at initialization; the 2 keeps the branch's scale.
     return self.attend(x) * (2 if self.parts.is_nf else 1)
 
 
-def bottleneck(in_channels: int, out_channels: int, stride: int) -> Convs:
+def bottleneck(
+  in_channels: int, out_channels: int, stride: int
+) -> network.Convs:
   """The branch of a ResNet's block: a quarter as wide as its output."""
   mid = out_channels // 4
   return {

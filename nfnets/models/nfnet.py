@@ -1,20 +1,37 @@
 """NFNets (paper A, arXiv 2102.06171, section 4 and appendix C)."""
 
-import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 
 import haiku as hk
-import jax
 
 from nfnets import variants
 from nfnets.models import layers, network
-from nfnets.models.nf_block import Convs, NFBlock
+from nfnets.models.nf_block import NFBlock
 
 
-@dataclasses.dataclass(eq=False)
-class NFNet(hk.Module):
+def build(
+  num_classes: int,
+  variant: Mapping,
+  *,
+  activation: str = 'gelu',
+  alpha: float = 0.2,
+  attention: str = 'se',
+  se_ratio: float = 0.5,
+  use_se: bool = True,
+  se_activation: str = 'relu',
+  use_two_convs: bool = True,
+  group_size: int = 128,
+  bottleneck_ratio: float = 0.5,
+  exact_width: bool = False,
+  final_ratio: float = 2.0,
+  stem: Sequence[tuple[int, int]] | None = None,
+  skipinit_gain: float | layers.Initializer | None = 0.0,
+  normalizer: str = 'nf',
+  ws_eps: str = 'published',
+  padding: str = 'same',
+  cross_replica_axis: str | None = None,
+) -> network.Network:
   """NFNet-F: a stem of 3x3 convolutions, four stages of grouped bottlenecks.
 
   Args:
@@ -46,108 +63,47 @@ class NFNet(hk.Module):
     padding: see `layers.conv2d`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
+  parts = layers.parts(
+    normalizer, activation, ws_eps, padding, cross_replica_axis
+  )
+  widths = variant['widths']
+  if widths == 'default':
+    widths = variants.NFNET_DEFAULT_WIDTHS
+  stem = stem or ((16, 2), (32, 1), (64, 1), (widths[0] // 2, 2))
 
-  num_classes: int
-  variant: Mapping
-  _: dataclasses.KW_ONLY
-  activation: str = 'gelu'
-  alpha: float = 0.2
-  attention: str = 'se'
-  se_ratio: float = 0.5
-  use_se: bool = True
-  se_activation: str = 'relu'
-  use_two_convs: bool = True
-  group_size: int = 128
-  bottleneck_ratio: float = 0.5
-  exact_width: bool = False
-  final_ratio: float = 2.0
-  stem: Sequence[tuple[int, int]] | None = None
-  skipinit_gain: float | layers.Initializer | None = 0.0
-  normalizer: str = 'nf'
-  ws_eps: str = 'published'
-  padding: str = 'same'
-  cross_replica_axis: str | None = None
-  name: str = 'NFNet'
+  def branch_convs(
+    in_channels: int, out_channels: int, stride: int
+  ) -> network.Convs:
+    mid = int(out_channels * bottleneck_ratio)
+    groups = max(1, mid // group_size)
+    mid = mid if exact_width else groups * group_size
+    convs = {'conv0': (mid, 1), 'conv1': (mid, 3, stride, groups)}
+    if use_two_convs:
+      convs['conv1b'] = (mid, 3, 1, groups)
+    return convs | {'conv2': (out_channels, 1)}
 
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    parts = layers.parts(
-      self.normalizer,
-      self.activation,
-      self.ws_eps,
-      self.padding,
-      self.cross_replica_axis,
-    )
-    widths = self.variant['widths']
-    if widths == 'default':
-      widths = variants.NFNET_DEFAULT_WIDTHS
-    stem = self.stem or ((16, 2), (32, 1), (64, 1), (widths[0] // 2, 2))
-    self.stem_convs = [
-      parts.conv(channels, 3, stride, name=f'stem_conv{index}')
+  block = functools.partial(
+    NFBlock,
+    branch_convs=branch_convs,
+    parts=parts,
+    attention=layers.attention(
+      attention if use_se else 'none', se_ratio, se_activation, parts.activation
+    ),
+    alpha=alpha,
+    skipinit_gain=skipinit_gain,
+  )
+  init = hk.initializers.RandomNormal(0.01)
+  return network.Network(
+    {**variant, 'widths': widths},
+    conv=parts.conv,
+    activate=parts.activate,
+    stem={
+      f'stem_conv{index}': (channels, 3, stride)
       for index, (channels, stride) in enumerate(stem)
-    ]
-    self.stem_activations = [
-      parts.activate(f'stem_bn{index}') for index in range(len(stem) - 1)
-    ]
-    block = functools.partial(
-      NFBlock,
-      branch_convs=functools.partial(_branch_convs, self),
-      parts=parts,
-      attention=layers.attention(
-        self.attention if self.use_se else 'none',
-        self.se_ratio,
-        self.se_activation,
-        parts.activation,
-      ),
-      alpha=self.alpha,
-      skipinit_gain=self.skipinit_gain,
-    )
-    self.stages = network.Stages(
-      block,
-      {**self.variant, 'widths': widths},
-      stem[-1][0],
-      strides=(1, 2, 2, 2),
-      stem_stride=math.prod(stride for _, stride in stem),
-      alpha=self.alpha if parts.is_nf else None,
-    )
-    channels = int(self.final_ratio * widths[-1])
-    self.final_conv = parts.conv(channels, 1, name='final_conv')
-    self.final_activation = parts.activate('final_bn')
-    init = hk.initializers.RandomNormal(0.01)
-    self.linear = layers.Linear(self.num_classes, init, name='linear')
-
-  def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images.
-
-    Args:
-      images: `[N, H, W, 3]`; the computation uses their type.
-      is_training: apply dropout and stochastic depth, use batch statistics.
-
-    Returns:
-      See `network.classify`; features are taken before activations.
-    """
-    key = hk.maybe_next_rng_key()
-    x = self.stem_convs[0](images)
-    stride = self.stem_convs[0].stride
-    early = {stride: x}
-    for activate, conv in zip(self.stem_activations, self.stem_convs[1:]):
-      x = conv(activate(x, is_training))
-      stride *= conv.stride
-      early[stride] = x
-    x, features = self.stages(x, key, is_training)
-    x = self.final_conv(x)
-    features = early | features | {self.stages.strides[-1]: x}
-    x = self.final_activation(x, is_training)
-    return network.classify(self, x, key, is_training, features)
-
-
-def _branch_convs(
-  net: NFNet, in_channels: int, out_channels: int, stride: int
-) -> Convs:
-  mid = int(out_channels * net.bottleneck_ratio)
-  groups = max(1, mid // net.group_size)
-  mid = mid if net.exact_width else groups * net.group_size
-  convs = {'conv0': (mid, 1), 'conv1': (mid, 3, stride, groups)}
-  if net.use_two_convs:
-    convs['conv1b'] = (mid, 3, 1, groups)
-  return convs | {'conv2': (out_channels, 1)}
+    },
+    block=block,
+    alpha=alpha if parts.is_nf else None,
+    final_channels=int(final_ratio * widths[-1]),
+    head=functools.partial(layers.Linear, num_classes, init, name='linear'),
+    name='NFNet',
+  )

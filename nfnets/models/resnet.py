@@ -1,19 +1,25 @@
 """Batch-normalized pre-activation ResNets, the twins of NF-ResNets."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 
-import haiku as hk
-import jax
 import jax.numpy as jnp
 
-from nfnets.models import activations, layers, network
+from nfnets.models import layers, network
 from nfnets.models.nf_block import NFBlock, bottleneck
 
 
-@dataclasses.dataclass(eq=False)
-class ResNet(hk.Module):
+def build(
+  num_classes: int,
+  variant: Mapping,
+  *,
+  activation: str = 'relu',
+  use_se: bool = False,
+  se_ratio: float = 0.25,
+  order: str = 'bn_act',
+  conv_init: str = 'truncated',
+  cross_replica_axis: str | None = None,
+) -> network.Network:
   """ResNet-V2 (He et al., arXiv 1603.05027), as in paper B's Table 1.
 
   Args:
@@ -28,47 +34,33 @@ class ResNet(hk.Module):
       `layers.conv_init`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
-
-  num_classes: int
-  variant: Mapping
-  _: dataclasses.KW_ONLY
-  activation: str = 'relu'
-  use_se: bool = False
-  se_ratio: float = 0.25
-  order: str = 'bn_act'
-  conv_init: str = 'truncated'
-  cross_replica_axis: str | None = None
-  name: str = 'ResNet'
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    layers.check_choice('order', self.order, ('bn_act', 'act_bn'))
-    plain = activations.get(self.activation, scaled=False)
-    w_init = layers.conv_init(self.conv_init)
-    conv = functools.partial(layers.Conv2D, w_init=w_init)
-    norm = functools.partial(layers.BatchNorm, self.cross_replica_axis)
-    parts = layers.Parts(False, plain, conv, norm, self.order)
-    block = functools.partial(
-      NFBlock,
-      branch_convs=bottleneck,
-      parts=parts,
-      attention=layers.attention(
-        'se' if self.use_se else 'none', self.se_ratio, 'relu', plain
-      ),
-      pools_shortcut=False,
-      name='res_block_v2',
-    )
-    self.initial_conv = conv(64, 7, 2, name='initial_conv')
-    self.stages = network.Stages(
-      block, self.variant, 64, strides=(1, 2, 2, 2), stem_stride=4
-    )
-    self.final_activation = parts.activate('final_bn')
-    self.linear = layers.Linear(self.num_classes, jnp.zeros, name='linear')
-
-  def __call__(self, images: jax.Array, is_training: bool) -> dict:
-    """Classifies images `[N, H, W, 3]`, see `nfnet.NFNet`."""
-    key = hk.maybe_next_rng_key()
-    x = network.max_pool(self.initial_conv(images))
-    x, features = self.stages(x, key, is_training)
-    x = self.final_activation(x, is_training)
-    return network.classify(self, x, key, is_training, features)
+  parts = layers.parts(
+    'batch',
+    activation,
+    cross_replica_axis=cross_replica_axis,
+    conv_init=conv_init,
+    order=order,
+  )
+  block = functools.partial(
+    NFBlock,
+    branch_convs=bottleneck,
+    parts=parts,
+    attention=layers.attention(
+      'se' if use_se else 'none', se_ratio, 'relu', parts.activation
+    ),
+    pools_shortcut=False,
+    name='res_block_v2',
+  )
+  return network.Network(
+    variant,
+    conv=parts.conv,
+    activate=parts.activate,
+    stem={'initial_conv': (64, 7, 2)},
+    pooling='same',
+    stem_features=False,
+    block=block,
+    head=functools.partial(
+      layers.Linear, num_classes, jnp.zeros, name='linear'
+    ),
+    name='ResNet',
+  )
