@@ -120,7 +120,7 @@ def observed_names(config: ConfigDict, params: Tree) -> list[str]:
   """Names of the entries of `observed`, in order; [] if there is none."""
   if not config.observe_every:
     return []
-  norms = jax.eval_shape(agc_stats.unit_norms, params)
+  norms = jax.eval_shape(agc.unit_norms, params)
   summary = functools.partial(_agc_summary, config)
   return sorted(jax.eval_shape(summary, params, norms, norms))
 
@@ -131,7 +131,7 @@ def _observed(
   """What AGC clips, every `observe_every` steps; zeros in between."""
   # AGC and the global norm need these norms anyway. The `cond` below gets them
   # and not the parameters, which then couldn't be updated in place.
-  norms = agc_stats.unit_norms(params), agc_stats.unit_norms(grads)
+  norms = agc.unit_norms(params), agc.unit_norms(grads)
   shapes = jax.eval_shape(lambda: params)
 
   def values(*norms: Tree) -> jax.Array:

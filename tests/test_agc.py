@@ -1,10 +1,6 @@
 """Adaptive gradient clipping: the equation, the units, and the edges."""
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +9,6 @@ import optax
 import pytest
 
 from nfnets.optim import agc
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def noise(seed, shape, scale=1.0):
@@ -132,17 +126,9 @@ def test_the_global_norm_is_that_of_optax_whatever_the_ranks():
   assert np.isnan(agc.global_norm(tree))
 
 
-def test_the_example_prints_a_falling_loss():
-  run = subprocess.run(
-    [sys.executable, 'examples/agc_any_optimizer.py'],
-    cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-  assert run.returncode == 0, run.stderr
-  losses = [float(x) for x in re.findall(r'loss (\d+\.\d+)', run.stdout)]
-  assert len(losses) == 6
-  assert losses == sorted(losses, reverse=True)
+def test_the_example_prints_a_falling_loss(run_script):
+  done = run_script('examples.agc_any_optimizer', process=True)
+  assert done.code == 0, done.stderr
+  losses = [float(x) for x in re.findall(r'loss (\d+\.\d+)', done.stdout)]
+  assert len(losses) == 6 and losses == sorted(losses, reverse=True)
   assert losses[-1] < losses[0] / 4

@@ -58,6 +58,18 @@ def oracle(params, ascent_batch, batch, rho=0.1):
   return GRAD(moved, batch)
 
 
+def spied(change=lambda leaf: leaf):
+  """A gradient function, and a list of the parameters it is called with."""
+  seen = []
+
+  def spy(params, *rest):
+    seen.append(params)
+    grads, aux = grad_fn(params, *rest)
+    return jax.tree.map(change, grads), aux
+
+  return spy, seen
+
+
 def rows(batch, index):
   return jax.tree.map(lambda x: x[index], batch)
 
@@ -121,13 +133,7 @@ def test_a_zero_gradient_gives_a_zero_perturbation():
 
 
 def test_the_perturbation_is_float32_under_bfloat16():
-  seen = []
-
-  def spy(params, state, key, batch):
-    seen.append(params)
-    grads, aux = grad_fn(params, state, key, batch)
-    return jax.tree.map(lambda g: g.astype(jnp.bfloat16), grads), aux
-
+  spy, seen = spied(lambda grad: grad.astype(jnp.bfloat16))
   sam.sharpness_aware(spy, 1e-4)(PARAMS, start(), None, BATCH)
   moved = jax.tree.map(lambda a, b: a - b, seen[1], seen[0])
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(seen[1]))
@@ -149,12 +155,7 @@ def test_a_complex_parameter_moves_as_a_complex_one():
 
 
 def test_only_the_chosen_parameters_move_and_count():
-  seen = []
-
-  def spy(params, state, key, batch):
-    seen.append(params)
-    return grad_fn(params, state, key, batch)
-
+  spy, seen = spied()
   sharp = sam.sharpness_aware(spy, 0.1, perturbed=['net/w'])
   sharp(PARAMS, start(), None, BATCH)
   np.testing.assert_array_equal(seen[1]['net']['b'], PARAMS['net']['b'])

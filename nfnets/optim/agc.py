@@ -56,8 +56,7 @@ def adaptive_grad_clip(
 
   def init(params: optax.Params) -> optax.EmptyState:
     parameters.matches(params, axes or {})
-    for path, param in jax.tree.flatten_with_path(params)[0]:
-      unit_axes(param.shape, parameters.path_name(path), axes)
+    jax.eval_shape(lambda params: unit_norms(params, axes), params)
     return optax.EmptyState()
 
   def update(
@@ -65,7 +64,12 @@ def adaptive_grad_clip(
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
       raise ValueError('adaptive_grad_clip needs update(..., params=params)')
-    return _clip_tree(clipping, eps, axes, updates, params), state
+
+    def clip(name: str, grad: jax.Array, param: jax.Array) -> jax.Array:
+      unit = unit_axes(param.shape, name, axes)
+      return clip_units(grad, param, clipping, eps, unit)
+
+    return parameters.map_blocks(clip, updates, params), state
 
   def clipped(params: optax.Params) -> Any:
     return jax.tree.map(operator.not_, parameters.matches(params, unclipped))
@@ -73,18 +77,6 @@ def adaptive_grad_clip(
   clipper = optax.GradientTransformation(init, update)
   some = parameters.as_entries(unclipped)
   return optax.masked(clipper, clipped) if some else clipper
-
-
-def _clip_tree(
-  clipping: float, eps: float, axes: Axes | None, grads: Any, params: Any
-) -> Any:
-  def of_leaf(path: tuple, grad: jax.Array, param: jax.Array) -> jax.Array:
-    name = parameters.path_name(path)
-    unit = unit_axes(param.shape, name, axes)
-    clip = lambda grad, param: clip_units(grad, param, clipping, eps, unit)
-    return parameters.per_block(name, clip, grad, param)
-
-  return jax.tree.map_with_path(of_leaf, grads, params)
 
 
 # Jitted separately, so that tensors of equal shape are traced only once.
@@ -118,10 +110,18 @@ def unitwise_norm(x: jax.Array, axes: Sequence[int] | None = None) -> jax.Array:
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
 
 
-def unit_norms(name: str, x: jax.Array, axes: Axes | None = None) -> jax.Array:
-  """Norms of all units of the leaf `name`: `[units]`, or `[blocks, units]`."""
-  over = unit_axes(x.shape, name, axes)
-  return parameters.per_block(name, lambda x: unitwise_norm(x, over).ravel(), x)
+def unit_norms(tree: Any, axes: Axes | None = None) -> Any:
+  """Norms of all units: for each leaf `[units]`, for a stack `[blocks, units]`.
+
+  Args:
+    tree: parameters or gradients.
+    axes: units by name, see `unit_axes`.
+  """
+
+  def of_block(name: str, x: jax.Array) -> jax.Array:
+    return unitwise_norm(x, unit_axes(x.shape, name, axes)).ravel()
+
+  return parameters.map_blocks(of_block, tree)
 
 
 def global_norm(tree: optax.Updates) -> jax.Array:
@@ -130,11 +130,9 @@ def global_norm(tree: optax.Updates) -> jax.Array:
   Computed from the norms of the units, which AGC needs anyway: a compiled step
   then reads each gradient only once.
   """
-  norms = [
-    parameters.per_block(parameters.path_name(path), unitwise_norm, x).ravel()
-    for path, x in jax.tree.flatten_with_path(tree)[0]
-  ]
-  return jnp.linalg.norm(jnp.concatenate(norms))
+  norms = parameters.map_blocks(lambda name, x: unitwise_norm(x), tree)
+  flat = [norm.ravel() for norm in jax.tree.leaves(norms)]
+  return jnp.linalg.norm(jnp.concatenate(flat))
 
 
 def unit_axes(
@@ -144,11 +142,10 @@ def unit_axes(
 
   As published, the rank decides: scalars, vectors and what squeezes to them are
   one unit; the units of `[I, O]` and `[_, I, O]` span the first axis, those of
-  `[H, W, I, O]` and `[D, H, W, I, O]` all but the last. For a stack,
-  `[blocks, ...]`, the axes are those within a block.
+  `[H, W, I, O]` and `[D, H, W, I, O]` all but the last.
 
   Args:
-    shape: of the parameter.
+    shape: of the parameter, or of one block if it is a stack.
     name: its path, `module/name`.
     axes: for parameters whose rank implies no units or the wrong ones: patterns
       (`re.search` in the path) to axes. The first match applies; with an empty
@@ -157,7 +154,6 @@ def unit_axes(
   Raises:
     ValueError: for other ranks, or axes that the parameter doesn't have.
   """
-  shape = parameters.block_shape(shape, name)
   rank = len(shape)
 
   def of_one(name: str) -> tuple[int, ...]:

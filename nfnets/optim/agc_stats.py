@@ -46,25 +46,8 @@ def observe(
       module's public path.
     A fraction of no units (if a whole label is unclipped, say) is left out.
   """
-  norms = unit_norms(params), unit_norms(grads)
+  norms = agc.unit_norms(params), agc.unit_norms(grads)
   return summarize(params, *norms, clipping, eps, unclipped)
-
-
-def unit_norms(tree: Tree) -> Tree:
-  """The norm of every unit, from which `summarize` computes everything.
-
-  AGC and the global norm of the gradients need these norms too, so that a
-  compiled step doesn't read parameters or gradients again.
-
-  Args:
-    tree: parameters or gradients.
-
-  Returns:
-    The same tree of norms, `[units]`, or `[blocks, units]` for a stack.
-  """
-  return jax.tree.map_with_path(
-    lambda path, x: agc.unit_norms(parameters.path_name(path), x), tree
-  )
 
 
 def summarize(
@@ -75,7 +58,7 @@ def summarize(
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
 ) -> dict[str, jax.Array]:
-  """As `observe`, from `unit_norms`; `params` may be shapes."""
+  """As `observe`, from `agc.unit_norms`; `params` may be shapes."""
   groups = collections.defaultdict(list)
   for (path, param), grad, label, stage, is_unclipped in zip(
     jax.tree.flatten_with_path(param_norms)[0],

@@ -192,17 +192,10 @@ def by_block(
 ) -> optax.GradientTransformation:
   """Applies a stateless rule to each tensor, and to each block of a stack."""
 
-  def of_leaf(path: tuple, update: jax.Array, param: jax.Array) -> jax.Array:
-    return parameters.per_block(
-      parameters.path_name(path),
-      lambda update, param: rule.update(update, optax.EmptyState(), param)[0],
-      update,
-      param,
-    )
+  def of_block(name: str, update: jax.Array, param: jax.Array) -> jax.Array:
+    return rule.update(update, optax.EmptyState(), param)[0]
 
-  return optax.stateless(
-    lambda updates, params: jax.tree.map_with_path(of_leaf, updates, params)
-  )
+  return optax.stateless(functools.partial(parameters.map_blocks, of_block))
 
 
 def _scale_groups(settings: Settings) -> optax.GradientTransformation:
@@ -282,8 +275,8 @@ def table(params: Tree, learning_rate: float, settings: Settings) -> str:
   for (path, x), group in zip(jax.tree.flatten_with_path(params)[0], of_leaf):
     name, units = parameters.path_name(path), 0
     if group.clipped and settings.clip == 'agc':
-      norms = functools.partial(agc.unit_norms, name, axes=settings.axes)
-      units = jax.eval_shape(norms, x).size
+      norms = functools.partial(agc.unit_norms, axes=settings.axes)
+      units = jax.eval_shape(norms, {name: x})[name].size
     members = network.members(name)
     own = np.array([len(members), math.prod(x.shape), units])
     counts[group] = counts.get(group, 0) + own

@@ -6,9 +6,10 @@ Trees are Haiku's parameters, `{module: {name: leaf}}`, or their shapes. Where
 """
 
 import contextlib
+import functools
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -41,7 +42,7 @@ def labels(params: Tree) -> Tree:
       return 'gain_or_bias'
     if re.fullmatch(r'[^/]+/~/linear/w', path):
       return 'head'
-    rank = len(block_shape(getattr(leaf, 'shape', ()), path))
+    rank = len(getattr(leaf, 'shape', ())) - network.is_stacked(path)
     if name == 'w' or rank >= 2:
       return 'weight'
     raise ValueError(
@@ -198,16 +199,20 @@ def path_name(path: tuple[object, ...]) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def block_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
-  """The shape of the leaf `name`, without the first axis of a stack."""
-  return tuple(shape[1:] if network.is_stacked(name) else shape)
+def map_blocks(function: Callable[..., jax.Array], *trees: Tree) -> Tree:
+  """Maps `function(name, *leaves)` over trees, and over the blocks of a stack.
 
+  `name` is the leaf's path, `module/name`.
+  """
 
-def per_block(
-  name: str, function: Callable[..., jax.Array], *leaves: jax.Array
-) -> jax.Array:
-  """Applies `function` to the leaf `name`, or to each block of a stack."""
-  return (jax.vmap(function) if network.is_stacked(name) else function)(*leaves)
+  def of_leaf(path: tuple, *leaves: jax.Array) -> jax.Array:
+    name = path_name(path)
+    of_block = functools.partial(function, name)
+    if network.is_stacked(name):
+      of_block = jax.vmap(of_block)
+    return of_block(*leaves)
+
+  return jax.tree.map_with_path(of_leaf, *trees)
 
 
 def of_members(name: str, function: Callable[[str], Value]) -> Value:
