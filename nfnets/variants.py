@@ -12,7 +12,7 @@ import difflib
 
 def _table(name: str, columns: str, rows: dict, **common: object) -> dict:
   return {
-    name.format(key): dict(zip(columns.split(), row, strict=True)) | common
+    name.format(key): common | dict(zip(columns.split(), row, strict=True))
     for key, row in rows.items()
   }
 
@@ -125,34 +125,29 @@ _LIGHT = _SYMMETRIC | {
   'group_size': 64,
   'se_ratio': 0.25,
 }
-_LIGHT_ROWS = {
-  'nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'se', 1.5),
-  'eca_nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'eca', 1.5),
-  'eca_nfnet_l1': ((2, 4, 12, 6), 256, 320, 'center_1.0', 'eca', 2.0),
-  'eca_nfnet_l2': ((3, 6, 18, 9), 320, 384, 'center_1.0', 'eca', 2.0),
-  'eca_nfnet_l3': ((4, 8, 24, 12), 352, 448, 'center_1.0', 'eca', 2.0),
-  'test_nfnet': ((1, 1, 1, 1), 160, 160, 'center_0.95', 'se', 1.5),
+TIMM_NFNET = {
+  f'dm_nfnet_f{n}': NFNET[f'nfnet_f{n}']
+  | _GELU
+  | {'ws_eps': 'timm', 'eval_preprocessing': f'squash_{crop}'}
+  for n, crop in enumerate(_DM_CROPS)
 }
-TIMM_NFNET = (
+TIMM_NFNET |= {
+  f'timm/nfnet_f{n}': NFNET[f'nfnet_f{n}'] | _SYMMETRIC | _GELU
+  for n in range(8)
+}
+TIMM_NFNET |= _table(
+  '{}',
+  'depths train_image_size eval_image_size eval_preprocessing attention '
+  'final_ratio',
   {
-    f'dm_nfnet_f{n}': NFNET[f'nfnet_f{n}']
-    | _GELU
-    | {'ws_eps': 'timm', 'eval_preprocessing': f'squash_{crop}'}
-    for n, crop in enumerate(_DM_CROPS)
-  }
-  | {
-    f'timm/nfnet_f{n}': NFNET[f'nfnet_f{n}'] | _SYMMETRIC | _GELU
-    for n in range(8)
-  }
-  | {
-    name: _LIGHT | row
-    for name, row in _table(
-      '{}',
-      'depths train_image_size eval_image_size eval_preprocessing attention '
-      'final_ratio',
-      _LIGHT_ROWS,
-    ).items()
-  }
+    'nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'se', 1.5),
+    'eca_nfnet_l0': ((1, 2, 6, 3), 224, 288, 'center_1.0', 'eca', 1.5),
+    'eca_nfnet_l1': ((2, 4, 12, 6), 256, 320, 'center_1.0', 'eca', 2.0),
+    'eca_nfnet_l2': ((3, 6, 18, 9), 320, 384, 'center_1.0', 'eca', 2.0),
+    'eca_nfnet_l3': ((4, 8, 24, 12), 352, 448, 'center_1.0', 'eca', 2.0),
+    'test_nfnet': ((1, 1, 1, 1), 160, 160, 'center_0.95', 'se', 1.5),
+  },
+  **_LIGHT,
 )
 TIMM_NFNET['test_nfnet'] |= {
   'widths': (32, 64, 96, 128),
