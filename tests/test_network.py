@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from filling import fill, images
 
-from nfnets import models
+from nfnets import models, weights
 from nfnets.models import network
 
 # PAPER_FACTS 1.1, of F0 and of ResNet-50.
@@ -61,16 +61,6 @@ def test_other_paths_stand_for_themselves(path):
   assert network.members(path) == [path]
 
 
-def unstacked(tree):
-  """Every leaf at its block's public path."""
-  return {
-    path: {name: leaf[i] if network.is_stacked(module) else leaf
-           for name, leaf in leaves.items()}
-    for module, leaves in tree.items()
-    for i, path in enumerate(network.members(module))
-  }  # fmt: skip
-
-
 def made(name, dtype=jnp.float32, **how):
   """A network's loss of its parameters, these, and its state."""
   net = models.create(name, 10, **{**FAMILIES[name], **how})
@@ -94,20 +84,12 @@ def gradients(name, **how):
   rates = {'drop_rate': 0.2, 'stochdepth_rate': 0.4}
   loss, params = made(name, **rates, **how)
   if how.get('scan'):  # the parameters of the unrolled network
-    whole = made(name)[1]
-    params = {
-      module: {
-        leaf: np.stack([whole[m][leaf] for m in network.members(module)])
-        if network.is_stacked(module) else value
-        for leaf, value in leaves.items()
-      }
-      for module, leaves in params.items()
-    }  # fmt: skip
+    params = weights.stack_like(made(name)[1], params)
     assert any(map(network.is_stacked, params))
   (_, (logits, state)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
     params
   )
-  return logits, unstacked(state), unstacked(grads)
+  return logits, weights.unstack(state), weights.unstack(grads)
 
 
 # Sums run in another order: 5e-6 of a leaf's largest entry was seen.

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnets import models
 from nfnets.analysis import counts
 from nfnets.models import layers, nf_block
 
 TINY = {
-  'depths': (1, 1, 1, 1),
   'widths': (128, 256, 128, 256),
   'drop_rate': 0.2,
   'stochdepth_rate': 0.25,
@@ -37,16 +35,12 @@ def test_ablations_of_f0_have_the_published_size(overrides, millions):
 
 
 def tiny(**overrides):
-  net = models.create('nfnet_f0', 3, **{**TINY, **overrides})
-  return net._replace(
-    init=jax.jit(net.init, static_argnums=2),
-    apply=jax.jit(net.apply, static_argnums=4),
-  )
+  return golden_lib.tiny('nfnet_f0', **TINY, **overrides)
 
 
 @functools.cache
-def tiny_params(normalizer='nf'):
-  return tiny(normalizer=normalizer).init(KEY, IMAGES, True)
+def tiny_params():
+  return tiny().init(KEY, IMAGES, True)
 
 
 KEY = jax.random.key(0)
@@ -83,7 +77,7 @@ def test_remat_changes_neither_paths_nor_gradients():
 
 def test_the_design_is_arguments():
   params, _ = golden_lib.shapes(
-    'nfnet_f0', **{**TINY, 'widths': (64, 96, 96, 128)}, group_size=16,
+    'nfnet_f0', depths=(1, 1, 1, 1), widths=(64, 96, 96, 128), group_size=16,
     bottleneck_ratio=0.25, final_ratio=1.5, stem=((8, 2), (24, 1)),
     attention='eca',
   )  # fmt: skip

@@ -19,7 +19,7 @@ ROW |= {'drop_rate': 0.0, 'stochdepth_rate': 0.0}
 
 def small(fork=lambda block: None):
   """Five of the CIFAR ResNet's blocks; a fork changes one of them."""
-  net = cifar_resnet.build(2, ROW, normalizer='nf', skipinit_gain=1.0)
+  net = cifar_resnet.CIFARResNet(2, ROW, normalizer='nf', skipinit_gain=1.0)
   fork(net.blocks[0][1])
   return net
 

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import haiku as hk
@@ -12,18 +11,18 @@ import jax
 from nfnets import variants
 from nfnets.models import activations, layers
 
-# The file with the function `build` of each variant's network.
-_FILES = {
-  **dict.fromkeys(variants.NFNET, 'nfnet'),
-  **dict.fromkeys(variants.NF_RESNET, 'nf_resnet'),
-  **dict.fromkeys(variants.NF_REGNET, 'nf_regnet'),
-  **dict.fromkeys(variants.RESNET, 'resnet'),
-  **dict.fromkeys(variants.SKIPINIT_RESNET, 'skipinit_resnet'),
-  **dict.fromkeys(variants.FIXUP_RESNET, 'fixup_resnet'),
-  **dict.fromkeys(variants.CIFAR_RESNET, 'cifar_resnet'),
-  **dict.fromkeys(variants.TIMM_NFNET, 'nfnet'),
-  **dict.fromkeys(variants.TIMM_NF_RESNET, 'nf_resnet'),
-  **dict.fromkeys(variants.TIMM_NF_REGNET, 'nf_regnet'),
+# The file and the class of each variant's network.
+_NETWORKS = {
+  **dict.fromkeys(variants.NFNET, 'nfnet.NFNet'),
+  **dict.fromkeys(variants.NF_RESNET, 'nf_resnet.NFResNet'),
+  **dict.fromkeys(variants.NF_REGNET, 'nf_regnet.NFRegNet'),
+  **dict.fromkeys(variants.RESNET, 'resnet.ResNet'),
+  **dict.fromkeys(variants.SKIPINIT_RESNET, 'skipinit_resnet.SkipInitResNet'),
+  **dict.fromkeys(variants.FIXUP_RESNET, 'fixup_resnet.FixUpResNet'),
+  **dict.fromkeys(variants.CIFAR_RESNET, 'cifar_resnet.CIFARResNet'),
+  **dict.fromkeys(variants.TIMM_NFNET, 'nfnet.NFNet'),
+  **dict.fromkeys(variants.TIMM_NF_RESNET, 'nf_resnet.NFResNet'),
+  **dict.fromkeys(variants.TIMM_NF_REGNET, 'nf_regnet.NFRegNet'),
 }
 # Arguments of every network, besides those of its family.
 _SWITCHES = ('remat', 'scan', 'features', 'folded')
@@ -59,12 +58,12 @@ def create(
   """
   if num_classes < 0:
     raise ValueError(f'num_classes={num_classes}: give 0 (no head) or more.')
-  values, build = arguments(name, **overrides), _build(name)
+  values, network = arguments(name, **overrides), _network(name)
   own = {key: values[key] for key in own_arguments(name)}
 
   def forward(images: jax.Array, is_training: bool) -> dict:
     with layers.folded(bool(values['folded'])):
-      return build(num_classes, values, **own)(images, is_training)
+      return network(num_classes, values, **own)(images, is_training)
 
   return hk.transform_with_state(forward)
 
@@ -100,14 +99,14 @@ def as_tuples(value: Any) -> Any:
 def own_arguments(name: str) -> dict[str, Any]:
   """The arguments that only this family takes, with the variant's values."""
   row = variants.find(name)
-  parameters = inspect.signature(_build(name)).parameters
+  parameters = inspect.signature(_network(name)).parameters
   return {
     key: row.get(key, parameter.default)
     for key, parameter in parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
+    if parameter.kind is parameter.KEYWORD_ONLY and key != 'name'
   }
 
 
-def _build(name: str) -> Callable[..., hk.Module]:
-  file = _FILES[variants.canonical(name)]
-  return importlib.import_module(f'nfnets.models.{file}').build
+def _network(name: str) -> type[hk.Module]:
+  file, _, network = _NETWORKS[variants.canonical(name)].partition('.')
+  return getattr(importlib.import_module(f'nfnets.models.{file}'), network)

@@ -11,17 +11,8 @@ import jax.numpy as jnp
 from nfnets.models import layers, network
 
 
-def build(
-  num_classes: int,
-  variant: Mapping,
-  *,
-  normalizer: str = 'batch',
-  activation: str = 'relu',
-  alpha: float = 0.2,
-  skipinit_gain: float | layers.Initializer = 0.0,
-  ws_eps: str = 'published',
-  cross_replica_axis: str | None = None,
-) -> network.Network:
+@dataclasses.dataclass(eq=False)
+class CIFARResNet(network.Network):
   """6n + 2 layers: 3x3 stem, three stages of n two-convolution blocks, head.
 
   `normalizer` chooses one of three networks of the same depth and widths:
@@ -45,32 +36,43 @@ def build(
     ws_eps: see `layers.standardize`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
-  parts = layers.parts(
-    normalizer,
-    activation,
-    ws_eps,
-    cross_replica_axis=cross_replica_axis,
-    conv_init='he',
-    known=('batch', 'none', 'nf'),
-  )
-  is_nf, block, init = normalizer == 'nf', BasicBlock, None
-  if is_nf:
-    block = functools.partial(
-      NFBasicBlock, alpha=alpha, skipinit_gain=skipinit_gain
+
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  normalizer: str = 'batch'
+  activation: str = 'relu'
+  alpha: float = 0.2
+  skipinit_gain: float | layers.Initializer = 0.0
+  ws_eps: str = 'published'
+  cross_replica_axis: str | None = None
+  name: str = 'CIFAR_ResNet'
+
+  def design(self) -> network.Design:
+    parts = layers.parts(
+      self.normalizer,
+      self.activation,
+      self.ws_eps,
+      cross_replica_axis=self.cross_replica_axis,
+      conv_init='he',
+      known=('batch', 'none', 'nf'),
     )
-    init = hk.initializers.RandomNormal(0.01)
-  return network.Network(
-    variant,
-    conv=parts.conv,
-    activate=parts.activate,
-    stem={'initial_conv': (16, 3)},
-    post_activation=not is_nf,
-    block=functools.partial(block, parts=parts),
-    strides=(1, 2, 2),
-    alpha=alpha if is_nf else None,
-    head=functools.partial(layers.Linear, num_classes, init, name='linear'),
-    name='CIFAR_ResNet',
-  )
+    is_nf, block, init = self.normalizer == 'nf', BasicBlock, None
+    if is_nf:
+      block = functools.partial(
+        NFBasicBlock, alpha=self.alpha, skipinit_gain=self.skipinit_gain
+      )
+      init = hk.initializers.RandomNormal(0.01)
+    return network.Design(
+      conv=parts.conv,
+      activate=parts.activate,
+      stem={'initial_conv': (16, 3)},
+      post_activation=not is_nf,
+      block=functools.partial(block, parts=parts),
+      strides=(1, 2, 2),
+      alpha=self.alpha if is_nf else None,
+      head_init=init,
+    )
 
 
 @dataclasses.dataclass(eq=False)

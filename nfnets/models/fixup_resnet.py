@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from nfnets.models import activations, layers, network
 
 
-def build(
-  num_classes: int, variant: Mapping, *, activation: str = 'relu'
-) -> network.Network:
+@dataclasses.dataclass(eq=False)
+class FixUpResNet(network.Network):
   """Post-activation ResNet that only its initialization keeps stable.
 
   It has scalar biases around every convolution and one scale per block; the
@@ -26,29 +25,35 @@ def build(
     variant: a row of `variants.FIXUP_RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
   """
-  plain = activations.get(activation, scaled=False)
 
-  def activate(name: str) -> Callable[[jax.Array, bool], jax.Array]:
-    return lambda x, is_training: plain(x + _scalar('bias1', x))
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  activation: str = 'relu'
+  name: str = 'FixUp_ResNet'
 
-  def head() -> Callable[[jax.Array], jax.Array]:
-    linear = layers.Linear(num_classes, jnp.zeros, name='linear')
-    return lambda pool: linear(pool + _scalar('bias2', pool))
+  def design(self) -> network.Design:
+    plain = activations.get(self.activation, scaled=False)
 
-  return network.Network(
-    variant,
-    conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
-    activate=activate,
-    stem={'initial_conv': (64, 7, 2)},
-    pooling='same',
-    post_activation=True,
-    stem_features=False,
-    block=functools.partial(
-      FixUpBlock, num_blocks=sum(variant['depths']), activation=plain
-    ),
-    head=head,
-    name='FixUp_ResNet',
-  )
+    def activate(name: str) -> Callable[[jax.Array, bool], jax.Array]:
+      return lambda x, is_training: plain(x + _scalar('bias1', x))
+
+    return network.Design(
+      conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
+      activate=activate,
+      stem={'initial_conv': (64, 7, 2)},
+      pooling='same',
+      post_activation=True,
+      stem_features=False,
+      block=functools.partial(
+        FixUpBlock, num_blocks=sum(self.variant['depths']), activation=plain
+      ),
+      head_init=jnp.zeros,
+    )
+
+  def logits(self, pool: jax.Array) -> jax.Array:
+    """The head `[N, C]` to `[N, K]`, with a bias before it."""
+    return self.linear(pool + _scalar('bias2', pool))
 
 
 @dataclasses.dataclass(eq=False)

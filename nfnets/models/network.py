@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import haiku as hk
 import jax
@@ -17,26 +17,21 @@ from nfnets.models import layers
 Convs = dict[str, tuple[int, ...]]
 
 
-@dataclasses.dataclass(eq=False)
-class Network(hk.Module):
-  """A stem, stages of residual blocks, and a head.
+@dataclasses.dataclass(kw_only=True)
+class Design:
+  """What a network is made of.
 
   A block is called as `block(x, is_training, key, stochdepth_rate)`, and also
   with `expected_std` if there is an alpha. Its random numbers come only from
   its key, into which its index is folded.
 
-  Args:
-    variant: provides `depths`, `widths`, `drop_rate`, `stochdepth_rate`,
-      `features` (also return feature maps), `remat` (recompute each block in
-      the backward pass) and `scan`. With `scan`, all blocks of a stage but its
-      first are compiled once, as a loop over stacked parameters (see
-      `members`); parameters at the public paths still run unrolled. Combine it
-      with `remat` to save memory.
+  Attributes:
     conv: makes a convolution outside blocks, as `layers.Parts.conv`.
     activate: makes an activation outside blocks, as `layers.Parts.activate`.
     stem: the stem's convolutions.
     block: makes a block: `block(in_channels, out_channels, stride, name=...)`.
-    head: makes a function from `[N, C]` to `[N, K]`.
+    head_init: of the head's weights; None for `layers.Linear`'s own.
+    widths: of the stages; None for the variant's.
     strides: of each stage's first block.
     alpha: None if blocks don't divide by an expected std.
     pooling: padding of the max pooling after the stem, see `layers.conv2d`;
@@ -45,6 +40,35 @@ class Network(hk.Module):
     post_activation: activate the output of stem and blocks (blocks do so
       themselves) instead of their input.
     stem_features: whether feature maps include the stem's.
+  """
+
+  conv: Callable[..., hk.Module]
+  activate: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
+  stem: Convs
+  block: Callable[..., hk.Module]
+  head_init: layers.Initializer | None
+  widths: Sequence[int] | None = None
+  strides: Sequence[int] = (1, 2, 2, 2)
+  alpha: float | None = None
+  pooling: str | None = None
+  final_channels: int = 0
+  post_activation: bool = False
+  stem_features: bool = True
+
+
+class Network(hk.Module):
+  """A stem, stages of residual blocks, and a head.
+
+  A family is a dataclass whose fields are its arguments, and whose method
+  `design` returns a `Design`. Two fields are common to all:
+
+  - num_classes: K.
+  - variant: provides `depths`, `widths`, `drop_rate`, `stochdepth_rate`,
+    `features` (also return feature maps), `remat` (recompute each block in the
+    backward pass) and `scan`. With `scan`, all blocks of a stage but its first
+    are compiled once, as a loop over stacked parameters (see `members`);
+    parameters at the public paths still run unrolled. Combine it with `remat`
+    to save memory.
 
   Attributes:
     blocks: a list of blocks for each stage.
@@ -52,50 +76,37 @@ class Network(hk.Module):
       arguments.
   """
 
-  variant: Mapping
-  _: dataclasses.KW_ONLY
-  conv: Callable[..., hk.Module]
-  activate: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
-  stem: Convs
-  block: Callable[..., hk.Module]
-  head: Callable[[], Callable[[jax.Array], jax.Array]]
-  strides: Sequence[int] = (1, 2, 2, 2)
-  alpha: float | None = None
-  pooling: str | None = None
-  final_channels: int = 0
-  post_activation: bool = False
-  stem_features: bool = True
-  name: str | None = None
-
   def __post_init__(self) -> None:
     super().__post_init__()
-    depths, widths = self.variant['depths'], self.variant['widths']
-    if not len(widths) == len(depths) == len(self.strides):
+    self.made = made = self.design()  # the family's method
+    depths = self.variant['depths']
+    widths = made.widths or self.variant['widths']
+    if not len(widths) == len(depths) == len(made.strides):
       raise ValueError(
         f'widths={widths}, depths={depths}: give one width and one depth for '
-        f'each of the {len(self.strides)} stages.'
+        f'each of the {len(made.strides)} stages.'
       )
     self.stem_convs = [
-      self.conv(*sizes, name=name) for name, sizes in self.stem.items()
+      made.conv(*sizes, name=name) for name, sizes in made.stem.items()
     ]
     # Without post-activation, the first block activates the stem's output.
-    activated = list(self.stem)[: None if self.post_activation else -1]
+    activated = list(made.stem)[: None if made.post_activation else -1]
     self.stem_activations = {
-      name: self.activate(name.replace('conv', 'bn')) for name in activated
+      name: made.activate(name.replace('conv', 'bn')) for name in activated
     }
     channels, self.blocks = self.stem_convs[-1].channels, []
-    for depth, width, stride in zip(depths, widths, self.strides):
-      stage = [self.block(channels, width, stride)]
-      stage += [self.block(width, width, 1) for _ in range(depth - 1)]
+    for depth, width, stride in zip(depths, widths, made.strides):
+      stage = [made.block(channels, width, stride)]
+      stage += [made.block(width, width, 1) for _ in range(depth - 1)]
       self.blocks.append(stage)
       channels = width
     rate = self.variant['stochdepth_rate']
-    self.numbers = block_numbers(depths, rate, self.alpha)
-    if self.final_channels:
-      self.final_conv = self.conv(self.final_channels, 1, name='final_conv')
-    if not self.post_activation:
-      self.final_activation = self.activate('final_bn')
-    self.linear = self.head()
+    self.numbers = block_numbers(depths, rate, made.alpha)
+    if made.final_channels:
+      self.final_conv = made.conv(made.final_channels, 1, name='final_conv')
+    if not made.post_activation:
+      self.final_activation = made.activate('final_bn')
+    self.linear = layers.Linear(self.num_classes, made.head_init, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:
     """Classifies images.
@@ -112,18 +123,22 @@ class Network(hk.Module):
     """
     key, variant = hk.maybe_next_rng_key(), self.variant
     x, features = self._stem_and_stages(images, key, is_training)
-    if self.final_channels:
+    if self.made.final_channels:
       x = self.final_conv(x)
       features[max(features)] = x
-    if not self.post_activation:
+    if not self.made.post_activation:
       x = self.final_activation(x, is_training)
     pool = jnp.mean(x, axis=(1, 2))
     key = fold_in(key, sum(variant['depths']))
     dropped = layers.dropout(pool, variant['drop_rate'], key, is_training)
-    logits = self.linear(dropped)
+    logits = self.logits(dropped)
     dtype = jnp.promote_types(logits.dtype, jnp.float32)
     result = {'logits': logits.astype(dtype), 'pool': pool}
     return result | ({'features': features} if variant.get('features') else {})
+
+  def logits(self, pool: jax.Array) -> jax.Array:
+    """The head, `[N, C]` to `[N, K]`."""
+    return self.linear(pool)
 
   # Transparent methods, whose names aren't part of parameters' paths.
   @hk.transparent
@@ -135,13 +150,15 @@ class Network(hk.Module):
     for conv in self.stem_convs:
       x = conv(x)
       stride *= conv.stride
-      if self.stem_features:
+      if self.made.stem_features:
         features[stride] = x
       if conv.name in self.stem_activations:
         x = self.stem_activations[conv.name](x, is_training)
-    if self.pooling:
-      x, stride = max_pool(x, self.pooling), 2 * stride
-    for stage, rows, own_stride in zip(self.blocks, self.numbers, self.strides):
+    if self.made.pooling:
+      x, stride = max_pool(x, self.made.pooling), 2 * stride
+    for stage, rows, own_stride in zip(
+      self.blocks, self.numbers, self.made.strides
+    ):
       unrolled = 1 if self._loops_over(stage) else len(stage)
       for block, row in zip(stage[:unrolled], rows):
         x = self._call(block, row, x, fold_in(key, index), is_training)
@@ -194,7 +211,7 @@ class Network(hk.Module):
     channels, name = x.shape[-1], self.blocks[0][0].name
 
     def body(x: jax.Array, index: jax.Array, row: dict) -> tuple:
-      block = self.block(channels, channels, 1, name=name)
+      block = self.made.block(channels, channels, 1, name=name)
       row = shared | row
       return self._call(block, row, x, fold_in(key, index), is_training), None
 

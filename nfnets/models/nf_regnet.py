@@ -1,8 +1,9 @@
 """NF-RegNets (paper B, arXiv 2101.08692, section 5 and appendix)."""
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax.numpy as jnp
 
@@ -10,25 +11,8 @@ from nfnets.models import layers, network
 from nfnets.models.nf_block import NFBlock
 
 
-def build(
-  num_classes: int,
-  variant: Mapping,
-  *,
-  width: float = 0.75,
-  expansion: float = 2.25,
-  group_size: int = 8,
-  channel_divisor: int = 1,
-  activation: str = 'silu',
-  alpha: float = 0.2,
-  se_ratio: float = 0.5,
-  use_se: bool = True,
-  se_activation: str = 'relu',
-  skipinit_gain: float | layers.Initializer | None = 0.0,
-  normalizer: str = 'nf',
-  ws_eps: str = 'published',
-  padding: str = 'same',
-  cross_replica_axis: str | None = None,
-) -> network.Network:
+@dataclasses.dataclass(eq=False)
+class NFRegNet(network.Network):
   """Normalizer-free RegNet: inverted bottlenecks of 8-channel groups.
 
   Args:
@@ -42,60 +26,85 @@ def build(
       truncates to integers, as released.
     se_ratio: hidden units of squeeze-excite as a share of the expanded width.
 
-  For the other arguments see `nfnet.build`.
+  For the other arguments see `nfnet.NFNet`.
   """
-  parts = layers.parts(
-    normalizer, activation, ws_eps, padding, cross_replica_axis
-  )
-  rounded = functools.partial(_rounded, divisor=channel_divisor)
-  widths = [rounded(published * width) for published in variant['widths']]
-  # As in EfficientNet, the first block doesn't expand.
-  expansions = itertools.chain([1.0], itertools.repeat(expansion))
 
-  def branch_convs(
-    in_channels: int, out_channels: int, stride: int
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  width: float = 0.75
+  expansion: float = 2.25
+  group_size: int = 8
+  channel_divisor: int = 1
+  activation: str = 'silu'
+  alpha: float = 0.2
+  se_ratio: float = 0.5
+  use_se: bool = True
+  se_activation: str = 'relu'
+  skipinit_gain: float | layers.Initializer | None = 0.0
+  normalizer: str = 'nf'
+  ws_eps: str = 'published'
+  padding: str = 'same'
+  cross_replica_axis: str | None = None
+  name: str = 'NF_RegNet'
+
+  def design(self) -> network.Design:
+    parts = layers.parts(
+      self.normalizer,
+      self.activation,
+      self.ws_eps,
+      self.padding,
+      self.cross_replica_axis,
+    )
+    published, divisor = self.variant['widths'], self.channel_divisor
+    widths = [_rounded(w * self.width, divisor) for w in published]
+    # As in EfficientNet, the first block doesn't expand.
+    expansions = itertools.chain([1.0], itertools.repeat(self.expansion))
+    block = functools.partial(
+      NFBlock,
+      branch_convs=functools.partial(self._branch_convs, expansions),
+      parts=parts,
+      attention=layers.attention(
+        'se' if self.use_se else 'none',
+        self.se_ratio,
+        self.se_activation,
+        parts.activation,
+        divisor,
+      ),
+      gates_last=False,
+      alpha=self.alpha,
+      skipinit_gain=self.skipinit_gain,
+    )
+    channels = int(1280 * widths[-1] // 440)  # EfficientNet's head, scaled
+    if divisor > 1:
+      channels = _rounded(1280 * published[-1] // 440 * self.width, divisor)
+    return network.Design(
+      widths=widths,
+      conv=parts.conv,
+      activate=parts.activate,
+      stem={'initial_conv': (widths[0], 3, 2)},
+      block=block,
+      strides=(2, 2, 2, 2),
+      alpha=self.alpha if parts.is_nf else None,
+      final_channels=channels,
+      head_init=jnp.zeros,
+    )
+
+  def _branch_convs(
+    self,
+    expansions: Iterator[float],
+    in_channels: int,
+    out_channels: int,
+    stride: int,
   ) -> network.Convs:
-    mid = rounded(in_channels * next(expansions))
-    groups = mid // group_size
-    mid = groups * group_size
+    mid = _rounded(in_channels * next(expansions), self.channel_divisor)
+    groups = mid // self.group_size
+    mid = groups * self.group_size
     return {
       'conv0': (mid, 1),
       'conv1': (mid, 3, stride, groups),
       'conv2': (out_channels, 1),
     }
-
-  block = functools.partial(
-    NFBlock,
-    branch_convs=branch_convs,
-    parts=parts,
-    attention=layers.attention(
-      'se' if use_se else 'none',
-      se_ratio,
-      se_activation,
-      parts.activation,
-      channel_divisor,
-    ),
-    gates_last=False,
-    alpha=alpha,
-    skipinit_gain=skipinit_gain,
-  )
-  final_channels = int(1280 * widths[-1] // 440)  # EfficientNet's head, scaled
-  if channel_divisor > 1:
-    final_channels = rounded(1280 * variant['widths'][-1] // 440 * width)
-  return network.Network(
-    {**variant, 'widths': widths},
-    conv=parts.conv,
-    activate=parts.activate,
-    stem={'initial_conv': (widths[0], 3, 2)},
-    block=block,
-    strides=(2, 2, 2, 2),
-    alpha=alpha if parts.is_nf else None,
-    final_channels=final_channels,
-    head=functools.partial(
-      layers.Linear, num_classes, jnp.zeros, name='linear'
-    ),
-    name='NF_RegNet',
-  )
 
 
 def _rounded(channels: float, divisor: int) -> int:

@@ -1,5 +1,6 @@
 """NFNets (paper A, arXiv 2102.06171, section 4 and appendix C)."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
@@ -10,28 +11,8 @@ from nfnets.models import layers, network
 from nfnets.models.nf_block import NFBlock
 
 
-def build(
-  num_classes: int,
-  variant: Mapping,
-  *,
-  activation: str = 'gelu',
-  alpha: float = 0.2,
-  attention: str = 'se',
-  se_ratio: float = 0.5,
-  use_se: bool = True,
-  se_activation: str = 'relu',
-  use_two_convs: bool = True,
-  group_size: int = 128,
-  bottleneck_ratio: float = 0.5,
-  exact_width: bool = False,
-  final_ratio: float = 2.0,
-  stem: Sequence[tuple[int, int]] | None = None,
-  skipinit_gain: float | layers.Initializer | None = 0.0,
-  normalizer: str = 'nf',
-  ws_eps: str = 'published',
-  padding: str = 'same',
-  cross_replica_axis: str | None = None,
-) -> network.Network:
+@dataclasses.dataclass(eq=False)
+class NFNet(network.Network):
   """NFNet-F: a stem of 3x3 convolutions, four stages of grouped bottlenecks.
 
   Args:
@@ -63,47 +44,75 @@ def build(
     padding: see `layers.conv2d`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
-  parts = layers.parts(
-    normalizer, activation, ws_eps, padding, cross_replica_axis
-  )
-  widths = variant['widths']
-  if widths == 'default':
-    widths = variants.NFNET_DEFAULT_WIDTHS
-  stem = stem or ((16, 2), (32, 1), (64, 1), (widths[0] // 2, 2))
 
-  def branch_convs(
-    in_channels: int, out_channels: int, stride: int
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  activation: str = 'gelu'
+  alpha: float = 0.2
+  attention: str = 'se'
+  se_ratio: float = 0.5
+  use_se: bool = True
+  se_activation: str = 'relu'
+  use_two_convs: bool = True
+  group_size: int = 128
+  bottleneck_ratio: float = 0.5
+  exact_width: bool = False
+  final_ratio: float = 2.0
+  stem: Sequence[tuple[int, int]] | None = None
+  skipinit_gain: float | layers.Initializer | None = 0.0
+  normalizer: str = 'nf'
+  ws_eps: str = 'published'
+  padding: str = 'same'
+  cross_replica_axis: str | None = None
+  name: str = 'NFNet'
+
+  def design(self) -> network.Design:
+    parts = layers.parts(
+      self.normalizer,
+      self.activation,
+      self.ws_eps,
+      self.padding,
+      self.cross_replica_axis,
+    )
+    widths = self.variant['widths']
+    if widths == 'default':
+      widths = variants.NFNET_DEFAULT_WIDTHS
+    stem = self.stem or ((16, 2), (32, 1), (64, 1), (widths[0] // 2, 2))
+    block = functools.partial(
+      NFBlock,
+      branch_convs=self._branch_convs,
+      parts=parts,
+      attention=layers.attention(
+        self.attention if self.use_se else 'none',
+        self.se_ratio,
+        self.se_activation,
+        parts.activation,
+      ),
+      alpha=self.alpha,
+      skipinit_gain=self.skipinit_gain,
+    )
+    return network.Design(
+      widths=widths,
+      conv=parts.conv,
+      activate=parts.activate,
+      stem={
+        f'stem_conv{index}': (channels, 3, stride)
+        for index, (channels, stride) in enumerate(stem)
+      },
+      block=block,
+      alpha=self.alpha if parts.is_nf else None,
+      final_channels=int(self.final_ratio * widths[-1]),
+      head_init=hk.initializers.RandomNormal(0.01),
+    )
+
+  def _branch_convs(
+    self, in_channels: int, out_channels: int, stride: int
   ) -> network.Convs:
-    mid = int(out_channels * bottleneck_ratio)
-    groups = max(1, mid // group_size)
-    mid = mid if exact_width else groups * group_size
+    mid = int(out_channels * self.bottleneck_ratio)
+    groups = max(1, mid // self.group_size)
+    mid = mid if self.exact_width else groups * self.group_size
     convs = {'conv0': (mid, 1), 'conv1': (mid, 3, stride, groups)}
-    if use_two_convs:
+    if self.use_two_convs:
       convs['conv1b'] = (mid, 3, 1, groups)
     return convs | {'conv2': (out_channels, 1)}
-
-  block = functools.partial(
-    NFBlock,
-    branch_convs=branch_convs,
-    parts=parts,
-    attention=layers.attention(
-      attention if use_se else 'none', se_ratio, se_activation, parts.activation
-    ),
-    alpha=alpha,
-    skipinit_gain=skipinit_gain,
-  )
-  init = hk.initializers.RandomNormal(0.01)
-  return network.Network(
-    {**variant, 'widths': widths},
-    conv=parts.conv,
-    activate=parts.activate,
-    stem={
-      f'stem_conv{index}': (channels, 3, stride)
-      for index, (channels, stride) in enumerate(stem)
-    },
-    block=block,
-    alpha=alpha if parts.is_nf else None,
-    final_channels=int(final_ratio * widths[-1]),
-    head=functools.partial(layers.Linear, num_classes, init, name='linear'),
-    name='NFNet',
-  )

@@ -1,5 +1,6 @@
 """Batch-normalized pre-activation ResNets, the twins of NF-ResNets."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -9,17 +10,8 @@ from nfnets.models import layers, network
 from nfnets.models.nf_block import NFBlock, bottleneck
 
 
-def build(
-  num_classes: int,
-  variant: Mapping,
-  *,
-  activation: str = 'relu',
-  use_se: bool = False,
-  se_ratio: float = 0.25,
-  order: str = 'bn_act',
-  conv_init: str = 'truncated',
-  cross_replica_axis: str | None = None,
-) -> network.Network:
+@dataclasses.dataclass(eq=False)
+class ResNet(network.Network):
   """ResNet-V2 (He et al., arXiv 1603.05027), as in paper B's Table 1.
 
   Args:
@@ -34,33 +26,42 @@ def build(
       `layers.conv_init`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
-  parts = layers.parts(
-    'batch',
-    activation,
-    cross_replica_axis=cross_replica_axis,
-    conv_init=conv_init,
-    order=order,
-  )
-  block = functools.partial(
-    NFBlock,
-    branch_convs=bottleneck,
-    parts=parts,
-    attention=layers.attention(
-      'se' if use_se else 'none', se_ratio, 'relu', parts.activation
-    ),
-    pools_shortcut=False,
-    name='res_block_v2',
-  )
-  return network.Network(
-    variant,
-    conv=parts.conv,
-    activate=parts.activate,
-    stem={'initial_conv': (64, 7, 2)},
-    pooling='same',
-    stem_features=False,
-    block=block,
-    head=functools.partial(
-      layers.Linear, num_classes, jnp.zeros, name='linear'
-    ),
-    name='ResNet',
-  )
+
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  activation: str = 'relu'
+  use_se: bool = False
+  se_ratio: float = 0.25
+  order: str = 'bn_act'
+  conv_init: str = 'truncated'
+  cross_replica_axis: str | None = None
+  name: str = 'ResNet'
+
+  def design(self) -> network.Design:
+    parts = layers.parts(
+      'batch',
+      self.activation,
+      cross_replica_axis=self.cross_replica_axis,
+      conv_init=self.conv_init,
+      order=self.order,
+    )
+    block = functools.partial(
+      NFBlock,
+      branch_convs=bottleneck,
+      parts=parts,
+      attention=layers.attention(
+        'se' if self.use_se else 'none', self.se_ratio, 'relu', parts.activation
+      ),
+      pools_shortcut=False,
+      name='res_block_v2',
+    )
+    return network.Design(
+      conv=parts.conv,
+      activate=parts.activate,
+      stem={'initial_conv': (64, 7, 2)},
+      pooling='same',
+      stem_features=False,
+      block=block,
+      head_init=jnp.zeros,
+    )

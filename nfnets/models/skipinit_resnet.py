@@ -1,5 +1,6 @@
 """SkipInit ResNets (De & Smith, arXiv 2002.10444), paper B's comparison."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -9,13 +10,8 @@ from nfnets.models import layers, network
 from nfnets.models.nf_block import NFBlock, bottleneck
 
 
-def build(
-  num_classes: int,
-  variant: Mapping,
-  *,
-  activation: str = 'relu',
-  skipinit_gain: float | layers.Initializer = 0.0,
-) -> network.Network:
+@dataclasses.dataclass(eq=False)
+class SkipInitResNet(network.Network):
   """Pre-activation ResNet that only a skip gain of zero keeps stable.
 
   It has plain convolutions with biases, plain activations and a scalar gain per
@@ -27,25 +23,30 @@ def build(
     activation: name in `activations.GAMMAS`, unscaled.
     skipinit_gain: initial `skip_gain`, a number or an initializer.
   """
-  parts = layers.parts('none', activation, known=('none',))
-  block = functools.partial(
-    NFBlock,
-    branch_convs=bottleneck,
-    parts=parts,
-    skipinit_gain=skipinit_gain,
-    pools_shortcut=False,
-    name='nf_res_block',
-  )
-  return network.Network(
-    variant,
-    conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
-    activate=parts.activate,
-    stem={'initial_conv': (64, 7, 2)},
-    pooling='same',
-    stem_features=False,
-    block=block,
-    head=functools.partial(
-      layers.Linear, num_classes, jnp.zeros, name='linear'
-    ),
-    name='SkipInit_ResNet',
-  )
+
+  num_classes: int
+  variant: Mapping
+  _: dataclasses.KW_ONLY
+  activation: str = 'relu'
+  skipinit_gain: float | layers.Initializer = 0.0
+  name: str = 'SkipInit_ResNet'
+
+  def design(self) -> network.Design:
+    parts = layers.parts('none', self.activation, known=('none',))
+    block = functools.partial(
+      NFBlock,
+      branch_convs=bottleneck,
+      parts=parts,
+      skipinit_gain=self.skipinit_gain,
+      pools_shortcut=False,
+      name='nf_res_block',
+    )
+    return network.Design(
+      conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
+      activate=parts.activate,
+      stem={'initial_conv': (64, 7, 2)},
+      pooling='same',
+      stem_features=False,
+      block=block,
+      head_init=jnp.zeros,
+    )
