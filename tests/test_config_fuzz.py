@@ -92,12 +92,7 @@ def cases():
 def made(base, **values):
   recipe, changes = BASES[base]
   config = recipe.get_config()
-  for key, value in {**changes, **values}.items():
-    *parents, last = key.split('.')
-    node = config
-    for parent in parents:
-      node = node[parent]
-    node[last] = value
+  config.update_from_flattened_dict({**changes, **values})
   return config
 
 

@@ -96,32 +96,28 @@ def test_published_trajectories_are_reproduced(case):
     )
 
 
-def with_gradients(params):
-  sizes = iter(np.geomspace(1e-4, 1e2, len(jax.tree.leaves(params))))
-  grads = jax.tree.map(
-    lambda p: jnp.asarray(draw('grad', p.shape) * np.float32(next(sizes))),
-    params,
-  )
-  return params, grads
-
-
 @pytest.fixture(scope='module')
 def thin():
-  """Something of each label and place, in few shapes."""
+  """Parameters of each label and stage, in few shapes; and gradients."""
   root = 'NFNet/~'
-  return with_gradients(
-    {
-      path: {name: draw(f'{path}{name}', s) for name, s in leaves.items()}
-      for path, leaves in {
-        f'{root}/stem_conv0': {'w': (3, 3, 3, 4)},
-        f'{root}/stem_conv1': {'w': (1, 1, 4, 6), 'bias': (6,)},
-        f'{root}/nf_block': {'skip_gain': ()},
-        f'{root}/nf_block/~/conv0': {'w': (1, 1, 4, 6), 'gain': (6,)},
-        f'{root}/nf_block_1/~/conv_shortcut': {'w': (1, 1, 4, 6)},
-        f'{root}/linear': {'w': (4, 6), 'b': (6,)},
-      }.items()
-    }
-  )
+  shapes = {
+    f'{root}/stem_conv0/w': (3, 3, 3, 4),
+    f'{root}/stem_conv1/w': (1, 1, 4, 6),
+    f'{root}/stem_conv1/bias': (6,),
+    f'{root}/nf_block/skip_gain': (),
+    f'{root}/nf_block/~/conv0/w': (1, 1, 4, 6),
+    f'{root}/nf_block/~/conv0/gain': (6,),
+    f'{root}/nf_block_1/~/conv_shortcut/w': (1, 1, 4, 6),
+    f'{root}/linear/w': (4, 6),
+    f'{root}/linear/b': (6,),
+  }
+  params = {path: draw(path, shape) for path, shape in shapes.items()}
+  sizes = np.geomspace(1e-4, 1e2, len(shapes), dtype=np.float32)
+  grads = {
+    path: jnp.asarray(draw('grad', shape) * size)
+    for (path, shape), size in zip(sorted(shapes.items()), sizes)
+  }
+  return tree(params), tree(grads)
 
 
 def clipped(params, grads, clip, clipping, unclipped=('head',)):
@@ -405,27 +401,20 @@ def test_an_unlabelled_parameter_is_an_error_that_names_it():
     optim.sgd(0.1).init(params)
 
 
-def golden_tree(name):
-  leaf = lambda shape: jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-  found = golden_lib.load(name)['tree']
-  return tree({path: leaf(shape) for path, shape in found.items()})
-
-
 @pytest.mark.parametrize(
   ('name', 'depths'),
   [
-    ('nf_resnet50', (3, 4, 6, 3)),
-    ('resnet50', (3, 4, 6, 3)),
-    ('skipinit_resnet50', (3, 4, 6, 3)),
-    ('fixup_resnet50', (3, 4, 6, 3)),
+    ('nf_resnet_50', (3, 4, 6, 3)),
+    ('resnet_50', (3, 4, 6, 3)),
+    ('skipinit_resnet_50', (3, 4, 6, 3)),
+    ('fixup_resnet_50', (3, 4, 6, 3)),
     ('nf_regnet_b0', (1, 3, 6, 6)),
-    ('nfnet_f0 ours', (1, 2, 6, 3)),
-    ('cifar_resnet_20 ours', (3, 3, 3)),
+    ('nfnet_f0', (1, 2, 6, 3)),
+    ('cifar_resnet_20', (3, 3, 3)),
   ],
 )
 def test_whole_networks_are_placed_with_the_published_depths(name, depths):
-  name, _, ours = name.partition(' ')
-  params = golden_lib.shapes(name)[0] if ours else golden_tree(name)
+  params = golden_lib.shapes(name)[0]
   places = flat(optim.stages(params))
   blocks = {
     (stage, next(part for part in path.split('/') if 'block' in part))

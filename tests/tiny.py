@@ -25,12 +25,9 @@ def config(normalizer='nf', **values):
     tiny.schedule.warmup_steps = 0
     tiny.optimizer.clipping = 0.01
     tiny.observe_every = 0
-    for key, value in values.items():
-      *parents, last = key.split('__')
-      node = tiny
-      for parent in parents:
-        node = node[parent]
-      node[last] = value
+    tiny.update_from_flattened_dict(
+      {key.replace('__', '.'): value for key, value in values.items()}
+    )
   return tiny.copy_and_resolve_references()
 
 

@@ -64,8 +64,7 @@ class CIFARResNet(network.Network):
       )
       init = hk.initializers.RandomNormal(0.01)
     return network.Design(
-      conv=parts.conv,
-      activate=parts.activate,
+      parts=parts,
       stem={'initial_conv': (16, 3)},
       post_activation=not is_nf,
       block=functools.partial(block, parts=parts),

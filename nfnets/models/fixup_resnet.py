@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import haiku as hk
 import jax
@@ -34,13 +34,14 @@ class FixUpResNet(network.Network):
 
   def design(self) -> network.Design:
     plain = activations.get(self.activation, scaled=False)
-
-    def activate(name: str) -> Callable[[jax.Array, bool], jax.Array]:
-      return lambda x, is_training: plain(x + _scalar('bias1', x))
-
-    return network.Design(
+    parts = layers.Parts(
+      is_nf=False,
+      activation=plain,
       conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
-      activate=activate,
+      norm=lambda name: lambda x, is_training: x + _scalar('bias1', x),
+    )
+    return network.Design(
+      parts=parts,
       stem={'initial_conv': (64, 7, 2)},
       pooling='same',
       post_activation=True,

@@ -26,8 +26,7 @@ class Design:
   its key, into which its index is folded.
 
   Attributes:
-    conv: makes a convolution outside blocks, as `layers.Parts.conv`.
-    activate: makes an activation outside blocks, as `layers.Parts.activate`.
+    parts: convolutions and activations outside blocks.
     stem: the stem's convolutions.
     block: makes a block: `block(in_channels, out_channels, stride, name=...)`.
     head_init: of the head's weights; None for `layers.Linear`'s own.
@@ -42,8 +41,7 @@ class Design:
     stem_features: whether feature maps include the stem's.
   """
 
-  conv: Callable[..., hk.Module]
-  activate: Callable[[str], Callable[[jax.Array, bool], jax.Array]]
+  parts: layers.Parts
   stem: Convs
   block: Callable[..., hk.Module]
   head_init: layers.Initializer | None
@@ -79,6 +77,7 @@ class Network(hk.Module):
   def __post_init__(self) -> None:
     super().__post_init__()
     self.made = made = self.design()  # the family's method
+    parts = made.parts
     depths = self.variant['depths']
     widths = made.widths or self.variant['widths']
     if not len(widths) == len(depths) == len(made.strides):
@@ -87,12 +86,12 @@ class Network(hk.Module):
         f'each of the {len(made.strides)} stages.'
       )
     self.stem_convs = [
-      made.conv(*sizes, name=name) for name, sizes in made.stem.items()
+      parts.conv(*sizes, name=name) for name, sizes in made.stem.items()
     ]
     # Without post-activation, the first block activates the stem's output.
     activated = list(made.stem)[: None if made.post_activation else -1]
     self.stem_activations = {
-      name: made.activate(name.replace('conv', 'bn')) for name in activated
+      name: parts.activate(name.replace('conv', 'bn')) for name in activated
     }
     channels, self.blocks = self.stem_convs[-1].channels, []
     for depth, width, stride in zip(depths, widths, made.strides):
@@ -103,9 +102,9 @@ class Network(hk.Module):
     rate = self.variant['stochdepth_rate']
     self.numbers = block_numbers(depths, rate, made.alpha)
     if made.final_channels:
-      self.final_conv = made.conv(made.final_channels, 1, name='final_conv')
+      self.final_conv = parts.conv(made.final_channels, 1, name='final_conv')
     if not made.post_activation:
-      self.final_activation = made.activate('final_bn')
+      self.final_activation = parts.activate('final_bn')
     self.linear = layers.Linear(self.num_classes, made.head_init, name='linear')
 
   def __call__(self, images: jax.Array, is_training: bool) -> dict:

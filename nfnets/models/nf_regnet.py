@@ -80,8 +80,7 @@ class NFRegNet(network.Network):
       channels = _rounded(1280 * published[-1] // 440 * self.width, divisor)
     return network.Design(
       widths=widths,
-      conv=parts.conv,
-      activate=parts.activate,
+      parts=parts,
       stem={'initial_conv': (widths[0], 3, 2)},
       block=block,
       strides=(2, 2, 2, 2),

@@ -68,8 +68,7 @@ class NFResNet(network.Network):
       name='nf_res_block',
     )
     return network.Design(
-      conv=parts.conv,
-      activate=parts.activate,
+      parts=parts,
       stem={'initial_conv': (64, 7, 2)},
       pooling=self.padding,
       block=block,

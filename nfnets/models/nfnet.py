@@ -94,8 +94,7 @@ class NFNet(network.Network):
     )
     return network.Design(
       widths=widths,
-      conv=parts.conv,
-      activate=parts.activate,
+      parts=parts,
       stem={
         f'stem_conv{index}': (channels, 3, stride)
         for index, (channels, stride) in enumerate(stem)

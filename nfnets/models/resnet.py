@@ -23,7 +23,7 @@ class ResNet(network.Network):
     order: 'bn_act', as trained, or 'act_bn', the order whose signal propagation
       paper B shows in Figure 1 and NF-ResNets copy.
     conv_init: 'truncated', as released, 'he' or 'lecun'; see
-      `layers.conv_init`.
+      `layers.parts`.
     cross_replica_axis: see `layers.BatchNorm`.
   """
 
@@ -57,8 +57,7 @@ class ResNet(network.Network):
       name='res_block_v2',
     )
     return network.Design(
-      conv=parts.conv,
-      activate=parts.activate,
+      parts=parts,
       stem={'initial_conv': (64, 7, 2)},
       pooling='same',
       stem_features=False,

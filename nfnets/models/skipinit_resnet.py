@@ -33,6 +33,7 @@ class SkipInitResNet(network.Network):
 
   def design(self) -> network.Design:
     parts = layers.parts('none', self.activation, known=('none',))
+    stem_conv = functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in)
     block = functools.partial(
       NFBlock,
       branch_convs=bottleneck,
@@ -42,8 +43,7 @@ class SkipInitResNet(network.Network):
       name='nf_res_block',
     )
     return network.Design(
-      conv=functools.partial(layers.Conv2D, w_init=layers.truncated_fan_in),
-      activate=parts.activate,
+      parts=dataclasses.replace(parts, conv=stem_conv),
       stem={'initial_conv': (64, 7, 2)},
       pooling='same',
       stem_features=False,

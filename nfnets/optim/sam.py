@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nfnets.models import platform
 from nfnets.optim import parameters
@@ -146,12 +147,8 @@ def _perturb(params: Tree, grads: Tree, rho: float, mask: Tree) -> Tree:
   # stay complex.
   widened = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
   grads = jax.tree.map(widened, grads)
-  squares = jax.tree.map(
-    lambda g, moves: jnp.sum(jnp.real(g * jnp.conj(g))) if moves else 0.0,
-    grads,
-    mask,
-  )
-  norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
+  pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(mask))
+  norm = optax.tree.norm([grad for grad, moves in pairs if moves])
   # Foret et al. 2020, equation 2 (p = 2).
   scale = jnp.where(norm == 0, 0.0, rho / jnp.where(norm == 0, 1.0, norm))
   return jax.tree.map(
