@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from nfnets.data import images, mixing, pipeline
-from nfnets.data.splits import SPLITS
+from nfnets.data import images, mixing
+from nfnets.data.sources import SPLITS
 from nfnets.models import activations
 from nfnets.optim import optimizer
 from nfnets.workdir import flat
@@ -56,6 +56,7 @@ BOUNDS = {
   '(0, 1]': 'sam.ascent_fraction',
 }
 BOUND_OF = {key: b for b, keys in BOUNDS.items() for key in keys.split()}
+MAX_HELD = 2**31  # bytes of images on a device; offsets stay within 32 bits
 LARGEST = 1e30  # well within float32's range
 WHOLE = 'model.depths', 'model.widths'  # tuples of whole numbers
 # Numbers that a recipe computes, and what it computes them from.
@@ -121,9 +122,24 @@ def check(config: ConfigDict, device_count: int) -> None:
       f'take {near}'
     )
   if data.on_device:
-    from nfnets.data import on_device
+    _check_held(data)
 
-    on_device.check(data.num_train, data.train_image_size, data.crop, data.flip)
+
+def _check_held(data: ConfigDict) -> None:
+  """Refuses what a device can't hold or the host would have to augment."""
+  if data.crop != 'none' or data.flip:
+    raise ValueError(
+      'config.data.on_device=True: the host cannot augment; set '
+      f"config.data.crop='none' (not {data.crop!r}) and config.data.flip=False "
+      f'(not {data.flip}); config.augment.pad crops and flips on the device'
+    )
+  side = data.train_image_size
+  if (size := data.num_train * side**2 * 3) > MAX_HELD:
+    raise ValueError(
+      f'config.data.on_device=True: {data.num_train} images of {side} x {side} '
+      f'pixels are {size / 2**30:.1f} GiB, over the limit of '
+      f'{MAX_HELD / 2**30:.0f}: set config.data.on_device=False'
+    )
 
 
 def check_values(config: ConfigDict, trains: bool = True) -> None:
@@ -144,7 +160,7 @@ def check_values(config: ConfigDict, trains: bool = True) -> None:
   for key in ('data.mean', 'data.std'):
     if len(values[key]) != 3:
       raise ValueError(f'config.{key}={values[key]}: give three numbers')
-  pipeline.host_augmentation(data.crop, data.flip, data.train_image_size, 0)
+  images.augmentation(data.crop, data.flip, data.train_image_size, 0)
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

@@ -125,9 +125,7 @@ def train_batches(
     'process_count': jax.process_count(),
   }
   if data.on_device:
-    from nfnets.data import on_device
-
-    yield from on_device.id_batches(len(source), **place)
+    yield from pipeline.id_batches(len(source), **place)
   batches = pipeline.train_batches(
     source,
     **place,

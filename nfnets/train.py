@@ -23,7 +23,7 @@ from nfnets import (
   parallel,
   step,
 )
-from nfnets.data import sources
+from nfnets.data import pipeline, sources
 from nfnets.optim import agc_stats
 from nfnets.workdir import RunFolder, flat, plain
 
@@ -329,14 +329,12 @@ def _train_step(run: Run) -> tuple[Any, Any]:
   )
   key_and_data: Any = jax.random.key(config.seed)
   if config.data.on_device:
-    from nfnets.data import on_device
-
     data, source = config.data, parts.train_source
     run.console.print(f'reading {len(source)} examples')
-    key_and_data = (
-      key_and_data,
-      on_device.load(source, data.train_image_size, data.on_error, run.skipped),
+    examples = pipeline.load_all(
+      source, data.train_image_size, data.on_error, run.skipped
     )
+    key_and_data = key_and_data, examples
   return parallel.map_step(train_step), parallel.replicate(key_and_data)
 
 

@@ -36,9 +36,9 @@ def test_order_is_mix_then_whole_grey_levels_then_randaugment_then_normalize():
     key, images, labels
   )
   _, mix_key, policy_key = jax.random.split(key, 3)
-  mixed, expected_labels = jax.jit(mixing.mix)(
-    mix_key, images, np.eye(10, dtype=np.float32)[labels]
-  )
+  plan = mixing.plan(mix_key, images.shape)
+  soft_labels = np.eye(10, dtype=np.float32)[labels]
+  mixed, expected_labels = jax.jit(mixing.apply)(plan, images, soft_labels)
   expected = jax.jit(
     lambda key, images: randaugment.rand_augment(key, images, 2, 10)
   )(policy_key, mixed)

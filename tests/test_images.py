@@ -318,12 +318,6 @@ def test_padded_cut_shows_the_image_shifted_over_black():
   assert len(seen) == 9
 
 
-@pytest.mark.parametrize('shape', [(5, 8), (4, 1), (192, 192)])
-def test_mirrored_exchanges_left_and_right(shape):
-  image = np.random.RandomState(0).randint(0, 256, (*shape, 3), np.uint8)
-  np.testing.assert_array_equal(images.mirrored(image), image[:, ::-1])
-
-
 def bicubic_loop(signal, size):
   """Keys' interpolation of a 1-D signal by the formula, a = -0.5."""
   out = []

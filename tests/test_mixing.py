@@ -10,7 +10,7 @@ from nfnets.data import mixing
 
 MIXED = ('mixup', 'cutmix', 'mixup_cutmix')
 STATIC = ('mode', 'pairs', 'alpha')
-mix = jax.jit(mixing.mix, static_argnames=STATIC)
+apply = jax.jit(mixing.apply)
 plans = jax.jit(mixing.plan, static_argnames=('images_shape', *STATIC))
 
 
@@ -48,8 +48,8 @@ def test_images_and_labels_equal_a_loop_over_pixels(mode, pairs):
   n = 10 if pairs == 'fresh' else 7
   images, labels = batch(n)
   key = jax.random.key(n)
-  mixed, soft = mix(key, images, labels, mode=mode, pairs=pairs)
   plan = plans(key, images_shape=images.shape, mode=mode, pairs=pairs)
+  mixed, soft = apply(plan, images, labels)
   expected, expected_labels = loop(plan, images, labels)
   np.testing.assert_allclose(mixed, expected, atol=1e-4)
   np.testing.assert_allclose(soft, expected_labels, atol=1e-6)
@@ -125,6 +125,5 @@ def test_cutmix_ratio_has_the_distribution_of_a_simulation():
 
 
 def test_fresh_pairs_need_an_even_batch():
-  images, labels = batch(3)
   with pytest.raises(ValueError, match='even batch, not 3'):
-    mixing.mix(jax.random.key(0), images, labels, pairs='fresh')
+    mixing.plan(jax.random.key(0), (3, 8, 8, 3), pairs='fresh')

@@ -9,7 +9,7 @@ from test_pipeline import Ramp
 from test_train import assert_bit_equal, last_state, run_config
 
 from nfnets import checks, train
-from nfnets.data import on_device, pipeline, sources
+from nfnets.data import pipeline, sources
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_ids_are_the_pipelines(place):
   host = pipeline.train_batches(
     source, image_size=4, crop='none', flip=False, num_threads=0, **place
   )
-  ours = on_device.id_batches(len(source), **place)
+  ours = pipeline.id_batches(len(source), **place)
   for batch, ids in itertools.islice(zip(host, ours), 12):
     assert ids['ids'].dtype == np.int32
     np.testing.assert_array_equal(ids['ids'], batch['ids'])
@@ -36,7 +36,7 @@ def test_ids_are_the_pipelines(place):
 @pytest.mark.parametrize('image_size', [8, 11])
 def test_gathered_images_and_labels_are_the_pipelines(image_size):
   source = sources.create('digits', 'test')
-  data = on_device.load(source, image_size)
+  data = pipeline.load_all(source, image_size)
   batch = next(
     pipeline.train_batches(
       source, batch_size=32, image_size=image_size, crop='none', flip=False

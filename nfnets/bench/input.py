@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnets import checks, factory, step
 from nfnets.bench import clock, programs
-from nfnets.data import images, pipeline, sources
+from nfnets.data import images, sources
 
 COUNT = 128  # examples of a host stage; batch size of a host pipeline
 CHUNK = 16  # examples between two readings of the clock
@@ -67,9 +67,7 @@ def host_stages(config: ConfigDict, source: sources.Source) -> dict[str, Work]:
   order = np.random.RandomState(0).permutation(len(source))
   ids = [int(i) for i in order[:COUNT]]
   files = [source[i]['image'] for i in ids]
-  crop = pipeline.host_augmentation(
-    data.crop, data.flip, data.train_image_size, 0
-  )
+  crop = images.augmentation(data.crop, data.flip, data.train_image_size, 0)
   pictures = [(images.decode(file), i) for i, file in enumerate(files)]
   return {
     'host: read': _each(source.__getitem__, ids),

@@ -55,9 +55,10 @@ def augment(
   if pad:
     images = pad_crop_flip(crop_key, images, pad)
   if mix != 'none':
-    images, soft_labels = mixing.mix(
-      mix_key, images, soft_labels, mix, pairs=pairs, alpha=mixup_alpha
+    plan = mixing.plan(
+      mix_key, images.shape, mix, pairs=pairs, alpha=mixup_alpha
     )
+    images, soft_labels = mixing.apply(plan, images, soft_labels)
   if randaugment_layers:
     from nfnets.data import randaugment
 

@@ -1,56 +1,35 @@
-"""Image files as a source: one folder per class, as ILSVRC2012 has them."""
+"""Image files as a source: one folder per class, as ILSVRC2012 has them.
+
+So are ImageNet-V2 and ReaL published, on which results are reported.
+"""
 
 import collections
-import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from nfnets.data import images, splits
+from nfnets import texts
+from nfnets.data import images, sources
 
 # Other names that people give to the two parts.
 ALIASES = {'train': 'train', 'training': 'train'} | dict.fromkeys(
   ('val', 'valid', 'validation', 'test', 'testing', 'eval'), 'val'
 )
 
+SYNSETS = pathlib.Path(__file__).parents[1] / 'weights/imagenet_classes.txt'
+# Sets that are only evaluated on: TFDS's name of each, and the label there.
+REPORTED = {
+  'imagenet_v2': ('imagenet_v2/matched-frequency', 'label'),
+  'imagenet2012_real': ('imagenet2012_real', 'real_label'),
+}
+
 Ignored = dict[str, list[str]]  # paths, by the reason they are ignored for
 
 
-@dataclasses.dataclass(frozen=True)
-class Files:
-  """Image files, each read when it is indexed.
-
-  Attributes:
-    files: a path and a label each; with `multi_label`, a list of labels.
-    class_names: by label.
-    note: what was held out or ignored; '' if nothing was.
-    multi_label: whether an example has several labels (see `sources.Source`).
-  """
-
-  files: Sequence[tuple[str, Any]]
-  class_names: Sequence[str]
-  note: str
-  multi_label: bool = False
-
-  @property
-  def num_classes(self) -> int:
-    return len(self.class_names)
-
-  def __len__(self) -> int:
-    return len(self.files)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    path, label = self.files[index]
-    return {'image': images.read(path), 'label': label}
-
-  def describe(self, index: int) -> str:
-    return self.files[index][0]
-
-
-def create(root: str | None, split: str) -> Files:
+def create(root: str | None, split: str) -> sources.Listed:
   """Opens one split of a folder that holds one folder of images per class.
 
   `root/train/<class>/...` is the training data, and `root/val/<class>/...` or
@@ -93,11 +72,11 @@ def create(root: str | None, split: str) -> Files:
       )
     files += [(path, label) for path in found]
   if is_flat:
-    order, test = splits.hold_out([label for _, label in files])
+    order, test = sources.hold_out([label for _, label in files])
   else:
     order = test = np.random.RandomState(0).permutation(len(files))
-  chosen = [files[i] for i in splits.choose(order, test, split)]
-  return Files(chosen, classes, '; '.join(notes + summarize(ignored)))
+  chosen = [files[i] for i in sources.choose(order, test, split)]
+  return sources.Listed(chosen, classes, '; '.join(notes + summarize(ignored)))
 
 
 def class_folders(path: pathlib.Path) -> list[str]:
@@ -178,4 +157,59 @@ def _existing(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
     f'{what}: an image folder is laid out as '
     f'{root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, or without '
     f'either as {root}/<class>/*.jpg'
+  )
+
+
+def reported(name: str, root: str | None) -> sources.Listed | None:
+  """Opens one of `REPORTED` if the folder contains it as it was published.
+
+  imagenet_v2: `0/*.jpeg` to `999/*.jpeg`, folders named by label (Recht et al.
+    2019, arXiv:1902.10811; "matched frequency").
+  imagenet2012_real: an ILSVRC2012 folder with `real.json`, a list of lists of
+    classes in the order of the images' numbers, from
+    ILSVRC2012_val_00000001.JPEG on (Beyer et al. 2020, arXiv:2006.07159).
+  """
+  base = pathlib.Path(root or '').expanduser()
+  if name == 'imagenet_v2':
+    return _imagenet_v2(base) if (base / '0').is_dir() else None
+  return _real(base) if (base / 'real.json').is_file() else None
+
+
+def _imagenet_v2(root: pathlib.Path) -> sources.Listed:
+  lines = SYNSETS.read_text().splitlines()
+  class_names = [line.split()[0] for line in lines if line[0] != '#']
+  known = [str(label) for label in range(len(class_names))]
+  present = class_folders(root)
+  files, ignored = [], loose_images(root)
+  for name in present:
+    if name not in known:
+      ignored['folder(s) that are not classes'].append(name)
+      continue
+    found = list_images(root / name, ignored)
+    files += [(path, int(name)) for path in found]
+  notes = summarize(ignored)
+  if absent := sorted(set(known) - set(present)):
+    notes = [f'{len(absent)} classes are absent, such as {absent[0]!r}', *notes]
+  return sources.Listed(files, class_names, '; '.join(notes))
+
+
+def _real(root: pathlib.Path) -> sources.Listed:
+  folder = create(str(root), 'test')
+  path = root / 'real.json'
+  remedy = 'copy it again'
+  labels = texts.parse_json(path.read_bytes(), str(path), remedy, list)
+  for number, classes in enumerate(labels, 1):
+    if not (isinstance(classes, list) and all(type(x) is int for x in classes)):
+      raise ValueError(f'{path}: entry {number} is not a list of classes')
+  files = []
+  for image, _ in folder.examples:
+    number = re.fullmatch(r'.*_(\d+)', pathlib.Path(image).stem)
+    if not number or not 0 < int(number[1]) <= len(labels):
+      raise ValueError(
+        f'{image}: its name must end in a number from 1 to {len(labels)}, the '
+        'entries of real.json'
+      )
+    files.append((image, labels[int(number[1]) - 1]))
+  return sources.Listed(
+    files, folder.class_names, folder.note, multi_label=True
   )

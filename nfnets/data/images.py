@@ -9,8 +9,8 @@ Files may come from anybody: only regular files are read, only the formats below
 are decoded, and an image's pixels and scans are bounded before it is decoded.
 Whatever is incomplete, unreadable or out of bounds is a ValueError of one line.
 
-Random windows `(top, left, height, width)`, in whole pixels, are functions of
-numbers in [0, 1) that the caller draws.
+For training an image is cropped, flipped and resized by `augmentation`, for
+evaluation by `preparation`. Windows are `(top, left, height, width)` in pixels.
 """
 
 import functools
@@ -53,7 +53,6 @@ SMALL = 2**24  # pixels allowed whatever the size of the file
 MAX_SCANS = 100  # of a progressive JPEG; libtiff's limit, 10 are usual
 # The release's dataset.py, lines 442 to 461.
 TRIES = 10
-NUM_DRAWS = TRIES * 4
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 MIN_COVERED = 0.1  # of the image's area
@@ -181,6 +180,49 @@ def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
   return np.ascontiguousarray(pixels)
 
 
+def augmentation(
+  crop: str, flip: bool, image_size: int, seed: int
+) -> Callable[[np.ndarray, int], np.ndarray]:
+  """Returns a function that augments an image for its stream position.
+
+  Args and errors are those of `pipeline.train_batches`.
+  """
+  is_padded = bool(re.fullmatch('pad[0-9]{1,9}', crop))
+  padding = int(crop[3:]) if is_padded else 0
+  if crop not in ('inception', 'none') and not is_padded:
+    raise ValueError(
+      f"config.data.crop={crop!r}: choose 'inception', 'pad4' or 'none'"
+    )
+  if padding > image_size:
+    raise ValueError(
+      f'config.data.crop={crop!r}: the padding must not exceed the image size '
+      f'of {image_size} pixels'
+    )
+  if crop == 'none' and not flip:  # for cached sets drawing would cost most
+    return lambda image, _: resize(image, image_size, image_size)
+
+  def augment(image: np.ndarray, position: int) -> np.ndarray:
+    uniform = _uniform(seed, position, 1 + 4 * TRIES)
+    mirror, draws = uniform[0], uniform[1:]
+    if crop == 'inception':
+      window = inception_window(*image.shape[:2], image_size, draws)
+      image = cut(image, window)
+    image = resize(image, image_size, image_size)
+    if is_padded:
+      image = padded_cut(image, padding, draws)
+    # OpenCV's flip is ten times as fast as NumPy's on three channels.
+    return cv2.flip(image, 1) if flip and mirror < 0.5 else image
+
+  return augment
+
+
+def _uniform(seed: int, position: int, count: int) -> np.ndarray:
+  """Returns float64 [count] in [0, 1) for one position of the stream."""
+  # Positions are far apart in Philox's counter, so no two share a draw.
+  bits = np.random.Philox(key=[seed, 0], counter=[0, 0, position, 0])
+  return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
+
+
 def inception_window(
   height: int, width: int, image_size: int, draws: np.ndarray
 ) -> Window:
@@ -193,10 +235,10 @@ def inception_window(
   Args:
     height, width: of the image.
     image_size: of the network's input, for the centre crop.
-    draws: uniform in [0, 1), at least [NUM_DRAWS].
+    draws: uniform in [0, 1), [4 * TRIES].
   """
   pixels = height * width
-  for u in draws[:NUM_DRAWS].reshape(TRIES, 4):
+  for u in draws.reshape(TRIES, 4):
     aspect = ASPECT[0] + u[0] * (ASPECT[1] - ASPECT[0])
     low, high = (round(math.sqrt(area * pixels / aspect)) for area in AREA)
     if round(high * aspect) > width:
@@ -236,18 +278,10 @@ def padded_cut(
     padding: pixels added on each side.
     draws: uniform in [0, 1), at least [2].
   """
-  height, width, channels = image.shape
   top, left = (int(u * (2 * padding + 1)) for u in draws[:2])
-  # For small images np.pad would take longer than all the rest.
-  size = height + 2 * padding, width + 2 * padding, channels
-  padded = np.zeros(size, image.dtype)
-  padded[padding : padding + height, padding : padding + width] = image
-  return cut(padded, (top, left, height, width))
-
-
-def mirrored(image: np.ndarray) -> np.ndarray:
-  """Returns uint8 [H, W, 3] flipped left to right."""
-  return cv2.flip(image, 1)  # ten times as fast as NumPy on three channels
+  # np.pad would take longer than all the rest for small images.
+  padded = cv2.copyMakeBorder(image, *4 * [padding], cv2.BORDER_CONSTANT)
+  return cut(padded, (top, left, *image.shape[:2]))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

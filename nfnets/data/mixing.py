@@ -32,43 +32,6 @@ class Plan(NamedTuple):
   ratio: jax.Array
 
 
-def mix(
-  key: jax.Array,
-  images: jax.Array,
-  soft_labels: jax.Array,
-  mode: str = 'mixup_cutmix',
-  *,
-  pairs: str = 'batch',
-  alpha: float = 0.2,
-) -> tuple[jax.Array, jax.Array]:
-  """Mixes a batch by the plan that `plan` draws.
-
-  Args:
-    key: a jax key; the result is a pure function of it and the batch.
-    images: [B, H, W, C] grey levels 0..255, float32 or uint8.
-    soft_labels: [B, K] float32.
-    mode, pairs, alpha: of `plan`.
-
-  Returns:
-    Images [N, H, W, C] float32 and soft labels [N, K] float32.
-  """
-  images, soft_labels = jnp.asarray(images), jnp.asarray(soft_labels)
-  drawn = plan(key, images.shape, mode, pairs=pairs, alpha=alpha)
-  top, bottom, left, right = drawn.box.T[:, :, None, None, None]
-  rows = jnp.arange(images.shape[1])[None, :, None, None]
-  columns = jnp.arange(images.shape[2])[None, None, :, None]
-  inside = (
-    (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-  )
-  weight = jnp.where(inside, 0.0, drawn.blend[:, None, None, None])
-  mixed = weight * images[drawn.first].astype(jnp.float32)
-  mixed += (1 - weight) * images[drawn.second].astype(jnp.float32)
-  ratio = drawn.ratio[:, None]
-  labels = ratio * soft_labels[drawn.first]
-  labels += (1 - ratio) * soft_labels[drawn.second]
-  return mixed, labels
-
-
 def plan(
   key: jax.Array,
   images_shape: tuple[int, ...],
@@ -131,3 +94,32 @@ def _cutmix_boxes(key: jax.Array, n: int, height: int, width: int) -> jax.Array:
     half = (jnp.sqrt(share) * size).astype(jnp.int32) // 2
     spans += [jnp.maximum(centre - half, 0), jnp.minimum(centre + half, size)]
   return jnp.stack(spans, axis=1)
+
+
+def apply(
+  plan: Plan, images: jax.Array, soft_labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Mixes a batch.
+
+  Args:
+    plan: of `plan`.
+    images: [B, H, W, C] grey levels 0..255, float32 or uint8.
+    soft_labels: [B, K] float32.
+
+  Returns:
+    Images [N, H, W, C] float32 and soft labels [N, K] float32.
+  """
+  images, soft_labels = jnp.asarray(images), jnp.asarray(soft_labels)
+  top, bottom, left, right = plan.box.T[:, :, None, None, None]
+  rows = jnp.arange(images.shape[1])[None, :, None, None]
+  columns = jnp.arange(images.shape[2])[None, None, :, None]
+  inside = (
+    (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+  )
+  weight = jnp.where(inside, 0.0, plan.blend[:, None, None, None])
+  mixed = weight * images[plan.first].astype(jnp.float32)
+  mixed += (1 - weight) * images[plan.second].astype(jnp.float32)
+  ratio = plan.ratio[:, None]
+  labels = ratio * soft_labels[plan.first]
+  labels += (1 - ratio) * soft_labels[plan.second]
+  return mixed, labels

@@ -1,4 +1,4 @@
-"""From examples to host batches: order, decode, crop, flip, resize, prefetch.
+"""From examples to host batches: order, read, augment, prefetch.
 
 The training stream is endless: position `step * batch_size + i` holds example i
 of a step's batch. Each epoch is one permutation of the source, and batches run
@@ -9,7 +9,6 @@ processes change the stream.
 
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -68,7 +67,7 @@ def train_batches(
     ValueError: for an impossible argument; later, naming an unreadable example.
   """
   place = part(batch_size, process_index, process_count)
-  augment = host_augmentation(crop, flip, image_size, seed)
+  augment = images.augmentation(crop, flip, image_size, seed)
   reader = Reader(source, cache, on_error, skipped)
   index_at = example_order(len(source), seed)
 
@@ -130,6 +129,52 @@ def eval_batches(
   return ({**batch, 'mask': mask(batch)} for batch in found)
 
 
+def id_batches(
+  length: int,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Endless `{'ids': int32 [n]}` of the stream of `train_batches`.
+
+  They index what `load_all` returns, which is then kept on the device.
+
+  Args:
+    length: of the source; the others are those of `train_batches`.
+  """
+  first, size = part(batch_size, process_index, process_count)
+  index_at = example_order(length, seed)
+  for step in itertools.count(start_step):
+    start = step * batch_size + first
+    ids = [index_at(position) for position in range(start, start + size)]
+    yield {'ids': np.array(ids, np.int32)}
+
+
+def load_all(
+  source: Source,
+  image_size: int,
+  on_error: str = 'raise',
+  skipped: dict[str, str] | None = None,
+) -> Batch:
+  """Decodes a source of M examples as `train_batches` without crop and flip.
+
+  Returns:
+    `{'images': uint8 [M, image_size, image_size, 3], 'labels': int32 [M]}`.
+  """
+  reader = Reader(source, False, on_error, skipped)
+
+  def load(index: int) -> Example:
+    image, label, _ = reader.read(index)
+    return images.resize(image, image_size, image_size), label, index
+
+  length = len(source)
+  (batch,) = batches(load, length, (0, length), 0, 1, num_threads=2)
+  return {name: batch[name] for name in ('images', 'labels')}
+
+
 def part(
   batch_size: int, process_index: int, process_count: int
 ) -> tuple[int, int]:
@@ -141,38 +186,6 @@ def part(
     )
   size = batch_size // process_count
   return process_index * size, size
-
-
-def host_augmentation(
-  crop: str, flip: bool, image_size: int, seed: int
-) -> Callable[[np.ndarray, int], np.ndarray]:
-  """Returns a function that augments an image for its stream position."""
-  is_padded = bool(re.fullmatch('pad[0-9]{1,9}', crop))
-  padding = int(crop[3:]) if is_padded else 0
-  if crop not in ('inception', 'none') and not is_padded:
-    raise ValueError(
-      f"config.data.crop={crop!r}: choose 'inception', 'pad4' or 'none'"
-    )
-  if padding > image_size:
-    raise ValueError(
-      f'config.data.crop={crop!r}: the padding must not exceed the image size '
-      f'of {image_size} pixels'
-    )
-  if crop == 'none' and not flip:  # for cached sets drawing would cost most
-    return lambda image, _: images.resize(image, image_size, image_size)
-
-  def augment(image: np.ndarray, position: int) -> np.ndarray:
-    uniform = _uniform(seed, position, 1 + images.NUM_DRAWS)
-    mirror, draws = uniform[0], uniform[1:]
-    if crop == 'inception':
-      window = images.inception_window(*image.shape[:2], image_size, draws)
-      image = images.cut(image, window)
-    image = images.resize(image, image_size, image_size)
-    if is_padded:
-      image = images.padded_cut(image, padding, draws)
-    return images.mirrored(image) if flip and mirror < 0.5 else image
-
-  return augment
 
 
 def example_order(length: int, seed: int) -> Callable[[int], int]:
@@ -188,13 +201,6 @@ def example_order(length: int, seed: int) -> Callable[[int], int]:
     return int(order(epoch)[rank])
 
   return index_at
-
-
-def _uniform(seed: int, position: int, count: int) -> np.ndarray:
-  """Returns float64 [count] in [0, 1) for one position of the stream."""
-  # Positions are far apart in Philox's counter, so no two share a draw.
-  bits = np.random.Philox(key=[seed, 0], counter=[0, 0, position, 0])
-  return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
 def batches(

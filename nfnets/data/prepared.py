@@ -10,7 +10,7 @@ import pathlib
 from typing import Any
 
 from nfnets import texts
-from nfnets.data import splits
+from nfnets.data import sources
 
 
 class Tfds:
@@ -105,21 +105,17 @@ def versions(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def file_formats(version: pathlib.Path) -> list[str]:
   """The formats a prepared version is stored in, such as 'array_record'."""
-  info = _read_json(version / 'dataset_info.json')
+  path = version / 'dataset_info.json'
+  remedy = 'copy or prepare the data again'
+  info = texts.parse_json(path.read_bytes(), str(path), remedy)
   first = info.get('fileFormat', 'tfrecord')
   return [first, *info.get('alternativeFileFormats', [])]
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  remedy = 'copy or prepare the data again'
-  return texts.parse_json(path.read_bytes(), str(path), remedy)
 
 
 def _builder(folder: pathlib.Path) -> Any:
   """TFDS's builder, by folder: by name, TFDS would ask the network first."""
   import tensorflow_datasets as tfds
 
-  _read_json(folder / 'features.json')
   try:
     return tfds.builder_from_directory(str(folder))
   except Exception as error:  # protobuf and TFDS raise many types
@@ -157,5 +153,5 @@ def _tfds_split(name: str, found: Any, split: str) -> str:
     raise ValueError(f'{name} has no split {base!r}, only {sorted(found)}')
   if split in ('test', 'train_and_valid'):
     return base
-  count = splits.num_valid(found[base].num_examples)
+  count = sources.num_valid(found[base].num_examples)
   return f'train[:{count}]' if split == 'valid' else f'train[{count}:]'

@@ -17,8 +17,9 @@ shear keeps row (column) 0 in place, where Pillow's affine map on pixel centres
 would shift it by half the shear.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,9 @@ class Draws(NamedTuple):
   centre: jax.Array
 
 
-# From an image [3, H, W], the operation's argument and the image's draws.
-Operation = Callable[[jax.Array, float | int | None, Draws], jax.Array]
+# From an argument, an image [3, H, W] and the image's draws to an image.
+Operation = Callable[[Any, jax.Array, Draws], jax.Array]
+Matrix = Sequence[Sequence[float]]  # [2, 3]
 
 
 def rand_augment(
@@ -92,9 +94,11 @@ def apply(draws: Draws, images: jax.Array, magnitude: float) -> jax.Array:
     image_at = places.at[drawn.slot].set(jnp.arange(n))
     done = []
     for name, group in zip(OPERATIONS, jnp.split(image_at, len(OPERATIONS))):
-      operate = _bound(name, magnitude)
+      operation, value_at = OPERATIONS[name]
+      operate = jax.vmap(functools.partial(operation, value_at(magnitude)))
       one = Draws(*(x[group] for x in drawn))
-      done.append(operate(planes[group], one))
+      result = operate(planes[group].astype(jnp.int32), one)
+      done.append(result.astype(jnp.uint8))
     return jnp.concatenate(done)[drawn.slot], None
 
   planes = jnp.moveaxis(images, -1, 1)
@@ -108,19 +112,7 @@ def _group_size(n: int) -> int:
   return -(-n // len(OPERATIONS))
 
 
-def _bound(name: str, magnitude: float) -> Callable:
-  """Returns the operation on uint8 [N, 3, H, W] at a magnitude."""
-  operation, value_at = OPERATIONS[name]
-  value = value_at(magnitude)
-
-  @jax.vmap
-  def operate(image: jax.Array, drawn: Draws) -> jax.Array:
-    return operation(image.astype(jnp.int32), value, drawn).astype(jnp.uint8)
-
-  return operate
-
-
-def _auto_contrast(image: jax.Array, _: None, drawn: Draws) -> jax.Array:
+def _auto_contrast(_: None, image: jax.Array, drawn: Draws) -> jax.Array:
   low, high = (f(image, (1, 2), keepdims=True) for f in (jnp.min, jnp.max))
   span = (high - low).astype(jnp.float32)
   # Adding 0.5 keeps exact quotients from being rounded down by float error.
@@ -128,7 +120,7 @@ def _auto_contrast(image: jax.Array, _: None, drawn: Draws) -> jax.Array:
   return jnp.where(high > low, stretched.astype(jnp.int32), image)
 
 
-def _equalize(image: jax.Array, _: None, drawn: Draws) -> jax.Array:
+def _equalize(_: None, image: jax.Array, drawn: Draws) -> jax.Array:
   @jax.vmap
   def equalize(plane: jax.Array) -> jax.Array:
     counts = jnp.bincount(plane.reshape(-1), length=256)
@@ -140,38 +132,38 @@ def _equalize(image: jax.Array, _: None, drawn: Draws) -> jax.Array:
   return equalize(image)
 
 
-def _invert(image: jax.Array, _: None, drawn: Draws) -> jax.Array:
+def _invert(_: None, image: jax.Array, drawn: Draws) -> jax.Array:
   return 255 - image
 
 
-def _rotate(image: jax.Array, degrees: float, drawn: Draws) -> jax.Array:
+def _rotate(degrees: float, image: jax.Array, drawn: Draws) -> jax.Array:
   cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
   matrix = (cos, -sin, 0), (sin, cos, 0)
-  return _affine(image, matrix, drawn.sign, about_centre=True)
+  return _affine(matrix, image, drawn, about_centre=True)
 
 
-def _posterize(image: jax.Array, bits: int, drawn: Draws) -> jax.Array:
+def _posterize(bits: int, image: jax.Array, drawn: Draws) -> jax.Array:
   return image & ~((1 << (8 - min(bits, 8))) - 1)
 
 
-def _solarize(image: jax.Array, threshold: int, drawn: Draws) -> jax.Array:
+def _solarize(threshold: int, image: jax.Array, drawn: Draws) -> jax.Array:
   return jnp.where(image < threshold, image, 255 - image)
 
 
-def _color(image: jax.Array, factor: float, drawn: Draws) -> jax.Array:
+def _color(factor: float, image: jax.Array, drawn: Draws) -> jax.Array:
   return _blend(_grey(image)[None], image, factor)
 
 
-def _contrast(image: jax.Array, factor: float, drawn: Draws) -> jax.Array:
+def _contrast(factor: float, image: jax.Array, drawn: Draws) -> jax.Array:
   grey = _grey(image)
   return _blend((2 * grey.sum() + grey.size) // (2 * grey.size), image, factor)
 
 
-def _brightness(image: jax.Array, factor: float, drawn: Draws) -> jax.Array:
+def _brightness(factor: float, image: jax.Array, drawn: Draws) -> jax.Array:
   return _blend(0, image, factor)
 
 
-def _sharpness(image: jax.Array, factor: float, drawn: Draws) -> jax.Array:
+def _sharpness(factor: float, image: jax.Array, drawn: Draws) -> jax.Array:
   if min(image.shape[1:]) < 3:
     return image
   inner = image[:, 1:-1, 1:-1]
@@ -181,23 +173,7 @@ def _sharpness(image: jax.Array, factor: float, drawn: Draws) -> jax.Array:
   return image.at[:, 1:-1, 1:-1].set(_blend(smooth, inner, factor))
 
 
-def _shear_x(image: jax.Array, slope: float, drawn: Draws) -> jax.Array:
-  return _affine(image, ((1, slope, 0), (0, 1, 0)), drawn.sign)
-
-
-def _shear_y(image: jax.Array, slope: float, drawn: Draws) -> jax.Array:
-  return _affine(image, ((1, 0, 0), (slope, 1, 0)), drawn.sign)
-
-
-def _translate_x(image: jax.Array, pixels: float, drawn: Draws) -> jax.Array:
-  return _affine(image, ((1, 0, -pixels), (0, 1, 0)), drawn.sign)
-
-
-def _translate_y(image: jax.Array, pixels: float, drawn: Draws) -> jax.Array:
-  return _affine(image, ((1, 0, 0), (0, 1, -pixels)), drawn.sign)
-
-
-def _cutout(image: jax.Array, half_side: int, drawn: Draws) -> jax.Array:
+def _cutout(half_side: int, image: jax.Array, drawn: Draws) -> jax.Array:
   inside = jnp.bool(True)
   for axis, size in enumerate(image.shape[1:]):
     centre = (drawn.centre[axis] * size).astype(jnp.int32)
@@ -207,33 +183,8 @@ def _cutout(image: jax.Array, half_side: int, drawn: Draws) -> jax.Array:
   return jnp.where(inside[None], FILL, image)
 
 
-def _solarize_add(image: jax.Array, addition: int, drawn: Draws) -> jax.Array:
+def _solarize_add(addition: int, image: jax.Array, drawn: Draws) -> jax.Array:
   return jnp.where(image < 128, jnp.minimum(image + addition, 255), image)
-
-
-def _enhancement(magnitude: float) -> float:
-  return magnitude / 10 * 1.8 + 0.1
-
-
-# The release's table: an operation and its argument at magnitude m.
-OPERATIONS: dict[str, tuple[Operation, Callable]] = {
-  'auto_contrast': (_auto_contrast, lambda m: None),
-  'equalize': (_equalize, lambda m: None),
-  'invert': (_invert, lambda m: None),
-  'rotate': (_rotate, lambda m: m / 10 * 30),  # degrees
-  'posterize': (_posterize, lambda m: int(m / 10 * 4)),  # bits kept
-  'solarize': (_solarize, lambda m: int(m / 10 * 256)),  # threshold
-  'color': (_color, _enhancement),
-  'contrast': (_contrast, _enhancement),
-  'brightness': (_brightness, _enhancement),
-  'sharpness': (_sharpness, _enhancement),
-  'shear_x': (_shear_x, lambda m: m / 10 * 0.3),  # slope
-  'shear_y': (_shear_y, lambda m: m / 10 * 0.3),
-  'translate_x': (_translate_x, lambda m: m / 10 * 100),  # pixels
-  'translate_y': (_translate_y, lambda m: m / 10 * 100),
-  'cutout': (_cutout, lambda m: int(m / 10 * 40)),  # half side, pixels
-  'solarize_add': (_solarize_add, lambda m: int(m / 10 * 110)),
-}
 
 
 def _grey(image: jax.Array) -> jax.Array:
@@ -249,10 +200,7 @@ def _blend(base: jax.Array | int, image: jax.Array, factor: float) -> jax.Array:
 
 
 def _affine(
-  image: jax.Array,
-  matrix: Sequence[Sequence[float]],
-  sign: jax.Array,
-  about_centre: bool = False,
+  matrix: Matrix, image: jax.Array, drawn: Draws, about_centre: bool = False
 ) -> jax.Array:
   """Takes the pixel nearest to matrix (x, y, 1), or `FILL` outside the image.
 
@@ -260,12 +208,12 @@ def _affine(
   equal on every backend.
 
   Args:
+    matrix: [2, 3]; the drawn sign multiplies all of it but its diagonal.
     image: [3, H, W].
-    matrix: [2, 3].
-    sign: [], multiplies all of the matrix but its diagonal.
+    drawn: of the image.
     about_centre: whether (x, y) are relative to the image's centre.
   """
-  _, height, width = image.shape
+  sign, (_, height, width) = drawn.sign, image.shape
   (xx, xy, x_shift), (yx, yy, y_shift) = matrix
   middle_x, middle_y = (np.array([width, height]) - 1) / 2 * about_centre
   x = np.arange(width)[None, :] - middle_x
@@ -291,3 +239,28 @@ def _fixed_point(table: np.ndarray) -> np.ndarray:
       'images or a smaller magnitude'
     )
   return np.rint(table * (1 << _FRACTION_BITS)).astype(np.int32)
+
+
+def _enhancement(magnitude: float) -> float:
+  return magnitude / 10 * 1.8 + 0.1
+
+
+# The release's table: an operation and its argument at magnitude m.
+OPERATIONS: dict[str, tuple[Operation, Callable]] = {
+  'auto_contrast': (_auto_contrast, lambda m: None),
+  'equalize': (_equalize, lambda m: None),
+  'invert': (_invert, lambda m: None),
+  'rotate': (_rotate, lambda m: m / 10 * 30),  # degrees
+  'posterize': (_posterize, lambda m: int(m / 10 * 4)),  # bits kept
+  'solarize': (_solarize, lambda m: int(m / 10 * 256)),  # threshold
+  'color': (_color, _enhancement),
+  'contrast': (_contrast, _enhancement),
+  'brightness': (_brightness, _enhancement),
+  'sharpness': (_sharpness, _enhancement),
+  'shear_x': (_affine, lambda m: ((1, m / 10 * 0.3, 0), (0, 1, 0))),
+  'shear_y': (_affine, lambda m: ((1, 0, 0), (m / 10 * 0.3, 1, 0))),
+  'translate_x': (_affine, lambda m: ((1, 0, m / -10 * 100), (0, 1, 0))),
+  'translate_y': (_affine, lambda m: ((1, 0, 0), (0, 1, m / -10 * 100))),
+  'cutout': (_cutout, lambda m: int(m / 10 * 40)),  # half side, pixels
+  'solarize_add': (_solarize_add, lambda m: int(m / 10 * 110)),
+}
