@@ -263,31 +263,6 @@ def test_the_bottleneck_is_the_slower_side(monkeypatch, platform):
   assert said.startswith('host pipeline, 2 threads; ') and '0.75' in said
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'said'),
-  [
-    ([], '--model=nfnet_f0'),
-    (['--input'], 'set --config'),
-    (['--model=nfnet_f9'], 'nfnet_f'),
-    (['--model=nfnet_f0', '--mode=test'], 'test'),
-    (['--model=nfnet_f0', '--batch_size=abc'], '--batch_size=abc'),
-    (['--model=nfnet_f0', '--override=['], '--override=['),
-    (['--model=nfnet_f0', '--json=README.md'], '--json=README.md, line 1'),
-    (['--model=nfnet_f0', '--json=nowhere/a.jsonl'], 'no folder nowhere'),
-    (['--model=nfnet_f0', '--against=timm', '--ema'], 'remove --ema'),
-    (
-      ['--model=resnet_50', '--mode=folded', '--image_size=32'],
-      'not normalizer-free',
-    ),
-    (['--model=resnet_50', '--against=timm'], 'no counterpart'),
-  ],
-)
-def test_the_command_refuses_in_one_line(run_script, arguments, said):
-  code, out, err = run_script('scripts.benchmark', *arguments)
-  assert code == 2 and not out
-  assert said in err and len(err.splitlines()) == 1
-
-
 def test_the_command_prints_a_table_and_goes_on_with_its_file(
   run_script, tmp_path
 ):

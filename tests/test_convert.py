@@ -62,20 +62,3 @@ def test_weights_of_another_network_are_one_line(tmp_path, convert):
   assert '4 missing, 0 unexpected, 1 of another shape' in err
   assert 'linear/w (7, 3), needs (64, 4)' in err
   assert not (tmp_path / 'out.npz').exists()
-
-
-@pytest.mark.parametrize(
-  'arguments, culprit',
-  [
-    (['missing.npz', 'out.npz'], 'missing.npz'),
-    (['missing.npz'], 'give two files'),
-    (['missing.npz', 'out.pth'], 'out.pth'),
-    (['--to=torch', 'a.npz', 'b.npz'], '--to=torch'),
-    (['tests', 'out.npz'], "tests is not a run's folder"),
-    (['--certify', '--timm=resnet50'], "no timm network 'resnet50'"),
-  ],
-)
-def test_what_is_impossible_is_refused_in_a_line(arguments, culprit, convert):
-  code, _, err = convert(*arguments)
-  assert code == 2
-  assert err.count('\n') == 1 and culprit in err

@@ -108,26 +108,3 @@ def test_what_is_evaluated_reordered_and_left_out_is_printed(tmp_path):
   assert 'ignored 1 file' in said[0] and 'notes.txt' in said[0]
   assert 'matched by their names' in said[1]
   assert said[2].startswith('1 unreadable') and 'broken.png' in said[2]
-
-
-@pytest.mark.parametrize(
-  ('script', 'key', 'value'),
-  [
-    ('evaluate --weights=nowhere', 'data.eval_image_size', '0'),
-    ('evaluate --weights=nowhere', 'loss', 'zzz'),
-    ('evaluate --weights=nowhere', 'data.mean', ''),
-    ('inspect batch', 'data.train_image_size', '0'),
-    ('inspect batch', 'seed', '-1'),
-    ('summary --optimizer', 'learning_rate', '-1'),
-  ],
-)
-def test_every_command_checks_its_recipe(run_script, script, key, value):
-  name, argument = script.split()
-  code, out, said = run_script(
-    f'scripts.{name}',
-    argument,
-    '--config=configs/quickstart.py',
-    f'--config.{key}={value}',
-  )
-  assert code == 2 and not out and said.count('\n') == 1
-  assert said.startswith(f'error: config.{key}=')

@@ -23,22 +23,3 @@ def test_the_command_writes_what_was_asked_for(path, run_script):
   found = exported.load(str(out)).description
   assert found['input']['shape'] == [2, 9, 9, 3]
   assert found['platforms'] == ['cpu']
-
-
-@pytest.mark.parametrize(
-  'arguments, words',
-  [
-    (['out'], 'set --weights'),
-    (['--weights=none.npz'], 'give one file to write'),
-    (['--weights=none.npz', 'out'], 'none.npz'),
-    (['--weights=none.npz', '--batch=0', 'out'], "or 'any'"),
-    (['--weights=none.npz', '--batch=2.5', 'out'], "or 'any'"),
-    (['--weights=none.npz', 'tests'], 'tests is a folder; name the file'),
-    (['--weights=none.npz', 'nowhere/out'], 'nowhere: no such folder'),
-  ],
-)
-def test_a_mistake_is_refused_in_a_line(arguments, words, run_script):
-  code, _, err = run_script('scripts.export', *arguments)
-  assert code == 2
-  assert err.startswith('error: ') and err.count('\n') == 1
-  assert words in err

@@ -84,10 +84,3 @@ def test_a_recipes_network_is_measured_with_its_own_arguments(
   assert done.code in (0, 1), done.stderr  # so narrow a block may vary
   assert done.stdout.count('CIFAR_ResNet/~/nf_block') >= 4
   assert 'nf_block_3 ' in done.stdout and 'nf_block_4 ' not in done.stdout
-  for more, why in (
-    (['--model=nfnet_f0', *flags], '--model=nfnet_f0 and --config: give one'),
-    ([], 'set --model=NAME or --config=FILE'),
-  ):
-    done = run_script('scripts.inspect', 'signal', *more)
-    assert done.code == 2 and len(done.stderr.splitlines()) == 1
-    assert why in done.stderr

@@ -206,29 +206,3 @@ def test_a_dry_run_prints_what_a_shell_would_run_and_starts_nothing(
     'scripts.train',
     *FLAGS,
   ]
-
-
-@pytest.mark.parametrize(
-  ('arguments', 'why'),
-  [
-    (['--on=tpu_pod', '--', *FLAGS], 'needs --tpu=NAME and --zone=ZONE'),
-    (['--on=hosts', '--', *FLAGS], 'needs --hosts='),
-    (['--', *FLAGS], 'set --on='),
-    (['--on=slurm', '--', '--config=x'], 'give the flags of scripts.train'),
-    (['--on=cloud', '--', *FLAGS], 'tpu_pod|slurm|hosts'),
-    (['--on=slurm', '--', '--workdir='], 'give the flags of scripts.train'),
-    (['--on=hosts', '--hosts=a,,b', '--', *FLAGS], "'' is not an address"),
-    (['--on=hosts', '--hosts=-oX=y', '--', *FLAGS],
-     "'-oX=y' is not an address"),
-    (['--on=hosts', '--hosts=a', '--port=-1', '--', *FLAGS], '--port=-1'),
-    (['--on=hosts', '--hosts=localhost,gpu1', '--', *FLAGS],
-     'is not installed on this machine'),
-  ],
-)  # fmt: skip
-def test_what_is_missing_is_said_before_anything_starts(
-  arguments, why, run_script, monkeypatch
-):
-  monkeypatch.setenv('PATH', '/none')
-  code, _, said = run_script('scripts.launch', *arguments)
-  assert code == 2 and why in said
-  assert said.startswith('error: ') and said.count('\n') == 1

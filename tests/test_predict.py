@@ -96,20 +96,6 @@ def test_an_ascii_terminal_shows_every_picture_and_nothing_moves_its_cursor(
   assert '\x1b' not in done.stdout and r'cat\x1b[31m' in done.stdout
 
 
-@pytest.mark.parametrize(
-  'arguments, says',
-  [
-    (['a.png'], 'set --weights'),
-    (['--weights=none.npz', 'a.png'], 'none.npz: no such file'),
-    (['--weights=none.npz'], 'at least one picture'),
-    (['--weights=w.npz', '--image_size=0', 'a.png'], 'image_size'),
-  ],
-)
-def test_what_is_impossible_is_refused_in_a_line(arguments, says, run_script):
-  code, _, err = run_script('scripts.predict', *arguments)
-  assert code == 2 and err.count('\n') == 1 and says in err
-
-
 def test_a_networks_own_way_to_prepare_stands_in_where_a_file_is_silent():
   for model, name, size in (
     ('nfnet_f1', 'resize_crop_32', 320),

@@ -85,10 +85,3 @@ def test_caltech_is_split_by_our_list_and_its_files_are_untouched(
       if f'/{part}/' in path
     ]
     assert sorted(read(source)) == sorted(expected)
-
-
-def test_a_bucket_is_refused_as_the_folder_to_write(run_script):
-  place = '--data_dir=gs://bucket/data'
-  done = run_script('scripts.prepare_data', '--dataset=cifar10', place)
-  assert done.code == 2
-  assert done.stderr.splitlines() == [f'error: {place}: give a local folder']

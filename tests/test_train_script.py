@@ -66,13 +66,6 @@ def test_a_runs_end_is_its_exit_code(
   assert done.stderr == ('error: why\n' if what == 'refused' else '')
 
 
-def test_a_missing_recipe_or_workdir_is_named(run_script):
-  assert 'set --config' in run_script('scripts.train').stderr
-  assert 'set --workdir' in run_script('scripts.train', RECIPE).stderr
-  missing = run_script('scripts.train', '--config=configs/nfnet_f9.py')
-  assert 'nfnet_f9.py' in missing.stderr and missing.code == 2
-
-
 def test_print_config_prints_the_resolved_config_as_json(run_script):
   done = run_script(
     'scripts.train', '--config=configs/nfnet_f0.py', '--print_config',
