@@ -220,19 +220,15 @@ def published_ms(config: ConfigDict, pod: Pod) -> float | None:
 
 def write_table() -> None:
   """Writes OUT/pod_plan.md, one row for each recipe and topology."""
-  cells = {
-    f'{recipe}@{place}': (recipe, place)
-    for recipe in RECIPES
-    for place in TOPOLOGIES
-  }
+  names = [f'{recipe}@{place}' for recipe in RECIPES for place in TOPOLOGIES]
   for name in COMPILE.value:
-    if name not in cells:
-      raise ValueError(f'--compile={name}: choose from {", ".join(cells)}')
+    if name not in names:
+      raise ValueError(f'--compile={name}: choose from {", ".join(names)}')
   rows = []
-  for name, cell in cells.items():
+  for name in names:
     is_compiled = name in COMPILE.value
     progress(f'{"compiling" if is_compiled else "estimating"} {name}')
-    rows.append(table_row(*cell, is_compiled))
+    rows.append(table_row(*name.split('@'), is_compiled))
   about = textwrap.fill(f'{ABOUT} {compiled.BYTES}.', 80)
   table = tabulate(rows, HEADER, 'github', disable_numparse=True)
   text = f'# NFNets on TPU pods\n\n{origin()}\n\n{about}\n\n{table}\n'

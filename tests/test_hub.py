@@ -330,10 +330,6 @@ def test_a_failed_download_is_one_error_with_the_remedy_unless_the_disk_is_full(
   assert f'to {tmp_path} (Temporary failure in' in said
 
 
-def test_a_network_shows_its_name_its_pixels_and_its_classes(net):
-  assert repr(net) == '<Network test_nfnet: 64 x 64 pixels, 5 classes>'
-
-
 @pytest.mark.parametrize(
   'source, says',
   [

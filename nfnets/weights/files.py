@@ -27,7 +27,6 @@ from nfnets import models, variants
 from nfnets.data import images
 from nfnets.weights import match, restricted
 
-Tree = Mapping[str, Mapping[str, Any]]
 STATE = 'state:'
 MAX_IMAGE_SIZE = 4096  # as for a recipe
 _METADATA = 'nfnets'  # the one key of safetensors' metadata, a JSON object
@@ -51,8 +50,8 @@ class Weights(NamedTuple):
     note: what to tell the user about their origin; not written to files.
   """
 
-  params: Tree
-  state: Tree
+  params: match.Tree
+  state: match.Tree
   model: str | None = None
   num_classes: int | None = None
   overrides: Mapping[str, Any] = {}
@@ -252,7 +251,7 @@ def shapes(
   channels: int = 3,
   as_trained: bool = False,
   **overrides: Any,
-) -> tuple[Tree, Tree]:
+) -> tuple[match.Tree, match.Tree]:
   """Shapes of the parameters and state of `models.create(model, …)`.
 
   Args:
@@ -272,12 +271,12 @@ def shapes(
   )
 
 
-def channels(params: Tree) -> int:
+def channels(params: match.Tree) -> int:
   """The number of channels of the images that these weights are for."""
   return match.flatten(params)[stem_path(params)].shape[2]
 
 
-def stem_path(params: Tree) -> str:
+def stem_path(params: match.Tree) -> str:
   """The path of the first convolution's weights.
 
   Raises:
