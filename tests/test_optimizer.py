@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from nfnets import optim
+from nfnets import optim, weights
 from nfnets.optim import agc, optimizer, parameters
 from nfnets.optim.optimizer import CLIPPERS, Settings
 from nfnets.weights.match import flatten as flat
@@ -307,13 +307,8 @@ def unrolled(part):
 
 def stacked(params):
   """The second to fourth block as `config.model.scan` holds them."""
-  found = {p: x for p, x in params.items() if not re.search(r'block_\d', p)}
-  for inner in BLOCK:
-    blocks = [params[f'Net/~/nf_block_{i}{inner}'] for i in (1, 2, 3)]
-    found[f'Net/stack_1_3/nf_block{inner}'] = jax.tree.map(
-      lambda *leaves: np.stack(leaves), *blocks
-    )
-  return found
+  stacks = {f'Net/stack_1_3/nf_block{inner}': BLOCK[inner] for inner in BLOCK}
+  return weights.stack_like(params, stacks)
 
 
 @pytest.mark.parametrize(('name', 'clip'), PAIRS)

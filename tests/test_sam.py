@@ -1,4 +1,4 @@
-"""SAM: the equation, optax's own, and which examples share a perturbation."""
+"""SAM: the equation, and which examples share a perturbation."""
 
 import jax
 import jax.numpy as jnp
@@ -89,27 +89,6 @@ def test_the_gradient_is_taken_at_the_published_distance():
   grads, _ = gradient()
   assert_close(grads, oracle(PARAMS, BATCH, BATCH))
   assert differ(grads, GRAD(PARAMS, BATCH))
-
-
-def test_equals_optax_in_opaque_mode():
-  base = optax.sgd(0.3, momentum=0.9)
-  ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.1))
-  theirs = optax.contrib.sam(base, ascent, opaque_mode=True)
-  their_state, our_state = theirs.init(PARAMS), base.init(PARAMS)
-  their_params = our_params = PARAMS
-  for _ in range(3):
-    updates, their_state = theirs.update(
-      GRAD(their_params, BATCH),
-      their_state,
-      their_params,
-      grad_fn=lambda params, _: GRAD(params, BATCH),
-    )
-    their_params = optax.apply_updates(their_params, updates)
-    updates, our_state = base.update(
-      gradient(our_params)[0], our_state, our_params
-    )
-    our_params = optax.apply_updates(our_params, updates)
-  assert_close(our_params, their_params)
 
 
 def test_metrics_and_state_are_those_of_the_second_pass():

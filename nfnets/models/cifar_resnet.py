@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import haiku as hk
 import jax
@@ -27,8 +26,6 @@ class CIFARResNet(network.Network):
     is the strided conv1x1(act(x) / s). 272,483 parameters.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.CIFAR_RESNET`.
     normalizer: 'batch', 'none' or 'nf'.
     activation: name in `activations.GAMMAS`; scaled only with 'nf'.
     alpha: scale of every residual branch; only with 'nf'.
@@ -37,8 +34,6 @@ class CIFARResNet(network.Network):
     cross_replica_axis: see `layers.BatchNorm`.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   normalizer: str = 'batch'
   activation: str = 'relu'

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 
 import haiku as hk
 import jax
@@ -17,17 +16,12 @@ class FixUpResNet(network.Network):
   """Post-activation ResNet that only its initialization keeps stable.
 
   It has scalar biases around every convolution and one scale per block; the
-  last convolution of a branch starts at zero, and so does the branch. Unlike
-  other families', the stages' features are activated.
+  last convolution of a branch starts at zero, and so does the branch.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.FIXUP_RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   activation: str = 'relu'
   name: str = 'FixUp_ResNet'

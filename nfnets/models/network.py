@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import haiku as hk
 import jax
@@ -54,25 +54,30 @@ class Design:
   stem_features: bool = True
 
 
+@dataclasses.dataclass(eq=False)
 class Network(hk.Module):
   """A stem, stages of residual blocks, and a head.
 
-  A family is a dataclass whose fields are its arguments, and whose method
-  `design` returns a `Design`. Two fields are common to all:
+  A family is a dataclass that adds its arguments as fields, and a method
+  `design` that returns a `Design`.
 
-  - num_classes: K.
-  - variant: provides `depths`, `widths`, `drop_rate`, `stochdepth_rate`,
-    `features` (also return feature maps), `remat` (recompute each block in the
-    backward pass) and `scan`. With `scan`, all blocks of a stage but its first
-    are compiled once, as a loop over stacked parameters (see `members`);
-    parameters at the public paths still run unrolled. Combine it with `remat`
-    to save memory.
+  Args:
+    num_classes: K.
+    variant: a row of the family's table in `variants` and what `models.create`
+      adds: `depths`, `widths`, `drop_rate`, `stochdepth_rate`, `features` (also
+      return feature maps), `remat` (recompute each block in the backward pass)
+      and `scan`. With `scan`, all blocks of a stage but its first are compiled
+      once, as a loop over stacked parameters (see `members`); parameters at the
+      public paths still run unrolled. Combine it with `remat` to save memory.
 
   Attributes:
     blocks: a list of blocks for each stage.
     numbers: stochastic depth rate and expected std of each block, as keyword
       arguments.
   """
+
+  num_classes: int
+  variant: Mapping
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -118,7 +123,8 @@ class Network(hk.Module):
       'pool' `[N, C]` and 'logits' `[N, K]`, in float32; if the variant's
       `features` is set, also 'features', a dictionary from stride to
       `[N, H / stride, W / stride, C]`: the outputs of stem and stages (of the
-      final convolution instead of the last stage, as in timm).
+      final convolution instead of the last stage, as in timm), which only
+      networks with post-activation have activated.
     """
     key, variant = hk.maybe_next_rng_key(), self.variant
     x, features = self._stem_and_stages(images, key, is_training)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 
@@ -16,8 +16,6 @@ class NFRegNet(network.Network):
   """Normalizer-free RegNet: inverted bottlenecks of 8-channel groups.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.NF_REGNET`.
     width: multiplier of the table's widths.
     expansion: width of a block's 3x3 convolution as a multiple of its input's;
       1 in the first block.
@@ -29,8 +27,6 @@ class NFRegNet(network.Network):
   For the other arguments see `nfnet.NFNet`.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   width: float = 0.75
   expansion: float = 2.25

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import haiku as hk
 
@@ -15,8 +14,6 @@ class NFResNet(network.Network):
   """Normalizer-free pre-activation bottleneck ResNet.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.NF_RESNET`.
     use_se: True means attention 'se', after a block's last convolution.
     normalizer: 'nf', or 'none' for plain convolutions with He's initialization
       and plain activations (paper B, Figure 2). `resnet.ResNet` is the
@@ -27,8 +24,6 @@ class NFResNet(network.Network):
   For the other arguments see `nfnet.NFNet`.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   activation: str = 'relu'
   alpha: float = 0.2

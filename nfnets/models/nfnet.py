@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import haiku as hk
 
@@ -16,9 +16,8 @@ class NFNet(network.Network):
   """NFNet-F: a stem of 3x3 convolutions, four stages of grouped bottlenecks.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.NFNET` and what `models.create` adds. Its widths
-      may be 'default', the ResNet widths of Table 2.
+    variant: see `network.Network`; its widths may be 'default', the ResNet
+      widths of Table 2.
     activation: name in `activations.GAMMAS`.
     alpha: scale of every residual branch.
     attention: gate of the branches: 'se' (squeeze-excite), 'eca' (efficient
@@ -45,8 +44,6 @@ class NFNet(network.Network):
     cross_replica_axis: see `layers.BatchNorm`.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   activation: str = 'gelu'
   alpha: float = 0.2

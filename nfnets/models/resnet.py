@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import jax.numpy as jnp
 
@@ -15,8 +14,6 @@ class ResNet(network.Network):
   """ResNet-V2 (He et al., arXiv 1603.05027), as in paper B's Table 1.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
     use_se: use squeeze-excite after a block's last convolution.
     se_ratio: hidden units of squeeze-excite as a share of a block's output.
@@ -27,8 +24,6 @@ class ResNet(network.Network):
     cross_replica_axis: see `layers.BatchNorm`.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   activation: str = 'relu'
   use_se: bool = False

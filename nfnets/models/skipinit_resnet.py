@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import jax.numpy as jnp
 
@@ -18,14 +17,10 @@ class SkipInitResNet(network.Network):
   block, without weight standardization, gamma, alpha or expected std.
 
   Args:
-    num_classes: K.
-    variant: a row of `variants.SKIPINIT_RESNET`.
     activation: name in `activations.GAMMAS`, unscaled.
     skipinit_gain: initial `skip_gain`, a number or an initializer.
   """
 
-  num_classes: int
-  variant: Mapping
   _: dataclasses.KW_ONLY
   activation: str = 'relu'
   skipinit_gain: float | layers.Initializer = 0.0
