@@ -92,7 +92,6 @@ def of_measurement(run: Run, command: Sequence[str], config: Config) -> Record:
 def write(root: pathlib.Path, record: Record) -> pathlib.Path:
   """Writes a record to the file where reports look for it."""
   path = Run(*(record[field] for field in Run._fields)).path(root)
-  path.parent.mkdir(parents=True, exist_ok=True)
   workdir.write_atomically(path, workdir.dump_json(record))
   return path
 

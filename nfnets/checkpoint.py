@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from nfnets import parallel
+from nfnets.workdir import RunFolder
 
 Tree = Any
 # Orbax warns whenever a run is read, and logs tracebacks of what it raises.
@@ -125,9 +126,10 @@ class Checkpoints:
         writing.result()
     except Exception as error:  # orbax raises many kinds
       # From the folder: the manager may also count what it failed to write.
-      names = [path.name for path in self._path.glob('*')]
-      newest = max((int(n) for n in names if n.isdecimal()), default=None)
-      left = f'the newest intact one is {newest}' if newest else 'there is none'
+      saved = RunFolder(self._path.parent).saved_steps()
+      left = (
+        f'the newest intact one is {saved[-1]}' if saved else 'there is none'
+      )
       raise OSError(
         f'a checkpoint could not be written to {self._path}: '
         f'{_why(error)}; {left}'

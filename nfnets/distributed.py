@@ -12,13 +12,12 @@ import json
 import logging
 import math
 import os
-import queue
 import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -149,8 +148,7 @@ def exchange(value: Any) -> list[Any]:
     return [value]
   text = np.frombuffer(json.dumps(value).encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.array(text.size, np.int32))
-  # Padded to powers of two, so that few programs are compiled.
-  padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
+  padded = np.zeros(sizes.max(), np.uint8)
   padded[: text.size] = text
   rows = multihost_utils.process_allgather(padded)
   return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes)]
@@ -207,8 +205,6 @@ class Interrupts:
     self._requested = False
     self._calls = 0
     self._old = {}
-    self._jobs: queue.SimpleQueue = queue.SimpleQueue()
-    threading.Thread(target=_work, args=(self._jobs,), daemon=True).start()
     signals = [signal.SIGINT, signal.SIGHUP]
     if jax.process_count() == 1:  # else JAX's preemption notice handles it
       signals.append(signal.SIGTERM)
@@ -221,25 +217,29 @@ class Interrupts:
   def __exit__(self, *_: object) -> None:
     for number, handler in self._old.items():
       signal.signal(number, handler)
-    self._jobs.put(None)
-
-  def reached(self) -> bool:
-    """Whether to stop here; all processes must call it equally often."""
-    self._calls += 1
-    if jax.process_count() == 1:
-      return self._requested
-    return multihost_utils.reached_preemption_sync_point(self._calls)
 
   def check(self) -> None:
-    """Raises Interrupted if the run is to stop here, like `reached`."""
-    if self.reached():
+    """Raises Interrupted if the run is to stop here.
+
+    All processes must call it equally often.
+    """
+    self._calls += 1
+    stops = self._requested
+    if jax.process_count() > 1:
+      stops = multihost_utils.reached_preemption_sync_point(self._calls)
+    if stops:
       raise Interrupted
 
-  def each(self, batches: Iterator[Any]) -> Iterator[Any]:
-    """Yields the batches, each read by `call`; a long wait is logged."""
-    end = object()
+  def each(self, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields the batches, each after a `check` and read by `call`.
+
+    A long wait is logged.
+    """
+    batches, end = iter(batches), object()
+    self.check()
     while (batch := self.call(next, batches, end, patience=STALLED)) is not end:
       yield batch
+      self.check()
 
   def call(
     self,
@@ -265,7 +265,7 @@ class Interrupts:
       except BaseException as error:
         future.set_exception(error)
 
-    self._jobs.put(job)
+    threading.Thread(target=job, daemon=True).start()
     warned = time.monotonic()
     while futures.wait([future], timeout=0.1).not_done:
       if self._requested and jax.process_count() == 1:
@@ -296,9 +296,3 @@ class Interrupts:
     self._requested = True
     if jax.process_count() > 1:
       os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _work(jobs: queue.SimpleQueue) -> None:
-  while job := jobs.get():
-    job()
-    del job  # and with it the result, which may be a whole state

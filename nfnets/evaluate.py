@@ -16,7 +16,6 @@ def evaluate(
   eval_step: Callable[..., Any],
   variables: Mapping[str, Any],
   batches: Iterable[Mapping[str, np.ndarray]],
-  check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
   """Averages over all examples of all processes.
 
@@ -25,7 +24,6 @@ def evaluate(
     variables: {prefix: (params, state)}, replicated.
     batches: this process's, from `data.pipeline.eval_batches`; all processes
       must have the same number.
-    check: called before each batch; it may raise to stop, on all processes.
 
   Returns:
     `{prefix}/loss`, `{prefix}/top_1`, `{prefix}/top_5` (fractions of 1) and
@@ -37,7 +35,6 @@ def evaluate(
   sums: dict[str, dict[str, float]] = {}
   pending: Mapping[str, Any] = {}
   for batch in batches:
-    check()
     inputs = {k: batch[k] for k in ('images', 'labels', 'mask')}
     dispatched = eval_step(variables, parallel.shard(inputs))
     sums = _added(sums, pending)  # waits while the next batch runs

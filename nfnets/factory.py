@@ -51,9 +51,7 @@ def build(config: ConfigDict, opened: Splits = (None, None)) -> Parts:
       'pip install wandb, or --config.wandb=False'
     )
   # Tracing checks the network's arguments, and the optimizer's patterns.
-  shapes = jax.eval_shape(
-    lambda: step.init_state(config, network, optimizer, jax.random.key(0))
-  )
+  shapes = shapes_of(config)
   with parameters.naming('sam.perturbed', config.sam.perturbed):
     parameters.matches(shapes.params, config.sam.perturbed)
   schedule, (train, evaluation) = (
@@ -68,6 +66,14 @@ def build(config: ConfigDict, opened: Splits = (None, None)) -> Parts:
     )
   schedule = schedule_of(config)
   return Parts(network, schedule, optimizer, train, evaluation, shapes)
+
+
+def shapes_of(config: ConfigDict) -> step.TrainState:
+  """The shapes of a run's state."""
+  network, optimizer = network_of(config), optimizer_of(config)
+  return jax.eval_shape(
+    lambda: step.init_state(config, network, optimizer, jax.random.key(0))
+  )
 
 
 def sources_of(

@@ -96,12 +96,8 @@ def _take_from_weights(
       value = found[key]
       data[key] = tuple(value) if isinstance(is_open, tuple) else value
   used, made = (_images(x, trains=not config.probe) for x in (data, found))
-  line = f'{config.weights}: {config.model.name}, used at {used}'
-  if before:
-    return line
-  if made == used:
-    return f'{line}, for which the weights were made'
-  return f'{line}; the weights were made for {made}'
+  more = '' if made == used else f'; the weights were made for {made}'
+  return f'{config.weights}: {config.model.name}, used at {used}{more}'
 
 
 def _images(data: Mapping[str, Any], trains: bool) -> str:
@@ -151,23 +147,17 @@ def start(state: step.TrainState, weights: files.Weights) -> step.TrainState:
 
   A head that they lack stays as it is.
   """
-  params = _overlaid(state.params, weights.params)
-  net_state = _overlaid(state.state, weights.state)
+
+  def overlaid(tree: match.Tree, found: match.Tree) -> match.Tree:
+    in_its_dtype = lambda own, leaf: np.asarray(leaf, own.dtype)
+    return jax.tree.map(in_its_dtype, tree, dict(tree) | dict(found))
+
+  params = overlaid(state.params, weights.params)
+  net_state = overlaid(state.state, weights.state)
   state = state._replace(params=params, state=net_state)
   if state.ema_params:
     state = state._replace(ema_params=params, ema_state=net_state)
   return state
-
-
-def _overlaid(tree: match.Tree, found: match.Tree) -> match.Tree:
-  """The tree with the values found, in the tree's dtypes."""
-  return {
-    module: {
-      name: np.asarray(found.get(module, {}).get(name, leaf), leaf.dtype)
-      for name, leaf in leaves.items()
-    }
-    for module, leaves in tree.items()
-  }
 
 
 @functools.lru_cache(maxsize=1)  # `complete` and `fitting` read the same file

@@ -6,7 +6,7 @@ the classifier, a multinomial logistic regression.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -126,32 +126,20 @@ def features_of(
 
   params = match.without_head(weights.params)
   params, state = jax.device_put((params, dict(weights.state)))
-  features, labels = [], []
+  features, labels, done, due = [], [], 0, 0.0
   skipped: dict[str, str] = {}
-  report = _progress(len(source))
-  report(0)
   for batch in evaluate.eval_batches(config, source, skipped):
+    if time.monotonic() >= due:
+      print(f'computing features: {done} of {len(source)}', flush=True)
+      due = time.monotonic() + SECONDS_PER_REPORT
     is_real = batch['mask'] > 0
     features.append(np.asarray(pool(params, state, batch['images']))[is_real])
     labels.append(batch['labels'][is_real])
-    report(is_real.sum())
+    done += len(labels[-1])
+  print(f'computing features: {done} of {len(source)}', flush=True)
   if skipped:
     print(evaluate.left_out(skipped))
   return np.concatenate(features), np.concatenate(labels)
-
-
-def _progress(total: int) -> Callable[[int], None]:
-  """Makes a function that adds to a count and prints it now and then."""
-  done, due = 0, 0.0
-
-  def report(more: int) -> None:
-    nonlocal done, due
-    done += more
-    if done == total or time.monotonic() >= due:
-      print(f'computing features: {done} of {total}', flush=True)
-      due = time.monotonic() + SECONDS_PER_REPORT
-
-  return report
 
 
 def choose_l2(

@@ -43,7 +43,7 @@ class Meter:
     self._waited = 0.0
     self._compiled = compile_seconds()
     self._first_step = self._last_step = first_step
-    self.nonfinite_in_a_row = 0
+    self._nonfinite_in_a_row = 0
     self.diverged_at: int | None = None  # the step that ends the run
     self.restart_clock()
 
@@ -72,8 +72,8 @@ class Meter:
     for name, value in newest.items():
       self._sums[name] = self._sums.get(name, 0.0) + value
     is_bad = newest['nonfinite'] > 0
-    self.nonfinite_in_a_row = self.nonfinite_in_a_row + 1 if is_bad else 0
-    if self.nonfinite_in_a_row == self._config.stop_after_nonfinite:
+    self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if is_bad else 0
+    if self._nonfinite_in_a_row == self._config.stop_after_nonfinite:
       self.diverged_at = self.diverged_at or step
     row = {}
     if step % self._config.log_every == 0 or step == self._config.num_steps:
@@ -118,9 +118,9 @@ class Meter:
 
 
 def step_flops(
-  config: ConfigDict, network: hk.TransformedWithState, params: Any, state: Any
+  config: ConfigDict, network: hk.TransformedWithState, shapes: Any
 ) -> float:
-  """The model's FLOPs per step, from the parameters' and state's shapes.
+  """The model's FLOPs per step, from the shapes of its `TrainState`.
 
   A backward pass counts as two forward passes. SAM's ascent adds its fraction
   of the batch (paper A, section 5.1); recomputation doesn't count.
@@ -131,7 +131,8 @@ def step_flops(
   def forward(params: Any, state: Any, images: jax.Array) -> Any:
     return network.apply(params, state, jax.random.key(0), images, True)
 
-  macs = multiply_adds(jax.make_jaxpr(forward)(params, state, images).jaxpr)
+  traced = jax.make_jaxpr(forward)(shapes.params, shapes.state, images)
+  macs = multiply_adds(traced.jaxpr)
   passes = 1 + (config.sam.ascent_fraction if config.sam.rho else 0)
   return 2.0 * 3 * passes * macs * config.batch_size
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -194,25 +194,20 @@ def _facts(config: ConfigDict, parts: factory.Parts) -> dict[str, Any]:
 
 def _first_state(run: Run) -> tuple[step.TrainState, int]:
   """The state of the newest checkpoint, or a new one; and its step."""
-  config, parts = run.config, run.parts
-  run.console.print(
+  config, parts, say = run.config, run.parts, run.console.print
+  say(
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
     f'{config.batch_size} images on {jax.device_count()} devices'
   )
   if run.folder.url:
-    run.console.print(
-      f'{run.folder} has no lock: start one run at a time there'
-    )
+    say(f'{run.folder} has no lock: start one run at a time there')
   for note in sources.notes(parts.train_source, parts.eval_source):
-    run.console.print(f'{config.data.name}: {note}')
-  is_saved = run.checkpoints.latest_step() is not None
-  run.console.print(
-    'restoring the newest checkpoint'
-    if is_saved
-    else 'initializing: compiling, may take a minute'
-  )
-  state = run.checkpoints.restore_latest(parts.shapes)
-  if state is None:
+    say(f'{config.data.name}: {note}')
+  if run.checkpoints.latest_step() is not None:
+    say('restoring the newest checkpoint')
+    state = run.checkpoints.restore_latest(parts.shapes)
+  else:
+    say('initializing: compiling, may take a minute')
     init = jax.jit(
       lambda key: step.init_state(config, parts.network, parts.optimizer, key)
     )
@@ -269,7 +264,10 @@ def _loop(
   """
   config, first = run.config, done
   train_step, key_and_data, eval_step = _steps(run)
-  meter, batches = _meter(run, state, done), _batches(run, done)
+  meter = _meter(run, state, done)
+  batches = run.interrupts.each(
+    factory.train_batches(config, run.parts.train_source, done, run.skipped)
+  )
   # After a resume, unless this step's evaluation was logged before.
   due = _is_evaluated(config, done) and not evaluation
   unread = None  # the metrics of the newest step, still being computed
@@ -292,18 +290,18 @@ def _loop(
       run.console.advance(done)
       due = _is_evaluated(config, done)
       saves = done % config.checkpoint_every == 0
-      stops = run.interrupts.reached()
-      if due or saves or stops:  # these wait for the device in any case
+      if due or saves:  # these wait for the device in any case
         _log(run, done, meter.add(done, unread))
         unread = None
       if meter.diverged_at:
         return {'status': 'diverged', 'step': meter.diverged_at, **evaluation}
-      if stops:
-        raise distributed.Interrupted
       if saves:
         run.checkpoints.save(done, state)
   except distributed.Interrupted:
-    if done > first:  # else the state was donated to the first step
+    if unread is not None:
+      _log(run, done, meter.add(done, unread))
+    # Without a step, the state may have been donated to the first.
+    if done > first and not meter.diverged_at:
       run.checkpoints.save(done, state)
     return {'status': 'interrupted', 'step': done, **evaluation}
 
@@ -339,18 +337,10 @@ def _train_step(run: Run) -> tuple[Any, Any]:
 
 
 def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
-  network, shapes = run.parts.network, run.parts.shapes
-  flops = metrics.step_flops(run.config, network, shapes.params, shapes.state)
+  parts = run.parts
+  flops = metrics.step_flops(run.config, parts.network, parts.shapes)
   names = step.observed_names(run.config, state.params)
   return metrics.Meter(run.config, done, names, flops)
-
-
-def _batches(run: Run, done: int) -> Iterator[Any]:
-  config, source = run.config, run.parts.train_source
-  batches = factory.train_batches(config, source, done, run.skipped)
-  if config.data.on_device:
-    return batches
-  return run.interrupts.each(batches)
 
 
 def _is_evaluated(config: ConfigDict, done: int) -> bool:
@@ -363,9 +353,8 @@ def _evaluate(
   batches = evaluate.eval_batches(
     run.config, run.parts.eval_source, run.skipped
   )
-  batches = run.interrupts.each(iter(batches))
   variables = evaluate.variables_of(state, run.config.ema.mode)
-  return evaluate.evaluate(eval_step, variables, batches, run.interrupts.check)
+  return evaluate.evaluate(eval_step, variables, run.interrupts.each(batches))
 
 
 def _log(run: Run, done: int, row: dict[str, float]) -> None:

@@ -36,27 +36,14 @@ class RunFolder:
   """A run's folder on disk.
 
   Args:
-    path: of the folder, created if missing.
-    must_exist: refuse a folder without a run.
+    path: of the folder; it is created when it is locked or written to.
     url: of the folder in a bucket that it is a copy of (bucket.working_copy).
-
-  Raises:
-    OSError: the folder can't be created.
-    ValueError: it holds no run, and `must_exist`.
   """
 
-  def __init__(
-    self,
-    path: str | os.PathLike[str],
-    must_exist: bool = False,
-    url: str = '',
-  ):
+  def __init__(self, path: str | os.PathLike[str], url: str = ''):
     if bucket.is_url(path):
       raise ValueError(f'{path}: copy the run to a local folder first')
     self.path, self.url = pathlib.Path(path).expanduser(), url
-    if must_exist and not (self.path / 'config.json').exists():
-      raise ValueError(f"{self} is not a run's folder: it has no config.json")
-    self.path.mkdir(parents=True, exist_ok=True)
 
   @contextlib.contextmanager
   def lock(self) -> Iterator[None]:
@@ -64,9 +51,10 @@ class RunFolder:
 
     Raises:
       ValueError: another process holds the lock.
-      OSError: the folder can't be written.
+      OSError: the folder can't be created or written.
     """
     path = self.path / 'lock'
+    self.path.mkdir(parents=True, exist_ok=True)
     with naming(path):
       held = path.open('a+')
     with held:
@@ -134,8 +122,9 @@ class RunFolder:
     return read_json(self.path / 'config.json')
 
   def require_config(self) -> dict[str, Any]:
-    """The config of the run; ValueError if keys are missing."""
-    config = self.read_config() or {}
+    """The config of the run; ValueError if it or keys of it are missing."""
+    if (config := self.read_config()) is None:
+      raise ValueError(f"{self} is not a run's folder: it has no config.json")
     if missing := [key for key in NEEDED_KEYS if key not in flat(config)]:
       raise ValueError(
         f'{self.path / "config.json"} is damaged (no {missing[0]}); restore it'
@@ -267,6 +256,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a temporary file, then renames it, so that no kill damages it."""
   temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   with naming(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_text(text)
     temporary.replace(path)
 

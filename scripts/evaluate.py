@@ -68,7 +68,7 @@ def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   from nfnets.workdir import RunFolder, completed
 
   if CONFIG.value is None and workdir:
-    own = RunFolder(workdir, must_exist=True).require_config()
+    own = RunFolder(workdir).require_config()
     own = ConfigDict(completed(own, base.defaults()))
     return checks.resolve(own, trains=False)
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')

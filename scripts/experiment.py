@@ -174,7 +174,7 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
     # Asking JAX for the devices takes them, so a process of its own asks.
     spawn = multiprocessing.get_context('spawn')
     with futures.ProcessPoolExecutor(1, spawn) as pool:
-      done = workdir.RunFolder(folder, must_exist=True)
+      done = workdir.RunFolder(folder)
       record = pool.submit(records.of_run, one, line, done).result()
     records.write(root, record)
     return record['status']

@@ -148,18 +148,12 @@ def _weights_of(model: str) -> tuple[str, Any]:
 
 def of_optimizer() -> str:
   """The recipe's parameter groups, from the parameters' shapes only."""
-  import jax
-
-  from nfnets import factory, optim, step
+  from nfnets import factory, optim
 
   config = common.recipe(CONFIG)
-  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
-  shapes = jax.eval_shape(
-    lambda key: step.init_state(config, network, optimizer, key),
-    jax.random.key(0),
-  )
+  params = factory.shapes_of(config).params
   settings = optim.Settings(**config.optimizer)
-  return optim.table(shapes.params, config.learning_rate, settings)
+  return optim.table(params, config.learning_rate, settings)
 
 
 def _table(rows: list[dict[str, str]]) -> str:

@@ -3,6 +3,7 @@
 python crew.py ADDRESS COUNT INDEX FOLDER TASK
 """
 
+import asyncio
 import json
 import os
 import pathlib
@@ -119,6 +120,41 @@ def failed(folder, count, index):
   train(folder, count, index)
 
 
+def in_bucket(folder, count, index):
+  """A run whose process 0 dies before it uploads file number $KILL_AT, from 0,
+  of its checkpoints.
+  """
+  import fsspec
+
+  from nfnets import bucket
+  from nfnets import train as training
+
+  left = int(os.environ.get('KILL_AT', -2)) if index == 0 else -2
+  url = bucket.absolute(folder)
+  storage = type(fsspec.core.url_to_fs(url)[0])
+  put = storage._put_file
+
+  async def mortal(self, source, target, *args, **kwargs):
+    nonlocal left
+    if 'checkpoints' in target:
+      left -= 1
+      if left == -1:
+        await asyncio.sleep(1)  # others come through
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await put(self, source, target, *args, **kwargs)
+
+  storage._put_file = mortal
+  training.train_and_evaluate(bucket_config(), url)
+
+
+def bucket_config():
+  import tiny
+
+  return tiny.config(
+    num_steps=12, log_every=1, eval_every=12, checkpoint_every=3, batch_size=24
+  )
+
+
 def differing(folder, count, index):
   train(folder, count, index, learning_rate=0.1 + 0.1 * index)
 
@@ -132,7 +168,8 @@ def main(address, count, index, folder, task):
   from nfnets import distributed
 
   count, index = int(count), int(index)
-  distributed.initialize(None, address, count, index, HEARTBEAT)
+  if count > 1:
+    distributed.initialize(None, address, count, index, HEARTBEAT)
   try:
     globals()[task](pathlib.Path(folder), count, index)
   except (ValueError, OSError) as error:

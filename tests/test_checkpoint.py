@@ -27,8 +27,8 @@ def save(path, *steps):
   checkpoints.close()
 
 
-def restore(path, like=None):
-  checkpoints = checkpoint.Checkpoints(path)
+def restore(path, like=None, read_only=False):
+  checkpoints = checkpoint.Checkpoints(path, read_only=read_only)
   like = like or tree(0)
   state = checkpoints.restore_latest(jax.eval_shape(lambda: like))
   checkpoints.close()
@@ -134,9 +134,7 @@ def test_a_flipped_bit_anywhere_in_the_data_is_noticed(tmp_path):
     bits = bytearray(whole)
     bits[random.randint(len(bits))] ^= 1 << random.randint(8)
     file.write_bytes(bits)
-    checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
-    found = checkpoints.restore_latest(tree(0))
-    checkpoints.close()
+    found = restore(tmp_path, read_only=True)
     expected = tree(int(found['step']))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     file.write_bytes(whole)
@@ -162,9 +160,7 @@ def test_whichever_file_is_truncated_an_intact_checkpoint_is_used(tmp_path):
     whole = file.read_bytes()
     for size in {0, len(whole) // 2}:
       file.write_bytes(whole[:size])
-      checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
-      found = checkpoints.restore_latest(tree(0))
-      checkpoints.close()
+      found = restore(tmp_path, read_only=True)
       step = int(found['step'])
       jax.tree.map(np.testing.assert_array_equal, found, tree(step))
       given_way += step == 1
@@ -202,7 +198,5 @@ def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(
 
 
 def test_reading_creates_no_folder(tmp_path):
-  checkpoints = checkpoint.Checkpoints(tmp_path, read_only=True)
-  assert checkpoints.restore_latest(tree(0)) is None
-  checkpoints.close()
+  assert restore(tmp_path, read_only=True) is None
   assert not list(tmp_path.iterdir())

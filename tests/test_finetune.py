@@ -1,19 +1,21 @@
 """Starting from weights: either all of them fit, or the run is refused."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 import tiny
-from ml_collections import ConfigDict
 
 from configs import finetune as recipe_file
 from configs import finetune_caltech101
-from nfnets import checkpoint, finetune, train, workdir
+from nfnets import checkpoint, data, finetune, train, workdir
 from nfnets.weights import files, folding, match
 
 HEAD = 'CIFAR_ResNet/~/linear'
 
 
-def given(num_classes=7, seed=3, **data):
+def given(num_classes=7, seed=3, **values):
   """Weights of the tiny network, unlike those of any initialization."""
   config = tiny.config(data__num_classes=num_classes)
   _, _, state = tiny.network_and_state(config)
@@ -25,7 +27,7 @@ def given(num_classes=7, seed=3, **data):
   overrides = config.model.to_dict()
   name = overrides.pop('name')
   return files.Weights(
-    match.unflatten(leaves), {}, name, num_classes, overrides, data
+    match.unflatten(leaves), {}, name, num_classes, overrides, values
   )
 
 
@@ -129,11 +131,11 @@ def test_folded_weights_are_refused(tmp_path):
     started(path)
 
 
-def open_recipe(path, **data):
+def open_recipe(path, **values):
   config = recipe_file.get_config()
   config.weights = path
   config.data.num_train, config.data.num_classes = 500, 3
-  for key, value in data.items():
+  for key, value in values.items():
     config.data[key] = value
   return config
 
@@ -298,15 +300,9 @@ def test_the_small_preset_takes_at_least_100_steps(pictures, steps):
 
 
 def test_the_caltech_recipe_has_the_counts_of_its_split():
-  import json
-  import pathlib
-
-  from nfnets import data
-
   path = pathlib.Path(data.__file__).parent / 'caltech101_split.json'
   split = json.loads(path.read_text())
   classes, (first, last) = len(split['classes']), split['train']
   config = finetune_caltech101.get_config()
   assert config.data.num_classes == classes
   assert config.data.num_train == classes * (last - first + 1)
-  assert isinstance(config, ConfigDict) and config.is_locked

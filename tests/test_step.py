@@ -90,18 +90,11 @@ def test_micro_batches_equal_the_large_batch_without_batchnorm():
 
 def test_a_nonfinite_step_changes_only_the_counter():
   config = tiny.config('batch', ema__mode='warmup', stop_after_nonfinite=2)
-  network, chain, state = tiny.network_and_state(config)
+  _, _, state = tiny.network_and_state(config)
   params = jax.tree.map(np.copy, state.params)
   params['CIFAR_ResNet/~/linear']['w'][0, 0] = np.inf
   state = state._replace(params=params)
-  train_step = parallel.map_step(
-    step.make_train_step(config, network, chain, factory.schedule_of(config))
-  )
-  after, metrics = train_step(
-    parallel.replicate(state),
-    parallel.shard(tiny.batch(16)),
-    parallel.replicate(jax.random.key(0)),
-  )
+  after, metrics = tiny.take_steps(config, jax.devices(), 1, state=state)
   assert float(metrics['nonfinite']) == 1.0
   assert int(after.step) == 1
   jax.tree.map(
@@ -247,18 +240,11 @@ def test_with_scan_an_optimizer_takes_the_unrolled_networks_step(name):
   _, _, state = tiny.network_and_state(tiny.config(**values))
   for scan in (False, True):
     config = tiny.config(model__scan=scan, **values)
-    network, optimizer, own = tiny.network_and_state(config)
+    _, optimizer, own = tiny.network_and_state(config)
     params = stacked.stack_like(state.params, own.params)
     assert any(map(is_stacked, params)) == scan
     own = own._replace(params=params, opt_state=optimizer.init(params))
-    taken = parallel.map_step(
-      step.make_train_step(
-        config, network, optimizer, factory.schedule_of(config)
-      ),
-      devices,
-    )
-    placed, key = parallel.replicate((own, jax.random.key(0)), devices)
-    new, _ = taken(placed, parallel.shard(tiny.batch(16), devices), key)
+    new, _ = tiny.take_steps(config, devices, 1, state=own)
     after.append(stacked.unstack(parallel.to_host(new.params)))
   assert relative_difference(after[1], state.params) > 1e-3
   # Of updates, by their norms: where an element's gradient is nearly 0, LAMB's

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,13 +10,12 @@ import time
 import urllib.error
 import urllib.request
 
+import crew
 import portpicker
 import pytest
-import tiny
 
 from nfnets import train, workdir
 
-HERE = pathlib.Path(__file__).parent
 SERVERS = {
   'gs': ('gcsfs', 'gcp_storage_emulator'),
   's3': ('s3fs', 'moto'),
@@ -70,23 +68,12 @@ def storage(request):
     server.wait()
 
 
-def start(storage, name, kill_at=-2, place=()):
+def run(storage, name, count=1, kill_at=-2):
+  """Runs processes to their end; returns their exit codes and outputs."""
   scheme, env = storage
-  return subprocess.Popen(
-    [sys.executable, HERE / 'bucket_run.py', f'{scheme}://bucket/runs/{name}',
-     str(kill_at), *map(str, place)],
-    env=os.environ
-    | env
-    | {'PYTHONPATH': os.pathsep.join((str(HERE), str(HERE.parent)))},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )  # fmt: skip
-
-
-def finish(process):
-  said = process.communicate(timeout=500)[0]
-  return process.returncode, said
+  url = f'{scheme}://bucket/runs/{name}'
+  processes = crew.start(count, url, 'in_bucket', KILL_AT=str(kill_at), **env)
+  return crew.finish(processes)
 
 
 @pytest.fixture
@@ -114,10 +101,7 @@ def names(storage, monkeypatch):
 def whole(tmp_path_factory):
   """The losses of the same run in a local folder."""
   folder = tmp_path_factory.mktemp('whole')
-  config = tiny.config(
-    num_steps=12, log_every=1, eval_every=12, checkpoint_every=3, batch_size=24
-  )
-  train.train_and_evaluate(config, folder)
+  train.train_and_evaluate(crew.bucket_config(), folder)
   return losses(folder)
 
 
@@ -135,12 +119,12 @@ def commits(names):
 def test_a_run_killed_during_an_upload_resumes_and_commands_read_it(
   storage, names, whole, tmp_path, run_script
 ):
-  code, said = finish(start(storage, 'killed', kill_at=17))
+  (code,), said = run(storage, 'killed', kill_at=17)
   assert code == -signal.SIGKILL, said
   torn = {n.split('/')[1] for n in names('killed') if 'checkpoints/' in n}
   saved = commits(names('killed'))
   assert saved and set(map(str, saved)) < torn  # one is there in part
-  code, said = finish(start(storage, 'killed'))
+  (code,), (said,) = run(storage, 'killed')
   assert code == 0 and 'restoring the newest checkpoint' in said, said
   assert 'has no lock: start one run at a time' in said
   assert commits(names('killed')) == [9, 12]
@@ -168,16 +152,10 @@ def test_a_run_killed_during_an_upload_resumes_and_commands_read_it(
 
 
 def test_of_two_processes_the_first_uploads_the_run(storage, names):
-  address = f'127.0.0.1:{portpicker.pick_unused_port()}'
-  both = [
-    start(storage, 'two', -2 if i else 17, (address, 2, i)) for i in range(2)
-  ]
-  codes = [finish(process)[0] for process in both]
+  codes, _ = run(storage, 'two', count=2, kill_at=17)
   assert codes[0] == -signal.SIGKILL and codes[1] != 0
   saved = commits(names('two'))
   assert saved and max(saved) < 12
-  address = f'127.0.0.1:{portpicker.pick_unused_port()}'
-  both = [start(storage, 'two', -2, (address, 2, i)) for i in range(2)]
-  ends = [finish(process) for process in both]
-  assert [code for code, _ in ends] == [0, 0], ends
+  codes, said = run(storage, 'two', count=2)
+  assert codes == [0, 0], said
   assert commits(names('two')) == [9, 12]

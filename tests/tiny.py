@@ -36,11 +36,7 @@ def network_and_state(tiny):
 
   Filled by NumPy: compiling an initialization takes longer than the tests.
   """
-  network, optimizer = factory.network_of(tiny), factory.optimizer_of(tiny)
-  shapes = jax.eval_shape(
-    lambda key: step.init_state(tiny, network, optimizer, key),
-    jax.random.key(0),
-  )
+  shapes = factory.shapes_of(tiny)
   random = np.random.RandomState(0)
 
   def fill(path, leaf):
@@ -57,7 +53,7 @@ def network_and_state(tiny):
   state = zeros._replace(params=params)
   if state.ema_params:
     state = state._replace(ema_params=jax.tree.map(np.copy, params))
-  return network, optimizer, state
+  return factory.network_of(tiny), factory.optimizer_of(tiny), state
 
 
 def batch(size, image_size=8, num_classes=10, seed=0):
@@ -70,14 +66,14 @@ def batch(size, image_size=8, num_classes=10, seed=0):
   }
 
 
-def take_steps(tiny, devices, num_steps=2, host_batch=None):
-  """Parameters after a few steps on so many devices, on the host."""
-  network, optimizer, state = network_and_state(tiny)
+def take_steps(tiny, devices, num_steps=2, host_batch=None, state=None):
+  """State and metrics after a few steps on these devices."""
+  network, optimizer, first = network_and_state(tiny)
   train_step = parallel.map_step(
     step.make_train_step(tiny, network, optimizer, factory.schedule_of(tiny)),
     devices,
   )
-  state = parallel.replicate(state, devices)
+  state = parallel.replicate(state or first, devices)
   key = parallel.replicate(jax.random.key(0), devices)
   for index in range(num_steps):
     data = host_batch or batch(tiny.batch_size, seed=index)

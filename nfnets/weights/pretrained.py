@@ -78,7 +78,7 @@ def of_run(
   """
   from nfnets import checkpoint  # takes a second, which files don't need
 
-  folder = RunFolder(workdir, must_exist=True)
+  folder = RunFolder(workdir)
   own = ConfigDict(folder.require_config())
   if config is not None:
     _require_same_network(folder, own, config)
