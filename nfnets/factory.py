@@ -4,76 +4,18 @@ Every function raises `ValueError` with one line that names the key, its value
 and the remedy.
 """
 
-import importlib.util
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import haiku as hk
 import jax
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import checks, models, optim, step, variants
+from nfnets import models, optim, variants
 from nfnets.data import pipeline, sources
-from nfnets.optim import parameters
 
 Splits = tuple[sources.Source | None, sources.Source | None]
-
-
-class Parts(NamedTuple):
-  """The parts of a run; nothing is compiled yet.
-
-  Attributes:
-    schedule: the learning rate as a function of the step.
-    shapes: of the state.
-  """
-
-  network: hk.TransformedWithState
-  schedule: optax.Schedule
-  optimizer: optax.GradientTransformation
-  train_source: sources.Source
-  eval_source: sources.Source
-  shapes: step.TrainState
-
-
-def build(config: ConfigDict, opened: Splits = (None, None)) -> Parts:
-  """Makes and checks everything that needs no compilation.
-
-  Args:
-    config: a recipe, resolved.
-    opened: the splits, if they have been opened before.
-  """
-  checks.check(config, jax.device_count())
-  network, optimizer = network_of(config), optimizer_of(config)
-  if config.wandb and importlib.util.find_spec('wandb') is None:
-    raise ValueError(
-      'config.wandb is on but the wandb package is missing: '
-      'pip install wandb, or --config.wandb=False'
-    )
-  # Tracing checks the network's arguments, and the optimizer's patterns.
-  shapes = shapes_of(config)
-  with parameters.naming('sam.perturbed', config.sam.perturbed):
-    parameters.matches(shapes.params, config.sam.perturbed)
-  schedule, (train, evaluation) = (
-    schedule_of(config),
-    sources_of(config, opened),
-  )
-  if config.batch_size > len(train):
-    raise ValueError(
-      f'config.batch_size={config.batch_size}: the split '
-      f'{config.data.train_split!r} of {config.data.name} has {len(train)} '
-      'examples, so a batch would repeat some; take a smaller batch'
-    )
-  schedule = schedule_of(config)
-  return Parts(network, schedule, optimizer, train, evaluation, shapes)
-
-
-def shapes_of(config: ConfigDict) -> step.TrainState:
-  """The shapes of a run's state."""
-  network, optimizer = network_of(config), optimizer_of(config)
-  return jax.eval_shape(
-    lambda: step.init_state(config, network, optimizer, jax.random.key(0))
-  )
 
 
 def sources_of(

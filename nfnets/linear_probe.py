@@ -47,7 +47,7 @@ def probe(
     workdir: the run's folder. It also gets `probe.safetensors`, the folded
       network with its new head.
     defaults: as for `train.train_and_evaluate`.
-    opened: as for `factory.build`.
+    opened: the splits of the data, if they have been opened before.
 
   Returns:
     The summary, as in summary.json: `status`, `step` (iterations), `l2`,

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnets import parallel
+from nfnets import factory, parallel
 from nfnets.data import augment
 from nfnets.optim import agc, agc_stats, sam
 from nfnets.optim.optimizer import moving_average
-from nfnets.optim.parameters import freeze
+from nfnets.optim.parameters import freeze, matches, naming
 
 LOSSES = {  # (logits, soft targets), both `[N, K]`, to losses `[N]` in nats
   'softmax': optax.softmax_cross_entropy,
@@ -40,17 +40,11 @@ class TrainState(NamedTuple):
 
 def make_train_step(
   config: ConfigDict,
-  network: hk.TransformedWithState,
-  optimizer: optax.GradientTransformation,
-  learning_rate: optax.Schedule,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict]]:
   """Makes `train_step(state, batch, key)` for `parallel.map_step`.
 
   Args:
-    config: a recipe (configs/).
-    network: from `nfnets.models.create`.
-    optimizer: from `optim.create`; its updates are added to the parameters.
-    learning_rate: the schedule, to be logged.
+    config: a recipe (configs/), resolved.
 
   Returns:
     A function of the state, this device's batch (`images` uint8
@@ -61,7 +55,8 @@ def make_train_step(
     are given by `ids` int32 `[N]`, and the set's `images` and `labels`
     `[M, ...]` in a pair with the key.
   """
-  gradient = make_gradient(config, network)
+  gradient, optimizer = make_gradient(config), factory.optimizer_of(config)
+  learning_rate = factory.schedule_of(config)
 
   def train_step(
     state: TrainState, batch: Batch, key: jax.Array
@@ -154,7 +149,7 @@ def _agc_summary(config: ConfigDict, params: Tree, *norms: Tree) -> dict:
 
 
 def make_gradient(
-  config: ConfigDict, network: hk.TransformedWithState
+  config: ConfigDict,
 ) -> Callable[..., tuple[Tree, tuple[dict, Tree]]]:
   """Makes `gradient(params, net_state, key, inputs)` for one device's inputs.
 
@@ -163,6 +158,7 @@ def make_gradient(
   Returns:
     A function that returns (gradients, (metrics, new network state)).
   """
+  network = factory.network_of(config)
 
   def loss(
     params: Tree, net_state: Tree, key: jax.Array, inputs: Batch
@@ -286,16 +282,19 @@ def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
   return (jnp.sum(ahead, axis=-1) < k) & ~jnp.isnan(own[:, 0])
 
 
-def init_state(
-  config: ConfigDict,
-  network: hk.TransformedWithState,
-  optimizer: optax.GradientTransformation,
-  key: jax.Array,
-) -> TrainState:
+def init_state(config: ConfigDict, key: jax.Array) -> TrainState:
   """The state before the first step; for `jax.jit` or `jax.eval_shape`."""
-  size = config.data.train_image_size
+  size, network = config.data.train_image_size, factory.network_of(config)
   params, state = network.init(key, jnp.zeros((2, size, size, 3)), True)
-  opt_state = optimizer.init(params)
+  opt_state = factory.optimizer_of(config).init(params)
   averages = ({}, {}) if config.ema.mode == 'none' else (params, state)
   zero = jnp.zeros((), jnp.int32)
   return TrainState(zero, params, state, opt_state, *averages)
+
+
+def state_shapes(config: ConfigDict) -> TrainState:
+  """The shapes of a state, traced: this checks all arguments and patterns."""
+  state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+  with naming('sam.perturbed', config.sam.perturbed):
+    matches(state.params, config.sam.perturbed)
+  return state

@@ -1,6 +1,8 @@
 """`train_and_evaluate(config, workdir)`: a whole run, from top to bottom."""
 
 import contextlib
+import functools
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -37,7 +39,8 @@ class Run(NamedTuple):
   Attributes:
     config: the recipe, complete and resolved.
     folder: the run's; for one in a bucket, its local copy.
-    parts: network, schedule, optimizer, data and the state's shapes.
+    shapes: of the state.
+    train_source, eval_source: the data.
     weights: to start from, or None.
     interrupts: Ctrl-C and signals, which end the loop after a step.
     checkpoints: in the folder.
@@ -49,7 +52,9 @@ class Run(NamedTuple):
 
   config: ConfigDict
   folder: RunFolder
-  parts: factory.Parts
+  shapes: step.TrainState
+  train_source: sources.Source
+  eval_source: sources.Source
   weights: Any
   interrupts: distributed.Interrupts
   checkpoints: checkpoint.Checkpoints
@@ -128,6 +133,35 @@ def complete(
   return checks.resolve(config), opened
 
 
+def prepare(
+  config: ConfigDict, opened: factory.Splits = (None, None)
+) -> tuple[step.TrainState, sources.Source, sources.Source]:
+  """Checks everything that needs no compilation.
+
+  Args:
+    config: a recipe, resolved.
+    opened: the splits of its data, if they have been opened before.
+
+  Returns:
+    The state's shapes, the training and the evaluation split.
+  """
+  checks.check(config, jax.device_count())
+  if config.wandb and importlib.util.find_spec('wandb') is None:
+    raise ValueError(
+      'config.wandb is on but the wandb package is missing: '
+      'pip install wandb, or --config.wandb=False'
+    )
+  shapes = step.state_shapes(config)
+  train, evaluation = factory.sources_of(config, opened)
+  if config.batch_size > len(train):
+    raise ValueError(
+      f'config.batch_size={config.batch_size}: the split '
+      f'{config.data.train_split!r} of {config.data.name} has {len(train)} '
+      'examples, so a batch would repeat some; take a smaller batch'
+    )
+  return shapes, train, evaluation
+
+
 def _build_run(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
@@ -140,7 +174,7 @@ def _build_run(
   # Where this block ends, all processes compare their errors and `facts`.
   with distributed.agreement() as facts:
     config, opened = complete(config, workdir)
-    parts = factory.build(config, opened)
+    shapes, *splits = prepare(config, opened)
     copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
     folder = RunFolder(copy.path, url=copy.url)
     if is_first:
@@ -149,14 +183,14 @@ def _build_run(
     lacking = dict(defaults) | network_defaults
     folder.check_same_run(config.to_dict(), lacking)
     saved, is_finished = folder.saved_steps(), folder.is_finished()
-    names, weights = parts.train_source.class_names, None
+    names, weights = splits[0].class_names, None
     if saved and not is_finished:
       folder.check_class_names(names)
     if config.weights and not (saved or is_finished):
       from nfnets import finetune
 
-      weights = finetune.fitting(config, parts.shapes, names)
-    facts |= _facts(config, parts)
+      weights = finetune.fitting(config, shapes, names)
+    facts |= _facts(config, *splits)
   if is_first:
     folder.write_config(config.to_dict())
     if not is_finished:
@@ -164,7 +198,8 @@ def _build_run(
   run = Run(
     config,
     folder,
-    parts,
+    shapes,
+    *splits,
     weights,
     stack.enter_context(distributed.Interrupts()),
     checkpoint.Checkpoints(folder.path, config.keep_checkpoints, copy.upload),
@@ -178,11 +213,10 @@ def _build_run(
   return run
 
 
-def _facts(config: ConfigDict, parts: factory.Parts) -> dict[str, Any]:
+def _facts(config: ConfigDict, *splits: sources.Source) -> dict[str, Any]:
   """What must be equal in all processes."""
-  sources = parts.train_source, parts.eval_source
   return {
-    'numbers of examples': [len(source) for source in sources],
+    'numbers of examples': [len(split) for split in splits],
     'number of devices': jax.local_device_count(),
     'version of jax': jax.__version__,
   } | {
@@ -194,23 +228,21 @@ def _facts(config: ConfigDict, parts: factory.Parts) -> dict[str, Any]:
 
 def _first_state(run: Run) -> tuple[step.TrainState, int]:
   """The state of the newest checkpoint, or a new one; and its step."""
-  config, parts, say = run.config, run.parts, run.console.print
+  config, say = run.config, run.console.print
   say(
     f'{config.model.name} on {config.data.name}: {config.num_steps} steps of '
     f'{config.batch_size} images on {jax.device_count()} devices'
   )
   if run.folder.url:
     say(f'{run.folder} has no lock: start one run at a time there')
-  for note in sources.notes(parts.train_source, parts.eval_source):
+  for note in sources.notes(run.train_source, run.eval_source):
     say(f'{config.data.name}: {note}')
   if run.checkpoints.latest_step() is not None:
     say('restoring the newest checkpoint')
-    state = run.checkpoints.restore_latest(parts.shapes)
+    state = run.checkpoints.restore_latest(run.shapes)
   else:
     say('initializing: compiling, may take a minute')
-    init = jax.jit(
-      lambda key: step.init_state(config, parts.network, parts.optimizer, key)
-    )
+    init = jax.jit(functools.partial(step.init_state, config))
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     state = run.interrupts.call(lambda: parallel.to_host(init(key)))
     if run.weights:
@@ -266,7 +298,7 @@ def _loop(
   train_step, key_and_data, eval_step = _steps(run)
   meter = _meter(run, state, done)
   batches = run.interrupts.each(
-    factory.train_batches(config, run.parts.train_source, done, run.skipped)
+    factory.train_batches(config, run.train_source, done, run.skipped)
   )
   # After a resume, unless this step's evaluation was logged before.
   due = _is_evaluated(config, done) and not evaluation
@@ -308,37 +340,35 @@ def _loop(
 
 def _steps(run: Run) -> tuple[Any, Any, Any]:
   """The mapped train step, its last argument, and the mapped eval step."""
-  config, parts = run.config, run.parts
-  settings = optim.Settings(**config.optimizer)
-  params, rate = parts.shapes.params, config.learning_rate
-  run.console.print(optim.table(params, rate, settings))
+  config, settings = run.config, optim.Settings(**run.config.optimizer)
+  table = optim.table(run.shapes.params, config.learning_rate, settings)
+  run.console.print(table)
   train_step, key_and_data = _train_step(run)
   run.console.print('compiling the first step (minutes for a large network)')
-  eval_step = parallel.map_eval(step.make_eval_step(config, parts.network))
+  network = factory.network_of(config)
+  eval_step = parallel.map_eval(step.make_eval_step(config, network))
   in_thread = run.interrupts.first_in_thread
   return in_thread(train_step), key_and_data, in_thread(eval_step)
 
 
 def _train_step(run: Run) -> tuple[Any, Any]:
   """The mapped train step and, on the devices, its last argument."""
-  config, parts = run.config, run.parts
-  train_step = step.make_train_step(
-    config, parts.network, parts.optimizer, parts.schedule
-  )
+  config = run.config
   key_and_data: Any = jax.random.key(config.seed)
   if config.data.on_device:
-    data, source = config.data, parts.train_source
+    data, source = config.data, run.train_source
     run.console.print(f'reading {len(source)} examples')
     examples = pipeline.load_all(
       source, data.train_image_size, data.on_error, run.skipped
     )
     key_and_data = key_and_data, examples
-  return parallel.map_step(train_step), parallel.replicate(key_and_data)
+  train_step = parallel.map_step(step.make_train_step(config))
+  return train_step, parallel.replicate(key_and_data)
 
 
 def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
-  parts = run.parts
-  flops = metrics.step_flops(run.config, parts.network, parts.shapes)
+  network = factory.network_of(run.config)
+  flops = metrics.step_flops(run.config, network, run.shapes)
   names = step.observed_names(run.config, state.params)
   return metrics.Meter(run.config, done, names, flops)
 
@@ -350,9 +380,7 @@ def _is_evaluated(config: ConfigDict, done: int) -> bool:
 def _evaluate(
   run: Run, eval_step: Any, state: step.TrainState
 ) -> dict[str, float]:
-  batches = evaluate.eval_batches(
-    run.config, run.parts.eval_source, run.skipped
-  )
+  batches = evaluate.eval_batches(run.config, run.eval_source, run.skipped)
   variables = evaluate.variables_of(state, run.config.ema.mode)
   return evaluate.evaluate(eval_step, variables, run.interrupts.each(batches))
 

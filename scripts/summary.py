@@ -148,10 +148,10 @@ def _weights_of(model: str) -> tuple[str, Any]:
 
 def of_optimizer() -> str:
   """The recipe's parameter groups, from the parameters' shapes only."""
-  from nfnets import factory, optim
+  from nfnets import optim, step
 
   config = common.recipe(CONFIG)
-  params = factory.shapes_of(config).params
+  params = step.state_shapes(config).params
   settings = optim.Settings(**config.optimizer)
   return optim.table(params, config.learning_rate, settings)
 

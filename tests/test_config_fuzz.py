@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from configs import nfnet_f0, quickstart
-from nfnets import factory, finetune, parallel, step, train
+from nfnets import finetune, parallel, step, train
 from nfnets.data import sources
 from nfnets.workdir import flat
 
@@ -97,16 +97,16 @@ def made(base, **values):
 
 
 def verdict(base, key, value):
-  """'refused', with the error, or 'accepted', with the config and its parts."""
+  """'refused', with the error, or 'accepted', with config and shapes."""
   try:
     config = made(base, **CONTEXT.get(key, {}), **{key: value})
     config, _ = train.complete(config)
-    parts = factory.build(config)
+    shapes, *_ = train.prepare(config)
     if config.weights:
-      finetune.fitting(config, parts.shapes)
+      finetune.fitting(config, shapes)
   except (ValueError, OSError) as error:
     return 'refused', error
-  return 'accepted', (config, parts)
+  return 'accepted', (config, shapes)
 
 
 def assert_named(key, value, error):
@@ -119,7 +119,7 @@ def assert_named(key, value, error):
   assert '\n' not in said and ' at 0x' not in said
 
 
-def evaluate_abstractly(config, parts):
+def evaluate_abstractly(config, shapes):
   """Traces the steps of training and evaluation; compiles nothing."""
   fresh = 2 if config.augment.pairs == 'fresh' else 1
   size = config.data.train_image_size
@@ -128,10 +128,8 @@ def evaluate_abstractly(config, parts):
     'images': jax.ShapeDtypeStruct(shape, np.uint8),
     'labels': jax.ShapeDtypeStruct(shape[:2], np.int32),
   }
-  train_step = parallel.map_step(
-    step.make_train_step(config, parts.network, parts.optimizer, parts.schedule)
-  )
-  return jax.eval_shape(train_step, parts.shapes, batch, jax.random.key(0))
+  train_step = parallel.map_step(step.make_train_step(config))
+  return jax.eval_shape(train_step, shapes, batch, jax.random.key(0))
 
 
 @pytest.fixture(autouse=True)
@@ -163,15 +161,15 @@ SAMPLE = ('model.skipinit_gain', 'sam.m', 'schedule.boundaries')
 
 
 def test_a_sample_of_accepted_values_can_be_traced():
-  for key, value, config, parts in accepted(SAMPLE):
-    _, metrics = evaluate_abstractly(config, parts)
+  for key, value, config, shapes in accepted(SAMPLE):
+    _, metrics = evaluate_abstractly(config, shapes)
     assert metrics['loss'].shape == (), (key, value)
 
 
 @pytest.mark.slow
 def test_all_accepted_values_can_be_traced():
-  for key, value, config, parts in accepted(()):
-    _, metrics = evaluate_abstractly(config, parts)
+  for key, value, config, shapes in accepted(()):
+    _, metrics = evaluate_abstractly(config, shapes)
     assert metrics['loss'].shape == (), (key, value)
 
 

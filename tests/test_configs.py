@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base, cifar_resnet20, lazy, nf_regnet_b0, nfnet_f0
-from nfnets import checks, factory, parallel, step, variants, workdir
+from nfnets import checks, factory, parallel, variants, workdir
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 NAMES = sorted(
@@ -249,20 +249,9 @@ DEFAULT = ('nfnet_f0', 'fixup_resnet_50', 'cifar_resnet20')
 )
 def test_a_shrunken_copy_takes_one_real_step_that_moves_every_parameter(name):
   config = shrunken(name)
-  network, optimizer, before = tiny.network_and_state(config)
-  devices = jax.devices()[:1]
-  train_step = parallel.map_step(
-    step.make_train_step(
-      config, network, optimizer, factory.schedule_of(config)
-    ),
-    devices,
-  )
+  _, _, before = tiny.network_and_state(config)
   batch = tiny.batch(config.batch_size, config.data.train_image_size)
-  after, metrics = train_step(
-    parallel.replicate(before, devices),
-    parallel.shard(batch, devices),
-    parallel.replicate(jax.random.key(0), devices),
-  )
+  after, metrics = tiny.take_steps(config, jax.devices()[:1], 1, batch)
   after = parallel.to_host(after)
   assert metrics['nonfinite'] == 0 and after.step == 1
   assert 1 < metrics['loss'] < 10

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from configs import quickstart
-from nfnets import checks, factory
+from nfnets import checks, factory, train
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_batch_that_leaves_no_steps_is_named_as_the_reason():
 def test_a_batch_larger_than_the_training_set_is_refused():
   config = tiny.config(batch_size=2000, eval_every=8, checkpoint_every=8)
   with pytest.raises(ValueError, match='config.batch_size=2000: .* 1438 ex'):
-    factory.build(config)
+    train.prepare(config)
 
 
 def test_an_evaluation_needs_no_number_of_training_examples():

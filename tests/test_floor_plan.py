@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ORDER = (
   'variants', 'parallel', 'models', 'optim', 'mirror', 'bucket', 'data',
   'workdir', 'metrics', 'loggers', 'wandb_logger', 'plots', 'checkpoint',
-  'distributed', 'step', 'checks', 'factory', 'evaluate', 'weights', 'hub',
+  'distributed', 'checks', 'factory', 'step', 'evaluate', 'weights', 'hub',
   'finetune', 'linear_probe', 'train', 'analysis', 'bench', 'plan',
 )  # fmt: skip
 # The outer ring, and the files of the inner ring that may import weights.
@@ -93,12 +93,12 @@ import sys
 import jax, numpy as np
 import scripts.train
 from configs import {recipe}
-from nfnets import factory, step, train
+from nfnets import step, train
 config = {recipe}.get_config()
 config.data.name, config.data.num_train = 'digits', 1438
 config.data.num_classes, config.batch_size = 10, 32
 config, _ = train.complete(config)
-factory.build(config)
+train.prepare(config)
 size, fresh = config.data.train_image_size, config.augment.pairs == 'fresh'
 shape = ((1 + fresh) * 32, size, size, 3)
 jax.eval_shape(

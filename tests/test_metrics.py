@@ -8,6 +8,7 @@ import pytest
 
 from configs import nfnet_f0
 from nfnets import factory, metrics
+from nfnets.step import state_shapes
 
 
 def config(**values):
@@ -127,7 +128,7 @@ def test_a_profile_is_written_for_tensorboard(tmp_path):
 
 
 def flops(config):
-  network, shapes = factory.network_of(config), factory.shapes_of(config)
+  network, shapes = factory.network_of(config), state_shapes(config)
   return metrics.step_flops(config, network, shapes)
 
 

@@ -9,7 +9,7 @@ import tiny
 from jax.sharding import Mesh
 
 from configs import nfnet_f0
-from nfnets import factory, parallel
+from nfnets import parallel, step
 from nfnets.plan import budget, compiled, pods
 
 POD = pods.find('v3:2x2')  # 8 devices on 1 host
@@ -24,7 +24,7 @@ def estimate():
 
 
 def test_arguments_are_the_state_and_a_devices_images(estimate):
-  shapes = factory.shapes_of(tiny.config())
+  shapes = step.state_shapes(tiny.config())
   state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
   assert estimate.state_bytes == state
   assert estimate.arguments == state + 2 * (8 * 8 * 3 + 4)

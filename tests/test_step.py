@@ -7,7 +7,7 @@ import pytest
 import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nfnets import factory, parallel, step
+from nfnets import parallel, step
 from nfnets.models.network import is_stacked
 from nfnets.optim.parameters import select
 from nfnets.weights import stacked
@@ -38,10 +38,8 @@ def relative_difference(tree, other):
 
 def test_pmap_and_shard_map_take_equal_steps():
   config = tiny.config('batch', optimizer__clip='agc')
-  network, chain, state = tiny.network_and_state(config)
-  train_step = step.make_train_step(
-    config, network, chain, factory.schedule_of(config)
-  )
+  _, _, state = tiny.network_and_state(config)
+  train_step = step.make_train_step(config)
   mesh = Mesh(np.array(jax.devices()), (parallel.AXIS,))
   whole, split = PartitionSpec(), PartitionSpec(parallel.AXIS)
 
@@ -125,11 +123,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
 
 def test_the_state_is_donated():
   config = tiny.config(ema__mode='warmup')
-  network, chain, state = tiny.network_and_state(config)
-  train_step = parallel.map_step(
-    step.make_train_step(config, network, chain, factory.schedule_of(config))
-  )
-  before = parallel.replicate(state)
+  train_step = parallel.map_step(step.make_train_step(config))
+  before = parallel.replicate(tiny.network_and_state(config)[-1])
   train_step(
     before,
     parallel.shard(tiny.batch(16)),
@@ -179,8 +174,7 @@ def test_frozen_parameters_stay_bit_for_bit(normalizer):
 def test_frozen_first_stages_need_no_backward_pass():
   def convolutions(**values):
     config = tiny.config(**values)
-    network, _, state = tiny.network_and_state(config)
-    gradient = step.make_gradient(config, network)
+    gradient, state = step.make_gradient(config), step.state_shapes(config)
     batch = tiny.batch(4)
     inputs = {
       'images': jnp.zeros(batch['images'].shape, jnp.float32),

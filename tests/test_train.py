@@ -21,6 +21,7 @@ from nfnets import (
   factory,
   metrics,
   parallel,
+  step,
   train,
   weights,
   workdir,
@@ -46,7 +47,7 @@ def run_config(**values):
 
 def last_state(config, workdir):
   checkpoints = checkpoint.Checkpoints(workdir)
-  state = checkpoints.restore_latest(factory.shapes_of(config))
+  state = checkpoints.restore_latest(step.state_shapes(config))
   checkpoints.close()
   return state
 

@@ -36,7 +36,7 @@ def network_and_state(tiny):
 
   Filled by NumPy: compiling an initialization takes longer than the tests.
   """
-  shapes = factory.shapes_of(tiny)
+  shapes = step.state_shapes(tiny)
   random = np.random.RandomState(0)
 
   def fill(path, leaf):
@@ -68,12 +68,8 @@ def batch(size, image_size=8, num_classes=10, seed=0):
 
 def take_steps(tiny, devices, num_steps=2, host_batch=None, state=None):
   """State and metrics after a few steps on these devices."""
-  network, optimizer, first = network_and_state(tiny)
-  train_step = parallel.map_step(
-    step.make_train_step(tiny, network, optimizer, factory.schedule_of(tiny)),
-    devices,
-  )
-  state = parallel.replicate(state or first, devices)
+  train_step = parallel.map_step(step.make_train_step(tiny), devices)
+  state = parallel.replicate(state or network_and_state(tiny)[-1], devices)
   key = parallel.replicate(jax.random.key(0), devices)
   for index in range(num_steps):
     data = host_batch or batch(tiny.batch_size, seed=index)

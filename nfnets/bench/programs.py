@@ -1,6 +1,5 @@
 """Compiles a training step or inference, with its data on the device."""
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -112,16 +111,12 @@ def training(config: ConfigDict) -> Program:
   Args:
     config: a resolved recipe; here `batch_size` is one device's.
   """
-  network, optimizer, state = _parts(config)
-  train_step = step.make_train_step(
-    config, network, optimizer, factory.schedule_of(config)
-  )
   devices = jax.devices()[:1]
-  state = parallel.replicate(state, devices)
+  state = parallel.replicate(filled(step.state_shapes(config)), devices)
   batch = parallel.shard(random_batch(config), devices)
   key = parallel.replicate(jax.random.key(0), devices)
   compiled, *costs = _compile(
-    parallel.map_step(train_step, devices), state, batch, key
+    parallel.map_step(step.make_train_step(config), devices), state, batch, key
   )
 
   def run(count: int) -> None:
@@ -131,13 +126,6 @@ def training(config: ConfigDict) -> Program:
     jax.block_until_ready(metrics)
 
   return Program(run, *costs)
-
-
-def _parts(config: ConfigDict) -> tuple[Any, Any, step.TrainState]:
-  """Returns network, optimizer and a state of noise, without initialization."""
-  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
-  init = functools.partial(step.init_state, config, network, optimizer)
-  return network, optimizer, filled(jax.eval_shape(init, jax.random.key(0)))
 
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
@@ -151,7 +139,8 @@ def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
 
 
 def _inference(config: ConfigDict, is_folded: bool) -> Program:
-  network, _, (_, params, state, *_) = _parts(config)
+  network = factory.network_of(config)
+  _, params, state, *_ = filled(step.state_shapes(config))
   if is_folded:
     model = config.model.to_dict()
     name = model.pop('name')

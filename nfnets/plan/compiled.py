@@ -4,7 +4,6 @@
 and its cost is estimated from its operations (`plan.abstract`).
 """
 
-import functools
 import importlib.util
 import math
 import os
@@ -23,7 +22,7 @@ from jax.sharding import (
 )
 from ml_collections import ConfigDict
 
-from nfnets import checks, factory, parallel, step
+from nfnets import checks, parallel, step
 from nfnets.models import layers
 from nfnets.plan import abstract, pods
 
@@ -155,19 +154,15 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
 
 def step_of(config: ConfigDict) -> tuple[Any, tuple]:
   """Returns the training step and shapes of its state, global batch and key."""
-  network, optimizer = factory.network_of(config), factory.optimizer_of(config)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  init = functools.partial(step.init_state, config, network, optimizer)
   size = config.data.train_image_size
   count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
   batch = {
     'images': jax.ShapeDtypeStruct((count, size, size, 3), np.uint8),
     'labels': jax.ShapeDtypeStruct((count,), np.int32),
   }
-  train_step = step.make_train_step(
-    config, network, optimizer, factory.schedule_of(config)
-  )
-  return train_step, (jax.eval_shape(init, key), batch, key)
+  shapes = step.state_shapes(config), batch, key
+  return step.make_train_step(config), shapes
 
 
 def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
