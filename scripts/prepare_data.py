@@ -93,12 +93,7 @@ def convert(folder: pathlib.Path) -> None:
         'the missing ones'
       )
     for shard, length in zip(shards, lengths):
-      records = list(_tfrecords(shard))
-      if len(records) != length:
-        raise ValueError(
-          f'{shard} has {len(records)} records instead of {length}; copy it '
-          'again'
-        )
+      records = _records(shard, length)
       target = folder / shard.name.replace('.tfrecord-', '.array_record-')
       partial = target.with_name(target.name + '.incomplete')
       # As TFDS does: each read returns one record.
@@ -114,17 +109,20 @@ def convert(folder: pathlib.Path) -> None:
   info_file.write_text(json.dumps(info, indent=2) + '\n')
 
 
-def _tfrecords(path: pathlib.Path) -> Iterator[bytes]:
-  # A record: uint64 length, uint32 checksum, the bytes, uint32 checksum.
-  with path.open('rb') as file:
-    while head := file.read(12):
-      length = int.from_bytes(head[:8], 'little')
-      body = file.read(length + 4)
-      if len(head) + len(body) < 12 + length + 4:
-        raise ValueError(
-          f'{path} ends in the middle of a record; copy it again'
-        )
-      yield body[:length]
+def _records(shard: pathlib.Path, count: int) -> list[bytes]:
+  import grain
+
+  try:
+    records = list(grain.experimental.TFRecordIterDataset(str(shard)))
+  except ValueError:
+    raise ValueError(
+      f'{shard} ends in the middle of a record; copy it again'
+    ) from None
+  if len(records) != count:
+    raise ValueError(
+      f'{shard} has {len(records)} records instead of {count}; copy it again'
+    )
+  return records
 
 
 def build(name: str, data_dir: pathlib.Path, source: str | None) -> str:

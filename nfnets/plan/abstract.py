@@ -46,21 +46,15 @@ class _Operation(NamedTuple):
   outputs: list[int]
 
 
-def work(closed: Any, platform: str = 'tpu') -> Work:
-  """Estimates the cost of a program.
-
-  Args:
-    closed: a result of `jax.make_jaxpr`.
-    platform: selects the branches of `lax.platform_dependent`.
-  """
-  return _Program(closed.jaxpr, platform).work()
+def work(closed: Any) -> Work:
+  """Estimates the cost of a program, a result of `jax.make_jaxpr`."""
+  return _Program(closed.jaxpr).work()
 
 
 class _Program:
   """A program with nested calls inlined and its arrays numbered."""
 
-  def __init__(self, jaxpr: Any, platform: str) -> None:
-    self.platform = platform
+  def __init__(self, jaxpr: Any) -> None:
     self.avals: list[Any] = []
     names: dict[Any, int] = {}
     self.inputs = self._define([*jaxpr.constvars, *jaxpr.invars], names)
@@ -105,13 +99,6 @@ class _Program:
 
   def _called(self, eqn: Any) -> Any:
     """Returns the program that an equation calls, unless it is a loop."""
-    if eqn.params.get('branches_platforms'):
-      choices = zip(eqn.params['branches_platforms'], eqn.params['branches'])
-      return next(
-        branch.jaxpr
-        for names, branch in choices
-        if names is None or self.platform in names
-      )
     if eqn.primitive.name in ('scan', 'while', 'cond'):
       return None
     for key in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
@@ -174,13 +161,13 @@ class _Program:
     """Cost of a loop's body times its length, or of the costliest branch."""
     nothing = Work(0.0, 0.0, 0.0, 0.0)
     if operation.name == 'scan':
-      body = _Program(operation.params['jaxpr'].jaxpr, self.platform).work()
+      body = work(operation.params['jaxpr'])
       times = operation.params['length']
       return Work(*(times * x for x in body[:3]), body.temporaries)
     if operation.name == 'while':
-      return work(operation.params['body_jaxpr'], self.platform)
+      return work(operation.params['body_jaxpr'])
     if operation.name == 'cond':
-      branches = [work(b, self.platform) for b in operation.params['branches']]
+      branches = map(work, operation.params['branches'])
       return Work(*map(max, zip(*branches)))
     return nothing
 
