@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import tabulate
 
-from nfnets.models import network
+from nfnets.models import layers, network
 from nfnets.optim import agc, parameters
 
 OPTIMIZERS = ('sgd', 'adamw', 'lamb', 'muon')
@@ -68,14 +68,9 @@ class Settings:
   learning_rate_scales: Iterable[tuple[str, float]] = ()
 
   def __post_init__(self):
-    for key, choices in (
-      ('name', OPTIMIZERS), ('clip', CLIPPERS), ('decayed', DECAYED)
-    ):  # fmt: skip
-      if getattr(self, key) not in choices:
-        raise ValueError(
-          f'optimizer.{key}={getattr(self, key)!r}: choose one of '
-          + ', '.join(choices)
-        )
+    layers.check_choice('optimizer.name', self.name, OPTIMIZERS)
+    layers.check_choice('optimizer.clip', self.clip, CLIPPERS)
+    layers.check_choice('optimizer.decayed', self.decayed, DECAYED)
     if self.clips and not self.clipping > 0:
       raise ValueError(f'clipping must be above 0, got {self.clipping}')
 
