@@ -91,6 +91,7 @@ def parts() -> Iterator[Part]:
   for seeds in ((0,), (1,), (2,)):
     for arm in ('batch', 'none', 'none_agc', 'nf', 'nf_agc'):
       yield Part('headline', [arm], 'short', seeds, best[arm])
+  yield Part('headline', ['none_agc_slow'], 'short')
   for arm in ('nf_agc_clipped', 'nf_agc_gain1'):
     factor = best.get(arm, best['nf_agc'])
     yield Part('headline', [arm], 'short', factor=factor)
