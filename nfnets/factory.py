@@ -69,8 +69,7 @@ def train_batches(
     'batch_size': config.batch_size * fresh,
     'seed': config.seed,
     'start_step': start_step,
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
+    'process': (jax.process_index(), jax.process_count()),
   }
   if data.on_device:
     yield from pipeline.id_batches(len(source), **place)

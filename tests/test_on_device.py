@@ -17,8 +17,8 @@ from nfnets.data import pipeline, sources
   [
     {},
     {'start_step': 9},
-    {'process_index': 1, 'process_count': 2},
-    {'seed': 3, 'start_step': 2, 'process_index': 3, 'process_count': 4},
+    {'process': (1, 2)},
+    {'seed': 3, 'start_step': 2, 'process': (3, 4)},
   ],
 )
 def test_ids_are_the_pipelines(place):

@@ -1,14 +1,17 @@
 """nfnets/data/pipeline.py: an exact stream, a complete evaluation."""
 
+import functools
 import itertools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import tiny_tfds
 
 from nfnets.data import pipeline, sources
 
+assert_equal = functools.partial(jax.tree.map, np.testing.assert_array_equal)
 GOLDEN = [1, 14, 13, 9, 22, 20, 27, 3]  # the first ids of seed 3
 
 
@@ -41,16 +44,13 @@ def train(source=None, steps=12, **overrides):
   return list(itertools.islice(batches, steps))
 
 
+def evaluate(source=None, **overrides):
+  arguments = {'batch_size': 8, 'image_size': 6, 'num_threads': 0, **overrides}
+  return list(pipeline.eval_batches(source or Ramp(), **arguments))
+
+
 def join(batches, name):
   return np.concatenate([batch[name] for batch in batches])
-
-
-def assert_equal(batches, others):
-  assert len(batches) == len(others)
-  for batch, other in zip(batches, others):
-    assert batch.keys() == other.keys()
-    for name in batch:
-      np.testing.assert_array_equal(batch[name], other[name])
 
 
 def test_each_epoch_holds_every_example_once_and_no_two_are_ordered_alike():
@@ -96,7 +96,7 @@ def test_processes_split_each_batch_of_the_one_process_stream(
 ):
   whole = train(crop=crop, seed=5)
   parts = [
-    train(crop=crop, seed=5, process_index=p, process_count=process_count)
+    train(crop=crop, seed=5, process=(p, process_count))
     for p in range(process_count)
   ]
   joined = [
@@ -134,16 +134,7 @@ def test_flip_mirrors_about_half_of_the_images_and_nothing_else():
 @pytest.mark.parametrize('batch_size', [4, 8, 28, 32, 64])
 def test_evaluation_counts_every_example_once(batch_size, process_count):
   per_process = [
-    list(
-      pipeline.eval_batches(
-        Ramp(),
-        batch_size=batch_size,
-        image_size=8,
-        process_index=p,
-        process_count=process_count,
-        num_threads=0,
-      )
-    )
+    evaluate(batch_size=batch_size, process=(p, process_count))
     for p in range(process_count)
   ]
   batches = list(itertools.chain(*per_process))
@@ -155,7 +146,7 @@ def test_evaluation_counts_every_example_once(batch_size, process_count):
 
 def test_batch_that_does_not_split_over_processes_is_an_error():
   with pytest.raises(ValueError, match='multiple of the 3 processes'):
-    train(process_count=3)
+    train(process=(0, 3))
 
 
 @pytest.mark.parametrize('crop', ['random', 'padx'])
@@ -193,16 +184,7 @@ def test_skipping_replaces_bad_examples_and_lists_them():
 
 def test_evaluation_masks_what_it_skips():
   skipped = {}
-  batches = list(
-    pipeline.eval_batches(
-      Spoilt(),
-      batch_size=8,
-      image_size=6,
-      num_threads=0,
-      on_error='skip',
-      skipped=skipped,
-    )
-  )
+  batches = evaluate(Spoilt(), on_error='skip', skipped=skipped)
   assert join(batches, 'mask').sum() == 29 and len(skipped) == 2
 
 

@@ -20,20 +20,15 @@ NAMES = list(randaugment.OPERATIONS)
 
 # PAPER_FACTS 2.2, arguments at magnitudes 5, 10 and 15.
 PUBLISHED = {
-  'auto_contrast': (None, None, None),
-  'equalize': (None, None, None),
-  'invert': (None, None, None),
+  **dict.fromkeys(('auto_contrast', 'equalize', 'invert'), 3 * (None,)),
   'rotate': (15, 30, 45),
   'posterize': (2, 4, 6),
   'solarize': (128, 256, 384),
-  'color': (1.0, 1.9, 2.8),
-  'contrast': (1.0, 1.9, 2.8),
-  'brightness': (1.0, 1.9, 2.8),
-  'sharpness': (1.0, 1.9, 2.8),
-  'shear_x': (0.15, 0.30, 0.45),
-  'shear_y': (0.15, 0.30, 0.45),
-  'translate_x': (50, 100, 150),
-  'translate_y': (50, 100, 150),
+  **dict.fromkeys(
+    ('color', 'contrast', 'brightness', 'sharpness'), (1.0, 1.9, 2.8)
+  ),
+  **dict.fromkeys(('shear_x', 'shear_y'), (0.15, 0.30, 0.45)),
+  **dict.fromkeys(('translate_x', 'translate_y'), (50, 100, 150)),
   'cutout': (20, 40, 60),
   'solarize_add': (55, 110, 165),
 }
@@ -75,14 +70,10 @@ def oracle(name: str, photo: Image.Image, value: float) -> np.ndarray:
   match name:
     case 'auto_contrast':
       return np.asarray(ImageOps.autocontrast(photo))
-    case 'equalize':
-      return np.asarray(ImageOps.equalize(photo))
-    case 'invert':
-      return np.asarray(ImageOps.invert(photo))
-    case 'posterize':
-      return np.asarray(ImageOps.posterize(photo, value))
-    case 'solarize':
-      return np.asarray(ImageOps.solarize(photo, value))
+    case 'equalize' | 'invert':
+      return np.asarray(getattr(ImageOps, name)(photo))
+    case 'posterize' | 'solarize':
+      return np.asarray(getattr(ImageOps, name)(photo, value))
     case 'solarize_add':
       return np.where(array < 128, np.minimum(array + value, 255), array)
     case 'cutout':
@@ -109,14 +100,11 @@ def matrix(name: str, value: float, height: int, width: int) -> np.ndarray:
       [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     )
     return np.column_stack([turn, middle - turn @ middle])
-  out = np.array([[1.0, 0, 0], [0, 1.0, 0]])
-  row, column = {
-    'shear_x': (0, 1),
-    'shear_y': (1, 0),
-    'translate_x': (0, 2),
-    'translate_y': (1, 2),
-  }[name]
-  out[row, column] = -value if name.startswith('translate') else value
+  out, row = np.eye(2, 3), int(name.endswith('y'))
+  if name.startswith('translate'):
+    out[row, 2] = -value
+  else:
+    out[row, 1 - row] = value
   return out
 
 

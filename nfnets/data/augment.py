@@ -44,7 +44,7 @@ def augment(
     num_classes: K.
     pad: padding of the CIFAR crop and flip, which comes first; 0 for neither.
     mix, pairs, mixup_alpha: of `mixing.plan`; N = B, or B / 2 for 'fresh'.
-    randaugment_layers, randaugment_magnitude: of `randaugment.rand_augment`.
+    randaugment_layers, randaugment_magnitude: of `randaugment`.
     mean, std, dtype: of `normalize`.
 
   Returns:
@@ -62,9 +62,8 @@ def augment(
   if randaugment_layers:
     from nfnets.data import randaugment
 
-    images = randaugment.rand_augment(
-      policy_key, images, randaugment_layers, randaugment_magnitude
-    )
+    draws = randaugment.draw(policy_key, images.shape[0], randaugment_layers)
+    images = randaugment.apply(draws, images, randaugment_magnitude)
   return normalize(images, mean, std, dtype), soft_labels
 
 

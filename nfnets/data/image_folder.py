@@ -80,9 +80,7 @@ def create(root: str | None, split: str) -> sources.Listed:
 
 
 def class_folders(path: pathlib.Path) -> list[str]:
-  return sorted(
-    p.name for p in path.iterdir() if p.is_dir() and p.name[0] != '.'
-  )
+  return [entry.name for entry in _visible(path) if entry.is_dir()]
 
 
 def list_images(folder: str | pathlib.Path, ignored: Ignored) -> list[str]:
@@ -132,8 +130,9 @@ def _is_flat(root: pathlib.Path) -> bool:
   if not root.is_dir():
     return False
   names = class_folders(root)
-  parts = [name for name in names if name.lower() in ALIASES]
-  nested = [name for name in parts if class_folders(root / name)]
+  nested = [
+    n for n in names if n.lower() in ALIASES and class_folders(root / n)
+  ]
   if {'train', 'val', 'test'} & set(nested):
     return False
   for name in nested:

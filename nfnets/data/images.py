@@ -187,9 +187,9 @@ def augmentation(
 
   Args and errors are those of `pipeline.train_batches`.
   """
-  is_padded = bool(re.fullmatch('pad[0-9]{1,9}', crop))
-  padding = int(crop[3:]) if is_padded else 0
-  if crop not in ('inception', 'none') and not is_padded:
+  padded = re.fullmatch('pad([0-9]{1,9})', crop)
+  padding = int(padded[1]) if padded else 0
+  if crop not in ('inception', 'none') and not padded:
     raise ValueError(
       f"config.data.crop={crop!r}: choose 'inception', 'pad4' or 'none'"
     )
@@ -208,8 +208,10 @@ def augmentation(
       window = inception_window(*image.shape[:2], image_size, draws)
       image = cut(image, window)
     image = resize(image, image_size, image_size)
-    if is_padded:
-      image = padded_cut(image, padding, draws)
+    if padding:  # CIFAR's augmentation: arXiv 1512.03385, section 4.2
+      top, left = (int(u * (2 * padding + 1)) for u in draws[:2])
+      black = cv2.copyMakeBorder(image, *4 * [padding], cv2.BORDER_CONSTANT)
+      image = cut(black, (top, left, image_size, image_size))
     # OpenCV's flip is ten times as fast as NumPy's on three channels.
     return cv2.flip(image, 1) if flip and mirror < 0.5 else image
 
@@ -264,24 +266,6 @@ def cut(image: np.ndarray, window: Window) -> np.ndarray:
   """Returns the window of uint8 [H, W, 3], as a view."""
   top, left, height, width = window
   return image[top : top + height, left : left + width]
-
-
-def padded_cut(
-  image: np.ndarray, padding: int, draws: np.ndarray
-) -> np.ndarray:
-  """Pads an image with black and crops it to its own size at random.
-
-  The CIFAR augmentation of arXiv 1512.03385, section 4.2.
-
-  Args:
-    image: uint8 [H, W, 3].
-    padding: pixels added on each side.
-    draws: uniform in [0, 1), at least [2].
-  """
-  top, left = (int(u * (2 * padding + 1)) for u in draws[:2])
-  # np.pad would take longer than all the rest for small images.
-  padded = cv2.copyMakeBorder(image, *4 * [padding], cv2.BORDER_CONSTANT)
-  return cut(padded, (top, left, *image.shape[:2]))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -109,7 +109,6 @@ def apply(
   Returns:
     Images [N, H, W, C] float32 and soft labels [N, K] float32.
   """
-  images, soft_labels = jnp.asarray(images), jnp.asarray(soft_labels)
   top, bottom, left, right = plan.box.T[:, :, None, None, None]
   rows = jnp.arange(images.shape[1])[None, :, None, None]
   columns = jnp.arange(images.shape[2])[None, None, :, None]

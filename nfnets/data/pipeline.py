@@ -35,8 +35,7 @@ def train_batches(
   flip: bool = True,
   seed: int = 0,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  process: tuple[int, int] = (0, 1),
   num_threads: int = 2,
   cache: bool = False,
   on_error: str = 'raise',
@@ -52,7 +51,7 @@ def train_batches(
     flip: whether to mirror a random half of the images.
     seed: of order and augmentation.
     start_step: step of the first batch; earlier ones aren't read.
-    process_index, process_count: which process this is, of how many.
+    process: which process this is, of how many.
     num_threads: that decode; with 0 the caller's thread does.
     cache: keep decoded images in memory, for data sets of small images.
     on_error: `'raise'`, or `'skip'`: take the next readable example instead.
@@ -66,7 +65,6 @@ def train_batches(
   Raises:
     ValueError: for an impossible argument; later, naming an unreadable example.
   """
-  place = part(batch_size, process_index, process_count)
   augment = images.augmentation(crop, flip, image_size, seed)
   reader = Reader(source, cache, on_error, skipped)
   index_at = example_order(len(source), seed)
@@ -75,7 +73,7 @@ def train_batches(
     image, label, index = reader.read(index_at(position))
     return augment(image, position), label, index
 
-  return batches(load, batch_size, place, start_step, None, num_threads)
+  return batches(load, batch_size, process, start_step, None, num_threads)
 
 
 def eval_batches(
@@ -84,8 +82,7 @@ def eval_batches(
   batch_size: int,
   image_size: int,
   preprocessing: str = 'resize_crop_32',
-  process_index: int = 0,
-  process_count: int = 1,
+  process: tuple[int, int] = (0, 1),
   num_threads: int = 2,
   on_error: str = 'raise',
   skipped: dict[str, str] | None = None,
@@ -104,7 +101,6 @@ def eval_batches(
     an empty list of labels. Multi-label batches have labels [n, num_classes],
     1 for each of an example's classes.
   """
-  place = part(batch_size, process_index, process_count)
   prepare = images.preparation(preprocessing)
   reader = Reader(source, False, on_error, skipped)
   multi_label = getattr(source, 'multi_label', False)
@@ -125,7 +121,7 @@ def eval_batches(
     return prepare(image, image_size), label, index
 
   num_steps = -(-len(source) // batch_size)
-  found = batches(load, batch_size, place, 0, num_steps, num_threads)
+  found = batches(load, batch_size, process, 0, num_steps, num_threads)
   return ({**batch, 'mask': mask(batch)} for batch in found)
 
 
@@ -135,8 +131,7 @@ def id_batches(
   batch_size: int,
   seed: int = 0,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  process: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
   """Endless `{'ids': int32 [n]}` of the stream of `train_batches`.
 
@@ -145,7 +140,7 @@ def id_batches(
   Args:
     length: of the source; the others are those of `train_batches`.
   """
-  first, size = part(batch_size, process_index, process_count)
+  first, size = _part(batch_size, process)
   index_at = example_order(length, seed)
   for step in itertools.count(start_step):
     start = step * batch_size + first
@@ -171,21 +166,8 @@ def load_all(
     return images.resize(image, image_size, image_size), label, index
 
   length = len(source)
-  (batch,) = batches(load, length, (0, length), 0, 1, num_threads=2)
+  (batch,) = batches(load, length, (0, 1), 0, 1, num_threads=2)
   return {name: batch[name] for name in ('images', 'labels')}
-
-
-def part(
-  batch_size: int, process_index: int, process_count: int
-) -> tuple[int, int]:
-  """Returns the start and the size of a process's part of a global batch."""
-  if batch_size < 1 or batch_size % process_count:
-    raise ValueError(
-      f'batch_size {batch_size} must be a positive multiple of the '
-      f'{process_count} processes'
-    )
-  size = batch_size // process_count
-  return process_index * size, size
 
 
 def example_order(length: int, seed: int) -> Callable[[int], int]:
@@ -206,7 +188,7 @@ def example_order(length: int, seed: int) -> Callable[[int], int]:
 def batches(
   load: Callable[[int], Example],
   batch_size: int,
-  place: tuple[int, int],
+  process: tuple[int, int],
   start_step: int,
   num_steps: int | None,
   num_threads: int,
@@ -216,12 +198,12 @@ def batches(
   Args:
     load: returns the example at a position.
     batch_size: of all processes.
-    place: of `part`.
+    process: which process this is, of how many.
     start_step: step of the first batch.
     num_steps: the step to end before; None for an endless stream.
     num_threads: 0 loads in the caller's thread.
   """
-  first, size = place
+  first, size = _part(batch_size, process)
   pieces = [range(i, min(i + PIECE, size)) for i in range(0, size, PIECE)]
 
   def load_piece(number: int) -> list[Example]:
@@ -235,6 +217,18 @@ def batches(
     grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
   )
   return iter(dataset.batch(len(pieces), batch_fn=_stack))
+
+
+def _part(batch_size: int, process: tuple[int, int]) -> tuple[int, int]:
+  """Returns the start and the size of a process's part of a global batch."""
+  index, count = process
+  if batch_size < 1 or batch_size % count:
+    raise ValueError(
+      f'batch_size {batch_size} must be a positive multiple of the {count} '
+      'processes'
+    )
+  size = batch_size // count
+  return index * size, size
 
 
 def _stack(pieces: Sequence[list[Example]]) -> Batch:

@@ -47,33 +47,15 @@ class Draws(NamedTuple):
 
 # From an argument, an image [3, H, W] and the image's draws to an image.
 Operation = Callable[[Any, jax.Array, Draws], jax.Array]
-Matrix = Sequence[Sequence[float]]  # [2, 3]
 
 
-def rand_augment(
-  key: jax.Array, images: jax.Array, layers: int, magnitude: float
-) -> jax.Array:
-  """Augments a batch; a pure function of the key.
+def draw(key: jax.Array, n: int, layers: int) -> Draws:
+  """Draws the operations and their randomness for n images from a jax key.
 
   Each layer shuffles the batch into 16 groups of equal size, one for each
   operation. Each image by itself has the published distribution; within a
   layer, at most ceil(N / 16) images get the same operation.
-
-  Args:
-    key: a jax key.
-    images: [N, H, W, 3] grey levels, uint8 or float32; clipped to 0..255 and
-      truncated to whole numbers, as the release's cast to uint8 does.
-    layers: operations per image.
-    magnitude: M, the same for all; `OPERATIONS` says what it means.
-
-  Returns:
-    [N, H, W, 3] uint8.
   """
-  return apply(draw(key, images.shape[0], layers), images, magnitude)
-
-
-def draw(key: jax.Array, n: int, layers: int) -> Draws:
-  """Draws the operations and their randomness for n images."""
   slot_key, key = jax.random.split(key)
   sign, *centre = jax.random.uniform(key, (3, layers, n))
   places = _group_size(n) * len(OPERATIONS)
@@ -84,7 +66,17 @@ def draw(key: jax.Array, n: int, layers: int) -> Draws:
 
 
 def apply(draws: Draws, images: jax.Array, magnitude: float) -> jax.Array:
-  """Applies drawn operations to images [N, H, W, 3]; returns uint8."""
+  """Applies what was drawn to a batch.
+
+  Args:
+    draws: of `draw`.
+    images: [N, H, W, 3] grey levels, uint8 or float32; clipped to 0..255 and
+      truncated to whole numbers, as the release's cast to uint8 does.
+    magnitude: M, the same for all; `OPERATIONS` says what it means.
+
+  Returns:
+    [N, H, W, 3] uint8.
+  """
   n = images.shape[0]
   size = _group_size(n)
 
@@ -200,7 +192,10 @@ def _blend(base: jax.Array | int, image: jax.Array, factor: float) -> jax.Array:
 
 
 def _affine(
-  matrix: Matrix, image: jax.Array, drawn: Draws, about_centre: bool = False
+  matrix: Sequence[Sequence[float]],
+  image: jax.Array,
+  drawn: Draws,
+  about_centre: bool = False,
 ) -> jax.Array:
   """Takes the pixel nearest to matrix (x, y, 1), or `FILL` outside the image.
 
