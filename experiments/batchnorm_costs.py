@@ -18,13 +18,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from experiments import _figures, _resnet20
 from experiments.study import FULL, Experiment, Row, Rows, Scale
-from nfnets import factory
+from nfnets import factory, step
 from nfnets.bench import clock, pieces, programs
 from nfnets.data import augment, pipeline, sources
 
@@ -243,6 +242,8 @@ class Untrained:
     init = jax.jit(functools.partial(network.init, is_training=True))
     self.params, self.state = init(jax.random.key(0), self.images[:2])
     self._apply = jax.jit(network.apply, static_argnums=4)
+    self._gradient = jax.jit(step.make_gradient(config, network))
+    self._num_classes = data.num_classes
 
   def __call__(
     self, images: np.ndarray, is_training: bool, state: Any = None
@@ -256,16 +257,14 @@ class Untrained:
     self, images: np.ndarray, labels: np.ndarray, count: int
   ) -> np.ndarray:
     """The flat mean gradient of `count` devices that share the batch."""
-
-    def loss(params: Any, images: np.ndarray, labels: np.ndarray) -> jax.Array:
-      outputs, _ = self._apply(params, self.state, None, images, True)
-      return optax.softmax_cross_entropy_with_integer_labels(
-        outputs['logits'], labels
-      ).mean()
-
-    parts = zip(np.split(images, count), np.split(labels, count))
-    grads = [jax.grad(loss)(self.params, *part) for part in parts]
-    return np.mean([ravel_pytree(tree)[0] for tree in grads], axis=0)
+    targets = np.eye(self._num_classes, dtype=np.float32)[labels]
+    parts = zip(np.split(images, count), np.split(targets, count))
+    grads = []
+    for part in parts:
+      batch = dict(zip(('images', 'targets'), part))
+      tree, _ = self._gradient(self.params, self.state, None, batch)
+      grads.append(ravel_pytree(tree)[0])
+    return np.mean(grads, axis=0)
 
 
 def size(values: np.ndarray) -> float:

@@ -34,7 +34,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 
 from absl import flags
@@ -134,10 +134,16 @@ def folder_of(one: Run) -> pathlib.Path:
 def run(more: Sequence[str]) -> int:
   """Trains each run, with the flags `more`; returns the exit code."""
   experiment, runs = selected(trained=True)
-  outcomes = {}
+  return each(runs, lambda one: train(experiment, one, more))
+
+
+def each(runs: Sequence[Run], record: Callable[[Run], str]) -> int:
+  """Records each run that isn't, says how it ended; returns the exit code."""
+  outcomes, root = {}, pathlib.Path(RESULTS.value)
   for number, one in enumerate(runs, 1):
     print(f'[{number}/{len(runs)}] {one.name}', flush=True)
-    outcomes[one.name] = train(experiment, one, more)
+    is_there = one.path(root).exists() and not AGAIN.value
+    outcomes[one.name] = RECORDED if is_there else record(one)
     if outcomes[one.name] == 'interrupted':
       break
   for name, outcome in outcomes.items():
@@ -148,14 +154,12 @@ def run(more: Sequence[str]) -> int:
 
 
 def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
-  """Trains and records one run, unless there is no need; says how it ended."""
+  """Trains and records one run, or takes its twin; says how it ended."""
   root, folder = pathlib.Path(RESULTS.value), folder_of(one)
   if AGAIN.value:
     one.path(root).unlink(missing_ok=True)
     if (folder / 'config.json').exists():
       shutil.rmtree(folder)
-  if one.path(root).exists():
-    return RECORDED
   arguments = command(one, more)
   line = ['python', *arguments]
   try:
@@ -193,35 +197,30 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def measure() -> int:
-  """Measures and records each row."""
+  """Measures each run; returns the exit code."""
   experiment, runs = selected(trained=False)
-  root = pathlib.Path(RESULTS.value)
   common.keep_freed_memory()  # as scripts.train does
-  for number, one in enumerate(runs, 1):
-    outcome = RECORDED
-    if AGAIN.value or not one.path(root).exists():
-      records.write(root, measured(experiment, one))
-      outcome = 'measured'
-    print(f'[{number}/{len(runs)}] {one.row}: {outcome}', flush=True)
-  return 0
+  is_read = 'data' in experiment.get_config(runs[0].place)
+  if DATA_DIR.value is not None and not is_read:
+    raise ValueError(f'--data_dir: {EXPERIMENT.value} reads no data')
+  return each(runs, lambda one: measured(experiment, one))
 
 
-def measured(experiment: study.Experiment, one: Run) -> records.Record:
-  """Measures a row; returns its record."""
+def measured(experiment: study.Experiment, one: Run) -> str:
+  """Measures and records a row; says so."""
   config = experiment.get_config(one.place)
   words = f'--experiment={one.experiment} --scale={one.scale} --only={one.row}'
   line = ['python', '-m', 'scripts.experiment', 'measure', *words.split()]
   if DATA_DIR.value is not None:
-    if 'data' not in config:
-      raise ValueError(f'--data_dir: {one.experiment} reads no data')
     config.data.data_dir = DATA_DIR.value
     line.append(f'--data_dir={DATA_DIR.value}')
   start = time.monotonic()
   found = experiment.measure(config)
-  return records.of_measurement(one, line, config.to_dict()) | {
-    'measured': found,
-    'seconds': round(time.monotonic() - start, 1),
-  }
+  seconds = round(time.monotonic() - start, 1)
+  record = records.of_measurement(one, line, config.to_dict())
+  record |= {'measured': found, 'seconds': seconds}
+  records.write(pathlib.Path(RESULTS.value), record)
+  return 'measured'
 
 
 def report() -> int:

@@ -150,12 +150,12 @@ def test_a_run_that_depends_on_more_than_its_config_has_no_twin(
 def test_a_measured_row_is_recorded_once(command, tmp_path):
   row = ('--experiment=table_family', '--only=f0')
   done, _ = command('measure', *row)
-  assert done.code == 0 and '[1/1] f0: measured' in done.stdout
+  assert done.code == 0 and 'f0_seed0: measured' in done.stdout
   (one,) = records.read_all(tmp_path / 'results', 'table_family')
   assert one['measured']['params'] == pytest.approx(71.49e6, abs=5e3)
   assert one['command'].endswith('=table_family --scale=full --only=f0')
   assert one['seconds'] >= 0 and one['hardware']['device_count']
-  assert 'f0: already recorded' in command('measure', *row)[0].stdout
+  assert 'f0_seed0: already recorded' in command('measure', *row)[0].stdout
 
 
 @pytest.mark.parametrize(
