@@ -48,13 +48,19 @@ OWN = """\
 These experiments have records in this folder; the columns count their checks.
 Two lists that open at a click hold the experiments without records and the
 claims that the study tests. The reports follow."""
-CSS = """
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><title>Results</title><style>
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   font: 16px/1.5 system-ui, sans-serif; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { border-bottom: 1px solid #ccc; padding: .2rem .6rem; }
 img { max-width: 100%; }
 pre { overflow-x: auto; background: #f4f4f4; padding: .5rem; }
+</style></head>
+<body>BODY</body></html>
 """
 
 
@@ -327,27 +333,19 @@ def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
   """Writes the overview and all reports in `root` as one page."""
   from markdown_it import MarkdownIt
 
-  def embedded(source: pathlib.Path) -> str:
-    def data_uri(found: re.Match) -> str:
-      data = base64.b64encode((source.parent / found[1]).read_bytes())
-      return f'src="data:image/png;base64,{data.decode()}"'
+  def embedded(picture: re.Match) -> str:
+    data = base64.b64encode((root / picture[1]).read_bytes())
+    return f'src="data:image/png;base64,{data.decode()}"'
 
-    page = MarkdownIt('commonmark').enable('table').render(source.read_text())
-    return re.sub(r'src="([\w/-]+\.png)"', data_uri, page)
-
+  overview = (root / 'README.md').read_text()
+  parts = [re.sub(r'\(([\w-]+)/README\.md\)', r'(#\1)', overview)]
   names = sorted(study.names(), key=lambda n: not records.read_all(root, n))
-  sections = [
-    f'<section id="{name}">{embedded(root / name / "README.md")}</section>'
-    for name in names
-    if (root / name / 'README.md').exists()
-  ]
-  overview = embedded(root / 'README.md')
-  overview = re.sub(r'href="([\w-]+)/README\.md"', r'href="#\1"', overview)
-  workdir.write_atomically(
-    path,
-    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<link rel="icon" href="data:,"><title>Results</title>'
-    f'<style>{CSS}</style></head>\n<body>{overview}\n{"".join(sections)}'
-    '</body></html>\n',
-  )
+  for name in names:
+    page = root / name / 'README.md'
+    if page.exists():
+      text = page.read_text().replace('](plot.png)', f']({name}/plot.png)')
+      parts += [f'<section id="{name}">', text, '</section>']
+  markdown = MarkdownIt('commonmark').enable('table')
+  body = markdown.render('\n\n'.join(parts))
+  body = re.sub(r'src="([\w/-]+\.png)"', embedded, body)
+  workdir.write_atomically(path, PAGE.replace('BODY', body))
