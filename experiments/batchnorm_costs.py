@@ -242,7 +242,7 @@ class Untrained:
     init = jax.jit(functools.partial(network.init, is_training=True))
     self.params, self.state = init(jax.random.key(0), self.images[:2])
     self._apply = jax.jit(network.apply, static_argnums=4)
-    self._gradient = jax.jit(step.make_gradient(config, network))
+    self._gradient = jax.jit(step.make_gradient(config))
     self._num_classes = data.num_classes
 
   def __call__(
