@@ -1,6 +1,6 @@
 """Checks of a config; an error names the key, its value and the remedy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -73,19 +73,19 @@ def resolve(config: ConfigDict, trains: bool = True) -> ConfigDict:
   Raises:
     ValueError: names the key and its value.
   """
-  check_origins(config, ORIGINS if trains else ORIGINS[1:])
+  check_origins(config, trains)
   resolved = config.copy_and_resolve_references()
   check_values(resolved, trains)
   return resolved
 
 
-def check_origins(config: ConfigDict, keys: Iterable[str] = ORIGINS) -> None:
+def check_origins(config: ConfigDict, trains: bool) -> None:
   """Refuses numbers from which the derived ones can't be computed.
 
   Raises:
     ValueError: names the key and its value.
   """
-  for key in keys:
+  for key in ORIGINS if trains else ORIGINS[1:]:
     group, _, name = key.rpartition('.')
     _check_numbers(key, (config[group] if group else config)[name])
 

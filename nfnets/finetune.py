@@ -53,7 +53,7 @@ def complete(
   Raises:
     ValueError, FileNotFoundError: weights or data are missing or don't fit.
   """
-  checks.check_origins(config, ('num_epochs', 'batch_size'))
+  checks.check_origins(config, trains=False)
   lines, opened, data = [], (None, None), config.data
   is_open = any(data[key] == value for key, value in DATA_KEYS.items())
   if not config.model.name or (config.weights and is_open):

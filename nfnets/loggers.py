@@ -1,4 +1,4 @@
-"""Loggers of a run's metrics: console, JSON lines, TensorBoard.
+"""Loggers of a run's metrics: JSON lines, TensorBoard, wandb, console.
 
 `log(step, metrics)` writes a step's metrics before it returns; `close()` ends a
 logger.
@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import os
 import pathlib
+import secrets
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -85,6 +86,34 @@ class TensorBoard:
   def _write(self, step: int, **content: Any) -> None:
     event = self._event(wall_time=time.time(), step=step, **content)
     self._writer.write_event(event)
+
+
+class WeightsAndBiases:
+  """Sends scalars to Weights & Biases; the user installs `wandb`.
+
+  The file `wandb_id` in the run's folder `path` keeps the run's id, so that a
+  restart continues it.
+  """
+
+  def __init__(self, path: pathlib.Path, config: Mapping[str, Any]):
+    import wandb
+
+    kept = path / 'wandb_id'
+    if not kept.exists():
+      workdir.write_atomically(kept, secrets.token_hex(4))
+    self._run = wandb.init(
+      project='nfnets',
+      dir=str(path),
+      config=workdir.plain(config),
+      id=kept.read_text(),
+      resume='allow',
+    )
+
+  def log(self, step: int, metrics: Metrics) -> None:
+    self._run.log(dict(metrics), step=step)
+
+  def close(self) -> None:
+    self._run.finish()
 
 
 class Console:

@@ -271,10 +271,7 @@ def _open_loggers(
     sinks.append(loggers.JsonLines(path / 'metrics.jsonl', rows))
     sinks.append(loggers.TensorBoard(path / 'tensorboard', done))
     if run.config.wandb:
-      from nfnets import wandb_logger
-
-      config = run.config.to_dict()
-      sinks.append(wandb_logger.WeightsAndBiases(path, config))
+      sinks.append(loggers.WeightsAndBiases(path, run.config.to_dict()))
     for sink in sinks:
       stack.callback(sink.close)
   sinks.append(run.console)

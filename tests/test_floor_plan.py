@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # it. Names that are not listed may be imported anywhere.
 ORDER = (
   'variants', 'parallel', 'models', 'optim', 'mirror', 'bucket', 'data',
-  'workdir', 'metrics', 'loggers', 'wandb_logger', 'plots', 'checkpoint',
+  'workdir', 'metrics', 'loggers', 'plots', 'checkpoint',
   'distributed', 'checks', 'factory', 'step', 'evaluate', 'weights', 'hub',
   'finetune', 'linear_probe', 'train', 'analysis', 'bench', 'plan',
 )  # fmt: skip

@@ -5,12 +5,12 @@ import io
 import struct
 import subprocess
 import sys
-import types
+from unittest import mock
 
 import pytest
 from tensorboardX.proto import event_pb2
 
-from nfnets import loggers, wandb_logger, workdir
+from nfnets import loggers, workdir
 
 
 def test_metrics_of_steps_that_will_be_repeated_are_dropped(tmp_path):
@@ -117,50 +117,30 @@ def test_on_a_terminal_a_bar_shows_loss_speed_and_time_left():
 
   console = loggers.Console(100, Terminal())
   console.start()
-  console.log(
-    50,
-    {
-      'train/loss': 0.5,
-      'train/images_per_second': 1234.0,
-      'train/seconds_left': 75.0,
-    },
-  )
+  speed = {'train/images_per_second': 1234.0, 'train/seconds_left': 75.0}
+  console.log(50, {'train/loss': 0.5} | speed)
   task = console._bar.tasks[0]
   console.close()
   assert task.completed == 50
   assert task.fields['metrics'] == 'loss 0.5  1234 images/s  0:01:15 left'
 
 
-class FakeWandb(types.ModuleType):
-  """The part of wandb that is called."""
-
-  def __init__(self):
-    super().__init__('wandb')
-    self.started, self.logged, self.finished = [], [], 0
-
-  def init(self, *, project, dir, config, id, resume):
-    self.started.append((project, dir, config, id, resume))
-    return self
-
-  def log(self, data, *, step):
-    self.logged.append((step, data))
-
-  def finish(self):
-    self.finished += 1
-
-
 def test_a_restarted_run_keeps_its_weights_and_biases_id(tmp_path, monkeypatch):
-  fake = FakeWandb()
-  monkeypatch.setitem(sys.modules, 'wandb', fake)
+  wandb = mock.MagicMock()
+  monkeypatch.setitem(sys.modules, 'wandb', wandb)
   for step in (1, 2):
-    sink = wandb_logger.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
     sink.log(step, {'train/loss': 1.0})
     sink.close()
-  first, second = fake.started
-  assert first == second and len(first[3]) == 8 and first[4] == 'allow'
-  assert first[:3] == ('nfnets', str(tmp_path), {'widths': [1, 2]})
-  assert fake.logged == [(1, {'train/loss': 1.0}), (2, {'train/loss': 1.0})]
-  assert fake.finished == 2
+  first, second = (call.kwargs for call in wandb.init.call_args_list)
+  assert first == second and len(first.pop('id')) == 8
+  assert first == {
+    'project': 'nfnets', 'dir': str(tmp_path), 'config': {'widths': [1, 2]},
+    'resume': 'allow',
+  }  # fmt: skip
+  run = wandb.init.return_value
+  logged = [mock.call({'train/loss': 1.0}, step=step) for step in (1, 2)]
+  assert run.log.call_args_list == logged and run.finish.call_count == 2
 
 
 @pytest.mark.slow
@@ -172,7 +152,7 @@ def test_the_real_wandb_logs_offline(tmp_path, monkeypatch):
   monkeypatch.setenv('WANDB_MODE', 'offline')
   monkeypatch.setenv('WANDB_SILENT', 'true')
   for step in (1, 2):
-    sink = wandb_logger.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
+    sink = loggers.WeightsAndBiases(tmp_path, {'widths': (1, 2)})
     sink.log(step, {'train/loss': 1.0})
     sink.close()
   kept = (tmp_path / 'wandb_id').read_text()
