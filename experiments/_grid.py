@@ -143,10 +143,8 @@ class Correlates:
   sign: int
 
   def __call__(self, rows: Rows) -> bool | None:
-    low, _, high, count = self.interval(rows)
-    return (
-      (low > 0) == (self.sign > 0) if count > 4 and low * high > 0 else None
-    )
+    low, _, high, _ = self.interval(rows)  # NaN of fewer than five cells
+    return (low > 0) == (self.sign > 0) if low * high > 0 else None
 
   def numbers(self, rows: Rows) -> str:
     low, middle, high, count = self.interval(rows)
