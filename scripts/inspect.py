@@ -217,21 +217,18 @@ def _variables(
 ) -> tuple[Any, Any, Any, str]:
   """Returns a network, its parameters and state, and where they are from."""
   import jax
-  import jax.numpy as jnp
 
-  from nfnets import models, weights
+  from nfnets import factory, step, weights
 
   read = None if workdir is None else weights.of_run(workdir, config)['eval']
-  # remat and scan would hide the modules inside blocks.
-  arguments = config.model.to_dict() | {'remat': False, 'scan': False}
-  name, classes = arguments.pop('name'), config.data.num_classes
-  network = models.create(name, classes, **arguments)
+  with config.unlocked():  # either would hide the modules inside blocks
+    config.model.update(remat=False, scan=False)
+  network = factory.network_of(config)
   if read is not None:
     return network, read.params, read.state, f'parameters of {workdir}'
-  key, size = jax.random.key(config.seed), config.data.train_image_size
-  images = jnp.zeros((1, size, size, 3))
-  init = jax.jit(lambda key, images: network.init(key, images, True))
-  return network, *init(key, images), 'fresh parameters'
+  init = jax.jit(lambda key: step.init_state(config, key))
+  _, params, state, *_ = init(jax.random.key(config.seed))
+  return network, params, state, 'fresh parameters'
 
 
 def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:

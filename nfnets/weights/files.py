@@ -7,9 +7,7 @@ Our files hold every leaf under its public path: `module/name` for parameters,
 
 import contextlib
 import functools
-import io
 import json
-import math
 import os
 import pathlib
 import re
@@ -321,27 +319,13 @@ _STEM = re.compile(r'[^/]+/(.*/)?(stem_conv0|initial_conv)/w')
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   with zipfile.ZipFile(path) as archive:
     size = sum(info.file_size for info in archive.infolist())
-    if size > _MAX_COMPRESSION * path.stat().st_size:
-      raise ValueError(f'its arrays claim to have {size} bytes')
-    return {
-      info.filename.removesuffix('.npy'): _read_npy(archive.read(info))
-      for info in archive.infolist()
-    }
-
-
-def _read_npy(data: bytes) -> np.ndarray:
-  # NumPy's reader would allocate the array that the header announces.
-  file = io.BytesIO(data)
-  version = np.lib.format.read_magic(file)
-  reader = np.lib.format.read_array_header_1_0
-  if version != (1, 0):
-    reader = np.lib.format.read_array_header_2_0
-  shape, is_fortran, dtype = reader(file)
-  size = math.prod(shape) * dtype.itemsize
-  if dtype.hasobject or size != len(data) - file.tell():
+  if size > _MAX_COMPRESSION * path.stat().st_size:
+    raise ValueError(f'its arrays claim to have {size} bytes')
+  with np.load(path, allow_pickle=False) as file:
+    arrays = dict(file)
+  if not all(isinstance(array, np.ndarray) for array in arrays.values()):
     raise ValueError('not a .npz of plain arrays')
-  flat = np.frombuffer(data, dtype, offset=file.tell())
-  return flat.reshape(shape, order='F' if is_fortran else 'C')
+  return arrays
 
 
 def of_ours(arrays: dict[str, np.ndarray], metadata: str | None) -> Weights:
