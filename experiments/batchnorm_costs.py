@@ -228,14 +228,11 @@ class Untrained:
   """
 
   def __init__(self, config: ConfigDict):
-    network, data = factory.network_of(config), config.data
+    network = factory.network_of(config)
+    data = config.data.copy_and_resolve_references()
+    data.eval_image_size = data.train_image_size
     source = sources.of(data, data.eval_split)
-    (batch,) = pipeline.eval_batches(
-      source,
-      batch_size=len(source),
-      image_size=data.train_image_size,
-      preprocessing=data.eval_preprocessing,
-    )
+    (batch,) = pipeline.eval_batches(source, data, batch_size=len(source))
     images = np.float32(batch['images'])
     self.images = np.asarray(augment.normalize(images, data.mean, data.std))
     self.labels = batch['labels']

@@ -160,7 +160,7 @@ def check_values(config: ConfigDict, trains: bool = True) -> None:
   for key in ('data.mean', 'data.std'):
     if len(values[key]) != 3:
       raise ValueError(f'config.{key}={values[key]}: give three numbers')
-  images.augmentation(data.crop, data.flip, data.train_image_size, 0)
+  images.augmentation(data, 0)
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

@@ -71,12 +71,9 @@ def eval_batches(
   devices = jax.device_count()
   return pipeline.eval_batches(
     source,
+    config.data,
     batch_size=-(-config.eval_batch_size // devices) * devices,
-    image_size=config.data.eval_image_size,
-    preprocessing=config.data.eval_preprocessing,
     process=(jax.process_index(), jax.process_count()),
-    num_threads=config.data.num_threads,
-    on_error=config.data.on_error,
     skipped=skipped,
   )
 

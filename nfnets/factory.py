@@ -73,18 +73,7 @@ def train_batches(
   }
   if data.on_device:
     yield from pipeline.id_batches(len(source), **place)
-  batches = pipeline.train_batches(
-    source,
-    **place,
-    image_size=data.train_image_size,
-    crop=data.crop,
-    flip=data.flip,
-    num_threads=data.num_threads,
-    cache=data.cache,
-    on_error=data.on_error,
-    skipped=skipped,
-  )
-  for batch in batches:
+  for batch in pipeline.train_batches(source, data, **place, skipped=skipped):
     yield {name: batch[name] for name in ('images', 'labels')}
 
 

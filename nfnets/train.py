@@ -355,10 +355,7 @@ def _train_step(run: Run) -> tuple[Any, Any]:
   if config.data.on_device:
     data, source = config.data, run.train_source
     run.console.print(f'reading {len(source)} examples')
-    examples = pipeline.load_all(
-      source, data.train_image_size, data.on_error, run.skipped
-    )
-    key_and_data = key_and_data, examples
+    key_and_data = key_and_data, pipeline.load_all(source, data, run.skipped)
   train_step = parallel.map_step(step.make_train_step(config))
   return train_step, parallel.replicate(key_and_data)
 

@@ -10,6 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies
+from ml_collections import ConfigDict
 from photographs import ARCHIVE
 from PIL import Image
 
@@ -71,16 +72,13 @@ def test_other_pixel_modes_become_pillows_rgb(mode, form):
   assert np.abs(decode(data) - expected).max() <= limit
 
 
-def test_sixteen_bit_grey_keeps_its_high_byte():
+def test_sixteen_bit_channels_keep_their_high_byte():
   grey = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 64
   image = decode(encoded(grey, 'PNG'))
   np.testing.assert_array_equal(image[..., 2], grey >> 8)
-
-
-def test_sixteen_bit_colour_keeps_its_high_bytes():
-  wide = gradient().astype(np.uint16) * 257 - gradient() // 2
-  _, data = cv2.imencode('.png', wide[..., ::-1])
-  np.testing.assert_array_equal(decode(data.tobytes()), wide >> 8)
+  colour = gradient().astype(np.uint16) * 257 - gradient() // 2
+  _, data = cv2.imencode('.png', colour[..., ::-1])
+  np.testing.assert_array_equal(decode(data.tobytes()), colour >> 8)
 
 
 def test_stray_bytes_before_a_marker_are_forgiven():
@@ -286,8 +284,9 @@ def test_ten_misses_fall_back_on_the_padded_centre_crop():
 def test_padded_crop_shows_the_image_shifted_over_black():
   image = np.arange(1, 28, dtype=np.uint8).reshape(3, 3, 3)
   padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+  data = {'crop': 'pad1', 'flip': False, 'train_image_size': 3}
   shifts = [padded[y : y + 3, x : x + 3] for y in range(3) for x in range(3)]
-  augment = images.augmentation('pad1', flip=False, image_size=3, seed=0)
+  augment = images.augmentation(ConfigDict(data), seed=0)
   crops = {augment(image, position).tobytes() for position in range(300)}
   assert crops == {shift.tobytes() for shift in shifts}
 

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 import tiny_tfds
+from ml_collections import ConfigDict
 
+from configs import base
 from nfnets.data import pipeline, sources
 
 assert_equal = functools.partial(jax.tree.map, np.testing.assert_array_equal)
@@ -38,15 +40,23 @@ class Ramp:
     return f'ramp {index}'
 
 
+def arguments(batch_size=8, **overrides):
+  """`config.data`, and the other arguments of a stream of batches."""
+  data = ConfigDict(base.defaults()['data'])
+  data.update(train_image_size=6, eval_image_size=6, num_threads=0)
+  data.update({key: overrides.pop(key) for key in {*data} & {*overrides}})
+  return data, {'batch_size': batch_size, **overrides}
+
+
 def train(source=None, steps=12, **overrides):
-  arguments = {'batch_size': 8, 'image_size': 6, 'num_threads': 0, **overrides}
-  batches = pipeline.train_batches(source or Ramp(), **arguments)
+  data, place = arguments(**overrides)
+  batches = pipeline.train_batches(source or Ramp(), data, **place)
   return list(itertools.islice(batches, steps))
 
 
 def evaluate(source=None, **overrides):
-  arguments = {'batch_size': 8, 'image_size': 6, 'num_threads': 0, **overrides}
-  return list(pipeline.eval_batches(source or Ramp(), **arguments))
+  data, place = arguments(**overrides)
+  return list(pipeline.eval_batches(source or Ramp(), data, **place))
 
 
 def join(batches, name):
@@ -193,7 +203,8 @@ def test_folder_that_vanishes_is_named_by_the_missing_file(tmp_path):
     (tmp_path / part / name).mkdir(parents=True)
     (tmp_path / part / name / '0.jpg').write_bytes(tiny_tfds.jpeg(1))
   source = sources.create('folder', 'train_and_valid', str(tmp_path))
-  batches = pipeline.train_batches(source, batch_size=4, image_size=8)
+  data, place = arguments(batch_size=4, train_image_size=8)
+  batches = pipeline.train_batches(source, data, **place)
   assert next(batches)['images'].shape == (4, 8, 8, 3)
   shutil.rmtree(tmp_path / 'train')
   with pytest.raises(ValueError, match=r'train/[ab]/0.jpg: .*No such file'):

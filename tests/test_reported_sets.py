@@ -69,7 +69,7 @@ def test_each_picture_of_real_has_its_set_and_counts_if_it_isnt_empty(
   order = [shades.index(example['image']) for example in examples]
   assert sorted(order) == list(range(6))
   assert [list(e['label']) for e in examples] == [SETS[i] for i in order]
-  (batch,) = pipeline.eval_batches(source, batch_size=8, image_size=8)
+  (batch,) = pipeline.eval_batches(source, tiny.config().data, batch_size=8)
   expected = [[k in SETS[i] for k in range(3)] for i in order]
   np.testing.assert_array_equal(batch['labels'][:6], expected)
   assert batch['labels'].shape == (8, 3)
@@ -83,7 +83,7 @@ def test_a_label_of_real_that_is_no_class_is_named(tmp_path, label):
   (tmp_path / 'real.json').write_text(json.dumps([[label]] * 6))
   source = sources.create('imagenet2012_real', 'test', str(tmp_path))
   with pytest.raises(ValueError, match=f'label {label} is not in 0..2'):
-    next(pipeline.eval_batches(source, batch_size=8, image_size=8))
+    next(pipeline.eval_batches(source, tiny.config().data, batch_size=8))
 
 
 @pytest.mark.parametrize('text', ['[[0]', '[0, 1]', '{}', '[["a"]]'])

@@ -174,7 +174,7 @@ def test_a_shard_cut_short_and_an_empty_split_are_named(tmp_path):
   for size in (len(whole) // 2, len(whole) - 9, 100):
     path.write_bytes(whole[:size])
     reader = pipeline.Reader(
-      sources.create('toy', 'test', str(tmp_path)), False, 'raise', None
+      sources.create('toy', 'test', str(tmp_path)), 'raise', None
     )
     with pytest.raises(ValueError, match='toy/1.0.0 test example 0'):
       reader.read(0)

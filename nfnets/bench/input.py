@@ -67,7 +67,7 @@ def host_stages(config: ConfigDict, source: sources.Source) -> dict[str, Work]:
   order = np.random.RandomState(0).permutation(len(source))
   ids = [int(i) for i in order[:COUNT]]
   files = [source[i]['image'] for i in ids]
-  crop = images.augmentation(data.crop, data.flip, data.train_image_size, 0)
+  crop = images.augmentation(data, 0)
   pictures = [(images.decode(file), i) for i, file in enumerate(files)]
   return {
     'host: read': _each(source.__getitem__, ids),

@@ -25,6 +25,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import simplejpeg
+from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 from scipy import sparse
 
@@ -181,12 +182,20 @@ def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
 
 
 def augmentation(
-  crop: str, flip: bool, image_size: int, seed: int
+  data: ConfigDict, seed: int
 ) -> Callable[[np.ndarray, int], np.ndarray]:
   """Returns a function that augments an image for its stream position.
 
-  Args and errors are those of `pipeline.train_batches`.
+  Args:
+    data: `config.data`. `crop` is `'inception'`, `'pad4'` (or another number of
+      pixels) or `'none'`; `flip` says whether to mirror a random half of the
+      images; the result has `train_image_size` pixels a side.
+    seed: of the random numbers.
+
+  Raises:
+    ValueError: for an impossible crop.
   """
+  crop, flip, image_size = data.crop, data.flip, data.train_image_size
   padded = re.fullmatch('pad([0-9]{1,9})', crop)
   padding = int(padded[1]) if padded else 0
   if crop not in ('inception', 'none') and not padded:

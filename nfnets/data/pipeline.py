@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import grain
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
 from nfnets import texts
 from nfnets.data import images
@@ -28,72 +29,60 @@ PIECE = 64  # examples that a thread loads at once; no result depends on it
 
 def train_batches(
   source: Source,
+  data: ConfigDict,
   *,
   batch_size: int,
-  image_size: int,
-  crop: str = 'inception',
-  flip: bool = True,
   seed: int = 0,
   start_step: int = 0,
   process: tuple[int, int] = (0, 1),
-  num_threads: int = 2,
-  cache: bool = False,
-  on_error: str = 'raise',
   skipped: dict[str, str] | None = None,
 ) -> Iterator[Batch]:
   """Endless training batches of this process, from step `start_step` on.
 
   Args:
     source: the examples.
+    data: `config.data`. Threads of the number `num_threads` decode, with 0 the
+      caller's; `cache` keeps decoded images in memory; with `on_error='skip'`
+      the next readable example stands in for an unreadable one. See also
+      `images.augmentation`.
     batch_size: of all processes; process p takes the p-th contiguous part.
-    image_size: output pixels a side.
-    crop: `'inception'`, `'pad4'` (or another number of pixels) or `'none'`.
-    flip: whether to mirror a random half of the images.
     seed: of order and augmentation.
     start_step: step of the first batch; earlier ones aren't read.
     process: which process this is, of how many.
-    num_threads: that decode; with 0 the caller's thread does.
-    cache: keep decoded images in memory, for data sets of small images.
-    on_error: `'raise'`, or `'skip'`: take the next readable example instead.
-    skipped: under `'skip'`, collects `{where: why}`.
+    skipped: with `on_error='skip'`, collects `{where: why}`.
 
   Returns:
-    An iterator of `{'images': uint8 [n, image_size, image_size, 3], 'labels':
-    int32 [n], 'ids': int64 [n]}` with n = batch_size / process_count; ids are
-    indices into the source.
+    An iterator of `{'images': uint8 [n, s, s, 3], 'labels': int32 [n], 'ids':
+    int64 [n]}` with n = batch_size / processes and s = data.train_image_size;
+    ids are indices into the source.
 
   Raises:
     ValueError: for an impossible argument; later, naming an unreadable example.
   """
-  augment = images.augmentation(crop, flip, image_size, seed)
-  reader = Reader(source, cache, on_error, skipped)
+  augment = images.augmentation(data, seed)
+  reader = Reader(source, data.on_error, skipped, data.cache)
   index_at = example_order(len(source), seed)
 
   def load(position: int) -> Example:
     image, label, index = reader.read(index_at(position))
     return augment(image, position), label, index
 
-  return batches(load, batch_size, process, start_step, None, num_threads)
+  return batches(load, batch_size, process, start_step, None, data.num_threads)
 
 
 def eval_batches(
   source: Source,
+  data: ConfigDict,
   *,
   batch_size: int,
-  image_size: int,
-  preprocessing: str = 'resize_crop_32',
   process: tuple[int, int] = (0, 1),
-  num_threads: int = 2,
-  on_error: str = 'raise',
   skipped: dict[str, str] | None = None,
 ) -> Iterator[Batch]:
   """Batches that contain every example exactly once, the last one padded.
 
   All processes get the same number of batches, of the same size. Arguments,
-  batches and errors are those of `train_batches`, except:
-
-  Args:
-    preprocessing: a name that `images.preparation` takes.
+  batches and errors are those of `train_batches`, but images are prepared by
+  `data.eval_preprocessing` for `data.eval_image_size`.
 
   Returns:
     An iterator of batches with another entry, `'mask'`, float32 [n]: 1 for an
@@ -101,11 +90,12 @@ def eval_batches(
     an empty list of labels. Multi-label batches have labels [n, num_classes],
     1 for each of an example's classes.
   """
-  prepare = images.preparation(preprocessing)
-  reader = Reader(source, False, on_error, skipped)
+  prepare = images.preparation(data.eval_preprocessing)
+  size = data.eval_image_size
+  reader = Reader(source, data.on_error, skipped)
   multi_label = getattr(source, 'multi_label', False)
   none = np.zeros(source.num_classes, bool) if multi_label else 0
-  padding = np.zeros((image_size, image_size, 3), np.uint8), none, -1
+  padding = np.zeros((size, size, 3), np.uint8), none, -1
 
   def mask(batch: Batch) -> np.ndarray:
     counts = batch['ids'] >= 0
@@ -118,10 +108,10 @@ def eval_batches(
     if example is None:
       return padding
     image, label, index = example
-    return prepare(image, image_size), label, index
+    return prepare(image, size), label, index
 
   num_steps = -(-len(source) // batch_size)
-  found = batches(load, batch_size, process, 0, num_steps, num_threads)
+  found = batches(load, batch_size, process, 0, num_steps, data.num_threads)
   return ({**batch, 'mask': mask(batch)} for batch in found)
 
 
@@ -149,24 +139,22 @@ def id_batches(
 
 
 def load_all(
-  source: Source,
-  image_size: int,
-  on_error: str = 'raise',
-  skipped: dict[str, str] | None = None,
+  source: Source, data: ConfigDict, skipped: dict[str, str] | None = None
 ) -> Batch:
   """Decodes a source of M examples as `train_batches` without crop and flip.
 
   Returns:
-    `{'images': uint8 [M, image_size, image_size, 3], 'labels': int32 [M]}`.
+    `{'images': uint8 [M, s, s, 3], 'labels': int32 [M]}`, with s =
+    data.train_image_size.
   """
-  reader = Reader(source, False, on_error, skipped)
+  length, size = len(source), data.train_image_size
+  reader = Reader(source, data.on_error, skipped)
 
   def load(index: int) -> Example:
     image, label, _ = reader.read(index)
-    return images.resize(image, image_size, image_size), label, index
+    return images.resize(image, size, size), label, index
 
-  length = len(source)
-  (batch,) = batches(load, length, (0, 1), 0, 1, num_threads=2)
+  (batch,) = batches(load, length, (0, 1), 0, 1, data.num_threads)
   return {name: batch[name] for name in ('images', 'labels')}
 
 
@@ -246,9 +234,9 @@ class Reader:
   def __init__(
     self,
     source: Source,
-    cache: bool,
     on_error: str,
     skipped: dict[str, str] | None,
+    cache: bool = False,
   ):
     if not len(source):
       raise ValueError('the data contain no examples')
