@@ -1,6 +1,6 @@
 """Weights in and out: published files, files of ours, timm, folding."""
 
-from nfnets.weights.files import Weights, require_whole, write
+from nfnets.weights.files import Weights, write
 from nfnets.weights.folding import fold, fold_if_possible, fold_weights
 from nfnets.weights.pictures import imagenet_classes
 from nfnets.weights.pretrained import load, of_run, read
@@ -15,7 +15,6 @@ __all__ = [
   'load',
   'of_run',
   'read',
-  'require_whole',
   'stack_like',
   'unstack',
   'write',
