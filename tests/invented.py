@@ -1,4 +1,15 @@
-"""Records of runs that nobody made."""
+"""An experiment and records of runs that nobody made."""
+
+from ml_collections import ConfigDict
+
+from experiments.study import Experiment
+
+
+def small(**fields):
+  """An experiment with rows a, b and c, of which a sets x to 1."""
+  rows = {'a': {'x': 1}, 'b': {}, 'c': {}}
+  config = lambda row: ConfigDict({'x': 0, 'y': 0, 'num_steps': 5})
+  return Experiment('t', 'c.', rows, config, **fields)
 
 
 def record(row, top_1, seed=0, scale='full', status='finished', **config):

@@ -5,39 +5,26 @@ import re
 import shutil
 
 import pytest
-from invented import record, records
-from ml_collections import ConfigDict
+from invented import record, records, small
 
 from experiments import records as recording
 from experiments import report, study
-from experiments.study import Above, Experiment, Scale
+from experiments.study import Above, Scale
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCALES = {
-  'full': Scale('all of it'),
-  'tiny': Scale('little', smoke=True, rows=('a', 'b')),
-}
-
-
-def experiment(**fields):
-  return Experiment(
-    't',
-    'c.',
-    {row: {} for row in 'abc'},
-    lambda row: ConfigDict({'num_steps': 5}),
-    **{
-      'scales': SCALES,
-      'spread': (1.6, 22),
-      'checks': {'a is better': Above('a', 'b')},
-      'published': {'a': (76.8, 'P', 'x'), 'Other': (70, 'M')},
-    }
-    | fields,
-  )
+MADE = small(
+  scales={
+    'full': Scale('all of it'),
+    'tiny': Scale('little', smoke=True, rows=('a', 'b')),
+  },
+  spread=(1.6, 22),
+  checks={'a is better': Above('a', 'b')},
+  published={'a': (76.8, 'P', 'x'), 'Other': (70, 'M')},
+)
 
 
 def test_a_check_holds_or_does_not_at_the_fullest_scale_that_has_its_rows():
-  made = experiment()
-  say = lambda *found: report.checks(made, made.gather(found))
+  say = lambda *found: report.checks(MADE, MADE.gather(found))
   assert say() == '- **not run**: a is better'
   assert say(record('a', 0.9)) == '- **not run**: a is better'
   told = say(record('a', 0.9), record('b', 0.5))
@@ -49,26 +36,24 @@ def test_a_check_holds_or_does_not_at_the_fullest_scale_that_has_its_rows():
 
 
 def test_the_table_has_rows_with_a_record_or_a_published_number():
-  made = experiment()
-  found = made.gather([record('b', 0.5), record('b', 0.52, seed=1)])
-  lines = report.table(made, found).splitlines()
+  found = MADE.gather([record('b', 0.5), record('b', 0.52, seed=1)])
+  lines = report.table(MADE, found).splitlines()
   assert [line.split('|')[1].strip() for line in lines[2:5]] == [
     '`a`', '`b`', 'Other',
   ]  # fmt: skip
   assert '76.8 [P]' in lines[2] and '51.00 ± 1.41' in lines[3]
   assert 'Published: [M] from memory' in lines[-1]
   gone = record('a', 0.1, seed=1, status='diverged')
-  text = report.table(made, made.gather([record('a', 0.5), gone]))
+  text = report.table(MADE, MADE.gather([record('a', 0.5), gone]))
   assert re.search(r'\| +50\.00 \| +2, diverged after 1,000 \|', text)
 
 
 def test_the_table_names_the_images_that_judged_the_rows():
-  made = experiment()
   for split, images in (('test', 'test'), ('train[:9]', 'held-out')):
     data = {'num_classes': 10, 'eval_split': split}
-    found = made.gather([record('b', 0.5, data=data)])
+    found = MADE.gather([record('b', 0.5, data=data)])
     assert f'| {images} top-1, % |' in re.sub(
-      ' +', ' ', report.table(made, found)
+      ' +', ' ', report.table(MADE, found)
     )
 
 

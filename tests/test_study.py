@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from invented import record
+from invented import record, small
 from ml_collections import ConfigDict
 from scipy import stats
 
@@ -52,15 +52,6 @@ def test_what_an_experiment_lacks_is_refused_by_name():
       experiment.get_config(run)
   with pytest.raises(ValueError, match='--experiment=agc: choose one of agc_'):
     study.load('agc')
-
-
-def small(**fields):
-  scales = {'full': study.Scale('a'), 'cpu': study.Scale('b')}
-  rows = {'a': {'x': 1}, 'b': {}, 'c': {}}
-  config = lambda row: ConfigDict({'x': 0, 'y': 0})
-  return study.Experiment(
-    't', 'c.', rows, config, **{'scales': scales} | fields
-  )
 
 
 def test_a_scale_comes_before_the_row_and_what_shrinks_it_after():
