@@ -14,7 +14,7 @@ FALLS, RISES = _grid.Correlates(GRID, 0, -1), _grid.Correlates(GRID, 1, +1)
 SIZES = (16, 32, 64, 128)
 
 
-def rows(top_1, **fields):
+def rows(top_1):
   """The grid's rows with accuracies by `top_1(log2 size, log2 lambda)`."""
   places = itertools.product(SIZES, _grid.LAMBDAS)
   found = [

@@ -79,10 +79,8 @@ def test_any_experiment_reports_what_its_rows_may_end_as(name, tmp_path):
 def copy(tmp_path_factory):
   """The committed records and notes, without what is made from them."""
   root = tmp_path_factory.mktemp('results')
-  ignored = shutil.ignore_patterns('README.md', '*.png', '*.json')
+  ignored = shutil.ignore_patterns('README.md', '*.png')
   shutil.copytree(ROOT / 'results', root, ignore=ignored, dirs_exist_ok=True)
-  for path in (ROOT / 'results').glob('*/runs/*.json'):
-    shutil.copy(path, root / path.relative_to(ROOT / 'results'))
   for name in study.names():
     report.write(name, root)
   report.write_overview(root)
