@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from test_files import small
-from test_images import many_scans
+from test_images import encoded
 
 from nfnets import models, weights
 from nfnets.data import augment
@@ -32,8 +32,9 @@ def folder(tmp_path):
     np.save(tmp_path / f'{name}.npy', image)
   (tmp_path / 'text.jpg').write_text('no picture')
   (tmp_path / 'album.jpg').mkdir()
-  scans = many_scans(np.zeros((900, 900, 3), np.uint8), 3000)
-  (tmp_path / 'scans.jpg').write_bytes(scans)
+  data = encoded(np.zeros((900, 900, 3), np.uint8), progressive=True)
+  last_scan = data[data.rindex(b'\xff\xda') : -2]
+  (tmp_path / 'scans.jpg').write_bytes(data[:-2] + last_scan * 3000 + data[-2:])
   return tmp_path
 
 
