@@ -66,7 +66,7 @@ def make_train_step(
       batch = {name: value[batch['ids']] for name, value in data.items()}
     key = parallel.device_key(jax.random.fold_in(key, state.step))
     data_key, model_key = jax.random.split(key)
-    inputs = augment_batch(config, data_key, batch)
+    inputs = augment.augment(config, data_key, batch)
     grads, (metrics, net_state) = parallel.mean(
       gradient(state.params, state.state, model_key, inputs)
     )
@@ -189,25 +189,6 @@ def make_gradient(
       multiple_of=config.micro_batches,
     )
   return gradient
-
-
-def augment_batch(config: ConfigDict, key: jax.Array, batch: Batch) -> dict:
-  """Turns uint8 images and labels into network inputs and soft targets.
-
-  Returns:
-    `images` `[N, H, W, 3]` in `config.precision`, `targets` float32 `[N, K]`.
-  """
-  images, targets = augment.augment(
-    key,
-    batch['images'],
-    batch['labels'],
-    num_classes=config.data.num_classes,
-    mean=config.data.mean,
-    std=config.data.std,
-    dtype=jnp.dtype(config.precision),
-    **config.augment,
-  )
-  return {'images': images, 'targets': targets}
 
 
 def make_eval_step(

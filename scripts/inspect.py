@@ -254,7 +254,8 @@ def _training_batch(
   """Returns a host batch, its augmented images and targets, class names."""
   import jax
 
-  from nfnets import factory, step
+  from nfnets import factory
+  from nfnets.data import augment
 
   with config.unlocked():
     config.batch_size = count
@@ -263,8 +264,8 @@ def _training_batch(
   source, _ = factory.sources_of(config)
   batch = next(factory.train_batches(config, source, number))
   key = jax.random.fold_in(jax.random.key(config.seed), number)
-  augment = jax.jit(lambda key, batch: step.augment_batch(config, key, batch))
-  augmented = augment(key, batch)
+  run = jax.jit(lambda key, batch: augment.augment(config, key, batch))
+  augmented = run(key, batch)
   images = np.asarray(augmented['images'], np.float32)
   return batch, images, np.asarray(augmented['targets']), source.class_names
 

@@ -7,20 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import photographs
 import pytest
+from ml_collections import ConfigDict
 
+from configs import base
 from nfnets.data import augment, mixing, randaugment
-
-PUBLISHED = {
-  'num_classes': 10,
-  'mix': 'mixup_cutmix',
-  'randaugment_layers': 2,
-  'randaugment_magnitude': 10,
-}
 
 
 def batch(n, height=17, width=15):
   images = photographs.batch(n, height, width)
   return images, (np.arange(n) % 10).astype(np.int32)
+
+
+def augmented(key, images, labels, **values):
+  config = ConfigDict(base.defaults())
+  config.data.num_classes, config.precision = 10, 'float32'
+  config.augment.update(values)
+  run = jax.jit(functools.partial(augment.augment, config))
+  found = run(key, {'images': images, 'labels': labels})
+  return found['images'], found['targets']
 
 
 def grey_levels(images):
@@ -32,9 +36,9 @@ def grey_levels(images):
 def test_order_is_mix_then_whole_grey_levels_then_randaugment_then_normalize():
   images, labels = batch(7)
   key = jax.random.key(5)
-  mine, soft = jax.jit(functools.partial(augment.augment, **PUBLISHED))(
-    key, images, labels
-  )
+  published = {'mix': 'mixup_cutmix', 'randaugment_layers': 2}
+  published['randaugment_magnitude'] = 10
+  mine, soft = augmented(key, images, labels, **published)
   _, mix_key, policy_key = jax.random.split(key, 3)
   plan = mixing.plan(mix_key, images.shape)
   soft_labels = np.eye(10, dtype=np.float32)[labels]
@@ -55,9 +59,7 @@ def test_order_is_mix_then_whole_grey_levels_then_randaugment_then_normalize():
 
 def test_without_augmentation_only_normalize_and_one_hot_remain():
   images, labels = batch(4)
-  mine, soft = augment.augment(
-    jax.random.key(0), images, labels, num_classes=10
-  )
+  mine, soft = augmented(jax.random.key(0), images, labels)
   np.testing.assert_allclose(grey_levels(mine), images, atol=1e-3)
   np.testing.assert_array_equal(soft, np.eye(10)[labels])
 
@@ -99,7 +101,7 @@ def test_crop_and_flip_gives_one_window_of_the_padded_image():
 def test_crop_comes_first_and_is_off_by_default():
   images, labels = batch(3)
   key = jax.random.key(2)
-  mine, _ = augment.augment(key, images, labels, num_classes=10, pad=4)
+  mine, _ = augmented(key, images, labels, pad=4)
   crop_key = jax.random.split(key, 3)[0]
   expected = augment.pad_crop_flip(crop_key, images)
   np.testing.assert_allclose(grey_levels(mine), expected, atol=1e-3)

@@ -93,7 +93,8 @@ import sys
 import jax, numpy as np
 import scripts.train
 from configs import {recipe}
-from nfnets import step, train
+from nfnets import train
+from nfnets.data import augment
 config = {recipe}.get_config()
 config.data.name, config.data.num_train = 'digits', 1438
 config.data.num_classes, config.batch_size = 10, 32
@@ -102,7 +103,7 @@ train.prepare(config)
 size, fresh = config.data.train_image_size, config.augment.pairs == 'fresh'
 shape = ((1 + fresh) * 32, size, size, 3)
 jax.eval_shape(
-  lambda *args: step.augment_batch(config, *args), jax.random.key(0),
+  lambda *args: augment.augment(config, *args), jax.random.key(0),
   {{'images': jax.ShapeDtypeStruct(shape, np.uint8),
     'labels': jax.ShapeDtypeStruct(shape[:1], np.int32)}},
 )

@@ -8,6 +8,7 @@ import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfnets import parallel, step
+from nfnets.data import augment
 from nfnets.models.network import is_stacked
 from nfnets.optim.parameters import select
 from nfnets.weights import stacked
@@ -106,7 +107,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
   config = tiny.config(precision='bfloat16', ema__mode='warmup')
   network, chain, state = tiny.network_and_state(config)
   inputs = jax.eval_shape(
-    lambda key, batch: step.augment_batch(config, key, batch),
+    lambda key, batch: augment.augment(config, key, batch),
     jax.random.key(0),
     tiny.batch(4),
   )

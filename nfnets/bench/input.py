@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import checks, factory, step
+from nfnets import checks, factory
 from nfnets.bench import clock, programs
-from nfnets.data import images, sources
+from nfnets.data import augment, images, sources
 
 COUNT = 128  # examples of a host stage; batch size of a host pipeline
 CHUNK = 16  # examples between two readings of the clock
@@ -113,7 +113,7 @@ def augmentation(config: ConfigDict) -> Work:
   """The recipe's augmentation, applied to noise on the first device."""
   batch = programs.random_batch(config)
   mapped = jax.jit(
-    lambda key, turn, batch: step.augment_batch(
+    lambda key, turn, batch: augment.augment(
       config, jax.random.fold_in(key, turn), batch
     )['images']
   )

@@ -3,11 +3,12 @@
 It runs inside the training step and draws from the step's key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from nfnets.data import mixing
 
@@ -17,54 +18,43 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 def augment(
-  key: jax.Array,
-  images: jax.Array,
-  labels: jax.Array,
-  *,
-  num_classes: int,
-  pad: int = 0,
-  mix: str = 'none',
-  pairs: str = 'batch',
-  mixup_alpha: float = 0.2,
-  randaugment_layers: int = 0,
-  randaugment_magnitude: float = 0,
-  mean: Sequence[float] = IMAGENET_MEAN,
-  std: Sequence[float] = IMAGENET_STD,
-  dtype: jnp.dtype = jnp.float32,
-) -> tuple[jax.Array, jax.Array]:
+  config: ConfigDict, key: jax.Array, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
   """Augments one device's batch in the order of arXiv 2102.06171, appendix A.
 
-  Mixed images are truncated to whole grey levels before RandAugment. Label
-  smoothing is left to the loss, which applies it to the mixed labels.
+  The CIFAR crop and flip of `augment.pad` comes first. Mixed images are
+  truncated to whole grey levels before RandAugment. Label smoothing is left to
+  the loss, which applies it to the mixed labels.
 
   Args:
+    config: of the whole run; its group `augment` says what is done.
     key: a jax key; under pmap, the device's own.
-    images: [B, H, W, 3] uint8, or float32 grey levels.
-    labels: [B] int32, from 0 to K - 1.
-    num_classes: K.
-    pad: padding of the CIFAR crop and flip, which comes first; 0 for neither.
-    mix, pairs, mixup_alpha: of `mixing.plan`; N = B, or B / 2 for 'fresh'.
-    randaugment_layers, randaugment_magnitude: of `randaugment`.
-    mean, std, dtype: of `normalize`.
+    batch: `images` [B, H, W, 3] uint8, or float32 grey levels, and `labels` [B]
+      int32, from 0 to K - 1.
 
   Returns:
-    Images [N, H, W, 3] of `dtype` and soft labels [N, K] float32.
+    `images` [N, H, W, 3] in `config.precision` and `targets`, soft labels
+    [N, K] float32; N = B, or B / 2 with fresh pairs.
   """
+  data, how, images = config.data, config.augment, batch['images']
   crop_key, mix_key, policy_key = jax.random.split(key, 3)
-  soft_labels = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
-  if pad:
-    images = pad_crop_flip(crop_key, images, pad)
-  if mix != 'none':
+  targets = jax.nn.one_hot(batch['labels'], data.num_classes, dtype=jnp.float32)
+  if how.pad:
+    images = pad_crop_flip(crop_key, images, how.pad)
+  if how.mix != 'none':
     plan = mixing.plan(
-      mix_key, images.shape, mix, pairs=pairs, alpha=mixup_alpha
+      mix_key, images.shape, how.mix, pairs=how.pairs, alpha=how.mixup_alpha
     )
-    images, soft_labels = mixing.apply(plan, images, soft_labels)
-  if randaugment_layers:
+    images, targets = mixing.apply(plan, images, targets)
+  if how.randaugment_layers:
     from nfnets.data import randaugment
 
-    draws = randaugment.draw(policy_key, images.shape[0], randaugment_layers)
-    images = randaugment.apply(draws, images, randaugment_magnitude)
-  return normalize(images, mean, std, dtype), soft_labels
+    draws = randaugment.draw(
+      policy_key, images.shape[0], how.randaugment_layers
+    )
+    images = randaugment.apply(draws, images, how.randaugment_magnitude)
+  images = normalize(images, data.mean, data.std, jnp.dtype(config.precision))
+  return {'images': images, 'targets': targets}
 
 
 def normalize(
