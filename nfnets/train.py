@@ -293,7 +293,7 @@ def _loop(
   """
   config, first = run.config, done
   train_step, key_and_data, eval_step = _steps(run)
-  meter = _meter(run, state, done)
+  meter = _meter(run, done)
   batches = run.interrupts.each(
     factory.train_batches(config, run.train_source, done, run.skipped)
   )
@@ -360,10 +360,10 @@ def _train_step(run: Run) -> tuple[Any, Any]:
   return train_step, parallel.replicate(key_and_data)
 
 
-def _meter(run: Run, state: step.TrainState, done: int) -> metrics.Meter:
+def _meter(run: Run, done: int) -> metrics.Meter:
   network = factory.network_of(run.config)
   flops = metrics.step_flops(run.config, network, run.shapes)
-  names = step.observed_names(run.config, state.params)
+  names = step.observed_names(run.config, run.shapes.params)
   return metrics.Meter(run.config, done, names, flops)
 
 
