@@ -74,6 +74,11 @@ def test_gamma_is_the_exact_value(name, want):
   assert gamma.derive(name) == pytest.approx(want, abs=2e-6)
 
 
+@pytest.mark.parametrize('name', sorted(set(activations.GAMMAS) - {'glu'}))
+def test_gamma_agrees_with_the_published_constant(name):
+  assert gamma.derive(name) == pytest.approx(activations.GAMMAS[name], rel=1e-3)
+
+
 def test_glu_s_published_constant_is_a_tenth_of_a_per_cent_off():
   # E[sigmoid(z)^2] = Var + 1/4 with sigmoid's exact gamma.
   exact = 1 / math.sqrt(1 / EXACT['sigmoid'] ** 2 + 0.25)
