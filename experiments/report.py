@@ -313,9 +313,13 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
 
 
 def sentences(root: pathlib.Path) -> str:
-  """The report's claims, what we found, at which scale and by how much."""
-  lines = []
+  """The report's claims, what we found, at which scale and by how much.
+
+  Claims whose runs are missing come last, as a list.
+  """
+  lines, untested = [], []
   for sentence, checks_of_it in _sentences.SENTENCES.items():
+    first = sentence
     for name, claim in checks_of_it:
       experiment = study.load(name)
       found = experiment.gather(records.read_all(root, name))
@@ -323,10 +327,15 @@ def sentences(root: pathlib.Path) -> str:
       word, scale, numbers = answer(check, experiment, found)
       about = experiment.scales[scale].note if scale else ''
       link = f'[{claim}]({name}/README.md)'
-      lines.append((sentence, link, f'**{word}**', numbers, about))
-      sentence = ''
+      if word == NOT_RUN:
+        untested.append(f'- {sentence}: {link}')
+      else:
+        lines.append((first, link, f'**{word}**', numbers, about))
+        first = ''
   header = ('the report', 'checked', 'answer', 'numbers', 'scale')
-  return tabulate.tabulate(lines, header, 'github')
+  table = tabulate.tabulate(lines, header, 'github') if lines else ''
+  summary, text = f'Not tested yet: {len(untested)}', '\n'.join(untested)
+  return '\n\n'.join(filter(None, (table, folded(summary, text))))
 
 
 def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
