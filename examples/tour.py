@@ -390,10 +390,10 @@ print(agc_stats.warning(rows[-1], 0.04) or 'some units are clipped, not all')
 # ## 8. Export, and run without this package
 #
 # `export.write` first folds the network: standardized weights, gains, `gamma`,
-# `alpha` and expected standard deviations become plain weights. It leaves a
-# file only if another process, which can't import `nfnets`, computes the same
-# logits from it. `exported.load` is in a file that needs nothing else of
-# `nfnets`: copy it beside the network.
+# `alpha` and expected standard deviations become plain weights. It then loads
+# the file, and keeps it only if it computes the network's logits.
+# `exported.load` is in a file that needs nothing else of `nfnets`: copy it
+# beside the network.
 
 # %%
 path = workdir / 'digits.zip'
