@@ -20,8 +20,7 @@ class NFNet(network.Network):
       widths of Table 2.
     activation: name in `activations.GAMMAS`.
     alpha: scale of every residual branch.
-    attention: gate of the branches: 'se' (squeeze-excite), 'eca' (efficient
-      channel attention) or 'none'.
+    attention: kind of the branches' gate, see `layers.attention`.
     se_ratio: hidden units of squeeze-excite as a share of a block's output.
     use_se: False means attention 'none'.
     se_activation: see `layers.attention`.
