@@ -83,6 +83,10 @@ def convert(folder: pathlib.Path) -> None:
 
   info_file = folder / 'dataset_info.json'
   info = json.loads(info_file.read_text())
+  if missing := {'name', 'splits'} - info.keys():
+    raise ValueError(
+      f'{info_file} is damaged (no {min(missing)}); copy the data again'
+    )
   for split in info['splits']:
     pattern = f'{info["name"]}-{split["name"]}.tfrecord-*-of-*'
     shards = sorted(folder.glob(pattern))
@@ -114,7 +118,7 @@ def _records(shard: pathlib.Path, count: int) -> list[bytes]:
 
   try:
     records = list(grain.experimental.TFRecordIterDataset(str(shard)))
-  except ValueError:
+  except (ValueError, OverflowError, MemoryError):  # of a damaged length
     raise ValueError(
       f'{shard} ends in the middle of a record; copy it again'
     ) from None

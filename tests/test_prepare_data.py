@@ -32,10 +32,17 @@ def test_what_is_prepared_is_left_alone(tmp_path, capsys):
   assert shards == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*-of-*')}
 
 
-def test_truncated_tfrecord_is_named_and_nothing_is_declared_ready(tmp_path):
+@pytest.mark.parametrize(
+  'damage',
+  [lambda content: content[:-30], lambda content: b'\xff' * 8 + content[8:]],
+  ids=['its end is missing', 'a length is damaged'],
+)
+def test_broken_tfrecord_is_named_and_nothing_is_declared_ready(
+  damage, tmp_path
+):
   tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
   shard = next(tmp_path.rglob('*00001-of-00002'))
-  shard.write_bytes(shard.read_bytes()[:-30])
+  shard.write_bytes(damage(shard.read_bytes()))
   with pytest.raises(ValueError, match='00001-of-00002 ends in the middle'):
     prepare_data.prepare('toy', tmp_path, None)
   with pytest.raises(ValueError, match='convert it'):
@@ -46,6 +53,13 @@ def test_missing_shard_is_named(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
   next(tmp_path.rglob('*00001-of-00002')).unlink()
   with pytest.raises(ValueError, match='1 of 2 shards toy-train'):
+    prepare_data.prepare('toy', tmp_path, None)
+
+
+def test_damaged_description_is_named(tmp_path):
+  tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  next(tmp_path.rglob('dataset_info.json')).write_text('{"name": "toy"}')
+  with pytest.raises(ValueError, match='info.json is damaged .no splits'):
     prepare_data.prepare('toy', tmp_path, None)
 
 
