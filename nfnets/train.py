@@ -110,7 +110,8 @@ def train_and_evaluate(
       evaluation = _open_loggers(run, done, stack)
       summary = _loop(run, state, done, evaluation)
     except distributed.Interrupted:
-      summary = {'status': 'interrupted', 'step': 0}
+      saved = run.checkpoints.latest_step() or 0
+      summary = {'status': 'interrupted', 'step': saved}
     return _finish(run, summary)
 
 
@@ -329,8 +330,9 @@ def _loop(
   except distributed.Interrupted:
     if unread is not None:
       _log(run, done, meter.add(done, unread))
-    # Without a step, the state may have been donated to the first.
-    if done > first and not meter.diverged_at:
+    if meter.diverged_at:
+      return {'status': 'diverged', 'step': meter.diverged_at, **evaluation}
+    if done > first:  # else the state may have been donated to the first step
       run.checkpoints.save(done, state)
     return {'status': 'interrupted', 'step': done, **evaluation}
 
@@ -355,7 +357,8 @@ def _train_step(run: Run) -> tuple[Any, Any]:
   if config.data.on_device:
     data, source = config.data, run.train_source
     run.console.print(f'reading {len(source)} examples')
-    key_and_data = key_and_data, pipeline.load_all(source, data, run.skipped)
+    examples = run.interrupts.call(pipeline.load_all, source, data, run.skipped)
+    key_and_data = key_and_data, examples
   train_step = parallel.map_step(step.make_train_step(config))
   return train_step, parallel.replicate(key_and_data)
 

@@ -1,5 +1,6 @@
 """The loop: what it writes, how it stops, how it resumes."""
 
+import functools
 import gc
 import os
 import pathlib
@@ -19,6 +20,7 @@ from configs import base
 from nfnets import (
   checkpoint,
   factory,
+  loggers,
   metrics,
   parallel,
   step,
@@ -184,17 +186,32 @@ def test_k_nonfinite_steps_stop_the_run_and_leave_the_last_good_checkpoint(
   assert f'checkpoint of step {int(state.step)}' in said
 
 
-def no_work(*_):
+def no_work(*_, nonfinite=0):
   """Stands in for `train._train_step`, with a step that does nothing."""
 
   def step_of_no_work(state, batch, key):
     del batch, key
     names = 'loss', 'top_1', 'grad_norm', 'learning_rate'
     metrics = dict.fromkeys(names, jnp.float32(1))
-    metrics['nonfinite'] = jnp.float32(0)
+    metrics['nonfinite'] = jnp.float32(nonfinite)
     return state._replace(step=state.step + 1), metrics
 
   return jax.jit(step_of_no_work, donate_argnums=0), jax.random.key(0)
+
+
+def test_a_signal_hides_no_divergence(tmp_path, monkeypatch):
+  diverges = functools.partial(no_work, nonfinite=1)
+  monkeypatch.setattr(train, '_train_step', diverges)
+  advance = loggers.Console.advance
+
+  def terminated(console, done):
+    advance(console, done)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(loggers.Console, 'advance', terminated)
+  config = run_config(stop_after_nonfinite=1, observe_every=0)
+  summary = train.train_and_evaluate(config, tmp_path)
+  assert summary == {'status': 'diverged', 'step': 1}
 
 
 def test_an_interrupted_evaluation_is_repeated_by_the_resumed_run(
