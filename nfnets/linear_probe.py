@@ -82,10 +82,7 @@ def _probe(
   if weights.note:
     print(f'weights: {weights.note}')
   weights = weighing.fold_if_possible(weights)
-  splits, num_classes = (
-    factory.sources_of(config, opened),
-    config.data.num_classes,
-  )
+  splits = factory.sources_of(config, opened)
   for note in sources.notes(*splits):
     print(f'{config.data.name}: {note}')
   train, test = (features_of(config, weights, split) for split in splits)
