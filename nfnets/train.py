@@ -4,7 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -295,9 +295,7 @@ def _loop(
   config, first = run.config, done
   train_step, key_and_data, eval_step = _steps(run)
   meter = _meter(run, done)
-  batches = run.interrupts.each(
-    factory.train_batches(config, run.train_source, done, run.skipped)
-  )
+  batches = _batches(run, done)
   # After a resume, unless this step's evaluation was logged before.
   due = _is_evaluated(config, done) and not evaluation
   unread = None  # the metrics of the newest step, still being computed
@@ -368,6 +366,12 @@ def _meter(run: Run, done: int) -> metrics.Meter:
   flops = metrics.step_flops(run.config, network, run.shapes)
   names = step.observed_names(run.config, run.shapes.params)
   return metrics.Meter(run.config, done, names, flops)
+
+
+def _batches(run: Run, done: int) -> Iterator[Any]:
+  config, source = run.config, run.train_source
+  batches = factory.train_batches(config, source, done, run.skipped)
+  return run.interrupts.each(batches)
 
 
 def _is_evaluated(config: ConfigDict, done: int) -> bool:
