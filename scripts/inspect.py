@@ -226,8 +226,9 @@ def _variables(
   network = factory.network_of(config)
   if read is not None:
     return network, read.params, read.state, f'parameters of {workdir}'
-  init = jax.jit(lambda key: step.init_state(config, key))
-  _, params, state, *_ = init(jax.random.key(config.seed))
+  # A program that doesn't return the optimizer's state doesn't make it either.
+  init = jax.jit(lambda key: step.init_state(config, key)[1:3])
+  params, state = init(jax.random.key(config.seed))
   return network, params, state, 'fresh parameters'
 
 
