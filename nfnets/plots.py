@@ -75,7 +75,7 @@ def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
   axis.set_yticks(shown, [labels[index] for index in shown], fontsize=6)
   axis.invert_yaxis()
   axis.set(xlabel='step', title=title)
-  figure.colorbar(mesh, ax=axis, label='fraction of clipped units')
+  figure.colorbar(mesh, ax=axis, label='fraction of units that AGC clips')
   figure.savefig(path, dpi=110)
   return True
 

@@ -99,7 +99,7 @@ def test_a_class_without_pictures_or_of_one_part_is_named(
 def test_unknown_split_is_an_error():
   with pytest.raises(ValueError, match="'eval' is unknown"):
     sources.create('digits', 'eval')
-  with pytest.raises(ValueError, match='is unknown'):
+  with pytest.raises(ValueError, match='only data prepared by TFDS'):
     sources.create('digits', 'train[:5]')
 
 
@@ -108,6 +108,7 @@ def test_unknown_split_is_an_error():
   [
     ('cifar10', None, FileNotFoundError, 'scripts.prepare_data --dataset'),
     ('cifar10', '{}', ValueError, 'tfrecord format.*convert it: python'),
+    ('cifar10', '{"alternativeFileFormats": null}', ValueError, 'convert it'),
     ('cifar10:1.0.0', '{}', FileNotFoundError, 'version 3.0.2, not 1.0.0'),
   ],
 )

@@ -109,7 +109,7 @@ def file_formats(version: pathlib.Path) -> list[str]:
   remedy = 'copy or prepare the data again'
   info = texts.parse_json(path.read_bytes(), str(path), remedy)
   first = info.get('fileFormat', 'tfrecord')
-  return [first, *info.get('alternativeFileFormats', [])]
+  return [first, *(info.get('alternativeFileFormats') or [])]
 
 
 def _builder(folder: pathlib.Path) -> Any:

@@ -59,8 +59,7 @@ def create(
   Raises:
     ValueError, FileNotFoundError: naming what is wrong, where, and the remedy.
   """
-  is_slice = '[' in split and name not in ('digits', 'folder')
-  if split not in SPLITS and not is_slice:
+  if split not in SPLITS and '[' not in split:
     raise ValueError(
       f'split {split!r} is unknown; choose one of {", ".join(SPLITS)}'
     )
@@ -153,7 +152,12 @@ def num_valid(num_train: int) -> int:
 
 
 def choose(train: np.ndarray, test: np.ndarray, split: str) -> np.ndarray:
-  """Returns the indices of one split, given those of both parts."""
+  """Returns the indices of one of `SPLITS`, given those of both parts."""
+  if split not in SPLITS:
+    raise ValueError(
+      f'split {split!r}: only data prepared by TFDS have slices; choose one of '
+      f'{", ".join(SPLITS)}'
+    )
   count = num_valid(len(train))
   return {
     'train': train[count:],
