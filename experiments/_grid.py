@@ -46,31 +46,49 @@ class Grid(NamedTuple):
     places = itertools.product(self.sizes(rows), LAMBDAS)
     return {place: rows[self.row(*place)] for place in places}
 
-  def judged(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """log2 of batch size and lambda `[N, 2]`, and top-1 `[N]`, of N cells."""
-    cells = {
-      place: row.mean
+  def trained(self, rows: Rows) -> dict[tuple[int, float], Row]:
+    """The cells that correlations are over."""
+    return {
+      place: row
       for place, row in self.cells(rows).items()
       if not row.diverged
       and row.growth >= study.OPEN
       and not row.is_near_chance
     }
+
+  def extent(self, rows: Rows) -> str:
+    """How many cells these are, and of how many seeds."""
+    cells = self.trained(rows).values()
+    seeds = min((len(row.values) for row in cells), default=0)
+    return f'{len(cells)} cells of {seeds} seed{"s" if seeds != 1 else ""}'
+
+  def judged(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """log2 of batch size and lambda `[N, 2]`, and top-1 `[N]`, of N cells."""
+    cells = self.trained(rows)
     places = np.array(list(cells)).reshape(-1, 2)
-    return np.log2(places), np.array(list(cells.values()))
+    return np.log2(places), np.array([row.mean for row in cells.values()])
 
   def batch_matters_more(self, rows: Rows) -> bool | None:
-    """Williams' t test of two correlations with the same variable."""
+    a, b, t, n = self.compared(rows)
+    return a > b if abs(t) > special.stdtrit(max(n - 3, 1), 0.975) else None
+
+  def compared(self, rows: Rows) -> tuple[float, float, float, int]:
+    """Williams' t test of two correlations with the same variable.
+
+    Returns:
+      The sizes of accuracy's correlations with batch size and lambda, t, and
+      the number of cells; NaN of fewer than five.
+    """
     inputs, top_1 = self.judged(rows)
     n = len(top_1)
     if n < 5:
-      return None
+      return math.nan, math.nan, math.nan, n
     a, b, both = _correlations(inputs, top_1)[[0, 1, 0], [2, 2, 1]].tolist()
     both *= 1 if a * b >= 0 else -1
     a, b = abs(a), abs(b)
     rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
     spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
-    t = (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
-    return t > 0 if abs(t) > special.stdtrit(n - 3, 0.975) else None
+    return a, b, (a - b) * math.sqrt((n - 1) * (1 + both) / spread), n
 
   def small_need_larger(self, rows: Rows) -> bool | None:
     """Whether the best lambda falls with the batch size, by rank.
@@ -78,16 +96,22 @@ class Grid(NamedTuple):
     It is undecided if several lambdas may be the best and the answer depends on
     which is, or if the smallest or the largest one is the best for every batch.
     """
-    sizes, found = self.sizes(rows), set()
-    names = [{self.row(size, v): v for v in LAMBDAS} for size in sizes]
-    best = [[at[name] for name in rows.best(list(at))] for at in names]
-    for choice in itertools.product(*best):
+    best, found = self.best(rows), set()
+    for choice in itertools.product(*best.values()):
       if set(choice) in ({LAMBDAS[0]}, {LAMBDAS[-1]}):
         return None
       equal = len(set(choice)) == 1
-      rank = 0 if equal else stats.spearmanr(sizes, choice)[0]
+      rank = 0 if equal else stats.spearmanr(list(best), choice)[0]
       found.add(bool(rank < -0.5))
     return found.pop() if len(found) == 1 else None
+
+  def best(self, rows: Rows) -> dict[int, list[float]]:
+    """The lambdas that may be the best of each batch size."""
+    found = {}
+    for size in self.sizes(rows):
+      at = {self.row(size, v): v for v in LAMBDAS}
+      found[size] = [at[name] for name in rows.best(list(at))]
+    return found
 
   def is_too_tight(self, rows: Rows) -> bool | None:
     """Whether at every batch size some lambda beats the smallest."""
@@ -124,8 +148,23 @@ def checks(grids: Sequence[Grid]) -> dict[str, Check]:
     for sentence, check in {
       'batch size correlates negatively': Correlates(grid, 0, -1),
       'lambda correlates positively': Correlates(grid, 1, +1),
-      'batch size matters more': grid.batch_matters_more,
-      'small batches need a larger lambda': grid.small_need_larger,
+      'batch size matters more': study.Numbered(
+        grid.batch_matters_more,
+        lambda rows, grid=grid: (
+          'size of the correlation with batch size {:.2f}, with lambda {:.2f}; '
+          't = {:+.1f}, {}'
+        ).format(*grid.compared(rows)[:3], grid.extent(rows)),
+      ),
+      'small batches need a larger lambda': study.Numbered(
+        grid.small_need_larger,
+        lambda rows, grid=grid: (
+          'best lambda by batch: '
+          + '; '.join(
+            f'{size}: {" or ".join(map(str, best))}'
+            for size, best in grid.best(rows).items()
+          )
+        ),
+      ),
       'lambda 0.01 is too tight at every batch size': grid.is_too_tight,
     }.items()
   }
@@ -143,22 +182,25 @@ class Correlates:
   sign: int
 
   def __call__(self, rows: Rows) -> bool | None:
-    low, _, high, _ = self.interval(rows)  # NaN of fewer than five cells
+    low, _, high = self.interval(rows)  # NaN of fewer than five cells
     return (low > 0) == (self.sign > 0) if low * high > 0 else None
 
   def numbers(self, rows: Rows) -> str:
-    low, middle, high, count = self.interval(rows)
-    return f'{middle:+.2f}, {low:+.2f} to {high:+.2f}, {count} cells'
+    low, middle, high = self.interval(rows)
+    return (
+      f'partial correlation {middle:+.2f} ({low:+.2f} to {high:+.2f}), '
+      f'{self.grid.extent(rows)}'
+    )
 
-  def interval(self, rows: Rows) -> tuple[float, float, float, int]:
-    """The interval's low end, the correlation, its high end; cells."""
+  def interval(self, rows: Rows) -> tuple[float, float, float]:
+    """The interval's low end, the correlation, its high end."""
     inputs, top_1 = self.grid.judged(rows)
     if len(top_1) < 5:
-      return math.nan, math.nan, math.nan, len(top_1)
+      return math.nan, math.nan, math.nan
     found = partial_correlation(inputs, top_1, self.factor)
     half = 1.96 / math.sqrt(len(top_1) - 4)
     low, high = (math.tanh(math.atanh(found) + d) for d in (-half, half))
-    return low, found, high, len(top_1)
+    return low, found, high
 
 
 def partial_correlation(

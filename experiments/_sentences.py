@@ -12,23 +12,28 @@ SENTENCES = {
   'Its accuracy there is about that of no normalization': [
     ('large_batch', 'AGC 0.01 adds at most 1 point')
   ],
-  'A lambda of 0.01 may be very tight': [
+  'The result follows lambda, and 0.01 may be very tight': [
     ('large_batch', 'AGC 0.02 is better than 0.01')
   ],
-  'Batch size correlates negatively with accuracy': [
-    ('agc_grid', f'{arm}: batch size correlates negatively')
-    for arm in (NONE, NF)
-  ],
-  'Lambda correlates positively with accuracy': [
-    ('agc_grid', f'{arm}: lambda correlates positively') for arm in (NONE, NF)
-  ],
-  'Batch size matters more than lambda': [
-    ('agc_grid', f'{arm}: batch size matters more') for arm in (NONE, NF)
-  ],
-  'Small batches need a larger lambda than large ones': [
-    ('agc_grid', f'{arm}: small batches need a larger lambda')
-    for arm in (NONE, NF)
-  ],
+  **{
+    sentence: [
+      ('agc_grid', f'{NONE}: {check}'),
+      ('agc_grid', f'{NF}: {check}'),
+      ('agc_sweep', f'no normalization: {check}'),
+    ]
+    for sentence, check in {
+      'Batch size correlates negatively with accuracy': (
+        'batch size correlates negatively'
+      ),
+      'Lambda correlates positively with accuracy': (
+        'lambda correlates positively'
+      ),
+      'Batch size matters more than lambda': 'batch size matters more',
+      'Small batches need a larger lambda than large ones': (
+        'small batches need a larger lambda'
+      ),
+    }.items()
+  },
   'Batch normalization converges better': [
     ('headline', 'no normalization is worse than BN')
   ],
@@ -38,6 +43,16 @@ SENTENCES = {
   'Batch normalization allows large learning rates': [
     ('pilot', 'no normalization needs a lower rate than BN'),
     ('learning_rate', 'at batch 128 BN allows a larger rate than NF'),
+  ],
+  'Batch normalization allows large batches': [
+    ('large_batch', 'no normalization is worse than BN')
+  ],
+  'Batch normalization removes the mean shift': [
+    (
+      'signal_propagation',
+      'the squared mean exceeds the variance without normalization, not with '
+      'BN',
+    )
   ],
   "Batch normalization's accuracy falls as the batch grows": [
     (

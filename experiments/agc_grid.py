@@ -24,5 +24,6 @@ EXPERIMENT = Experiment(
   seeds=(0, 1, 2),
   config=lambda row: _resnet20.recipe(),
   plot=_grid.plot(GRIDS),
+  spread=_resnet20.SPREAD,
 )
 get_config = EXPERIMENT.get_config

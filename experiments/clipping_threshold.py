@@ -10,13 +10,17 @@ range at 95 %).
 from scipy import stats
 
 from experiments import _figures, _resnet20
-from experiments.study import Experiment, Rows
+from experiments.study import Experiment, Numbered, Rows
 
 THRESHOLDS = (0.03, 0.1, 0.3, 1.0, 3.0)
 TRIED = {  # by rate, the rows and their thresholds
   rate: {f'lr{rate:g}_t{threshold:g}': threshold for threshold in THRESHOLDS}
   for rate in (1.0, 4.0)
 }
+# How far apart five equal rows may be.
+CHANCE = _resnet20.SPREAD[0] * stats.studentized_range.ppf(
+  0.95, len(THRESHOLDS), _resnet20.SPREAD[1]
+)
 EXPERIMENT = Experiment(
   title='Plain gradient clipping: how much the threshold matters',
   claim='What plain gradient clipping gives a normalizer-free ResNet-20 '
@@ -32,8 +36,13 @@ EXPERIMENT = Experiment(
   }
   | {f'lr{rate:g}_none': {'learning_rate_factor': rate} for rate in TRIED},
   checks={
-    'at rate x 1 the threshold matters': lambda rows: matters(rows, 1),
-    'at rate x 4 the threshold matters': lambda rows: matters(rows, 4),
+    f'at rate x {rate:g} the threshold matters': Numbered(
+      lambda rows, rate=rate: matters(rows, rate),
+      lambda rows, rate=rate: apart(rows, rate),
+    )
+    for rate in TRIED
+  }
+  | {
     'the best threshold depends on the rate': lambda rows: depends(rows),
   },
   labels={
@@ -57,10 +66,20 @@ def matters(rows: Rows, rate: float) -> bool | None:
   found = [rows[name] for name in TRIED[rate]]
   if len({bool(row.diverged) for row in found}) == 2:
     return True
-  deviation, freedom = _resnet20.SPREAD
   means = [row.mean for row in found]
-  clear = stats.studentized_range.ppf(0.95, len(means), freedom) * deviation
-  return True if max(means) - min(means) > clear else None
+  return True if max(means) - min(means) > CHANCE else None
+
+
+def apart(rows: Rows, rate: float) -> str:
+  """How far apart the finished rows are, and how far equal ones would be."""
+  found = [rows[name] for name in TRIED[rate]]
+  means = [row.mean for row in found if row.values]
+  diverged = sum(bool(row.diverged) for row in found)
+  ended = f'{diverged} of {len(found)} diverged; ' if diverged else ''
+  return (
+    f'{ended}best - worst = {max(means) - min(means):.1f} points, equal rows: '
+    f'up to {CHANCE:.1f}, 1 seed'
+  )
 
 
 def depends(rows: Rows) -> bool | None:

@@ -8,7 +8,7 @@ largest stable one is known to that factor.
 """
 
 from experiments import _figures, _resnet20
-from experiments.study import OPEN, Experiment, Rows, Scale
+from experiments.study import OPEN, Experiment, Numbered, Rows, Scale
 
 FACTORS = {128: (1, 4, 16, 64), 1024: (1 / 4, 1, 4, 16, 64)}
 NETWORKS = {
@@ -35,11 +35,15 @@ EXPERIMENT = Experiment(
     f'at batch {size} {sentence}': check
     for size in FACTORS
     for sentence, check in {
-      'BN allows a larger rate than NF': lambda rows, size=size: allows(
-        size, 'batch', 'nf', rows, strictly=True
+      'BN allows a larger rate than NF': Numbered(
+        lambda rows, size=size: allows(
+          size, 'batch', 'nf', rows, strictly=True
+        ),
+        lambda rows, size=size: stable(size, rows),
       ),
-      'NF with AGC allows as large a rate as BN': lambda rows, size=size: (
-        allows(size, 'nf_agc', 'batch', rows)
+      'NF with AGC allows as large a rate as BN': Numbered(
+        lambda rows, size=size: allows(size, 'nf_agc', 'batch', rows),
+        lambda rows, size=size: stable(size, rows),
       ),
     }.items()
   },
@@ -69,6 +73,12 @@ def allows(
   if shut or (a == b and a in (0, max(FACTORS[size]))):
     return None
   return a > b if strictly else a >= b
+
+
+def stable(size: int, rows: Rows) -> str:
+  """The largest stable factor of each network."""
+  found = (f'{name} {largest(rows, name, size):g}' for name in NETWORKS)
+  return f'largest stable factors of the rate: {", ".join(found)}, 1 seed'
 
 
 def largest(rows: Rows, network: str, size: int) -> float:

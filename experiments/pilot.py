@@ -13,7 +13,14 @@ rates of 0.8 times a factor.
 import numpy as np
 
 from experiments import _figures, _resnet20, large_batch
-from experiments.study import FULL, Experiment, NotRun, Rows, Scale
+from experiments.study import (
+  FULL,
+  Experiment,
+  NotRun,
+  Numbered,
+  Rows,
+  Scale,
+)
 
 FACTORS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 FIRST = dict.fromkeys(_resnet20.ARMS, (1, 2, 4)) | {
@@ -38,8 +45,12 @@ EXPERIMENT = Experiment(
     for factor in FACTORS
   },
   checks={
-    f'{batch}no normalization needs a lower rate than BN': (
-      lambda rows, arm=arm: best(rows, f'{arm}none') < best(rows, f'{arm}batch')
+    f'{batch}no normalization needs a lower rate than BN': Numbered(
+      lambda rows, a=arm: best(rows, f'{a}none') < best(rows, f'{a}batch'),
+      lambda rows, a=arm: (
+        f'best factors of the rate: none {best(rows, f"{a}none"):g}, '
+        f'batch {best(rows, f"{a}batch"):g}, 1 seed'
+      ),
     )
     for arm, batch in {'': '', 'b1024_': 'at batch 1,024 '}.items()
   },

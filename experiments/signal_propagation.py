@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import _figures
-from experiments.study import Experiment, Row, Rows
+from experiments.study import Experiment, Numbered, Row, Rows
 
 MEASURES = {
   'squared_mean': 'average squared channel mean',
@@ -72,6 +72,19 @@ EXPERIMENT = Experiment(
       is_as_digitised(rows[name], name) for name in FIGURE
     ),
   },
+  explored={
+    'the squared mean exceeds the variance without normalization, not with '
+    'BN': Numbered(
+      lambda rows: (
+        min(shifts(rows['he'])) > 1
+        and max(*shifts(rows['bn_act']), *shifts(rows['act_bn'])) < 1
+      ),
+      lambda rows: (
+        'squared mean / variance, mean of the stages: '
+        + ', '.join(f'{n} {np.mean(shifts(r)):.2g}' for n, r in rows.items())
+      ),
+    ),
+  },
   published={
     row: ('; '.join(', '.join(map(str, values)) for values in found), 'D')
     for row, found in FIGURE.items()
@@ -113,6 +126,11 @@ def measure(config: ConfigDict) -> list[dict[str, Any]]:
 def ends(row: Row) -> list[Mapping[str, Any]]:
   """The last block of each stage."""
   return list({block['stage']: block for block in row.measured}.values())
+
+
+def shifts(row: Row) -> list[float]:
+  """The squared mean over the variance at the end of each stage."""
+  return [end['squared_mean'] / end['variance'] for end in ends(row)]
 
 
 def is_saw_tooth(row: Row) -> bool:

@@ -12,7 +12,7 @@ import importlib
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -34,6 +34,16 @@ Plot = Callable[['Experiment', 'Rows'], Iterable[Any]]
 
 class NotRun(KeyError):
   """Raised for a row without a record."""
+
+
+class Numbered(NamedTuple):
+  """A check with a function that prints the numbers on which it rests."""
+
+  check: Check
+  numbers: Callable[['Rows'], str]
+
+  def __call__(self, rows: 'Rows') -> bool | None:
+    return self.check(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +268,7 @@ class Rows(dict[str, Row]):
     borrowed: tuple[float, int] | None = None,
   ):
     super().__init__(rows)
-    self._pairs, self._borrowed = pairs, borrowed
+    self.pairs, self._borrowed = pairs, borrowed
 
   def __missing__(self, name: str) -> Row:
     raise NotRun(name)
@@ -271,7 +281,7 @@ class Rows(dict[str, Row]):
   @functools.cached_property
   def spread(self) -> tuple[float, int]:
     """Pooled standard deviation of differences, and degrees of freedom."""
-    pairs = {tuple(sorted(pair)) for pair in self._pairs}  # each once
+    pairs = {tuple(sorted(pair)) for pair in self.pairs}  # each once
     there = sorted(pair for pair in pairs if set(pair) <= set(self))
     found = [self.differences(*pair) for pair in there]
     squares = sum(len(values) * np.var(values) for values in found if values)

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from invented import record, records, small
 
+from experiments import _sentences, report, study
 from experiments import records as recording
-from experiments import report, study
 from experiments.study import Above, Scale
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -97,6 +97,20 @@ def test_a_clone_makes_the_committed_reports_from_the_records(copy):
   assert committed and not outdated, 'scripts.experiment report makes them'
   overview = (copy / 'README.md').read_text()
   assert all(f'({name}/README.md)' in overview for name in study.names())
+
+
+def test_each_claim_that_was_tested_shows_its_numbers(copy):
+  tested = 0
+  for checks in _sentences.SENTENCES.values():
+    for name, claim in checks:
+      made = study.load(name)
+      found = made.gather(recording.read_all(copy, name))
+      check = (made.checks | made.explored)[claim]
+      word, _, numbers = report.answer(check, made, found)
+      if word != report.NOT_RUN:
+        assert re.search(r'\d', numbers) and '|' not in numbers, claim
+        tested += 1
+  assert tested > 10
 
 
 def test_the_page_holds_all_reports_and_their_pictures(copy):

@@ -181,6 +181,23 @@ def test_the_best_rows_are_those_that_no_other_is_clearly_above():
   assert found.best(['a', 'b', 'c']) == ['a']
 
 
+def test_who_converges_faster_is_ahead_at_the_first_evaluation():
+  made = study.load('headline')
+  found = [
+    record(row, 0.9, seed) for row in ('batch', 'none') for seed in (0, 1)
+  ]
+  for one, first in zip(found, (0.80, 0.78, 0.42, 0.41)):
+    one['curve'][0]['eval/top_1'] = first
+  check = made.explored[
+    'no normalization is behind BN after a quarter of the run'
+  ]
+  rows = made.gather(found)['full']
+  assert check(rows) is True and '+37.5 ' in check.numbers(rows)
+  assert made.checks['no normalization is worse than BN'](rows) is None
+  found[0]['curve'][0]['eval/top_1'] = 0.30
+  assert check(made.gather(found)['full']) is None
+
+
 def test_no_committed_record_names_a_place_of_a_machine():
   for path in (study.FOLDER.parent / 'results').glob('*/runs/*.json'):
     assert '"/' not in path.read_text() and "='/" not in path.read_text()
