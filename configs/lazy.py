@@ -50,11 +50,10 @@ def published(
 def choose(
   value: FieldReference, cases: Mapping[str, Any], default: Any
 ) -> FieldReference:
-  """`cases[value]`, or the default if there is no such case.
-
-  For numbers, add `.to_int()` or `.to_float()`, which decides how flags parse.
-  """
-  return value + _Then(lambda value: cases.get(value, default))
+  """`cases[value]`, or the default if there is no such case."""
+  # Overrides are parsed as the type of the first operand.
+  chosen = value + _Then(lambda value: cases.get(value, default))
+  return FieldReference(type(default)()) + chosen
 
 
 def steps(

@@ -41,6 +41,7 @@ def recipe(overrides: Mapping[str, Any] = {}) -> ConfigDict:
   config.optimizer.nesterov = True
   config.optimizer.weight_decay = 5e-4
   config.optimizer.decayed = 'weights'
+  config.optimizer.unclipped = ('head',)  # as published
   config.data.on_device = True
   config.eval_every = num_steps // 4 + 1
   config.log_every = num_steps // 40 + 1

@@ -289,7 +289,8 @@ def test_decay_and_clipping_are_the_published_ones(name):
   spec = load(name).optimizer
   clipping = spec.clipping if spec.clip == 'agc' else None
   assert (spec.weight_decay, clipping) == DECAY_AND_CLIPPING[name]
-  assert spec.unclipped == ('head',)
+  exempt = ('head', 'skip_gain') if name == 'quickstart' else ('head',)
+  assert spec.unclipped == exempt
   assert spec.decayed == ('all' if name == 'cifar_resnet20' else 'weights')
 
 
@@ -307,20 +308,23 @@ def test_derived_numbers_follow_what_they_come_from():
 @pytest.mark.parametrize(
   'overrides, numbers',
   [
-    ((), (0.01, 0)),
-    (('--config.optimizer.clip=agc',), (0.16, 100)),
+    ((), (0.01, 0, ('head',))),
+    (
+      ('--config.optimizer.clip=agc',),
+      (0.16, 100, ('head', 'skip_gain')),
+    ),
     (
       (
         '--config.optimizer.clip=agc',
         '--config.optimizer.clipping=0.02',
         '--config.schedule.warmup_steps=5',
+        "--config.optimizer.unclipped=('head', 'stem')",
       ),
-      (0.02, 5),
+      (0.02, 5, ('head', 'stem')),
     ),
   ],
 )
-def test_agc_brings_its_lambda_and_warm_up_to_the_cifar_recipe(
-  overrides, numbers
-):
+def test_agc_brings_its_own_defaults_to_the_cifar_recipe(overrides, numbers):
   config = from_command_line('cifar_resnet20', *overrides)
-  assert (config.optimizer.clipping, config.schedule.warmup_steps) == numbers
+  spec, warmup_steps = config.optimizer, config.schedule.warmup_steps
+  assert (spec.clipping, warmup_steps, spec.unclipped) == numbers
