@@ -53,12 +53,13 @@ def get_config(model: str = 'cifar_resnet_20') -> ConfigDict:
   # At batch 128, AGC needs a large lambda (paper A, 4.1).
   config.schedule.warmup_steps = lazy.choose(clip, {'agc': 100}, default=0)
   config.optimizer.clipping = lazy.choose(clip, {'agc': 0.16}, default=0.01)
-  config.optimizer.unclipped = lazy.choose(
-    clip, {'agc': ('head', 'skip_gain')}, default=('head',)
+  normalizer = config.model.get_ref('normalizer')
+  config.optimizer.unclipped = lazy.choose(  # the other networks have none
+    clip + ' ' + normalizer, {'agc nf': ('head', 'skip_gain')}, ('head',)
   )
   config.optimizer.nesterov = False
   config.optimizer.decayed = lazy.choose(
-    config.model.get_ref('normalizer'), {'nf': 'weights'}, default='all'
+    normalizer, {'nf': 'weights'}, default='all'
   )  # weight decay 1e-4: 4.2
   config.ema.decay = 0.999
 

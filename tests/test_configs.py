@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base, cifar_resnet20, lazy, nf_regnet_b0, nfnet_f0
-from nfnets import checks, factory, parallel, variants, workdir
+from nfnets import checks, factory, parallel, step, variants, workdir
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 NAMES = sorted(
@@ -309,8 +309,13 @@ def test_derived_numbers_follow_what_they_come_from():
   'overrides, numbers',
   [
     ((), (0.01, 0, ('head',))),
+    (('--config.optimizer.clip=agc',), (0.16, 100, ('head',))),
     (
-      ('--config.optimizer.clip=agc',),
+      ('--config.optimizer.clip=agc', '--config.model.normalizer=none'),
+      (0.16, 100, ('head',)),
+    ),
+    (
+      ('--config.optimizer.clip=agc', '--config.model.normalizer=nf'),
       (0.16, 100, ('head', 'skip_gain')),
     ),
     (
@@ -328,3 +333,4 @@ def test_agc_brings_its_own_defaults_to_the_cifar_recipe(overrides, numbers):
   config = from_command_line('cifar_resnet20', *overrides)
   spec, warmup_steps = config.optimizer, config.schedule.warmup_steps
   assert (spec.clipping, warmup_steps, spec.unclipped) == numbers
+  step.state_shapes(config.copy_and_resolve_references())  # all patterns match
