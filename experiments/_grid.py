@@ -151,7 +151,7 @@ def checks(grids: Sequence[Grid]) -> dict[str, Check]:
       'batch size matters more': study.Numbered(
         grid.batch_matters_more,
         lambda rows, grid=grid: (
-          'size of the correlation with batch size {:.2f}, with lambda {:.2f}; '
+          'plain correlations, without sign: batch size {:.2f}, lambda {:.2f}; '
           't = {:+.1f}, {}'
         ).format(*grid.compared(rows)[:3], grid.extent(rows)),
       ),

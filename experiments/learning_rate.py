@@ -78,7 +78,10 @@ def allows(
 def stable(size: int, rows: Rows) -> str:
   """The largest stable factor of each network."""
   found = (f'{name} {largest(rows, name, size):g}' for name in NETWORKS)
-  return f'largest stable factors of the rate: {", ".join(found)}, 1 seed'
+  return (
+    f'largest stable factors of the rate: {", ".join(found)} (as published), '
+    '1 seed'
+  )
 
 
 def largest(rows: Rows, network: str, size: int) -> float:

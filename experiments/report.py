@@ -36,10 +36,12 @@ ANSWER = 'pilot'
 LEAD = """\
 Each of our numbers comes from a record in `NAME/runs/`, which holds its config
 and hardware. A run that diverged is reported as such and enters no mean. A
-check that compares trained rows is decided if the 95 % interval of their
-difference, paired by seed, lies on one side of the bound; otherwise it is
-undecided. BN is batch normalization, NF normalizer-free. Paper A is arXiv
-2102.06171, paper B arXiv 2101.08692."""
+check that compares trained rows is decided if the 95 % t interval of their
+difference lies on one side of the bound; otherwise it is undecided. Differences
+are paired by seed, and their spread is pooled over all compared rows of an
+experiment; one of a single seed borrows the spread of similar runs with three.
+BN is batch normalization, NF normalizer-free. Paper A is arXiv 2102.06171,
+paper B arXiv 2101.08692."""
 GROWTH = (
   'Where AGC clips a skip gain that starts at 0, the gain can only reach 1 if '
   f'its gain growth is at least {study.OPEN:.1f}.'

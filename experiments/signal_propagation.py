@@ -31,6 +31,12 @@ FIGURE = {
   'bn_act': ((13.7, 14.6, 16.7, 17.2), (35,) * 4, (0.68,) * 4),
   'act_bn': ((0,) * 4, (51,) * 4, (1.0,) * 4),
 }
+LABELS = {
+  'bn_act': 'BN, ReLU, conv',
+  'act_bn': 'ReLU, BN, conv',
+  'he': 'no normalization, He init.',
+  'nf': 'normalizer-free',
+}
 CHANNELS = (256, 512, 1024, 2048)
 CLOSE = 0.05  # relative; the figure's numbers are good to a few per cent
 EXPERIMENT = Experiment(
@@ -81,7 +87,10 @@ EXPERIMENT = Experiment(
       ),
       lambda rows: (
         'squared mean / variance, mean of the stages: '
-        + ', '.join(f'{n} {np.mean(shifts(r)):.2g}' for n, r in rows.items())
+        + '; '.join(
+          f'{LABELS[name]} {np.mean(shifts(row)):.2g}'
+          for name, row in rows.items()
+        )
       ),
     ),
   },
@@ -89,12 +98,7 @@ EXPERIMENT = Experiment(
     row: ('; '.join(', '.join(map(str, values)) for values in found), 'D')
     for row, found in FIGURE.items()
   },
-  labels={
-    'bn_act': 'BN, ReLU, conv',
-    'act_bn': 'ReLU, BN, conv',
-    'he': 'no normalization, He init.',
-    'nf': 'normalizer-free',
-  },
+  labels=LABELS,
   columns={
     title: lambda row, key=key: ', '.join(
       f'{end[key]:.3g}' for end in ends(row)
