@@ -43,17 +43,23 @@ def published(
       )
     return kind(value)
 
-  # Overrides are parsed as the type of the first operand.
-  return FieldReference(kind()) + (model_name + _Then(look_up))
+  return _following(model_name, look_up, kind)
 
 
 def choose(
   value: FieldReference, cases: Mapping[str, Any], default: Any
 ) -> FieldReference:
   """`cases[value]`, or the default if there is no such case."""
-  # Overrides are parsed as the type of the first operand.
-  chosen = value + _Then(lambda value: cases.get(value, default))
-  return FieldReference(type(default)()) + chosen
+  choice = lambda value: cases.get(value, default)
+  return _following(value, choice, type(default))
+
+
+def _following(
+  value: FieldReference, function: Callable[[Any], Any], kind: type
+) -> FieldReference:
+  """A reference to `function(value)`; overrides are parsed as a `kind`."""
+  # ml_collections takes the type of the first operand.
+  return FieldReference(kind()) + (value + _Then(function))
 
 
 def steps(

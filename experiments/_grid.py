@@ -59,8 +59,7 @@ class Grid(NamedTuple):
   def extent(self, rows: Rows) -> str:
     """How many cells these are, and of how many seeds."""
     cells = self.trained(rows).values()
-    seeds = min((len(row.values) for row in cells), default=0)
-    return f'{len(cells)} cells of {seeds} seed{"s" if seeds != 1 else ""}'
+    return f'{len(cells)} cells of {study.fewest(cells)}'
 
   def judged(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """log2 of batch size and lambda `[N, 2]`, and top-1 `[N]`, of N cells."""
@@ -69,26 +68,27 @@ class Grid(NamedTuple):
     return np.log2(places), np.array([row.mean for row in cells.values()])
 
   def batch_matters_more(self, rows: Rows) -> bool | None:
-    a, b, t, n = self.compared(rows)
-    return a > b if abs(t) > special.stdtrit(max(n - 3, 1), 0.975) else None
+    a, b, t = self.compared(rows)
+    freedom = max(1, len(self.trained(rows)) - 3)
+    return a > b if abs(t) > special.stdtrit(freedom, 0.975) else None
 
-  def compared(self, rows: Rows) -> tuple[float, float, float, int]:
+  def compared(self, rows: Rows) -> tuple[float, float, float]:
     """Williams' t test of two correlations with the same variable.
 
     Returns:
-      The sizes of accuracy's correlations with batch size and lambda, t, and
-      the number of cells; NaN of fewer than five.
+      The sizes of accuracy's correlations with batch size and lambda, and t;
+      NaN of fewer than five cells.
     """
     inputs, top_1 = self.judged(rows)
     n = len(top_1)
     if n < 5:
-      return math.nan, math.nan, math.nan, n
+      return math.nan, math.nan, math.nan
     a, b, both = _correlations(inputs, top_1)[[0, 1, 0], [2, 2, 1]].tolist()
     both *= 1 if a * b >= 0 else -1
     a, b = abs(a), abs(b)
     rest = 1 - a**2 - b**2 - both**2 + 2 * a * b * both
     spread = 2 * rest * (n - 1) / (n - 3) + (a + b) ** 2 / 4 * (1 - both) ** 3
-    return a, b, (a - b) * math.sqrt((n - 1) * (1 + both) / spread), n
+    return a, b, (a - b) * math.sqrt((n - 1) * (1 + both) / spread)
 
   def small_need_larger(self, rows: Rows) -> bool | None:
     """Whether the best lambda falls with the batch size, by rank.
@@ -153,7 +153,7 @@ def checks(grids: Sequence[Grid]) -> dict[str, Check]:
         lambda rows, grid=grid: (
           'plain correlations, without sign: batch size {:.2f}, lambda {:.2f}; '
           't = {:+.1f}, {}'
-        ).format(*grid.compared(rows)[:3], grid.extent(rows)),
+        ).format(*grid.compared(rows), grid.extent(rows)),
       ),
       'small batches need a larger lambda': study.Numbered(
         grid.small_need_larger,

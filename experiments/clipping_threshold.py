@@ -10,7 +10,7 @@ range at 95 %).
 from scipy import stats
 
 from experiments import _figures, _resnet20
-from experiments.study import Experiment, Numbered, Rows
+from experiments.study import Experiment, Numbered, Rows, fewest
 
 THRESHOLDS = (0.03, 0.1, 0.3, 1.0, 3.0)
 TRIED = {  # by rate, the rows and their thresholds
@@ -74,11 +74,13 @@ def apart(rows: Rows, rate: float) -> str:
   """How far apart the finished rows are, and how far equal ones would be."""
   found = [rows[name] for name in TRIED[rate]]
   means = [row.mean for row in found if row.values]
+  if not means:
+    return 'all diverged'
   diverged = sum(bool(row.diverged) for row in found)
   ended = f'{diverged} of {len(found)} diverged; ' if diverged else ''
   return (
     f'{ended}best - worst = {max(means) - min(means):.1f} points, equal rows: '
-    f'up to {CHANCE:.1f}, 1 seed'
+    f'up to {CHANCE:.1f}, {fewest(found)}'
   )
 
 

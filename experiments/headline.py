@@ -9,6 +9,7 @@ that the pilot's short runs chose with AGC is eight times the one without.
 """
 
 from experiments import _figures, _resnet20
+from experiments.records import Record
 from experiments.study import FULL, Above, Experiment, Numbered, Row, Rows
 
 GAIN1 = {'model.skipinit_gain': 1.0}
@@ -54,9 +55,10 @@ get_config = EXPERIMENT.get_config
 
 
 def at_a_quarter(rows: Rows) -> Rows:
-  """The rows as they were at their first evaluation."""
-  cut = {
-    name: Row(name, [r | {'summary': r['curve'][0]} for r in row.records])
-    for name, row in rows.items()
-  }
-  return Rows(cut, rows.pairs)
+  """The rows as they were at their first evaluation, if they reached it."""
+
+  def cut(record: Record) -> Record:
+    return record | {'summary': next(iter(record['curve']), {})}
+
+  first = {n: Row(n, [*map(cut, row.records)]) for n, row in rows.items()}
+  return Rows(first, rows.pairs)

@@ -20,6 +20,7 @@ from experiments.study import (
   Numbered,
   Rows,
   Scale,
+  fewest,
 )
 
 FACTORS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
@@ -49,7 +50,7 @@ EXPERIMENT = Experiment(
       lambda rows, a=arm: best(rows, f'{a}none') < best(rows, f'{a}batch'),
       lambda rows, a=arm: (
         f'best factors of the rate: none {best(rows, f"{a}none"):g}, '
-        f'batch {best(rows, f"{a}batch"):g}, 1 seed'
+        f'batch {best(rows, f"{a}batch"):g}, {fewest(rows.values())}'
       ),
     )
     for arm, batch in {'': '', 'b1024_': 'at batch 1,024 '}.items()

@@ -345,9 +345,8 @@ class Above:
     mean, half, count = rows.interval(self.better, self.worse)
     if count:
       half = f' ± {half:.1f}' if math.isfinite(half) else ''
-      seeds = f'{count} seed{"s" if count > 1 else ""}'
       names = f'{self.better} - {self.worse}'
-      found.append(f'{names} = {mean:+.1f}{half} points, {seeds}')
+      found.append(f'{names} = {mean:+.1f}{half} points, {seeds(count)}')
     return '; '.join(found)
 
 
@@ -356,6 +355,16 @@ class Differs(Above):
 
   def __call__(self, rows: Rows) -> bool | None:
     return None if super().__call__(rows) is None else True
+
+
+def seeds(count: int) -> str:
+  """A number of seeds, in words."""
+  return f'{count} seed{"" if count == 1 else "s"}'
+
+
+def fewest(rows: Iterable[Row]) -> str:
+  """The number of seeds that each of these rows has at least, in words."""
+  return seeds(min((len(row.records) for row in rows), default=0))
 
 
 def names() -> list[str]:

@@ -67,7 +67,7 @@ def test_any_experiment_reports_what_its_rows_may_end_as(name, tmp_path):
   failing = rows[-1] if len(rows) > 1 else ''
   for one in records(made, scale, lambda row, seed: 0.4 + len(row) / 100):
     if one['row'] == failing:
-      one |= {'status': 'diverged'}
+      one |= {'status': 'diverged', 'curve': []}  # before an evaluation
     recording.write(tmp_path, one | {'experiment': name})
   text = report.write(name, tmp_path).read_text()
   assert all(f'`{row}`' in text for row in rows)
