@@ -202,7 +202,8 @@ def lines(x: str, place: str | Place, by: str = '') -> Plot:
         named = curve._replace(label=experiment.label(name))
         apart.setdefault(found[0] if found else '', []).append(named)
       for name, found in apart.items():
-        heading = f'{title} {name}' if published else name
+        heading = name and experiment.label(name)
+        heading = f'{title} {heading}'.strip() if published else heading
         is_word = any(isinstance(at, str) for c in found for at in c.x)
         if is_word and len(found) == 1:  # words have no order
           found = [found[0]._replace(line='')]

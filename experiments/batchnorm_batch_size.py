@@ -51,10 +51,15 @@ EXPERIMENT = Experiment(
       _resnet20.PART, _resnet20.CPU, [*WHOLE, 'b256_of16', 'b256_of64']
     ),
   },
-  labels={'': 'statistics of the batch', 'quarter': 'a quarter of the rate'},
+  labels={
+    '': 'statistics of the batch',
+    'quarter': 'a quarter of the rate',
+    'b256_of': 'statistics of parts of a batch of 256',
+    'b1024_of': 'statistics of parts of a batch of 1,024',
+  },
   config=lambda row: _resnet20.recipe(),
   plot=_figures.lines(
-    'images that share statistics', r'(?:^b|_of)(\d+)(?!\d*_of)'
+    'images that share statistics', r'(?:^b|(?<=_of))(\d+)(?!\d*_of)'
   ),
   spread=_resnet20.SPREAD,
 )

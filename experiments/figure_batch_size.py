@@ -61,6 +61,15 @@ EXPERIMENT = Experiment(
     [f'{arm}_50_bs{batch}' for batch in (4096, 1024, 2048) for arm in ARMS],
     clipping=16,
   ),
+  labels={
+    f'{arm}_{depth}': f'{name}{depth}{agc}'
+    for depth in (50, 200)
+    for arm, name, agc in (
+      ('bn', 'ResNet-', ', batch normalization'),
+      ('nf', 'NF-ResNet-', ''),
+      ('nf_agc', 'NF-ResNet-', ', AGC'),
+    )
+  },
   seeds=(0, 1, 2, 3, 4),
   config=lambda row: ARMS[row.rsplit('_', 2)[0]].get_config(),
   plot=_figures.lines('batch size at full size', r'_bs(\d+)'),

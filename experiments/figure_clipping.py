@@ -9,13 +9,14 @@ from configs import nf_resnet_50_agc
 from experiments import _figures, _papers
 from experiments.study import Experiment, Rows
 
+BATCHES = (256, 512, 1024, 2048, 4096)
 CLIPPINGS = (0.01, 0.02, 0.04, 0.08, 0.16)
 ROWS = {
   f'bs{batch}_clip{clipping}': {
     'batch_size': batch,
     'optimizer.clipping': clipping,
   }
-  for batch in (256, 512, 1024, 2048, 4096)
+  for batch in BATCHES
   for clipping in CLIPPINGS
 }
 EXPERIMENT = Experiment(
@@ -33,6 +34,7 @@ EXPERIMENT = Experiment(
   scales=_papers.scales(
     [row for row in ROWS if row.startswith(('bs1024', 'bs4096'))], clipping=16
   ),
+  labels={f'bs{batch}': f'batch {batch:,}' for batch in BATCHES},
   seeds=range(5),
   config=lambda row: nf_resnet_50_agc.get_config(),
   plot=_figures.lines('lambda, as at full size', r'_clip([\d.]+)'),

@@ -53,6 +53,16 @@ EXPERIMENT = Experiment(
     }.items()
   },
   scales=_resnet20.scales() | {'cpu': Scale(_resnet20.PART, _resnet20.CPU)},
+  labels={f'b{size}': f'batch {size:,}' for size in FACTORS}
+  | {
+    f'{network}_b{size}': label
+    for size in FACTORS
+    for network, label in {
+      'batch': 'batch normalization',
+      'nf': 'normalizer-free',
+      'nf_agc': 'normalizer-free, AGC as published',
+    }.items()
+  },
   config=lambda row: _resnet20.recipe(),
   plot=_figures.lines(
     'learning rate, relative to the default', r'_x([\d.]+)', by=r'b\d+'
