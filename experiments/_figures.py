@@ -53,9 +53,16 @@ Panels = Iterable[Panel | Callable[[Axes], None]]
 
 
 def draw(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
-  """Draws the plot of the fullest scale's rows; None if it shows nothing."""
-  nothing = (next(iter(experiment.scales)), Rows({}))
-  scale, rows = next(iter(found.items()), nothing)
+  """Draws the plot of one scale's rows; None if it shows nothing.
+
+  The scale is the fullest of those with the largest share of their rows.
+  """
+
+  def share(scale: str) -> float:
+    return len(found[scale]) / len(experiment.rows_at(scale))
+
+  scale = max(found, key=share, default=next(iter(experiment.scales)))
+  rows = found.get(scale, Rows({}))
   try:
     panels = experiment.plot(experiment, rows) if experiment.plot else ()
     panels = [p for p in panels if callable(p) or p.curves]

@@ -5,6 +5,7 @@ mean over seeds. They leave out cells with a diverged run, cells below twice
 chance, and cells whose skip gains AGC can't have let open.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -219,9 +220,8 @@ def _correlations(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 
 def interaction(inputs: np.ndarray, top_1: np.ndarray) -> float:
   """The share of the variance that two additive main effects leave."""
-  effects = np.hstack([x[:, None] == np.unique(x) for x in inputs.T]) * 1.0
-  fit = effects @ np.linalg.lstsq(effects, top_1, rcond=None)[0]
-  return float(np.var(top_1 - fit) / np.var(top_1))
+  left, _ = study.residuals(inputs.T, top_1)
+  return float(np.var(left) / np.var(top_1))
 
 
 def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
@@ -233,21 +233,28 @@ def importance(inputs: np.ndarray, top_1: np.ndarray) -> np.ndarray:
 
 
 def plot(grids: Sequence[Grid]) -> Plot:
-  """Plots accuracy over lambda and parallel coordinates of each network."""
+  """Plots accuracy over lambda and parallel coordinates of each whole grid."""
 
   def panels(experiment: study.Experiment, rows: Rows) -> _figures.Panels:
-    for grid in grids if rows else ():
-      cells = grid.cells(rows)
-      found = [
-        _figures.Curve(
-          f'batch {size}', LAMBDAS, [cells[size, v].mean for v in LAMBDAS]
-        )
-        for size in grid.sizes(rows)
-      ]
-      yield _figures.Panel('lambda', 'top-1 (%)', found, grid.label, 'x')
-      yield partial(_parallel, *grid.judged(rows))
+    for grid in grids:
+      with contextlib.suppress(study.NotRun):
+        yield from _panels(grid, rows)
 
   return panels
+
+
+def _panels(grid: Grid, rows: Rows) -> _figures.Panels:
+  cells = grid.cells(rows)
+  found = [
+    _figures.Curve(
+      f'batch {size}', LAMBDAS, [cells[size, v].mean for v in LAMBDAS]
+    )
+    for size in grid.sizes(rows)
+  ]
+  yield _figures.Panel('lambda', 'top-1 (%)', found, grid.label, 'x')
+  inputs, top_1 = grid.judged(rows)
+  if len(top_1) >= 5:  # else there is no correlation
+    yield partial(_parallel, inputs, top_1)
 
 
 def _parallel(inputs: np.ndarray, top_1: np.ndarray, ax: Axes) -> None:

@@ -32,8 +32,8 @@ TWINS = {'nf_resnet_50': 'resnet_50'} | {
 EXPERIMENT = Experiment(
   title="Time of a training step (paper A's Tables 3 and 6, Figure 1)",
   claim='A normalizer-free network takes less time a step than its '
-  'batch-normalized twin: 20 to 40 % less as the text says [P], 14 to 39 % '
-  'less by its Table 6 [P].',
+  'batch-normalized twin, which is 20 to 40 % slower as the text says [P], and '
+  '16 to 63 % by its Table 6 [P].',
   rows=ROWS,
   checks={
     f'{nf} takes less time than {bn}': lambda rows, nf=nf, bn=bn: is_faster(

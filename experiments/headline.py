@@ -58,7 +58,9 @@ def at_a_quarter(rows: Rows) -> Rows:
   """The rows as they were at their first evaluation, if they reached it."""
 
   def cut(record: Record) -> Record:
-    return record | {'summary': next(iter(record['curve']), {})}
+    if not record['curve']:
+      return record
+    return record | {'summary': record['curve'][0], 'status': 'finished'}
 
   first = {n: Row(n, [*map(cut, row.records)]) for n, row in rows.items()}
-  return Rows(first, rows.pairs)
+  return Rows(first)

@@ -195,6 +195,16 @@ def portable(words: Sequence[str]) -> str:
   return ' '.join(found)
 
 
+def further_flags(record: Record) -> tuple[str, ...]:
+  """The flags of a trained row's command that neither row nor seed gives.
+
+  Such as a learning rate that another experiment chose.
+  """
+  own = '--config=', '--workdir=', '--config.seed=', '--config.data.data_dir='
+  flags = [w for w in shlex.split(record['command']) if w.startswith('--')]
+  return tuple(flag for flag in flags if not flag.startswith(own))
+
+
 def without_paths(config: Config) -> Record:
   """The config without the location of this machine's data."""
   data = {'data': config['data'] | {'data_dir': ''}} if 'data' in config else {}

@@ -38,10 +38,10 @@ Each of our numbers comes from a record in `NAME/runs/`, which holds its config
 and hardware. A run that diverged is reported as such and enters no mean. A
 check that compares trained rows is decided if the 95 % t interval of their
 difference lies on one side of the bound; otherwise it is undecided. Differences
-are paired by seed, and their spread is pooled over all compared rows of an
-experiment; one of a single seed borrows the spread of similar runs with three.
-BN is batch normalization, NF normalizer-free. Paper A is arXiv 2102.06171,
-paper B arXiv 2101.08692."""
+are paired by seed. Their spread is what row and seed, as additive effects,
+leave of the accuracies of all rows of an experiment; one of a single seed
+borrows the spread of similar runs with three. BN is batch normalization, NF
+normalizer-free. Paper A is arXiv 2102.06171, paper B arXiv 2101.08692."""
 GROWTH = (
   'Where AGC clips a skip gain that starts at 0, the gain can only reach 1 if '
   f'its gain growth is at least {study.OPEN:.1f}.'
@@ -72,10 +72,12 @@ def write(name: str, root: pathlib.Path) -> pathlib.Path:
   recorded = records.read_all(root, name)
   found = experiment.gather(recorded)
   folder.mkdir(parents=True, exist_ok=True)
-  picture = ''
+  picture, plot = '', folder / 'plot.png'
   if figure := _figures.draw(experiment, found):
-    save(figure, folder / 'plot.png')
+    save(figure, plot)
     picture = f'![{experiment.title}](plot.png)'
+  else:
+    plot.unlink(missing_ok=True)  # of records that are gone
   module = importlib.import_module(f'experiments.{name}')
   parts = (
     f'# {experiment.title}\n\n{experiment.claim}',
@@ -233,15 +235,25 @@ def _training_seconds(record: records.Record) -> float:
   return points[-1]['step'] * statistics.median(pace) if points else 0.0
 
 
-def commands(name: str, experiment: Experiment, scales: Iterable[str]) -> str:
+def commands(
+  name: str, experiment: Experiment, found: Mapping[str, Rows]
+) -> str:
   """The commands that repeat the records and this report."""
-  verb = 'measure' if experiment.measure else 'run'
-  data = '' if experiment.measure else ' -- --config.data.data_dir=DATA'
-  call = 'python -m scripts.experiment'
-  lines = ['```']
-  for scale in scales or [next(iter(experiment.scales))]:
-    at = '' if scale == FULL else f' --scale={scale}'
-    lines.append(f'{call} {verb} --experiment={name}{at}{data}')
+  call, lines = 'python -m scripts.experiment', ['```']
+  for scale in found or [next(iter(experiment.scales))]:
+    place = f'--experiment={name}'
+    place += '' if scale == FULL else f' --scale={scale}'
+    if experiment.measure:
+      lines.append(f'{call} measure {place}')
+      continue
+    alike: dict[tuple[str, ...], list[str]] = {}  # rows by their further flags
+    for row in found.get(scale, {}).values():
+      flags = records.further_flags(row.records[0])
+      alike.setdefault(flags, []).append(row.name)
+    for flags, rows in (alike or {(): []}).items():
+      only = f' --only={",".join(rows)}' if any(alike) else ''
+      words = ' '.join(('--config.data.data_dir=DATA', *flags))
+      lines.append(f'{call} run {place}{only} -- {words}')
   return '\n'.join([*lines, f'{call} report --experiment={name}', '```'])
 
 
@@ -294,7 +306,8 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
       answer(c, experiment, found)[0] for c in experiment.checks.values()
     ]
     title = f'[{experiment.title}]({name}/README.md)'
-    if set(words) == {NOT_RUN} if preface else not found:
+    ours = [at for at in found if not (preface and experiment.scales[at].smoke)]
+    if not ours:
       idle.append(f'- {title}')
     else:
       lines.append((title, *(words.count(word) or '' for word in WORDS)))

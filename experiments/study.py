@@ -147,9 +147,7 @@ class Experiment:
           runs[record['row']].append(record)
       rows = {row: Row(row, tuple(rs)) for row, rs in runs.items() if rs}
       if rows:
-        checks = (*self.checks.values(), *self.explored.values())
-        pairs = [(c.better, c.worse) for c in checks if isinstance(c, Above)]
-        by_scale[scale] = Rows(rows, pairs, self.spread)
+        by_scale[scale] = Rows(rows, self.spread)
     return by_scale
 
 
@@ -257,18 +255,16 @@ class Rows(dict[str, Row]):
 
   Args:
     rows: name to row.
-    pairs: the compared rows, whose differences give the pooled spread.
-    borrowed: `Experiment.spread`, used where no pair has two seeds.
+    borrowed: `Experiment.spread`, used where no two rows have two seeds.
   """
 
   def __init__(
     self,
     rows: Mapping[str, Row],
-    pairs: Sequence[tuple[str, str]] = (),
     borrowed: tuple[float, int] | None = None,
   ):
     super().__init__(rows)
-    self.pairs, self._borrowed = pairs, borrowed
+    self._borrowed = borrowed
 
   def __missing__(self, name: str) -> Row:
     raise NotRun(name)
@@ -280,16 +276,26 @@ class Rows(dict[str, Row]):
 
   @functools.cached_property
   def spread(self) -> tuple[float, int]:
-    """Pooled standard deviation of differences, and degrees of freedom."""
-    pairs = {tuple(sorted(pair)) for pair in self.pairs}  # each once
-    there = sorted(pair for pair in pairs if set(pair) <= set(self))
-    found = [self.differences(*pair) for pair in there]
-    squares = sum(len(values) * np.var(values) for values in found if values)
-    freedom = sum(len(values) - 1 for values in found if values)
-    if freedom:
-      return math.sqrt(squares / freedom), freedom
-    deviation, freedom = self._borrowed or (math.inf, 0)
-    return math.sqrt(2) * deviation, freedom
+    """The standard deviation of a run, and its degrees of freedom.
+
+    It is of what row and seed, as additive effects, leave of the finished runs'
+    accuracies. A difference of two rows then has sqrt(2) times this deviation,
+    which is what pooling over all pairs of rows gives; but the pairs aren't
+    independent, and the degrees of freedom take that into account. Rows near
+    chance, where all seeds end alike, don't count.
+    """
+    runs = [
+      (name, seed, top_1)
+      for name, row in self.items()
+      if not row.is_near_chance
+      for seed, top_1 in row.by_seed.items()
+    ]
+    if runs:
+      *factors, top_1 = map(np.array, zip(*runs))
+      left, freedom = residuals(factors, top_1)
+      if freedom:
+        return math.sqrt(np.sum(left**2) / freedom), freedom
+    return self._borrowed or (math.inf, 0)
 
   def interval(self, a: str, b: str) -> tuple[float, float, int]:
     """The mean of a - b, half its 95 % interval, and the number of seeds."""
@@ -297,7 +303,7 @@ class Rows(dict[str, Row]):
     if not found:
       return math.nan, math.inf, 0
     t = special.stdtrit(freedom, 0.975) if freedom else math.inf
-    half = t * deviation / math.sqrt(len(found))
+    half = t * deviation * math.sqrt(2 / len(found))
     return float(np.mean(found)), float(half), len(found)
 
   def best(self, names: Sequence[str]) -> list[str]:
@@ -355,6 +361,19 @@ class Differs(Above):
 
   def __call__(self, rows: Rows) -> bool | None:
     return None if super().__call__(rows) is None else True
+
+
+def residuals(
+  factors: Sequence[np.ndarray], values: np.ndarray
+) -> tuple[np.ndarray, int]:
+  """What additive effects of factors leave of values `[N]`.
+
+  Returns:
+    The residuals `[N]` of a least-squares fit, and their degrees of freedom.
+  """
+  effects = np.hstack([x[:, None] == np.unique(x) for x in factors]) * 1.0
+  sizes, _, rank, _ = np.linalg.lstsq(effects, values, rcond=None)
+  return values - effects @ sizes, len(values) - int(rank)
 
 
 def seeds(count: int) -> str:

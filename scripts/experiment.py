@@ -72,6 +72,7 @@ HTML = flags.DEFINE_string(
 INTERRUPTED = 75
 OVER = (0, 1)  # finished, diverged
 RECORDED = 'already recorded (--again repeats it)'
+STOPPED = 'interrupted'
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,6 +110,8 @@ def selected(trained: bool) -> tuple[study.Experiment, list[Run]]:
   for row in rows:
     experiment.check_row(row, scale)
   for seed in SEEDS.value:
+    if experiment.measure:
+      raise ValueError(f'--seeds={seed}: {name} measures each row once')
     if not seed.isdecimal():
       raise ValueError(f'--seeds={seed}: give whole numbers from 0 on')
   seeds = [int(seed) for seed in SEEDS.value] or experiment.seeds
@@ -144,11 +147,11 @@ def each(runs: Sequence[Run], record: Callable[[Run], str]) -> int:
     print(f'[{number}/{len(runs)}] {one.name}', flush=True)
     is_there = one.path(root).exists() and not AGAIN.value
     outcomes[one.name] = RECORDED if is_there else record(one)
-    if outcomes[one.name] == 'interrupted':
+    if outcomes[one.name].endswith(STOPPED):
       break
   for name, outcome in outcomes.items():
     print(f'{name}: {outcome}')
-  if 'interrupted' in outcomes.values():
+  if any(outcome.endswith(STOPPED) for outcome in outcomes.values()):
     return INTERRUPTED
   return int(any(o.startswith('failed') for o in outcomes.values()))
 
@@ -165,15 +168,15 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
   try:
     # With other flags the config isn't the row's.
     is_plain = all(flag.startswith('--config.data.data_dir=') for flag in more)
-    if is_plain and not folder.exists():
+    if is_plain and not folder.exists() and not AGAIN.value:
       config = experiment.get_config(one.place)
       if record := records.twin(root, config, one):
         records.write(root, record)
         return f'the same as {record["same_as"]}, taken over'
-    code = call(arguments)
-    if code in (INTERRUPTED, -signal.SIGINT):
-      return 'interrupted'
+    code, is_stopped = call(arguments)
     if code not in OVER:
+      if is_stopped or code == INTERRUPTED:
+        return STOPPED
       return f'failed with exit code {code}: {shlex.join(line)}'
     # Asking JAX for the devices takes them, so a process of its own asks.
     spawn = multiprocessing.get_context('spawn')
@@ -181,19 +184,25 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
       done = workdir.RunFolder(folder)
       record = pool.submit(records.of_run, one, line, done).result()
     records.write(root, record)
-    return record['status']
+    return f'{record["status"]}, {STOPPED}' if is_stopped else record['status']
   except ValueError as error:
     return f'failed: {error}'
 
 
-def call(arguments: Sequence[str]) -> int:
-  """Runs Python with these arguments, to the end even after Ctrl-C."""
+def call(arguments: Sequence[str]) -> tuple[int, bool]:
+  """Runs Python with these arguments, to the end even after Ctrl-C.
+
+  Returns:
+    Its exit code, and whether Ctrl-C came.
+  """
   child = subprocess.Popen([sys.executable, *arguments])
+  is_stopped = False
   while True:
     try:
-      return child.wait()
+      code = child.wait()
+      return code, is_stopped or code == -signal.SIGINT
     except KeyboardInterrupt:  # which the terminal sent to the child as well
-      continue
+      is_stopped = True
 
 
 def measure() -> int:

@@ -117,7 +117,13 @@ def parts() -> Iterator[Part]:
 
 def pilot_of(arm: str) -> Iterator[Part]:
   """Three factors, then further ones as long as the best is the outermost."""
-  tried, new = [], list(pilot.FIRST[arm])
+  root, tried = pathlib.Path(RESULTS.value), []
+  new = [
+    factor
+    for factor in pilot.FACTORS
+    if factor in pilot.FIRST[arm]
+    or records.Run('pilot', f'{arm}_x{factor:g}').path(root).exists()
+  ]
   while new:
     tried += new
     part = Part('pilot', [f'{arm}_x{factor:g}' for factor in new])

@@ -1,9 +1,11 @@
 """scripts.experiment: the rows that it runs, in order, and their records."""
 
 import pathlib
+import shutil
 import subprocess
 import types
 from concurrent import futures
+from unittest import mock
 
 import pytest
 from invented import record
@@ -18,7 +20,8 @@ THREE_WAYS = ('--experiment=resnet20_three_ways', '--scale=cpu')
 def command(run_script, tmp_path, monkeypatch):
   """Calls the command; its trainings are played by `outcomes`, name to code.
 
-  A training that ends with 0 leaves a finished run's folder.
+  A training that ends with 0 leaves a finished run's folder. A code in a tuple
+  is that of a training during which Ctrl-C comes.
   """
   real = subprocess.Popen
 
@@ -32,11 +35,12 @@ def command(run_script, tmp_path, monkeypatch):
       path = pathlib.Path(folders[0])
       called.append(path.name)
       code = (outcomes or {}).get(path.name, 2)
-      if code == 0:
+      waits = [KeyboardInterrupt, *code] if isinstance(code, tuple) else [code]
+      if waits[-1] == 0:
         folder, data = RunFolder(path), {'num_train': 100}
         folder.write_config({'seed': 0, 'batch_size': 10, 'data': data})
         folder.write_summary(record('x', 0.5)['summary'])
-      return types.SimpleNamespace(wait=lambda: code)
+      return types.SimpleNamespace(wait=mock.Mock(side_effect=waits))
 
     with monkeypatch.context() as patch:
       patch.setattr(subprocess, 'Popen', popen)
@@ -74,6 +78,18 @@ def test_an_interrupt_ends_the_runs(command):
     'run', *THREE_WAYS, '--only=nf,batch', outcomes=outcomes
   )
   assert (done.code, called) == (75, ['nf@cpu_seed0'])
+
+
+@pytest.mark.parametrize(
+  ('code', 'told'),
+  [(2, 'interrupted'), (-2, 'interrupted'), (0, 'finished, interrupted')],
+)
+def test_ctrl_c_ends_the_runs_however_far_the_row_is(command, code, told):
+  done, called = command(
+    'run', *THREE_WAYS, '--only=nf,batch', outcomes={'nf@cpu_seed0': (code,)}
+  )
+  assert (done.code, called) == (75, ['nf@cpu_seed0'])
+  assert f'nf@cpu_seed0: {told}\n' in done.stdout
 
 
 def test_a_crash_is_a_failure_though_its_exit_code_is_that_of_divergence(
@@ -131,6 +147,9 @@ def test_other_configs_flags_or_a_run_begun_here_have_no_twin(
   assert command('run', *TWIN, '--', '--config.x=1')[1] == ['lr1_t1@cpu_seed0']
   (tmp_path / 'runs/clipping_threshold/lr1_t1@cpu_seed0').mkdir(parents=True)
   assert command('run', *TWIN)[1] == ['lr1_t1@cpu_seed0']
+  shutil.rmtree(tmp_path / 'runs')
+  assert command('run', *TWIN)[1] == []
+  assert command('run', *TWIN, '--again')[1] == ['lr1_t1@cpu_seed0']
 
 
 @pytest.mark.parametrize(
@@ -166,6 +185,7 @@ def test_a_measured_row_is_recorded_once(command, tmp_path):
     (('run', '--experiment=table_family'), 'trains nothing: use measure'),
     (('measure', *THREE_WAYS), 'is trained: use run'),
     (('measure', '--experiment=table_family', '--data_dir=x'), 'no data'),
+    (('measure', '--experiment=table_family', '--seeds=1'), 'each row once'),
     (('report', '--results=nowhere'), '--results=nowhere: no records here'),
     (('run', *THREE_WAYS, '--seeds=a'), '--seeds=a: give whole numbers'),
     (('run', *THREE_WAYS, '--seeds=-1'), '--seeds=-1: give whole numbers'),
@@ -178,6 +198,23 @@ def test_what_cannot_be_done_is_refused_in_a_line(command, arguments, told):
   done, called = command(*arguments)
   assert (done.code, called, done.stdout) == (2, [], '')
   assert told in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_a_pilot_that_goes_on_tries_what_it_would_have_tried(
+  run_script, tmp_path
+):
+  def left():
+    places = ('--list', f'--results={tmp_path}')
+    lines = run_script('scripts.study', *places).stdout.splitlines()
+    return [x.split('/')[1] for x in lines if 'pilot/none_x' in x]
+
+  top_1 = {0.5: 0.2, 0.25: 0.3, 0.125: 0.4, 0.0625: 0.45}
+  for factor, value in top_1.items():
+    one = record(f'none_x{factor:g}', value) | {'experiment': 'pilot'}
+    records.write(tmp_path, one)
+  assert left() == ['none_x0.03125_seed0']
+  records.write(tmp_path, one | {'row': 'none_x0.03125'})
+  assert left() == ['none_x0.015625_seed0']
 
 
 def test_the_study_begins_with_the_pilot_and_ends_with_he_s(

@@ -108,5 +108,14 @@ def test_cells_that_diverged_or_stayed_shut_are_in_no_correlation():
   del found[name]
   with pytest.raises(study.NotRun):
     GRID.judged(found)
-  with pytest.raises(study.NotRun):
-    list(_grid.plot([GRID])(agc_grid.EXPERIMENT, found))
+
+
+def test_a_plot_shows_whole_grids_and_coordinates_of_five_cells_that_train():
+  other = _grid.Grid('nf', 'normalizer-free', {})
+  plot = _grid.plot([other, GRID])
+  panels = lambda rows: list(plot(agc_grid.EXPERIMENT, rows))
+  found = rows(noisy(-1, 1))
+  assert len(panels(found)) == 2
+  assert len(panels(rows(lambda x, y: 60 if x == 7 else 10))) == 1
+  del found[GRID.row(16, 0.01)]
+  assert panels(found) == []

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from invented import record, records, small
 
-from experiments import _sentences, report, study
+from experiments import _figures, _sentences, report, study
 from experiments import records as recording
 from experiments.study import Above, Scale
 
@@ -73,6 +73,33 @@ def test_any_experiment_reports_what_its_rows_may_end_as(name, tmp_path):
   assert all(f'`{row}`' in text for row in rows)
   assert text.count('diverged after') == bool(failing)
   assert (tmp_path / name / 'plot.png').exists() == ('(plot.png)' in text)
+
+
+def test_the_commands_repeat_rows_with_the_flags_of_their_records():
+  found = []
+  for row, factor in (('a', ''), ('b', ' --config.rate=2'), ('c', '')):
+    command = f'python -m scripts.train --config=f --config.seed=0{factor}'
+    found.append(record(row, 0.5) | {'command': command})
+  text = report.commands('x', MADE, MADE.gather(found))
+  data = '-- --config.data.data_dir=DATA'
+  start = 'python -m scripts.experiment run --experiment=x'
+  assert f'{start} --only=a,c {data}\n' in text
+  assert f'{start} --only=b {data} --config.rate=2\n' in text
+  assert f'{start} {data}\n' in report.commands('x', MADE, {})
+
+
+def test_the_plot_is_of_the_scale_with_most_of_its_rows(tmp_path):
+  def at(*scales):
+    for row, scale in (('all', 'x16'), *scales):
+      one = record(row, 0.5, scale=scale) | {'experiment': 'where_to_clip'}
+      recording.write(tmp_path, one)
+    made = study.load('where_to_clip')
+    found = made.gather(recording.read_all(tmp_path, 'where_to_clip'))
+    return _figures.draw(made, found).get_suptitle()
+
+  assert ', 16 x the rate' in at()
+  assert ', 8 x the rate' in at(('all', 'x8'))
+  assert ', 16 x the rate' in at(('nothing', 'x16'))
 
 
 @pytest.fixture(scope='module')

@@ -101,20 +101,47 @@ def test_one_pair_s_interval_is_that_of_a_paired_t_test():
   assert count == 3 and check(found) is (True if low > 0 else None)
 
 
-def test_the_spread_is_pooled_over_pairs_with_their_degrees_of_freedom():
-  values = {'a': (70.0, 72.0, 71.5), 'b': (68.0, 69.0, 70.5), 'c': (50.0, 54.0)}
-  pairs = ('a', 'b'), ('a', 'c'), ('b', 'a')  # the last is the first
-  checks = {str(pair): study.Above(*pair) for pair in pairs}
-  found = rows(
-    *(one for row, top_1 in values.items() for one in runs(row, *top_1)),
-    checks=checks,
+def arms(values, **fields):
+  """Rows from accuracies by name."""
+  return rows(
+    *(r for row, v in values.items() for r in runs(row, *v)), **fields
   )
-  first = np.subtract(values['a'], values['b'])
-  second = np.subtract(values['a'][:2], values['c'])
-  pooled = (2 * np.var(first, ddof=1) + np.var(second, ddof=1)) / 3
-  assert found.spread == (pytest.approx(math.sqrt(pooled)), 3)
-  half = stats.t.ppf(0.975, 3) * math.sqrt(pooled / 2)
+
+
+def test_the_spread_of_differences_is_pooled_over_all_pairs_of_rows():
+  values = {'a': (70, 72, 71.5), 'b': (68, 69, 70.5), 'c': (50, 54, 51)}
+  found = arms(values)
+  pairs = itertools.combinations(values.values(), 2)
+  pooled = np.mean([np.var(np.subtract(*pair), ddof=1) for pair in pairs])
+  deviation, freedom = found.spread
+  assert 2 * deviation**2 == pytest.approx(pooled)
+  assert freedom == (3 - 1) * (3 - 1)
+  half = stats.t.ppf(0.975, freedom) * math.sqrt(pooled / 3)
   assert found.interval('a', 'c')[1] == pytest.approx(half)
+
+
+def test_rows_of_one_seed_or_near_chance_do_not_change_the_spread():
+  two = {'a': (70.0, 72.0, 71.5), 'b': (68.0, 69.0, 70.5)}
+  expected = pytest.approx(arms(two).spread)
+  assert arms(two | {'c': (60.0,)}).spread == expected
+  assert arms(two | {'c': (10.0, 10.0, 10.1)}).spread == expected
+  assert arms(two | {'c': (60.0, 62.0)}).spread[1] == 3  # of 8 runs
+  assert arms({'a': (70.0,), 'b': (60.0,)}, spread=(1.6, 22)).spread == (
+    1.6,
+    22,
+  )
+
+
+def test_an_interval_holds_the_true_difference_in_95_of_100_experiments():
+  random, held, count = np.random.RandomState(0), 0, 2000
+  for _ in range(count):
+    seeds = random.randn(3)  # which the rows share
+    found = arms(
+      {row: 50 + 5 * k + seeds + random.randn(3) for k, row in enumerate('abc')}
+    )
+    mean, half, _ = found.interval('b', 'a')
+    held += abs(mean - 5) < half
+  assert held / count == pytest.approx(0.95, abs=0.015)  # three deviations
 
 
 def test_a_difference_within_its_interval_is_undecided_on_either_side():
