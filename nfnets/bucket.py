@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -58,7 +59,8 @@ def working_copy(
 ) -> Iterator[WorkingCopy]:
   """A local folder to work in within the block; a local one is used itself.
 
-  The copy of one in a bucket is uploaded at the end if this process `uploads`.
+  The copy of one in a bucket is uploaded at the end if this process `uploads`,
+  then removed; it is kept if that fails.
 
   Raises:
     ValueError: the scheme is unknown, or a package is missing.
@@ -72,19 +74,25 @@ def working_copy(
     raise ValueError(f'{scheme}:// needs a package: pip install {package}')
   from nfnets import mirror
 
-  with tempfile.TemporaryDirectory(prefix='nfnets-') as temporary:
+  with contextlib.ExitStack() as stack:
+    temporary = tempfile.mkdtemp(prefix='nfnets-')
+    stack.callback(shutil.rmtree, temporary, ignore_errors=True)
     copy = mirror.Mirror(url, pathlib.Path(temporary, scheme, path))
     copy.fetch()
     upload = copy.upload if uploads else None
     try:
       yield WorkingCopy(copy.path, url, upload)
-    except BaseException:
-      with contextlib.suppress(OSError):  # the first error counts
+    finally:
+      try:
         if upload:
           upload()
-      raise
-    if upload:
-      upload()
+      except (OSError, KeyboardInterrupt) as error:
+        stack.pop_all()  # the only copy of what is not in the bucket
+        why = str(error) or f'{url}: the upload was interrupted'
+        raise OSError(
+          f'{why}; the newest state is in {copy.path}: go on there, with '
+          f'--workdir={copy.path}'
+        ) from error
 
 
 @contextlib.contextmanager

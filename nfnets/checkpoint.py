@@ -75,7 +75,7 @@ class Checkpoints:
     Nothing is written if the step has a checkpoint, or by processes but 0.
 
     Raises:
-      OSError: the previous checkpoint could not be written.
+      OSError: the previous checkpoint could not be written; or as `written`.
     """
     if jax.process_index() > 0:
       return
@@ -119,11 +119,26 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def wait(self) -> None:
-    """Returns when everything is on disk, or raises OSError."""
+    """Returns when all is on disk and `written` has returned.
+
+    Raises:
+      OSError: the checkpoint could not be written; or as `written`.
+    """
     writing, self._writing = self._writing, None
+    if writing is not None:
+      writing.result()
+
+  def close(self) -> None:
+    self._thread.shutdown()
+    self._manager.close()
+    sys.unraisablehook = self._report
+
+  def _write(self, step: int, host: Tree) -> None:
+    sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
+    args, metadata = ocp.args.StandardSave(host), {'checksums': sums}
     try:
-      if writing is not None:
-        writing.result()
+      if not self._manager.save(step, args=args, custom_metadata=metadata):
+        raise OSError(f'step {step} does not follow {self.latest_step()}')
     except Exception as error:  # orbax raises many kinds
       # From the folder: the manager may also count what it failed to write.
       saved = RunFolder(self._path.parent).saved_steps()
@@ -134,17 +149,6 @@ class Checkpoints:
         f'a checkpoint could not be written to {self._path}: '
         f'{_why(error)}; {left}'
       ) from error
-
-  def close(self) -> None:
-    self._thread.shutdown()
-    self._manager.close()
-    sys.unraisablehook = self._report
-
-  def _write(self, step: int, host: Tree) -> None:
-    sums = {path: _checksum(leaf) for path, leaf in _by_path(host).items()}
-    args, metadata = ocp.args.StandardSave(host), {'checksums': sums}
-    if not self._manager.save(step, args=args, custom_metadata=metadata):
-      raise OSError(f'step {step} does not follow {self.latest_step()}')
     if self._written is not None:
       self._written()
 

@@ -78,27 +78,33 @@ class Mirror:
 
   def upload(self) -> None:
     """Uploads what changed, in an order that a kill may break anywhere."""
+    with self._naming('written'):
+      for _ in range(TRIES):
+        with contextlib.suppress(Exception):  # each storage raises its own
+          return self._upload()
+      return self._upload()
+
+  def _upload(self) -> None:
     here = self._here()
     changed = {name for name in here if self._known.get(name) != here[name]}
     first, last = {'config.json'}, {'summary.json'}
     saved = sorted(name for name in changed if _step(name))
     marks = sorted({_step(name) + UPLOADED for name in saved})
-    with self._naming('written'):
-      self._remove(marks)  # a checkpoint being replaced doesn't count
-      self._put(changed & first)
-      if saved:
-        self._fs.put(
-          [str(self.path / name) for name in saved],
-          [f'{self._root}/{name}' for name in saved],
-        )
-      self._put(changed.difference(first, last, saved))
-      for mark in marks:
-        self._fs.pipe_file(f'{self._root}/{mark}', b'')
-      self._put(changed & last)
-      kept = {_step(name) for name in here}
-      if saved or not kept.issuperset(map(_step, self._known)):
-        old = [n for n in self._remote() if _step(n) not in {'', *kept}]
-        self._remove(sorted(old, key=lambda name: not name.endswith(UPLOADED)))
+    self._remove(marks)  # a checkpoint being replaced doesn't count
+    self._put(changed & first)
+    if saved:
+      self._fs.put(
+        [str(self.path / name) for name in saved],
+        [f'{self._root}/{name}' for name in saved],
+      )
+    self._put(changed.difference(first, last, saved))
+    for mark in marks:
+      self._fs.pipe_file(f'{self._root}/{mark}', b'')
+    self._put(changed & last)
+    kept = {_step(name) for name in here}
+    if saved or not kept.issuperset(map(_step, self._known)):
+      old = [n for n in self._remote() if _step(n) not in {'', *kept}]
+      self._remove(sorted(old, key=lambda name: not name.endswith(UPLOADED)))
     self._known = here
 
   def _put(self, names: Iterable[str]) -> None:

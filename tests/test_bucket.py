@@ -3,11 +3,13 @@
 import contextlib
 import importlib.util
 import pathlib
+import tempfile
 
 import fsspec
+import numpy as np
 import pytest
 
-from nfnets import bucket, workdir
+from nfnets import bucket, checkpoint, workdir
 from nfnets.data import sources
 
 
@@ -179,6 +181,61 @@ def test_an_incomplete_first_upload_leaves_the_folder_usable(
       break
 
 
+def fails(*_, **__):
+  raise RuntimeError('403\nforbidden')
+
+
+def failing_once(function):
+  calls = []
+
+  def called(*args, **kwargs):
+    calls.append(args)
+    return fails() if len(calls) == 1 else function(*args, **kwargs)
+
+  return called
+
+
+@pytest.mark.parametrize('raises', [False, True])
+def test_a_copy_that_could_not_be_uploaded_is_kept_and_named(
+  memory, monkeypatch, tmp_path, raises
+):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  with (
+    pytest.raises(OSError, match='memory://b/run could not be writ') as refusal,
+    bucket.working_copy('memory://b/run') as (path, _, upload),
+  ):
+    checkpoints = checkpoint.Checkpoints(path, written=upload)
+    checkpoints.save(10, {'step': np.int32(10)})
+    checkpoints.wait()
+    for name in ('pipe_file', 'put_file'):
+      monkeypatch.setattr(memory, name, fails)
+    checkpoints.save(20, {'step': np.int32(20)})
+    with pytest.raises(OSError, match='^memory://b/run could .*forb') as failed:
+      checkpoints.wait()
+    assert str(path) not in str(failed.value)  # that folder could be written
+    checkpoints.close()
+    if raises:
+      raise failed.value
+  said = str(refusal.value)
+  assert said.endswith(f'go on there, with --workdir={path}')
+  assert '\n' not in said
+  assert 'checkpoints/10/uploaded' in names(memory)
+  assert not any(name.startswith('checkpoints/20') for name in names(memory))
+  kept = checkpoint.Checkpoints(path)
+  assert kept.restore_latest({'step': np.int32(0)})['step'] == 20
+  kept.close()
+
+
+@pytest.mark.parametrize('call', ['pipe_file', 'put_file'])
+def test_an_upload_is_tried_again(memory, monkeypatch, call):
+  monkeypatch.setattr(memory, call, failing_once(getattr(memory, call)))
+  with bucket.working_copy('memory://b/run') as (path, _, upload):
+    write(path, 5)
+    upload()
+  assert 'checkpoints/5/uploaded' in names(memory)
+  assert not path.exists()
+
+
 def test_a_checkpoint_deleted_during_the_fetch_is_skipped(memory, monkeypatch):
   with bucket.working_copy('memory://b/run') as (path, *_):
     write(path, 5, 10)
@@ -230,9 +287,6 @@ def test_data_in_a_bucket_is_refused_with_the_remedy():
 
 
 def test_an_error_of_the_storage_is_one_line_with_the_url(memory, monkeypatch):
-  def fails(*_, **__):
-    raise RuntimeError('403\nforbidden')
-
   monkeypatch.setattr(memory, 'find', fails)
   with (
     pytest.raises(
