@@ -118,13 +118,18 @@ class Mirror:
         self._fs.rm_file(f'{self._root}/{name}')
 
   def _remote(self) -> set[str]:
-    """Names of the objects below the root; '' is the root itself."""
+    """Names of the objects below the root; '' is the root itself.
+
+    Without the empty objects 'folder/' that storage consoles make.
+    """
     self._fs.invalidate_cache()
     found = self._fs.find(self._root, detail=True)
     return {
       name[len(self._root) + 1 :]
       for name, info in found.items()
-      if info['type'] == 'file' and f'{name}/'.startswith(f'{self._root}/')
+      if info['type'] == 'file'
+      and not name.endswith('/')
+      and f'{name}/'.startswith(f'{self._root}/')
     }
 
   def _here(self) -> dict[str, tuple[int, int]]:

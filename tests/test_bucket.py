@@ -254,6 +254,24 @@ def test_a_checkpoint_deleted_during_the_fetch_is_skipped(memory, monkeypatch):
   assert len(calls) == 2
 
 
+@pytest.mark.parametrize('made', ['', 'checkpoints/', 'checkpoints/5/'])
+def test_a_folder_made_in_a_console_is_a_workdir(memory, monkeypatch, made):
+  find = memory.find
+
+  def with_folders(root, detail):  # empty objects, as s3fs lists them
+    return {
+      f'{root}/{name}': {'type': 'file', 'size': 0} for name in ('', made)
+    } | find(root, detail=detail)
+
+  monkeypatch.setattr(memory, 'find', with_folders)
+  with bucket.working_copy('memory://b/run') as (path, *_):
+    assert not path.exists()
+    write(path, 5)
+    expected = contents(path)
+  with bucket.fetched('memory://b/run') as path:
+    assert contents(path) == expected
+
+
 def test_a_file_of_weights_is_fetched_under_its_name(memory):
   memory.pipe_file('/b/weights/F0.npz', b'numbers')
   with bucket.fetched('memory://b/weights/F0.npz') as path:
