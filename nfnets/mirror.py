@@ -102,6 +102,8 @@ class Mirror:
       self._fs.pipe_file(f'{self._root}/{mark}', b'')
     self._put(changed & last)
     kept = {_step(name) for name in here}
+    for aside in (self.path / CHECKPOINTS).glob('*.damaged'):
+      kept.add(f'{CHECKPOINTS}{aside.stem}/')  # it may be intact in the bucket
     if saved or not kept.issuperset(map(_step, self._known)):
       old = [n for n in self._remote() if _step(n) not in {'', *kept}]
       self._remove(sorted(old, key=lambda name: not name.endswith(UPLOADED)))

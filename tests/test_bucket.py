@@ -98,6 +98,18 @@ def test_checkpoints_that_a_run_deletes_are_deleted_in_the_bucket(memory):
   assert kept == {'10', '15'}
 
 
+def test_a_checkpoint_that_a_run_set_aside_stays_in_the_bucket(memory):
+  with bucket.working_copy('memory://b/run') as (path, _, upload):
+    write(path, 5, 10)
+    upload()
+    (path / 'checkpoints/10').rename(path / 'checkpoints/10.damaged')
+    write(path, 7)
+  with bucket.fetched('memory://b/run') as path:
+    steps = {folder.name for folder in (path / 'checkpoints').iterdir()}
+    assert steps == {'5', '7', '10'}
+    assert (path / 'checkpoints/10/meta').read_text() == '10'
+
+
 def test_other_processes_upload_nothing(memory):
   with bucket.working_copy('memory://b/run', uploads=False) as (
     path,
