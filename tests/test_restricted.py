@@ -264,10 +264,35 @@ def test_an_array_whose_bytes_do_not_fill_its_shape_is_refused(size):
     _load(b'\x80\x03' + bad + b'.')
 
 
+# A tuple of 2^60 leaves: each level holds the one before twice.
+CHAIN = b')q\x00' + b''.join(b'h%c\x86q%c' % (i, i + 1) for i in range(60))
+MODULE = b'cdill._dill\n_import_module\n'
 BOMBS = {
-  'tuples as a key': b'\x80\x02)q\x00'
-  + b''.join(b'h%ch%c\x86q%c' % (i, i, i + 1) for i in range(60))
-  + b'}q\xf0h<h\xf0s.',
+  'tuples as a key': b'\x80\x02' + CHAIN + b'}q\xf0h<h\xf0s.',
+  'tuples as a dtype': b'\x80\x02cnumpy\ndtype\n' + CHAIN + b'\x85R.',
+  'tuples as a shape': b'\x80\x03cnumpy.core.numeric\n_frombuffer\n(C\x01x'
+  + b'cnumpy\ndtype\nX\x02\x00\x00\x00i1\x85R'
+  + CHAIN
+  + b'tR.',
+  'tuples as an attribute': b'\x80\x02cdill._dill\n_get_attr\nN'
+  + CHAIN
+  + b'\x86R.',
+  'tuples as an attribute of a module': b'\x80\x02cdill._dill\n_get_attr\n'
+  + MODULE
+  + b'U\x01n\x85R'
+  + CHAIN
+  + b'\x86R.',
+  'tuples as a module': b'\x80\x02cdill._dill\n_get_attr\n'
+  + MODULE
+  + CHAIN
+  + b'\x85RU\x01n\x86R.',
+  'tuples as a type': b'\x80\x02cdill._dill\n_load_type\n' + CHAIN + b'\x85R.',
+  'dimensions': b'\x80\x03cnumpy.core.numeric\n_frombuffer\n(C\x01x'
+  + b'cnumpy\ndtype\nX\x02\x00\x00\x00i1\x85R('
+  + _number(2**31 - 1)
+  + b'q\x00'
+  + b'h\x00' * 200_000
+  + b'ttR.',
   'a number of digits': b'I' + b'9' * 10**6 + b'\n.',
   'a length': b'\x80\x04\x8e' + struct.pack('<Q', 2**62) + b'x.',
   'bytes of a length': b'\x80\x02c__builtin__\nbytes\n'
@@ -284,7 +309,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize('name', BOMBS)
-def test_a_pickle_that_needs_more_memory_than_its_size_is_refused(name):
+def test_a_pickle_that_needs_more_memory_or_time_than_its_size_is_refused(name):
   with pytest.raises(restricted.Refused) as error:
     _load(BOMBS[name])
   assert len(str(error.value)) < 400

@@ -14,6 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 import safetensors.numpy
+import test_restricted
 
 from nfnets.weights import restricted, torch_file
 
@@ -202,6 +203,16 @@ def test_a_tensor_beyond_its_storage_is_refused(
   content = {'w': _Tensor('0', storage, shape, strides, offset)}
   write(tmp_path / 'w.pth', content, {'0': storage})
   with pytest.raises(restricted.Refused, match='beyond its storage'):
+    torch_file.read(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('key', [test_restricted.CHAIN, b'U\x01x', b'N'])
+def test_a_list_of_storages_with_another_key_is_refused_at_once(key, tmp_path):
+  head = [0x1950A86A20F9469CFC6C, 1001, {}, {'w': None}]
+  keys = b'\x80\x02]' + key + b'a.'
+  data = b''.join(pickle.dumps(part, 2) for part in head) + keys
+  (tmp_path / 'w.pth').write_bytes(data)
+  with pytest.raises(restricted.Refused, match='its list of storages'):
     torch_file.read(tmp_path / 'w.pth')
 
 

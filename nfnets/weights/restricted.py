@@ -69,9 +69,27 @@ def load(
     ) from error
 
 
+def is_shape(value: Any) -> bool:
+  """Whether a value in a pickle is a tuple of sizes, or of strides."""
+  return (
+    isinstance(value, tuple)
+    and len(value) <= _MAX_DIMENSIONS
+    and all(type(size) is int and 0 <= size < 2**40 for size in value)
+  )
+
+
+_MAX_DIMENSIONS = 64  # NumPy's own limit
+
+
 def _require(holds: bool, what: str) -> None:
   if not holds:
     raise Refused(f'refused: {what}')
+
+
+def _text(value: Any) -> str:
+  # Writing or hashing nested tuples could take for ever.
+  _require(isinstance(value, str), 'a name or a dtype is not text')
+  return value
 
 
 def _named(text: str, calls: Calls) -> Name:
@@ -234,7 +252,7 @@ def _with_items(target: Any, values: list[Any]) -> dict:
     isinstance(target, dict) and len(values) % 2 == 0,
     'it sets items of a non-dictionary',
   )
-  # Hashing nested tuples could take for ever.
+  # As in `_text`.
   plain = all(isinstance(key, str | int | float) for key in values[::2])
   _require(plain, 'a dictionary has keys other than text and numbers')
   target.update(zip(values[::2], values[1::2]))
@@ -259,8 +277,8 @@ class _DType:
   """A pickled `numpy.dtype`: constructed from a code, then given its order."""
 
   def __init__(self, code: Any, *_: Any):
-    known = isinstance(code, str) and code in _CODES
-    _require(known, f'an array has dtype {code!r:.50}')
+    code = _text(code)
+    _require(code in _CODES, f'an array has dtype {code!r:.50}')
     self.numpy = np.dtype(code)
 
   def built(self, state: Any) -> '_DType':
@@ -298,10 +316,9 @@ def _frombuffer(
 ) -> np.ndarray:
   known = isinstance(dtype, _DType) and isinstance(data, bytes | bytearray)
   _require(known, 'an array has an unknown dtype or kind of data')
+  _require(is_shape(shape), 'an array has an unknown shape')
   _require(
-    isinstance(shape, tuple)
-    and all(type(size) is int and 0 <= size < 2**40 for size in shape)
-    and len(data) == math.prod(shape) * dtype.numpy.itemsize,
+    len(data) == math.prod(shape) * dtype.numpy.itemsize,
     f'an array of shape {shape!r:.100} has {len(data)} bytes',
   )
   flat = np.frombuffer(data, dtype.numpy)
@@ -358,14 +375,14 @@ class _Module(NamedTuple):
 
 def _get_attr(module: Any, name: Any) -> Name:
   known = isinstance(module, _Module)
-  _require(known, f'the pickle needs an attribute, {name!r:.100}')
-  return _named(f'{module.name}.{name}', _CALLS)
+  _require(known, f'the pickle needs an attribute, {_text(name)!r:.100}')
+  return _named(f'{_text(module.name)}.{name}', _CALLS)
 
 
 def _load_type(name: Any) -> Name:
   # dill writes a built-in type under its own name or an older one.
   older = {'BytesType': 'bytes', 'DictType': 'dict'}
-  return _named(f'builtins.{older.get(name, name)}', _CALLS)
+  return _named(f'builtins.{older.get(_text(name), name)}', _CALLS)
 
 
 _NAMESPACE = 'argparse.Namespace'

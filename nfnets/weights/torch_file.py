@@ -138,6 +138,8 @@ def _read_legacy(file: BinaryIO) -> Any:
 
   content = _load(file, stored, file_size)
   for key in restricted.load(file):
+    if not (isinstance(key, str) and key in storages):
+      raise restricted.Refused('its list of storages has an unknown form')
     (size,) = np.frombuffer(file.read(8), '<i8')
     storage = storages[key]
     if size != storage.size:
@@ -175,11 +177,11 @@ def _strided(
   storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
 ) -> np.ndarray:
   """A tensor as a view of its storage, which may be filled later."""
-  sizes = (offset, *shape, *strides)
+  sizes = (offset,), shape, strides
   if (
     not isinstance(storage, np.ndarray)
+    or not all(map(restricted.is_shape, sizes))
     or len(shape) != len(strides)
-    or not all(type(size) is int and 0 <= size < 2**40 for size in sizes)
   ):
     raise restricted.Refused('a tensor has an unknown form')
   if not math.prod(shape):
