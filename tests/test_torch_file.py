@@ -192,6 +192,27 @@ def test_views_of_one_storage_are_read(write, fake_torch, tmp_path):
 
 
 @pytest.mark.parametrize('write', WRITERS)
+def test_any_number_of_tensors_share_one_storage(write, fake_torch, tmp_path):
+  flat = np.arange(1000, dtype=np.float32)
+  content = {
+    f'w{i}': _Tensor('0', flat, (10, 5), (5, 1), 50 * i) for i in range(20)
+  }
+  write(tmp_path / 'w.pth', content, {'0': flat})
+  found = torch_file.read(tmp_path / 'w.pth')[0]
+  for name, part in zip(content, np.split(flat, 20), strict=True):
+    np.testing.assert_array_equal(found[name], part.reshape(10, 5))
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_copies_of_a_whole_storage_are_refused(write, fake_torch, tmp_path):
+  flat = np.arange(10_000, dtype=np.float32)
+  content = {f'w{i}': _Tensor('0', flat) for i in range(20)}
+  write(tmp_path / 'w.pth', content, {'0': flat})
+  with pytest.raises(restricted.Refused, match='builds more bytes'):
+    torch_file.read(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('write', WRITERS)
 @pytest.mark.parametrize(
   ('shape', 'strides', 'offset'),
   [((7,), (1,), 0), ((2,), (1,), 5), ((2**20, 2**10), (0, 0), 0)],

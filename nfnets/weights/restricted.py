@@ -43,7 +43,7 @@ def load(
     calls: functions for further names, keyed by `module.name`; None for a name
       that may be mentioned but not called.
     stored: returns the array for a persistent id, which refers to data outside
-      the pickle.
+      the pickle; it bounds what it reads.
     size: bytes of the file and of data outside it; default: the file's.
 
   Returns:
@@ -205,7 +205,9 @@ class _Machine:
       _require(known, 'the pickle sets the state of what it named')
       self.push(target.built(state))
     elif name in ('PERSID', 'BINPERSID') and self.stored is not None:
-      self.push(self.stored(argument if name == 'PERSID' else self.stack.pop()))
+      # Not by `push`: many tensors may share one storage, which is bounded.
+      key = argument if name == 'PERSID' else self.stack.pop()
+      self.stack.append(self.stored(key))
     else:
       _require(False, f'weights do not need the opcode {name}')
 
