@@ -108,7 +108,7 @@ def convert(folder: pathlib.Path) -> None:
         writer.write(record)
       writer.close()
       partial.replace(target)
-  others = set(info.get('alternativeFileFormats', [])) | {'array_record'}
+  others = set(info.get('alternativeFileFormats') or []) | {'array_record'}
   info['alternativeFileFormats'] = sorted(others)
   info_file.write_text(json.dumps(info, indent=2) + '\n')
 

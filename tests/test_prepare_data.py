@@ -1,5 +1,6 @@
 """scripts/prepare_data.py: converts, builds, or says what is missing."""
 
+import json
 import pathlib
 import tarfile
 
@@ -19,6 +20,28 @@ def read(source):
 
 def test_tfrecord_is_converted_without_loss_and_in_order(tmp_path):
   written = tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  prepare_data.prepare('toy', tmp_path, None)
+  source = sources.create('toy', 'train_and_valid', str(tmp_path))
+  assert read(source) == written['train']
+
+
+def test_converted_data_need_their_new_shards_and_not_the_old_ones(tmp_path):
+  written = tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  prepare_data.prepare('toy', tmp_path, None)
+  for shard in tmp_path.rglob('*tfrecord*'):
+    shard.unlink()
+  source = sources.create('toy', 'train_and_valid', str(tmp_path))
+  assert read(source) == written['train']
+  next(tmp_path.rglob('*array_record-00001*')).unlink()
+  with pytest.raises(FileNotFoundError, match='array_record-00001.* is missin'):
+    sources.create('toy', 'train_and_valid', str(tmp_path))
+
+
+def test_data_whose_other_formats_are_null_are_converted(tmp_path):
+  written = tiny_tfds.write(tmp_path, 'toy', {'train': 25}, form='tfrecord')
+  info_file = next(tmp_path.rglob('dataset_info.json'))
+  info = json.loads(info_file.read_text())
+  info_file.write_text(json.dumps(info | {'alternativeFileFormats': None}))
   prepare_data.prepare('toy', tmp_path, None)
   source = sources.create('toy', 'train_and_valid', str(tmp_path))
   assert read(source) == written['train']

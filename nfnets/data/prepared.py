@@ -39,13 +39,13 @@ class Tfds:
     self.class_names = feature.names or numbers
     self._split = _tfds_split(name, builder.info.splits, split)
     self._where = f'{folder} {self._split}'
-    info = builder.info.splits[self._split]
-    if not info.num_examples:
+    if not builder.info.splits[self._split].num_examples:
       raise ValueError(f'{self._where} contains no examples')
     self._data = builder.as_data_source(
       split=self._split, decoders={'image': tfds.decode.SkipDecoding()}
     )
-    for part in info.file_instructions:
+    # Only now are the splits those of the format that is read.
+    for part in builder.info.splits[self._split].file_instructions:
       if not os.path.exists(part.filename):
         raise FileNotFoundError(
           f'{part.filename} is missing, though dataset_info.json beside it '
