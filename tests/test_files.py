@@ -8,6 +8,7 @@ import zipfile
 import dill
 import golden_lib
 import haiku as hk
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -55,6 +56,16 @@ def test_files_of_ours_come_back_whole(ending, tmp_path, monkeypatch):
   assert_same(found.params, wanted.params)
   assert_same(found.state, wanted.state)
   assert found[2:] == wanted[2:]
+
+
+@pytest.mark.parametrize('ending', ['.npz', '.safetensors'])
+def test_bfloat16_weights_come_back_with_their_values(ending, tmp_path):
+  params = {'net/~/conv': {'w': jnp.arange(6, dtype=jnp.bfloat16) / 4}}
+  path = tmp_path / f'weights{ending}'
+  weights.write(path, small()._replace(params=params))
+  found = weights.read(path).params['net/~/conv']['w']
+  assert found.dtype == {'.npz': np.float32}.get(ending, jnp.bfloat16)
+  np.testing.assert_array_equal(found, params['net/~/conv']['w'])
 
 
 @pytest.mark.parametrize('ending', ['.npz', '.safetensors'])

@@ -71,6 +71,8 @@ def read_ours(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
 def write(path: str | pathlib.Path, weights: Weights) -> None:
   """Writes `.safetensors` or `.npz`, depending on the path's suffix.
 
+  A `.npz` has no bfloat16: such leaves are written to it as float32.
+
   Raises:
     ValueError: the suffix is another.
     OSError: the file can't be written; an older file is left unchanged.
@@ -82,6 +84,10 @@ def write(path: str | pathlib.Path, weights: Weights) -> None:
   if path.suffix == '.safetensors':
     write_safetensors(path, named, {_METADATA: text})
   elif path.suffix == '.npz':
+    named = {
+      name: leaf.astype(np.float32) if leaf.dtype == jnp.bfloat16 else leaf
+      for name, leaf in named.items()
+    }
     with _beside(path) as temporary, temporary.open('wb') as file:
       np.savez(file, **named, **{_METADATA: np.array(text)})
   else:
