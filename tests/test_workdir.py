@@ -85,6 +85,7 @@ def test_a_run_in_use_is_refused_naming_host_and_process(tmp_path):
       False,
       'checkpoints are gone',
     ),
+    (('probe', 'metrics'), False, None),
     (('config', 'metrics', 'finished'), False, None),
     (('config', 'finished'), True, "another config's run"),
   ],
@@ -93,6 +94,8 @@ def test_a_folder_is_usable_or_refused(tmp_path, parts, other, why):
   folder = workdir.RunFolder(tmp_path)
   if 'config' in parts:
     folder.write_config({'seed': 1, 'checkpoint_every': 5, 'num_steps': 7})
+  if 'probe' in parts:
+    folder.write_config({'seed': 1, 'checkpoint_every': 5, 'probe': True})
   if 'checkpoints' in parts:
     (tmp_path / 'checkpoints').mkdir()
   if 'saved' in parts:
