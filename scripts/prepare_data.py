@@ -35,12 +35,11 @@ SOURCE = flags.DEFINE_string(
 )
 
 HOST = 'www.cs.toronto.edu'  # of both CIFARs
-DATASETS = ('cifar10', 'cifar100', 'caltech101', 'imagenet2012')
 TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
 
 
 def main() -> int:
-  name = common.needed(DATASET, '|'.join(DATASETS))
+  name = common.needed(DATASET, '|'.join(prepared.DATASETS))
   if bucket.is_url(DATA_DIR.value):
     raise ValueError(f'--data_dir={DATA_DIR.value}: give a local folder')
   try:
@@ -59,10 +58,11 @@ def prepare(name: str, data_dir: pathlib.Path, source: str | None) -> None:
       convert(folder)
       print(f'{name} in {folder} now has array_record files beside its own')
     return
-  if name not in DATASETS:
+  if name not in prepared.DATASETS:
     raise ValueError(
       f'{name!r} is not prepared in {data_dir}, and this script can prepare '
-      f'only {", ".join(DATASETS)}; prepare it with TFDS, then convert it here'
+      f'only {", ".join(prepared.DATASETS)}; prepare it with TFDS, then '
+      'convert it here'
     )
   for module in ('tensorflow', 'importlib_resources'):
     importlib.import_module(module)  # TFDS would fail after the download

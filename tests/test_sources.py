@@ -110,17 +110,22 @@ def test_unknown_split_is_an_error():
     ('cifar10', '{}', ValueError, 'tfrecord format.*convert it: python'),
     ('cifar10', '{"alternativeFileFormats": null}', ValueError, 'convert it'),
     ('cifar10:1.0.0', '{}', FileNotFoundError, 'version 3.0.2, not 1.0.0'),
+    ('toy', '{}', ValueError, 'convert it: python -m scripts.prepare_data'),
+    ('toy', '{"fileFormat": "riegeli"}', ValueError, 'away, then prepare it'),
+    ('toy', None, FileNotFoundError, r"TFDS: tfds.builder.'toy', data_dir"),
+    ('imagenet_v2', None, FileNotFoundError, '0/.*to 999/.*TFDS: tfds.b'),
+    ('imagenet2012_real', None, FileNotFoundError, 'real.json and val/.*TFDS'),
   ],
 )
 def test_tfds_data_that_cannot_be_read_say_what_to_do(
   tmp_path, name, info, error, message
 ):
   if info:
-    folder = tmp_path / 'cifar10' / '3.0.2'
+    folder = tmp_path / name.partition(':')[0] / '3.0.2'
     folder.mkdir(parents=True)
     (folder / 'dataset_info.json').write_text(info)
   with pytest.raises(error, match=message):
-    sources.create(name, 'train', str(tmp_path))
+    sources.create(name, 'test', str(tmp_path))
 
 
 def test_tfds_splits_are_the_published_ones_and_need_no_tensorflow(tmp_path):

@@ -20,10 +20,19 @@ ALIASES = {'train': 'train', 'training': 'train'} | dict.fromkeys(
 )
 
 SYNSETS = pathlib.Path(__file__).parents[1] / 'weights/imagenet_classes.txt'
-# Sets that are only evaluated on: TFDS's name of each, and the label there.
+# Sets that are only evaluated on: TFDS's name of each, and the label there;
+# what the folder holds as it was published.
 REPORTED = {
-  'imagenet_v2': ('imagenet_v2/matched-frequency', 'label'),
-  'imagenet2012_real': ('imagenet2012_real', 'real_label'),
+  'imagenet_v2': (
+    'imagenet_v2/matched-frequency',
+    'label',
+    '0/*.jpeg to 999/*.jpeg',
+  ),
+  'imagenet2012_real': (
+    'imagenet2012_real',
+    'real_label',
+    'real.json and val/<class>/*.JPEG',
+  ),
 }
 
 Ignored = dict[str, list[str]]  # paths, by the reason they are ignored for

@@ -10,7 +10,10 @@ import pathlib
 from typing import Any
 
 from nfnets import texts
-from nfnets.data import sources
+from nfnets.data import image_folder, sources
+
+# Those that scripts.prepare_data can prepare; it converts any.
+DATASETS = ('cifar10', 'cifar100', 'caltech101', 'imagenet2012')
 
 
 class Tfds:
@@ -77,10 +80,11 @@ def _find(name: str, data_dir: str | None) -> pathlib.Path:
     data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   ).expanduser()
   base, _, version = name.partition(':')
-  prepare = f'python -m scripts.prepare_data --dataset={base} --data_dir={root}'
   found = {folder.name: folder for folder in versions(root / base)}
   if not found:
-    raise FileNotFoundError(f'{base} is not prepared in {root}; run {prepare}')
+    raise FileNotFoundError(
+      f'{base} is not prepared in {root}; {_remedy(base, root)}'
+    )
   version = version or next(iter(found))
   if version not in found:
     raise FileNotFoundError(
@@ -89,11 +93,31 @@ def _find(name: str, data_dir: str | None) -> pathlib.Path:
     )
   formats = file_formats(found[version])
   if 'array_record' not in formats:
+    remedy = f'move it away, then {_remedy(base, root)}'
+    if 'tfrecord' in formats:
+      remedy = f'convert it: {_command(base, root)}'
     raise ValueError(
       f'{found[version]} is in {formats[0]} format, which has no random '
-      f'access; convert it: {prepare}'
+      f'access; {remedy}'
     )
   return found[version]
+
+
+def _remedy(name: str, root: pathlib.Path) -> str:
+  """How to get a data set that `root` lacks."""
+  if name in DATASETS:
+    return f'run {_command(name, root)}'
+  layouts = {tfds: layout for tfds, _, layout in image_folder.REPORTED.values()}
+  layout = layouts.get(name)
+  folder = f'set data_dir to a folder with {layout}, or ' if layout else ''
+  return (
+    f'{folder}prepare it with TFDS: tfds.builder({name!r}, data_dir='
+    f"{str(root)!r}, file_format='array_record').download_and_prepare()"
+  )
+
+
+def _command(name: str, root: pathlib.Path) -> str:
+  return f'python -m scripts.prepare_data --dataset={name} --data_dir={root}'
 
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:

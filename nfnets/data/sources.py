@@ -82,7 +82,7 @@ def create(
     found = image_folder.reported(name, data_dir)
     if found is not None:
       return found
-    name, label = image_folder.REPORTED[name]
+    name, label, _ = image_folder.REPORTED[name]
   return prepared.Tfds(name, split, data_dir, label)
 
 
