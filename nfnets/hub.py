@@ -132,15 +132,27 @@ class Network:
         becomes a batch of one.
 
     Raises:
-      ValueError: a picture can't be read, or the network takes neither grey nor
-        RGB images.
+      ValueError: a picture can't be read (the message has its index, if there
+        are several), or the network takes neither grey nor RGB images.
     """
+    channels = self.config['in_channels']
+    if channels not in (1, 3):
+      raise ValueError(
+        f'the network takes {channels} channels: preprocess images yourself'
+      )
     is_single = isinstance(pictures, str | pathlib.Path | bytes) or (
       isinstance(pictures, np.ndarray) and pictures.ndim < 4
     )
-    prepared = [
-      self._prepared(x) for x in ([pictures] if is_single else pictures)
-    ]
+    if is_single:
+      return self._prepared(pictures)[None]
+    prepared = []
+    for index, picture in enumerate(pictures):
+      try:
+        prepared.append(self._prepared(picture))
+      except ValueError as error:
+        is_path = isinstance(picture, str | pathlib.Path)
+        where = f'picture {index}' + (f' ({picture})' if is_path else '')
+        raise ValueError(f'{where}: {error}') from error
     if not prepared:
       raise ValueError('give at least one picture')
     return np.stack(prepared)
@@ -189,10 +201,6 @@ class Network:
 
   def _prepared(self, picture: Picture) -> np.ndarray:
     how, channels = self.config['preprocessing'], self.config['in_channels']
-    if channels not in (1, 3):
-      raise ValueError(
-        f'the network takes {channels} channels: preprocess images yourself'
-      )
     if isinstance(picture, str | pathlib.Path):
       picture = images_lib.read(pathlib.Path(picture).expanduser())
     crop = images_lib.preparation(how['resize'])

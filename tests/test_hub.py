@@ -78,6 +78,16 @@ def test_pictures_are_files_bytes_or_arrays(net, tmp_path):
   np.testing.assert_array_equal(both, np.concatenate([wanted] * 2))
 
 
+def test_of_several_pictures_the_one_that_cannot_be_read_is_named(
+  net, tmp_path
+):
+  photo = np.asarray(photographs.load()[0])
+  (tmp_path / 'b.png').write_bytes(b'text')
+  for bad, name in ((b'text', '1'), (tmp_path / 'b.png', r'1 \(.*b.png\)')):
+    with pytest.raises(ValueError, match=f'^picture {name}: not an image'):
+      net.preprocess([photo, bad])
+
+
 def test_pictures_that_were_not_preprocessed_are_refused(net, folder):
   photo = np.asarray(photographs.load()[0])
   with pytest.raises(ValueError, match=r'uint8 \[1, .* must be float'):
