@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import sys
 
@@ -175,8 +176,10 @@ def test_a_shard_cut_short_and_an_empty_split_are_named(tmp_path):
   tiny_tfds.write(tmp_path, 'toy', {'test': 10})
   path = next(tmp_path.rglob('toy-test*-00000-of-*'))
   whole = path.read_bytes()
-  with pytest.raises(ValueError, match=r'test\[:0\] contains no examples'):
-    sources.create('toy', 'test[:0]', str(tmp_path))
+  for split in ('test[:0]', 'test[5:3]'):
+    said = f'{re.escape(split)} contains no examples.*--config.data.eval_split'
+    with pytest.raises(ValueError, match=said):
+      sources.create('toy', split, str(tmp_path))
   for size in (len(whole) // 2, len(whole) - 9, 100):
     path.write_bytes(whole[:size])
     reader = pipeline.Reader(
@@ -261,6 +264,14 @@ def test_what_is_ignored_in_a_folder_is_counted_with_an_example(tmp_path):
   assert f"'{tmp_path}/set/test' is ignored" in source.note
   assert 'ignored 2 link' in source.note and 'a/gone.png' in source.note
   assert 'ignored 1 image' in source.note and 'loose.png' in source.note
+
+
+def test_a_validation_folder_beside_test_is_said_to_be_ignored(tmp_path):
+  for name in ('train', 'valid', 'test'):
+    _make_flat(tmp_path / name, {'a': 5, 'b': 5})
+  said = f"'{tmp_path}/valid' is ignored: test/ is the test set"
+  assert open_folder(tmp_path, 'test').note == said
+  assert not open_folder(tmp_path, 'train').note
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def create(root: str | None, split: str) -> sources.Listed:
   else:
     folder = _existing(base, ('val', 'test') if split == 'test' else ('train',))
     train = base / 'train' if (base / 'train').is_dir() else folder
+    notes += _unused(folder) if split == 'test' else []
   classes = class_folders(train)
   if not classes:
     raise ValueError(f'{train} contains no class folders')
@@ -68,8 +69,6 @@ def create(root: str | None, split: str) -> sources.Listed:
       f'{folder} and {train} must have the same class folders; only one of '
       f'them has {min(unmatched)!r}'
     )
-  if folder == base / 'val' and (base / 'test').is_dir():
-    notes.append(f'{str(base / "test")!r} is ignored: val/ is the test set')
   files, ignored = [], loose_images(folder)
   for label, name in enumerate(classes):
     found = list_images(folder / name, ignored)
@@ -86,6 +85,15 @@ def create(root: str | None, split: str) -> sources.Listed:
     order = test = np.random.RandomState(0).permutation(len(files))
   chosen = [files[i] for i in sources.choose(order, test, split)]
   return sources.Listed(chosen, classes, '; '.join(notes + summarize(ignored)))
+
+
+def _unused(test: pathlib.Path) -> list[str]:
+  """Remarks on other folders beside `test` whose names say the same."""
+  return [
+    f'{str(test.with_name(name))!r} is ignored: {test.name}/ is the test set'
+    for name in class_folders(test.parent)
+    if ALIASES.get(name.lower()) == 'val' and name != test.name
+  ]
 
 
 def class_folders(path: pathlib.Path) -> list[str]:

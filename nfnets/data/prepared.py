@@ -42,8 +42,11 @@ class Tfds:
     self.class_names = feature.names or numbers
     self._split = _tfds_split(name, builder.info.splits, split)
     self._where = f'{folder} {self._split}'
-    if not builder.info.splits[self._split].num_examples:
-      raise ValueError(f'{self._where} contains no examples')
+    if builder.info.splits[self._split].num_examples <= 0:  # as [5:3] has
+      raise ValueError(
+        f'{self._where} contains no examples; give another split, such as by '
+        '--config.data.train_split or --config.data.eval_split'
+      )
     self._data = builder.as_data_source(
       split=self._split, decoders={'image': tfds.decode.SkipDecoding()}
     )
