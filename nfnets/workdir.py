@@ -168,7 +168,11 @@ class RunFolder:
     except ValueError:  # the end of the next run replaces it
       return None
     found = found or {}
-    is_whole = found.get('status') in STATUSES and _is_step(found.get('step'))
+    is_whole = (
+      found.get('status') in STATUSES
+      and _is_step(found.get('step'))
+      and _is_number(found.get('eval/top_1', 0))
+    )
     return found if is_whole else None
 
   def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -181,7 +185,7 @@ class RunFolder:
       rows = [] if summary['status'] == 'finished' else self.read_metrics()
       steps = [row['step'] for row in rows if 'eval/top_1' in row]
       when = f' at step {steps[-1]}' if steps else ''
-      yield f'test accuracy {100 * summary["eval/top_1"]:.1f} %{when}'
+      yield f'test accuracy {100 * float(summary["eval/top_1"]):.1f} %{when}'
     if (self.path / 'curves.png').exists():
       yield f'curves {place}/curves.png'
     yield f'run folder {place}'
@@ -306,11 +310,15 @@ def _is_step(value: Any) -> bool:
   return type(value) is int and value >= 0
 
 
+def _is_number(value: Any) -> bool:
+  """Whether it is a number, or what `plain` writes for NaN and infinity."""
+  return isinstance(value, int | float) or value in NONFINITE
+
+
 def _parse_row(text: bytes, where: str) -> dict[str, Any]:
-  """Parses a step's metrics: numbers, and what `plain` writes for NaN, inf."""
+  """Parses a step's metrics."""
   row = texts.parse_json(text, where, REMEDY)
   for key, value in ({'step': None} | row).items():
-    is_number = isinstance(value, int | float) or value in NONFINITE
-    if not is_number or (key == 'step' and not _is_step(value)):
+    if not _is_number(value) or (key == 'step' and not _is_step(value)):
       raise ValueError(f'{where} is damaged ({key} is not a number); {REMEDY}')
   return row

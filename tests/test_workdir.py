@@ -148,6 +148,7 @@ def test_a_damaged_file_is_refused_with_its_line_but_a_summary_is_replaced(
   for summary in (
     {'status': 'interrupted'},
     {'status': 'finished', 'step': 'x'},
+    {'status': 'finished', 'step': 1, 'eval/top_1': 'x'},
   ):
     folder.write_summary(summary)
     assert folder.read_summary() is None
