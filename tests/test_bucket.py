@@ -238,6 +238,22 @@ def test_a_copy_that_could_not_be_uploaded_is_kept_and_named(
   kept.close()
 
 
+def test_a_copy_is_kept_if_its_last_upload_is_interrupted(
+  memory, monkeypatch, tmp_path
+):
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  monkeypatch.setattr(memory, 'pipe_file', interrupted)
+  with (
+    pytest.raises(OSError, match='memory://b/run: the upload was interrupted'),
+    bucket.working_copy('memory://b/run') as (path, *_),
+  ):
+    write(path, 5)
+  assert (path / 'checkpoints/5/meta').exists()
+
+
 @pytest.mark.parametrize('call', ['pipe_file', 'put_file'])
 def test_an_upload_is_tried_again(memory, monkeypatch, call):
   monkeypatch.setattr(memory, call, failing_once(getattr(memory, call)))
