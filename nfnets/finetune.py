@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from nfnets import bucket, checks, factory, models, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
-from nfnets.workdir import read_json
+from nfnets.workdir import RunFolder
 
 # Arguments that affect how a network is trained, not what it computes.
 TRAINING_ONLY = (
@@ -41,8 +41,8 @@ def complete(
 
   Args:
     config: a recipe with unresolved references.
-    workdir: the run's folder; the config.json of a run that has begun there
-      replaces the file of weights.
+    workdir: the run's folder; the config.json of a run with a checkpoint there,
+      or of a finished one, replaces the file of weights.
     trains: whether the training split is needed; if not, `data.num_train` may
       stay open.
 
@@ -171,11 +171,14 @@ def _earlier(
   """The config of the run in `workdir`, if it started from these weights.
 
   A recipe without weights resumes from whatever weights the run started from.
+  A folder without a checkpoint may be used for any config, so it has none.
   """
   if not workdir:
     return None
-  with bucket.fetched(f'{workdir}/config.json') as path:
-    before = read_json(path)
+  with bucket.fetched(workdir) as path:
+    folder = RunFolder(path)
+    has_begun = folder.saved_steps() or folder.is_finished()
+    before = folder.read_config() if has_begun else None
   if before is None:
     return None
   own = before.get('weights', '')

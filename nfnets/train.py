@@ -174,9 +174,9 @@ def _build_run(
   is_first = jax.process_index() == 0
   # Where this block ends, all processes compare their errors and `facts`.
   with distributed.agreement() as facts:
-    config, opened = complete(config, workdir)
-    shapes, *splits = prepare(config, opened)
     copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
+    config, opened = complete(config, copy.path)
+    shapes, *splits = prepare(config, opened)
     folder = RunFolder(copy.path, url=copy.url)
     if is_first:
       stack.enter_context(folder.lock())

@@ -198,6 +198,8 @@ def test_a_resumed_run_does_not_need_its_file(tmp_path):
   finetune.complete(first, tmp_path / 'run')
   folder = workdir.RunFolder(tmp_path / 'run')
   folder.write_config(first.copy_and_resolve_references().to_dict())
+  (folder.path / 'checkpoints' / '5').mkdir(parents=True)
+  (folder.path / 'metrics.jsonl').touch()
   (tmp_path / 'weights.safetensors').unlink()
   again = open_recipe(path)
   finetune.complete(again, tmp_path / 'run')
@@ -208,6 +210,23 @@ def test_a_resumed_run_does_not_need_its_file(tmp_path):
   assert unnamed.weights == path and unnamed.to_json() == again.to_json()
   with pytest.raises(FileNotFoundError, match='weights.safetensors'):
     finetune.complete(open_recipe(path), tmp_path / 'other')
+
+
+@pytest.mark.parametrize('ended', ['early', 'saved', 'finished'])
+def test_only_a_run_that_has_begun_keeps_its_overrides(tmp_path, ended):
+  path = write(tmp_path, given(eval_image_size=8))
+  first = open_recipe(path, eval_image_size=12, train_image_size=12)
+  finetune.complete(first, tmp_path / 'run')
+  folder = workdir.RunFolder(tmp_path / 'run')
+  folder.write_config(first.copy_and_resolve_references().to_dict())
+  if ended == 'saved':
+    (folder.path / 'checkpoints' / '5').mkdir(parents=True)
+  if ended == 'finished':
+    folder.write_summary({'status': 'finished', 'step': first.num_steps})
+  again = open_recipe(path)
+  finetune.complete(again, tmp_path / 'run')
+  size = 8 if ended == 'early' else 12
+  assert again.data.eval_image_size == again.data.train_image_size == size
 
 
 def test_a_checkpoint_takes_precedence_over_the_weights(tmp_path, monkeypatch):
