@@ -123,7 +123,12 @@ def fitting(
   """
   weights = _read(config.weights)
   _read.cache_clear()
-  _check_same_function(config, weights)
+  if weights.overrides.get('folded'):
+    raise ValueError(
+      f'{config.weights} is folded, for inference only: convert the original '
+      'without --fold'
+    )
+  check_same_function(config, weights)
   is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
   found, wanted = stack_like(weights.params, shapes.params), shapes.params
   if not is_kept:
@@ -206,12 +211,12 @@ def _described(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
   return {'name': weights.model, **weights.overrides}, data
 
 
-def _check_same_function(config: ConfigDict, weights: files.Weights) -> None:
-  if weights.overrides.get('folded'):
-    raise ValueError(
-      f'{config.weights} is folded, for inference only: convert the original '
-      'without --fold'
-    )
+def check_same_function(config: ConfigDict, weights: files.Weights) -> None:
+  """Refuses `config.weights` of a network that computes another function.
+
+  Raises:
+    ValueError: names the key of `config.model` and both values.
+  """
   mine = config.model.to_dict()
   name = mine.pop('name')
   if weights.model is None:

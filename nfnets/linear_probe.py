@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import bucket, evaluate, factory, models, step, texts
+from nfnets import (
+  bucket,
+  evaluate,
+  factory,
+  finetune,
+  models,
+  step,
+  texts,
+)
 from nfnets import weights as weighing
 from nfnets.data import augment, sources
 from nfnets.weights import match
@@ -54,10 +62,17 @@ def probe(
     `train/top_1`, `eval/top_1`, `eval/top_5` (fractions of 1), `eval/loss`.
 
   Raises:
-    ValueError: the config, the weights or the workdir is refused.
+    ValueError: the config, the weights or the workdir is refused, or there are
+      several processes.
   """
   if not config.weights:
     raise ValueError('a probe needs weights: pass --config.weights=FILE')
+  if jax.process_count() > 1:
+    raise ValueError(
+      'config.probe=True: a probe needs all features in one process, not in '
+      f'{jax.process_count()}: start it on one machine, with '
+      '--distributed=False'
+    )
   with bucket.working_copy(workdir) as copy:
     folder = RunFolder(copy.path, url=copy.url)
     with folder.lock():
@@ -79,6 +94,7 @@ def _probe(
   config: ConfigDict, folder: RunFolder, opened: factory.Splits
 ) -> None:
   weights = weighing.load(config.weights)
+  finetune.check_same_function(config, weights)
   if weights.note:
     print(f'weights: {weights.note}')
   weights = weighing.fold_if_possible(weights)

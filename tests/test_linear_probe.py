@@ -140,6 +140,24 @@ def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
   assert scores['eval/loss'] == pytest.approx(summary['eval/loss'], rel=1e-3)
 
 
+def test_weights_of_another_network_than_the_configs_are_refused(
+  setting, tmp_path
+):
+  config = setting[0].copy_and_resolve_references()
+  config.model.activation = 'silu'
+  with pytest.raises(ValueError, match="'relu', but config.model.activation"):
+    linear_probe.probe(config, tmp_path)
+
+
+def test_a_probe_in_several_processes_is_refused(
+  setting, tmp_path, monkeypatch
+):
+  """Each would see its own part of the data."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(ValueError, match='config.probe=True.*not in 2'):
+    linear_probe.probe(setting[0], tmp_path)
+
+
 def test_a_probe_needs_weights(tmp_path):
   with pytest.raises(ValueError, match='--config.weights=FILE'):
     linear_probe.probe(tiny.config(), tmp_path)
