@@ -73,6 +73,27 @@ def test_a_gate_of_any_kind_starts_near_one(attention):
   np.testing.assert_allclose(found, 1, atol=0.7)
 
 
+@pytest.mark.parametrize('shape', [(1, 1, 1, 8), (8,), ()])
+def test_images_are_dropped_one_by_one_whatever_the_shape_of_a_gate(shape):
+  def block(x, shape):
+    gate = lambda channels: lambda x: jnp.full(shape, 0.5)
+    parts = layers.parts('nf', 'relu')
+    made = nf_block.NFBlock(
+      8, 8, 1, branch_convs=nf_block.bottleneck, parts=parts, attention=gate,
+      skipinit_gain=1.0,
+    )  # fmt: skip
+    return made(x, True, hk.next_rng_key(), 0.5)
+
+  net, x = (
+    hk.transform(block),
+    jnp.broadcast_to(IMAGES[:1, :2, :4, :1], (8, 2, 4, 8)),
+  )
+  params = net.init(KEY, x, (8, 1, 1, 8))
+  want = net.apply(params, KEY, x, (8, 1, 1, 8))
+  assert len(np.unique(want, axis=0)) == 2  # some dropped, some kept
+  np.testing.assert_array_equal(net.apply(params, KEY, x, shape), want)
+
+
 def test_efficient_channel_attention_is_a_window_over_channels():
   net = hk.transform(lambda x: layers.EfficientChannelAttention(6)(x))
   x = jax.random.normal(KEY, (2, 3, 3, 6))

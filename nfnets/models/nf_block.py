@@ -117,7 +117,10 @@ class NFBlock(hk.Module):
 
   def _gate(self, x: jax.Array) -> jax.Array:
     # A gate is about 1/2 at initialization; the 2 keeps the branch's scale.
-    return self.attend(x) * (2 if self.parts.is_nf else 1)
+    gate = self.attend(x) * (2 if self.parts.is_nf else 1)
+    # Stochastic depth draws a number for each image, so each needs a factor.
+    shape = (1,) * (4 - gate.ndim) + gate.shape
+    return jnp.broadcast_to(gate.reshape(shape), (x.shape[0], *shape[1:]))
 
 
 def bottleneck(
