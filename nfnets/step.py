@@ -93,6 +93,7 @@ def _unless_nonfinite(
 ) -> tuple[TrainState, jax.Array]:
   """Keeps the old state if the loss or the gradient isn't finite.
 
+  The schedule goes on: the rate of step t is schedule(t), whatever was skipped.
   Except where the first such step ends the run (`stop_after_nonfinite` is 1):
   not selecting saves a pass over the state.
 
@@ -106,8 +107,13 @@ def _unless_nonfinite(
   # leaves room for momentum and weight decay.
   numbers = norm, metrics['loss'], (rate * norm) ** 2
   finite = jnp.all(jnp.isfinite(jnp.stack(numbers)))
+  is_schedule = lambda x: isinstance(x, optax.ScaleByScheduleState)
+
+  def chosen(a: Any, b: Any) -> Any:
+    return a if is_schedule(a) else jnp.where(finite, a, b)
+
   if config.stop_after_nonfinite > 1:
-    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    new = jax.tree.map(chosen, new, old, is_leaf=is_schedule)
   return new, 1.0 - finite
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -10,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nfnets import parallel, step
 from nfnets.data import augment
 from nfnets.models.network import is_stacked
+from nfnets.optim.optimizer import OPTIMIZERS
 from nfnets.optim.parameters import select
 from nfnets.weights import stacked
 
@@ -87,7 +89,19 @@ def test_micro_batches_equal_the_large_batch_without_batchnorm():
   all_close(parallel.to_host(parts.params), parallel.to_host(whole.params))
 
 
-def test_a_nonfinite_step_changes_only_the_counter():
+def is_schedule(x):
+  return isinstance(x, optax.ScaleByScheduleState)
+
+
+def counted(tree, count):
+  """The tree with this count in the state of its one schedule."""
+  leaves, structure = jax.tree.flatten(tree, is_leaf=is_schedule)
+  assert sum(map(is_schedule, leaves)) == 1
+  leaves = [x._replace(count=count) if is_schedule(x) else x for x in leaves]
+  return structure.unflatten(leaves)
+
+
+def test_a_nonfinite_step_changes_only_the_counters():
   config = tiny.config('batch', ema__mode='warmup', stop_after_nonfinite=2)
   _, _, state = tiny.network_and_state(config)
   params = jax.tree.map(np.copy, state.params)
@@ -99,8 +113,32 @@ def test_a_nonfinite_step_changes_only_the_counter():
   jax.tree.map(
     np.testing.assert_array_equal,
     parallel.to_host(after._replace(step=0)),
-    state._replace(step=0),
+    counted(state._replace(step=0), 1),
   )
+
+
+@pytest.mark.parametrize('finite', [True, False])
+@pytest.mark.parametrize(
+  'groups',
+  [
+    {},
+    {
+      'optimizer__frozen': ('stem',),
+      'optimizer__learning_rate_scales': (('head', 2.0),),
+    },
+  ],
+)
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_skipping_a_step_does_not_delay_the_schedule(name, groups, finite):
+  config = tiny.config(optimizer__name=name, stop_after_nonfinite=2, **groups)
+  _, _, old = tiny.network_and_state(config)
+  old = old._replace(opt_state=counted(old.opt_state, 3))
+  new = jax.tree.map(lambda x: x + 1, old)
+  loss = jnp.float32(1 if finite else jnp.nan)
+  metrics = {'grad_norm': loss, 'learning_rate': loss, 'loss': loss}
+  kept, _ = step._unless_nonfinite(config, metrics, new, old)
+  want = new if finite else old._replace(opt_state=counted(old.opt_state, 4))
+  jax.tree.map(np.testing.assert_array_equal, kept, want)
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
