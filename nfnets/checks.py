@@ -121,8 +121,23 @@ def check(config: ConfigDict, device_count: int) -> None:
       f'{device_count} devices x config.micro_batches={config.micro_batches}: '
       f'take {near}'
     )
+  _check_sharing(config, device_count)
   if data.on_device:
     _check_held(data)
+
+
+def _check_sharing(config: ConfigDict, device_count: int) -> None:
+  """Refuses groups of SAM that fit neither micro-batches nor devices."""
+  m, parts = config.sam.m, config.micro_batches
+  size = config.batch_size // device_count
+  if not config.sam.rho or not m or m % size == 0:  # `check`: m divides a batch
+    return
+  if size % m or m % parts:
+    raise ValueError(
+      f'config.sam.m={m}: must be a multiple of config.micro_batches={parts} '
+      f'that divides the {size} images of a device (config.batch_size='
+      f'{config.batch_size} on {device_count} devices), or a multiple of {size}'
+    )
 
 
 def _check_held(data: ConfigDict) -> None:

@@ -46,6 +46,31 @@ def test_an_invalid_value_is_refused_in_one_line_with_key_and_remedy(
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('batch_size', 'm', 'micro_batches', 'devices', 'fits'),
+  [
+    (16, 4, 8, 1, False),
+    (16, 8, 8, 1, True),
+    (16, 16, 8, 1, True),
+    (24, 8, 1, 4, False),
+    (24, 12, 1, 4, True),
+    (24, 3, 1, 4, True),
+    (24, 3, 2, 4, False),
+  ],
+)
+def test_groups_of_sam_fit_micro_batches_and_devices(
+  batch_size, m, micro_batches, devices, fits
+):
+  config = tiny.config(
+    batch_size=batch_size, sam__m=m, micro_batches=micro_batches, sam__rho=0.05
+  )
+  if not fits:
+    with pytest.raises(ValueError, match=f'config.sam.m={m}: .*micro_batches='):
+      checks.check(config, devices)
+    config.sam.rho = 0.0  # m has no effect
+  checks.check(config, devices)
+
+
 def test_a_batch_that_leaves_no_steps_is_named_as_the_reason():
   config = quickstart.get_config()
   config.batch_size = 4096
