@@ -35,7 +35,8 @@ BOUNDS = {
   '[1, 2147483647]': 'data.num_train num_steps log_every eval_every '
   'checkpoint_every keep_checkpoints stop_after_nonfinite',
   '[1, 1048576]': 'batch_size eval_batch_size data.num_classes',
-  '[1, 65536]': 'micro_batches model.widths',
+  '[1, 65536]': 'micro_batches model.widths model.group_size '
+  'model.channel_divisor',
   '[1, 4096]': 'data.train_image_size data.eval_image_size',
   '[1, 1000]': 'model.depths',
   '[0, 4294967295]': 'seed',
@@ -44,6 +45,7 @@ BOUNDS = {
   '[0, 1000]': 'data.num_threads augment.pad augment.randaugment_layers '
   'augment.randaugment_magnitude',
   '(0, 1e6]': 'num_epochs',
+  '(0, 1000]': 'model.width model.expansion',
   '(0, 1e30)': 'optimizer.clipping optimizer.eps augment.mixup_alpha '
   'model.se_ratio',
   '[0, 1e30)': 'learning_rate schedule.start schedule.end schedule.factor '

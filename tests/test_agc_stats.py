@@ -105,6 +105,12 @@ def test_groups_are_whole_and_the_unclipped_have_no_share(network):
   assert 'agc/Net/~/linear/clipped_fraction' in every
 
 
+def test_without_a_lambda_only_quantiles_are_left(network):
+  values = agc_stats.observe(*network, 0.01)
+  without = agc_stats.observe(*network, None)
+  assert without == {k: v for k, v in values.items() if 'ratio' in k}
+
+
 def test_extreme_lambdas_raise_the_warning_on_a_network(network):
   tight = agc_stats.observe(*network, 1e-9)
   assert 'larger' in agc_stats.warning(tight, 1e-9)

@@ -27,6 +27,8 @@ from nfnets import checks, factory, train
     ('data__crop', 'pad99999', "'pad99999': the padding must not exceed"),
     ('data__mean', ('a', 'b', 'c'), "data.mean=.*'a' is not a number"),
     ('model__depths', ('a', 1, 1), "'a' is not a number"),
+    ('model__width', 0.0, r'config.model.width=0.0: must be in \(0, 1000\]'),
+    ('model__group_size', 0, 'config.model.group_size=0: must be in'),
     ('model__depths', (1.5, 1, 1), 'depths=.*1.5 is not a whole number'),
     ('optimizer__unclipped', (1, 2), 'optimizer.unclipped=.*1 is not a string'),
     ('augment__pairs', 'fresh', "pairs='fresh' needs config.augment.mix"),

@@ -122,6 +122,33 @@ def test_convolutions_start_with_fixup_s_deviations():
 
 
 @pytest.mark.parametrize(
+  'name, overrides, message',
+  [
+    ('nf_regnet_b0', {'group_size': 64}, 'conv0: .* 0 output.*group_size'),
+    ('nf_regnet_b0', {'group_size': 0}, 'group_size=0: give 1'),
+    ('nfnet_f0', {'group_size': 0}, 'group_size=0: give 1'),
+    ('nf_regnet_b0', {'width': 0.0}, 'initial_conv: .* 0 output.*width'),
+    ('nf_regnet_b0', {'width': 0.1}, 'conv0: .* 0 output.*width'),
+    ('nf_regnet_b0', {'expansion': 0.0}, 'conv0: .* 0 output.*expansion'),
+    ('nfnet_f0', {'widths': (1,) * 4}, 'stem_conv3: .* 0 output.*widths'),
+    *(
+      (name, {'widths': (2,) * 4}, 'conv0: .* 0 output.*widths')
+      for name in ('resnet_50', 'nf_resnet_50', 'fixup_resnet_50')
+    ),
+    ('cifar_resnet_20', {'widths': (8, 8, 8)}, '8 channels after 16: widths'),
+    ('test_nfnet', {'normalizer': 'batch'}, 'skipinit_gain=0.0'),
+    ('nf_resnet26', {'normalizer': 'none'}, 'skipinit_gain=0.0'),
+  ],
+)
+def test_a_network_that_cannot_be_built_says_what_to_change(
+  name, overrides, message
+):
+  with pytest.raises(ValueError, match=message) as error:
+    golden_lib.shapes(name, **overrides)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
   'name, overrides',
   [
     ('nfnet_f0', {'normalizer': 'group'}),

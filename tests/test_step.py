@@ -160,6 +160,18 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
   assert 0 < drift < 0.02
 
 
+def test_a_clipping_of_none_clips_nothing():
+  config = tiny.config(
+    optimizer__clip='agc', optimizer__clipping=None, observe_every=1
+  )
+  shapes = step.state_shapes(config)
+  names = step.observed_names(config, shapes.params)
+  batch = jax.tree.map(lambda x: x.reshape(4, 4, *x.shape[1:]), tiny.batch(16))
+  train_step = parallel.map_step(step.make_train_step(config))
+  _, metrics = jax.eval_shape(train_step, shapes, batch, jax.random.key(0))
+  assert names and metrics['observed'].shape == (len(names),)
+
+
 def test_the_state_is_donated():
   config = tiny.config(ema__mode='warmup')
   train_step = parallel.map_step(step.make_train_step(config))

@@ -127,6 +127,11 @@ class BasicBlock(hk.Module):
   def __post_init__(self) -> None:
     super().__post_init__()
     conv, norm = self.parts.conv, self.parts.norm
+    if self.out_channels < self.in_channels:
+      raise ValueError(
+        f'{self.name}: {self.out_channels} channels after {self.in_channels}: '
+        'widths must be at least 16, the width of the stem, and never decrease.'
+      )
     self.conv0 = conv(self.out_channels, 3, self.stride, name='conv0')
     self.activate = self.parts.activate('bn0')
     self.conv1 = conv(self.out_channels, 3, name='conv1')

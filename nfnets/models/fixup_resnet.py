@@ -68,7 +68,7 @@ class FixUpBlock(hk.Module):
     mid = self.out_channels // 4
     # L^(-1 / (2m - 2)) with m = 3 layers in a branch (FixUp, section 3).
     depth_scale = self.num_blocks**-0.25
-    std = math.sqrt(2 / mid) * depth_scale
+    std = math.sqrt(2 / max(mid, 1)) * depth_scale  # conv0 refuses mid = 0
     channels, stride = self.out_channels, self.stride
     self.conv0 = _conv(mid, 1, 1, std, 'conv0')
     self.conv1 = _conv(mid, 3, stride, std / 3, 'conv1')

@@ -478,6 +478,12 @@ _CONV_INITS = {
 
 def _kernel_shape(conv: hk.Module, x: jax.Array) -> tuple[int, int, int, int]:
   groups, in_channels = conv.groups, x.shape[-1]
+  if min(groups, in_channels, conv.channels) < 1:
+    raise ValueError(
+      f'{conv.name}: groups={groups}, {in_channels} input and {conv.channels} '
+      'output channels must all be at least 1: take larger widths (or width, '
+      'expansion), or a smaller group_size.'
+    )
   if in_channels % groups or conv.channels % groups:
     raise ValueError(
       f'{conv.name}: groups={groups} must divide both its {in_channels} input '

@@ -51,10 +51,14 @@ class NFBlock(hk.Module):
     super().__post_init__()
     conv = self.parts.conv
     convs = self.branch_convs(self.in_channels, self.out_channels, self.stride)
-    *others, last = convs
-    self.convs = [conv(*convs[name], name=name) for name in others]
-    zeroed = {'gain_init': 0.0} if self.skipinit_gain is None else {}
-    self.convs += [conv(*convs[last], name=last, **zeroed)]
+    self.convs = [conv(*sizes, name=name) for name, sizes in convs.items()]
+    if self.skipinit_gain is None:
+      if not hasattr(self.convs[-1], 'gain_init'):
+        raise ValueError(
+          'skipinit_gain=None, as in timm, starts gains at 0, which only '
+          "normalizer='nf' has: give skipinit_gain=0.0 with another normalizer."
+        )
+      self.convs[-1].gain_init = 0.0
     self.activations = [
       self.parts.activate(conv.name.replace('conv', 'bn'))
       for conv in self.convs

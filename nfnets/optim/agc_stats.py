@@ -21,7 +21,7 @@ Tree = Any
 def observe(
   params: Tree,
   grads: Tree,
-  clipping: float,
+  clipping: float | None,
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
 ) -> dict[str, jax.Array]:
@@ -33,7 +33,7 @@ def observe(
   Args:
     params: parameters before the step.
     grads: their gradients before clipping.
-    clipping: lambda.
+    clipping: lambda; None if nothing is clipped, for quantiles alone.
     eps: lower bound on ||W||.
     unclipped: labels, stages or patterns, as for `optimizer.Settings`.
 
@@ -54,7 +54,7 @@ def summarize(
   params: Tree,
   param_norms: Tree,
   grad_norms: Tree,
-  clipping: float,
+  clipping: float | None,
   eps: float = 1e-3,
   unclipped: Iterable[str] = ('head',),
 ) -> dict[str, jax.Array]:
@@ -69,14 +69,15 @@ def summarize(
   ):
     name = parameters.path_name(path)
     ratios = grad / jnp.maximum(param, eps)
-    clipped = jnp.sum(ratios > clipping, axis=-1)
+    is_spared = is_unclipped or clipping is None
+    clipped = None if is_spared else jnp.sum(ratios > clipping, axis=-1)
     for index, member in enumerate(network.members(name)):
       keys = ['agc', f'agc/label/{label}', f'agc/stage/{stage}']
       if label != 'gain_or_bias':
         keys.append(f'agc/{member.rpartition("/")[0]}')
       at = index if network.is_stacked(name) else ...
       for key in keys:
-        count = None if is_unclipped else clipped[at]
+        count = None if is_spared else clipped[at]
         groups[key].append((ratios[at], count))
   values = {}
   for key, leaves in groups.items():
