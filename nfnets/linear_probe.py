@@ -102,6 +102,12 @@ def _probe(
   for note in sources.notes(*splits):
     print(f'{config.data.name}: {note}')
   train, test = (features_of(config, weights, split) for split in splits)
+  if len(np.unique(train[1])) < 2:
+    place = config.data.data_dir and f' in {config.data.data_dir}'
+    raise ValueError(
+      f'config.data.name={config.data.name!r}: all {len(train[1])} training '
+      f'pictures{place} are of one class; a classifier needs at least two'
+    )
   penalties = '' if config.probe_l2 else f' with {len(L2_GRID)} penalties'
   print(f'fitting the classifier{penalties}', flush=True)
   num_classes = config.data.num_classes
@@ -163,12 +169,17 @@ def choose_l2(
 ) -> float:
   """The penalty with the best accuracy on a random fifth of the examples.
 
-  Ties go to the largest. Fewer than ten examples get the middle of the grid.
+  Examples of classes that the others lack aren't held out. Ties go to the
+  largest. Fewer than ten examples, or none to hold out, get the middle of the
+  grid.
   """
-  if len(labels) < 10:
-    return L2_GRID[len(L2_GRID) // 2]
   order = np.random.RandomState(seed).permutation(len(labels))
   held_out, rest = np.split(order, [len(order) // 5])
+  is_known = np.isin(labels[held_out], labels[rest])
+  rest = np.concatenate([rest, held_out[~is_known]])
+  held_out = held_out[is_known]
+  if len(labels) < 10 or not len(held_out):
+    return L2_GRID[len(L2_GRID) // 2]
   hits = {}
   for l2 in L2_GRID:
     linear, _ = fit(features[rest], labels[rest], num_classes, l2)

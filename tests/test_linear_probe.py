@@ -80,6 +80,24 @@ def test_a_penalty_is_selected_where_features_are_noisy():
   )
 
 
+def test_a_penalty_is_selected_though_a_class_has_one_example(monkeypatch):
+  features, _ = clusters(11)
+  fitted, fit = [], linear_probe.fit
+  monkeypatch.setattr(linear_probe, 'L2_GRID', (0.01, 0.1))
+
+  def spied(features, labels, num_classes, l2):
+    fitted.append(set(labels))
+    return fit(features, labels, num_classes, l2)
+
+  monkeypatch.setattr(linear_probe, 'fit', spied)
+  for seed in range(40):
+    labels = np.array([0] * 10 + [1])
+    assert linear_probe.choose_l2(features, labels, 2, seed) in (0.01, 0.1)
+  assert fitted and all(classes == {0, 1} for classes in fitted)
+  labels = np.arange(11)  # whatever is held out is the only one of its class
+  assert linear_probe.choose_l2(features, labels, 11) == 0.1  # the middle
+
+
 @pytest.fixture(scope='module')
 def setting(tmp_path_factory):
   """A config whose weights are a tiny network's for 7 other classes."""
@@ -147,6 +165,13 @@ def test_weights_of_another_network_than_the_configs_are_refused(
   config.model.activation = 'silu'
   with pytest.raises(ValueError, match="'relu', but config.model.activation"):
     linear_probe.probe(config, tmp_path)
+
+
+def test_data_of_one_class_are_refused_by_name(setting, tmp_path, monkeypatch):
+  one_class = clusters()[0], np.zeros(120, int)
+  monkeypatch.setattr(linear_probe, 'features_of', lambda *_: one_class)
+  with pytest.raises(ValueError, match="'digits': all 120 .* one class"):
+    linear_probe.probe(setting[0], tmp_path)
 
 
 def test_a_probe_in_several_processes_is_refused(
