@@ -131,7 +131,10 @@ def step_flops(
   def forward(params: Any, state: Any, images: jax.Array) -> Any:
     return network.apply(params, state, jax.random.key(0), images, True)
 
-  traced = jax.make_jaxpr(forward)(shapes.params, shapes.state, images)
+  # In a step, batch normalization may average over the mapped axis.
+  traced = jax.make_jaxpr(forward, axis_env=[(parallel.AXIS, 1)])(
+    shapes.params, shapes.state, images
+  )
   macs = multiply_adds(traced.jaxpr)
   passes = 1 + (config.sam.ascent_fraction if config.sam.rho else 0)
   return 2.0 * 3 * passes * macs * config.batch_size

@@ -314,6 +314,7 @@ def network_of(
   factory.network_of(found)  # checks the arguments
   arguments = found.model.to_dict() | {'remat': False, 'scan': False}
   name = arguments.pop('name')
+  arguments.pop('cross_replica_axis', None)  # there is no mapped axis
   return name, {'num_classes': found.data.num_classes, **arguments}, found
 
 

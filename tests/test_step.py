@@ -8,8 +8,9 @@ import pytest
 import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nfnets import parallel, step
+from nfnets import factory, parallel, step
 from nfnets.data import augment
+from nfnets.metrics import step_flops
 from nfnets.models.network import is_stacked
 from nfnets.optim.optimizer import OPTIMIZERS
 from nfnets.optim.parameters import select
@@ -158,6 +159,21 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     parallel.to_host(after.params), parallel.to_host(exact.params)
   )
   assert 0 < drift < 0.02
+
+
+def test_batch_statistics_of_all_devices_are_those_of_the_whole_batch():
+  config = tiny.config(
+    'batch', model__cross_replica_axis=parallel.AXIS, observe_every=0
+  )
+  network, shapes = factory.network_of(config), step.state_shapes(config)
+  plain = tiny.config('batch', observe_every=0)
+  assert step_flops(config, network, shapes) == step_flops(
+    plain, factory.network_of(plain), step.state_shapes(plain)
+  )
+  batch = tiny.batch(16)
+  four, _ = tiny.take_steps(config, jax.devices(), 1, batch)
+  one, _ = tiny.take_steps(plain, jax.devices()[:1], 1, batch)
+  all_close(parallel.to_host(four), parallel.to_host(one), 1e-4, 1e-5)
 
 
 def test_a_clipping_of_none_clips_nothing():

@@ -62,11 +62,17 @@ def create(
   values, network = arguments(name, **overrides), _network(name)
   own = {key: values[key] for key in own_arguments(name)}
 
-  def forward(images: jax.Array, is_training: bool) -> dict:
-    with layers.folded(bool(values['folded'])):
-      return network(num_classes, values, **own)(images, is_training)
+  def transformed(own: dict[str, Any]) -> hk.TransformedWithState:
+    def forward(images: jax.Array, is_training: bool) -> dict:
+      with layers.folded(bool(values['folded'])):
+        return network(num_classes, values, **own)(images, is_training)
 
-  return hk.transform_with_state(forward)
+    return hk.transform_with_state(forward)
+
+  # `init` runs outside the mapped axis, which no parameter depends on.
+  unmapped = {k: v for k, v in own.items() if k != 'cross_replica_axis'}
+  init, apply = transformed(unmapped).init, transformed(own).apply
+  return hk.TransformedWithState(init, apply)
 
 
 def arguments(name: str, **overrides: object) -> dict[str, Any]:
