@@ -7,8 +7,9 @@ The example that NFNets' authors report, on this project's own fixed split:
 images 1 to 20 of each of 102 classes for training, 21 to 30 for testing (2,040
 and 1,020 photographs, nfnets/data/caltech101_split.json), as written by
 `scripts.prepare_data --dataset=caltech101`. Results on other splits aren't
-comparable. It takes the same weights and presets as configs/finetune.py. Not
-yet run from published weights, which were not available.
+comparable. It takes the same weights and presets as configs/finetune.py; `a5`
+and `a5_sam` need `--config.batch_size=1024`, as 2,048 exceeds the number of
+images. Not yet run from published weights, which were not available.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@ r"""Batch-normalized pre-activation ResNet-50, the twin of NF-ResNet-50.
     --config.data.data_dir=DATA
 
 As configs/nf_resnet_50.py, but with this network and no stochastic depth.
-Paper A (read off Figure 2a) has 76.4 % top-1 at batch 1,024 and 76.8 % at 256
-to 4,096. Not yet run here. For other depths use
+Paper A (read off Figure 2a) has 76.9 % top-1 at batch 256, 76.4 % at 1,024, and
+76.8 % at 512, 2,048 and 4,096. Not yet run here. For other depths use
 `--config.model.name=resnet_101` (152, 200, 288, 600). Each device uses its own
 batch statistics, as published, so the number of images per device matters.
 """

@@ -107,7 +107,14 @@ def schedule_of(config: ConfigDict) -> optax.Schedule:
       return optim.warmup_exponential(peak, num_steps, **decay, **warmup)
     case 'piecewise':
       boundaries = [round(share * num_steps) for share in spec.boundaries]
-      return optim.piecewise(peak, boundaries, spec.factor, **warmup)
+      try:
+        return optim.piecewise(peak, boundaries, spec.factor, **warmup)
+      except ValueError as error:
+        raise ValueError(
+          f'config.schedule.boundaries={spec.boundaries} of config.num_steps='
+          f'{num_steps}: {error}; set config.num_steps or config.num_epochs '
+          f'higher, or config.schedule.warmup_steps={spec.warmup_steps} lower'
+        ) from error
     case 'constant':
       return optim.constant(peak, **warmup)
   raise ValueError(f'config.schedule.name={spec.name!r} is unknown')

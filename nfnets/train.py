@@ -425,7 +425,8 @@ def _finish(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
     what = f'{config.model.name} on {config.data.name}'
     title = f'{what}: {status} at step {summary["step"]}'
     plots.plot(rows, path / 'curves.png', title)
-    plots.heat_map(rows, path / 'clipping.png', title)
+    if config.optimizer.clip == 'agc':
+      plots.heat_map(rows, path / 'clipping.png', title)
     folder.write_summary(summary)
   return _print_results(run, summary)
 

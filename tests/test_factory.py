@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from configs import quickstart
+from configs import cifar_resnet20, quickstart
 from nfnets import checks, factory, train
 
 
@@ -109,6 +109,25 @@ def test_an_unknown_model_or_override_is_refused_with_a_near_name():
     config.model.activatoin = 'relu'
   with pytest.raises(ValueError, match='did you mean activation'):
     factory.network_of(config)
+
+
+@pytest.mark.parametrize(
+  ('values', 'why'),
+  [
+    ({'num_steps': 3}, r'num_steps=3: boundaries must increase, got \(2, 2\)'),
+    (
+      {'num_steps': 150, 'optimizer.clip': 'agc'},
+      'boundary 75 is within.*warm-up of 100.*or config.schedule.warmup_steps',
+    ),
+  ],
+)
+def test_a_run_too_short_for_its_boundaries_names_the_keys(values, why):
+  config = cifar_resnet20.get_config()
+  config.update_from_flattened_dict(values)
+  match = f'config.schedule.boundaries=.*{why}'
+  with pytest.raises(ValueError, match=match) as error:
+    factory.schedule_of(checks.resolve(config))
+  assert '\n' not in str(error.value)
 
 
 def test_the_piecewise_schedule_is_that_of_he_et_al():

@@ -382,7 +382,13 @@ def test_momentum_is_float32_under_bfloat16_gradients():
     ({'unclipped': ('stage_9',)}, "'stage_9' matches no parameter"),
     ({'learning_rate_scales': (('stage_7', 0.5),)}, 'stage_7'),
     ({'learning_rate_scales': (('stem', 0.0),)}, 'factor above 0.*frozen'),
-    ({'learning_rate_scales': ('stem',)}, 'give an entry and a factor'),
+    *(
+      (
+        {'learning_rate_scales': (pair,)},
+        'learning_rate_scales=.*give an entry and a factor',
+      )
+      for pair in ('stem', 'ab', 0.1, ('head', None), ('head', '0.1'))
+    ),
   ],
 )
 def test_impossible_settings_are_refused_at_the_start(thin, settings, message):

@@ -76,7 +76,7 @@ def guard_the_loop(monkeypatch):
 def test_a_run_writes_config_metrics_summary_curves_and_checkpoints(
   tmp_path, capfd
 ):
-  config = run_config()
+  config = run_config(optimizer__clip='agc')
   summary = train.train_and_evaluate(config, tmp_path)
   jax.config.update('jax_transfer_guard', 'allow')
   said, complaints = capfd.readouterr()
@@ -212,6 +212,17 @@ def test_a_signal_hides_no_divergence(tmp_path, monkeypatch):
   config = run_config(stop_after_nonfinite=1, observe_every=0)
   summary = train.train_and_evaluate(config, tmp_path)
   assert summary == {'status': 'diverged', 'step': 1}
+
+
+@pytest.mark.parametrize('clip', ['agc', 'norm'])
+def test_what_agc_clips_is_drawn_only_with_agc(tmp_path, monkeypatch, clip):
+  config = run_config(num_steps=1, observe_every=0, optimizer__clip=clip)
+  row = {'eval/loss': 1.0, 'agc/Net/~/stem/clipped_fraction': 0.5}
+  monkeypatch.setattr(train, '_train_step', no_work)
+  monkeypatch.setattr(train, '_evaluate', lambda *_: row)
+  train.train_and_evaluate(config, tmp_path)
+  assert (tmp_path / 'curves.png').exists()
+  assert (tmp_path / 'clipping.png').exists() == (clip == 'agc')
 
 
 def test_an_interrupted_evaluation_is_repeated_by_the_resumed_run(

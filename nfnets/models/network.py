@@ -120,11 +120,11 @@ class Network(hk.Module):
       is_training: apply dropout and stochastic depth, use batch statistics.
 
     Returns:
-      'pool' `[N, C]` and 'logits' `[N, K]`, in float32; if the variant's
-      `features` is set, also 'features', a dictionary from stride to
-      `[N, H / stride, W / stride, C]`: the outputs of stem and stages (of the
-      final convolution instead of the last stage, as in timm), which only
-      networks with post-activation have activated.
+      'pool' `[N, C]`, in the images' type, and 'logits' `[N, K]`, in float32;
+      if the variant's `features` is set, also 'features', a dictionary from
+      stride to `[N, H / stride, W / stride, C]`: the outputs of stem and stages
+      (of the final convolution instead of the last stage, as in timm), which
+      only networks with post-activation have activated.
     """
     key, variant = hk.maybe_next_rng_key(), self.variant
     x, features = self._stem_and_stages(images, key, is_training)

@@ -6,6 +6,7 @@ The chain is: clipping, an optimizer with weight decay, minus the learning rate.
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -237,7 +238,9 @@ def _learning_rate_factors(params: Tree, settings: Settings) -> Tree:
   factors = jax.tree.map(lambda _: 1.0, params)
   for pair in settings.learning_rate_scales:
     with parameters.naming('optimizer.learning_rate_scales', pair):
-      if len(pair) != 2 or not 0 < float(pair[1]) < float('inf'):
+      is_pair = isinstance(pair, list | tuple) and len(pair) == 2
+      is_number = is_pair and isinstance(pair[1], numbers.Real)
+      if not is_number or not 0 < pair[1] < float('inf'):
         raise ValueError(
           "give an entry and a factor above 0, such as ('stage_1', 0.1); to "
           'keep parameters fixed use optimizer.frozen'
