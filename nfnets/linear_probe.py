@@ -26,12 +26,11 @@ from nfnets import (
 from nfnets import weights as weighing
 from nfnets.data import augment, sources
 from nfnets.weights import match
-from nfnets.workdir import RunFolder, dump_line, write_atomically
+from nfnets.workdir import PROBE, RunFolder, dump_line, write_atomically
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ascending
 MAX_ITERATIONS = 1000
 SECONDS_PER_REPORT = 5.0
-WEIGHTS = 'probe.safetensors'
 
 
 class Linear(NamedTuple):
@@ -117,7 +116,7 @@ def _probe(
     f'eval/{name}': value for name, value in score(linear, *test).items()
   }
   probed = _with_head(config, weights, linear, splits[0].class_names)
-  weighing.write(folder.path / WEIGHTS, probed)
+  weighing.write(folder.path / PROBE, probed)
   row = {'step': iterations, 'time': round(time.time(), 3), **scores}
   write_atomically(folder.path / 'metrics.jsonl', dump_line(row))
   folder.write_summary(

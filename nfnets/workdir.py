@@ -17,6 +17,7 @@ from typing import Any
 from nfnets import bucket, texts
 
 REMEDY = 'restore it, or choose another --workdir'  # for a damaged file
+PROBE = 'probe.safetensors'  # in the folder of a linear probe
 STATUSES = 'finished', 'interrupted', 'diverged'
 NONFINITE = 'nan', 'inf', '-inf'  # as JSON lines hold them
 # A resumed run may change these: they don't change what is computed.

@@ -134,7 +134,7 @@ def test_features_equal_the_networks_pool_up_to_a_factor(setting):
   assert [source[i]['label'] for i in range(4)] == list(labels[:4])
 
 
-def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
+def test_a_probe_leaves_a_run_whose_weights_score_the_same(
   setting, tmp_path, capsys
 ):
   config, folder = setting[0], tmp_path
@@ -151,7 +151,7 @@ def test_a_probe_leaves_a_finished_run_and_weights_that_score_the_same(
   assert written['eval/top_1'] == summary['eval/top_1']
   (row,) = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
   assert row['eval/top_1'] == summary['eval/top_1']
-  found = pretrained.load(folder / linear_probe.WEIGHTS)
+  found = pretrained.load(folder)
   assert found.num_classes == 10 and found.overrides['folded']
   scores = accuracy.measure(config, {'eval': found}, fold=True)
   assert scores['eval/top_1'] == pytest.approx(summary['eval/top_1'])

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from nfnets import bucket, texts, variants
 from nfnets.data import sources
 from nfnets.weights import files, names, stacked, timm, torch_file
-from nfnets.workdir import RunFolder
+from nfnets.workdir import PROBE, RunFolder
 
 _TORCH = ('.pth', '.pt', '.bin', '.tar')
 
@@ -68,6 +68,8 @@ def of_run(
 ) -> dict[str, files.Weights]:
   """Reads a run's newest weights, 'eval' and, if averaged, 'eval_ema'.
 
+  Those of a linear probe are in its `probe.safetensors`.
+
   Args:
     workdir: the run's folder; one in a bucket as `bucket.fetched` yields it.
     config: if given, must describe the run's network.
@@ -82,6 +84,8 @@ def of_run(
   own = ConfigDict(folder.require_config())
   if config is not None:
     _require_same_network(folder, own, config)
+  if own.get('probe') and (probe := folder.path / PROBE).exists():
+    return {'eval': load(probe)}
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
   files.check_metadata(files.Weights({}, {}, name, num_classes, overrides))
