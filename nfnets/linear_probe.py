@@ -79,13 +79,13 @@ def probe(
       if not folder.is_finished():
         folder.write_config(config.to_dict())
         _probe(config, folder, opened)
-  summary = folder.read_summary()
-  print(
-    f'probe: l2 {summary["l2"]:g}, {summary["step"]} iterations, training '
-    f'accuracy {100 * summary["train/top_1"]:.1f} %'
-  )
-  for line in folder.results(summary):
-    print(texts.printable(line))
+    summary = folder.read_summary()
+    print(
+      f'probe: l2 {summary["l2"]:g}, {summary["step"]} iterations, training '
+      f'accuracy {100 * summary["train/top_1"]:.1f} %'
+    )
+    for line in folder.results(summary):
+      print(texts.printable(line))
   return summary
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from nfnets import factory, linear_probe, train
+from nfnets import bucket, factory, linear_probe, train
 from nfnets.data import augment
 from nfnets.weights import accuracy, files, folding, pretrained
 
@@ -181,6 +181,17 @@ def test_a_probe_in_several_processes_is_refused(
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   with pytest.raises(ValueError, match='config.probe=True.*not in 2'):
     linear_probe.probe(setting[0], tmp_path)
+
+
+def test_a_probe_in_a_bucket_says_how_it_ended(setting, monkeypatch, capsys):
+  summary = {'status': 'finished', 'step': 3, 'l2': 0.1}
+  summary |= {'train/top_1': 0.9, 'eval/top_1': 0.8}
+  monkeypatch.setitem(bucket.PACKAGES, 'memory', 'fsspec')
+  monkeypatch.setattr(
+    linear_probe, '_probe', lambda _, folder, __: folder.write_summary(summary)
+  )
+  found = linear_probe.probe(setting[0], 'memory://b/probe')
+  assert found == summary and 'test accuracy 80.0 %' in capsys.readouterr().out
 
 
 def test_a_probe_needs_weights(tmp_path):

@@ -53,7 +53,7 @@ class NFBlock(hk.Module):
     convs = self.branch_convs(self.in_channels, self.out_channels, self.stride)
     self.convs = [conv(*sizes, name=name) for name, sizes in convs.items()]
     if self.skipinit_gain is None:
-      if not hasattr(self.convs[-1], 'gain_init'):
+      if not isinstance(self.convs[-1], layers.WSConv2D):
         raise ValueError(
           'skipinit_gain=None, as in timm, starts gains at 0, which only '
           "normalizer='nf' has: give skipinit_gain=0.0 with another normalizer."
