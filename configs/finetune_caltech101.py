@@ -3,7 +3,7 @@ r"""Fine-tunes an NFNet on the photographs of Caltech-101.
   python -m scripts.train --config=configs/finetune_caltech101.py \
     --workdir=DIR --config.weights=F0_haiku.npz --config.data.data_dir=DATA
 
-The example that NFNets' authors report, on this project's own fixed split:
+The example of *A minimal ablation study of NFNets*, on a fixed split of ours:
 images 1 to 20 of each of 102 classes for training, 21 to 30 for testing (2,040
 and 1,020 photographs, nfnets/data/caltech101_split.json), as written by
 `scripts.prepare_data --dataset=caltech101`. Results on other splits aren't

@@ -9,8 +9,8 @@ schedule of section A.5 for your own folder of images (or another
 `--config.data.name`). N and K default to JFT-300M's, rounded. Paper A reaches
 81.1 % at 384 pixels after fine-tuning (configs/jft_finetune.py), and with
 `--config.model.name=nf_resnet_101` (152, 200) 83.2 % (84.0 %, 84.3 %), all in
-Table 4. A.5 doesn't state these choices of the recipe: no clipping, softmax
-with one label per image, no label smoothing.
+Table 4. A.5 doesn't state these choices of the recipe: no clipping, stochastic
+depth 0.1, softmax with one label per image, no label smoothing.
 """
 
 from ml_collections import ConfigDict

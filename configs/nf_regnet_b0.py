@@ -8,7 +8,9 @@ accuracy was read off the figure. About 9e17 FLOP. Not yet run here.
 `--config.model.name=nf_regnet_b3` is the same as configs/nf_regnet_b3.py. B6 to
 B8 have no published weight decay: set `--config.optimizer.weight_decay`. Paper
 B is arXiv 2101.08692. Values without another source are those of the released
-experiment_nf_regnets.py, to which the line numbers refer.
+experiment_nf_regnets.py, to which the line numbers refer; except that images
+are mixed with others of the batch, since `--config.augment.pairs=fresh`, as
+released, decodes two for each.
 """
 
 from ml_collections import ConfigDict

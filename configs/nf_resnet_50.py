@@ -7,9 +7,9 @@ r"""NF-ResNet-50 on ImageNet, without clipping (paper B, Table 1).
 Figure 2a) has 76.9 % top-1 at this batch size. About 2.8e18 FLOP. Not yet run
 here. For other depths use the files beside this one, or
 `--config.model.name=nf_resnet_101` (152, 200, 288, 600). Paper B is arXiv
-2101.08692; its text wasn't available. According to notes on it, weight decay is
-5e-5, and the regularized networks have stochastic depth 0.1 and dropout 0.25
-(`--config.model.drop_rate=0.25`).
+2101.08692; its text wasn't available. According to notes on it, the regularized
+networks have stochastic depth, 0.1, and dropout. From memory, not verified:
+weight decay is 5e-5, dropout 0.25 (`--config.model.drop_rate=0.25`).
 """
 
 from ml_collections import ConfigDict

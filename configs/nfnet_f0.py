@@ -3,11 +3,13 @@ r"""NFNet-F0 on ImageNet: 83.6 % top-1 (paper A, Table 3), from scratch.
   python -m scripts.train --config=configs/nfnet_f0.py --workdir=DIR \
     --config.data.data_dir=DATA
 
-360 epochs at batch 4,096. Paper A trains on TPUv3 with 32 images per core and
-73.3 ms per step: 112,602 steps take 2.3 hours on 128 cores. Not yet run here.
-Paper A is arXiv 2102.06171. The other variants have files beside this one;
-`--config.model.name=nfnet_f3` is the same as configs/nfnet_f3.py, and
-`--config.model.name=nfnet_f0_plus` the wide F0 with the same schedule.
+360 epochs at batch 4,096. Paper A measured 73.3 ms a step on TPUv3 with 32
+images per core: 112,602 steps take 2.3 hours on 128 cores. Not yet run here.
+Images are mixed with others of the batch; `--config.augment.pairs=fresh`, as
+released, decodes two for each. Paper A is arXiv 2102.06171. The other variants
+have files beside this one; `--config.model.name=nfnet_f3` is the same as
+configs/nfnet_f3.py, and `--config.model.name=nfnet_f0_plus` the wide F0 with
+the same schedule.
 """
 
 from ml_collections import ConfigDict

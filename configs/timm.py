@@ -4,8 +4,8 @@ r"""One of timm's normalizer-free networks, trained from scratch on ImageNet.
     --workdir=DIR --config.data.data_dir=DATA
 
 Paper A's recipe for F0 with the network named after the colon and its image
-sizes; timm's own recipes differ. The network's arguments are in
-`nfnets.variants.TIMM`. Not yet run.
+sizes, dropout and stochastic depth; timm's own recipes differ. The network's
+arguments are in `nfnets.variants.TIMM`. Not yet run.
 """
 
 from ml_collections import ConfigDict

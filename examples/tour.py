@@ -177,8 +177,9 @@ print(f'fine-tuned: accuracy {accuracy:.1%} on {len(answers)} other digits')
 # block adds `alpha ** 2` to the variance, which is therefore known in advance
 # (paper B, section 3). Two things preserve it: scaled weight standardization,
 # and activations multiplied by a constant `gamma`. Here is a block written out;
-# those in `nfnets/models/` add a gate, dropout and a strided shortcut. (Zero
-# padding makes the measured variances slightly smaller than expected.)
+# those in `nfnets/models/` add a gate, a skip gain, stochastic depth and
+# shortcuts that change the shape. (Zero padding makes the measured variances
+# slightly smaller than expected.)
 
 
 # %%
@@ -389,9 +390,9 @@ print(agc_stats.warning(rows[-1], 0.04) or 'some units are clipped, not all')
 # %% [markdown]
 # ## 8. Export, and run without this package
 #
-# `export.write` first folds the network: standardized weights, gains, `gamma`,
-# `alpha` and expected standard deviations become plain weights. It then loads
-# the file, and keeps it only if it computes the network's logits.
+# `export.write` first folds the network: standardized weights and their gains
+# become plain weights. It then loads the file, and keeps it only if it computes
+# the network's logits.
 # `exported.load` is in a file that needs nothing else of `nfnets`: copy it
 # beside the network.
 

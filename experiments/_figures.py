@@ -55,13 +55,15 @@ Panels = Iterable[Panel | Callable[[Axes], None]]
 def draw(experiment: Experiment, found: Mapping[str, Rows]) -> Figure | None:
   """Draws the plot of one scale's rows; None if it shows nothing.
 
-  The scale is the fullest of those with the largest share of their rows.
+  The scale is the fullest of those with the largest share of their rows, a
+  smoke test only if there is no other.
   """
 
-  def share(scale: str) -> float:
-    return len(found[scale]) / len(experiment.rows_at(scale))
+  def worth(scale: str) -> tuple[bool, float]:
+    share = len(found[scale]) / len(experiment.rows_at(scale))
+    return not experiment.scales[scale].smoke, share
 
-  scale = max(found, key=share, default=next(iter(experiment.scales)))
+  scale = max(found, key=worth, default=next(iter(experiment.scales)))
   rows = found.get(scale, Rows({}))
   try:
     panels = experiment.plot(experiment, rows) if experiment.plot else ()

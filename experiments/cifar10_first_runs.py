@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
   published={'batch': (91.25, 'R', 'He et al., Table 6, 164 epochs')},
   labels={
     'batch': 'batch normalization',
-    'nf_agc': 'normalizer-free, AGC 0.16',
+    'nf_agc': 'normalizer-free, AGC 0.16 as published',
   },
   scales={
     FULL: Scale(

@@ -1,8 +1,8 @@
 """The report's setting: batch 1,024 and lambda 0.01. CIFAR-10.
 
 Each row has the learning rate that `pilot` chose at this batch size
-(`--config.learning_rate_factor=ITS_OWN`). `none_agc_own` has the lambda to
-which 0.16 at batch 128 scales, 20.48 / batch. The comparisons were planned
+(`--config.learning_rate_factor=ITS_OWN`). `none_agc_own` has lambda 0.02, which
+is 0.16 at batch 128 scaled by 128 / 1,024. The comparisons were planned
 before the runs.
 """
 

@@ -4,10 +4,10 @@ Each run trains for 13 epochs on the first 10,000 training images at batch 128
 (1,015 updates), and is judged by its accuracy on the next 5,000 training
 images: no test image takes part in the choice. Learning rates are 0.1 times a
 factor. An arm tries three factors, each twice the one before, and goes on in
-one direction as long as the outermost factor is the best. `headline` and
-`agc_grid` use its best factor. Rows 'b1024_...' choose the factors for
-`large_batch` in the same way, with 26 epochs at batch 1,024 (253 updates) and
-rates of 0.8 times a factor.
+one direction as long as the outermost factor is the best, from 1/64 up to 8.
+`headline` and `agc_grid` use its best factor. Rows 'b1024_...' choose the
+factors for `large_batch` in the same way, with 26 epochs at batch 1,024 (253
+updates) and rates of 0.8 times a factor.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """SAM's rho and the share of the batch that its ascent uses. CIFAR-10.
 
 The normalizer-free ResNet-20 with AGC, lambda 20.48 / batch; batch 1,024 at
-scales full and short. Paper A trains F5 and F6 with rho 0.05 and an ascent on
-20 % of the batch.
+scales full and short. Paper A trains F5 and F6 with an ascent on 20 % of the
+batch; it gives rho, 0.05, only for fine-tuning.
 """
 
 from experiments import _figures, _resnet20, where_to_clip

@@ -1,9 +1,9 @@
 """NFNet-F0 to F6 on ImageNet (paper A, Table 3 and Figure 1).
 
 360 epochs at batch 4,096 with learning rate 1.6 and lambda 0.01:
-configs/nfnet_f0.py and its siblings; F5 and F6 with SAM as well. The accuracy
-is that of the averaged parameters. Published are the top-1 accuracy, the time
-of a training step on TPUv3 with 32 images a core and on a V100, and
+configs/nfnet_f0.py and its siblings; F5 also with SAM, F6 only with it. The
+accuracy is that of the averaged parameters. Published are the top-1 accuracy,
+the time of a training step on TPUv3 with 32 images a core and on a V100, and
 multiply-adds (those of NFNets are in table_family). The [T] rows are the
 published weights, evaluated by timm at their evaluation sizes. Time is measured
 by figure_latency. Networks of other code bases, from EfficientNet to DeiT, are

@@ -80,19 +80,23 @@ def working_copy(
     copy = mirror.Mirror(url, pathlib.Path(temporary, scheme, path))
     copy.fetch()
     upload = copy.upload if uploads else None
+    first = None
     try:
       yield WorkingCopy(copy.path, url, upload)
+    except BaseException as error:
+      first = error
+      raise
     finally:
       try:
         if upload:
           upload()
       except (OSError, KeyboardInterrupt) as error:
         stack.pop_all()  # the only copy of what is not in the bucket
-        why = str(error) or f'{url}: the upload was interrupted'
+        why = str(first or error) or f'{url}: the upload was interrupted'
         raise OSError(
           f'{why}; the newest state is in {copy.path}: go on there, with '
           f'--workdir={copy.path}'
-        ) from error
+        ) from (first or error)
 
 
 @contextlib.contextmanager

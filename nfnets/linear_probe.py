@@ -102,7 +102,7 @@ def _probe(
     print(f'{config.data.name}: {note}')
   train, test = (features_of(config, weights, split) for split in splits)
   if len(np.unique(train[1])) < 2:
-    place = config.data.data_dir and f' in {config.data.data_dir}'
+    place = f' in {data_dir}' if (data_dir := config.data.data_dir) else ''
     raise ValueError(
       f'config.data.name={config.data.name!r}: all {len(train[1])} training '
       f'pictures{place} are of one class; a classifier needs at least two'

@@ -164,7 +164,7 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
     if (folder / 'config.json').exists():
       shutil.rmtree(folder)
   arguments = command(one, more)
-  line = ['python', *arguments]
+  line, is_stopped = ['python', *arguments], False
   try:
     # With other flags the config isn't the row's.
     is_plain = all(flag.startswith('--config.data.data_dir=') for flag in more)
@@ -184,9 +184,10 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
       done = workdir.RunFolder(folder)
       record = pool.submit(records.of_run, one, line, done).result()
     records.write(root, record)
-    return f'{record["status"]}, {STOPPED}' if is_stopped else record['status']
+    outcome = record['status']
   except ValueError as error:
-    return f'failed: {error}'
+    outcome = f'failed: {error}'
+  return f'{outcome}, {STOPPED}' if is_stopped else outcome
 
 
 def call(arguments: Sequence[str]) -> tuple[int, bool]:

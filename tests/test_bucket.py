@@ -254,6 +254,19 @@ def test_a_copy_is_kept_if_its_last_upload_is_interrupted(
   assert (path / 'checkpoints/5/meta').exists()
 
 
+def test_what_ended_a_run_is_said_though_its_last_upload_fails(
+  memory, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  monkeypatch.setattr(memory, 'pipe_file', fails)
+  with (
+    pytest.raises(OSError, match='^config.x is wrong; the newest state is in'),
+    bucket.working_copy('memory://b/run') as (path, *_),
+  ):
+    write(path, 5)
+    raise ValueError('config.x is wrong')
+
+
 @pytest.mark.parametrize('call', ['pipe_file', 'put_file'])
 def test_an_upload_is_tried_again(memory, monkeypatch, call):
   monkeypatch.setattr(memory, call, failing_once(getattr(memory, call)))

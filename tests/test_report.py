@@ -102,6 +102,14 @@ def test_the_plot_is_of_the_scale_with_most_of_its_rows(tmp_path):
   assert ', 16 x the rate' in at(('nothing', 'x16'))
 
 
+def test_a_smoke_test_is_plotted_only_if_there_is_nothing_else():
+  made = study.load('table_ablation')
+  found = made.gather(records(made, 'cifar'))
+  assert 'smoke test' in _figures.draw(made, found).get_suptitle()
+  found = made.gather(records(made, 'cifar') + records(made, 'full')[:1])
+  assert 'smoke test' not in _figures.draw(made, found).get_suptitle()
+
+
 @pytest.fixture(scope='module')
 def copy(tmp_path_factory):
   """The committed records and notes, without what is made from them."""

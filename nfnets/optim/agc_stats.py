@@ -28,7 +28,8 @@ def observe(
   """Fractions of clipped units and quantiles of r = ||G|| / max(||W||, eps).
 
   Pure and traceable. A unit is clipped if r > `clipping`. The fractions count
-  only units that clipping applies to, the quantiles all units.
+  only units that clipping applies to, the quantiles all units. Of a run without
+  AGC, they are what this lambda would clip.
 
   Args:
     params: parameters before the step.

@@ -28,7 +28,7 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """The settings of an optimizer: the keys of `config.optimizer`.
+  """The settings of an optimizer: the keys of `config.optimizer`, and `axes`.
 
   Parameters are selected by label ('head'), stage ('stem', 'stage_1', 'final')
   or pattern, see `parameters.select`.
@@ -93,7 +93,10 @@ class Group:
 def sgd(
   learning_rate: float | optax.Schedule, **settings: Any
 ) -> optax.GradientTransformation:
-  """The published optimizer: clipping, weight decay, Nesterov momentum.
+  """The published optimizer, if given its settings: SGD with Nesterov momentum.
+
+  By default nothing is clipped or decayed; F0 has `clipping=0.01` and
+  `weight_decay=2e-5`.
 
   Args:
     learning_rate: a number or a schedule.

@@ -49,7 +49,7 @@ class Published(NamedTuple):
   repo: str = ''
 
 
-# Paper A, Table 4; the hashes are those that other projects list.
+# Paper A, Table 3; the hashes are those that other projects list.
 _OF_DEEPMIND = (
   (83.6, '0a41039da1cb43adf47f1b7d86ddfe0f'),
   (84.7, 'c9126bbfaf855f9ddb7ff3b902558781'),

@@ -84,8 +84,8 @@ def of_run(
   own = ConfigDict(folder.require_config())
   if config is not None:
     _require_same_network(folder, own, config)
-  if own.get('probe') and (probe := folder.path / PROBE).exists():
-    return {'eval': load(probe)}
+  if own.get('probe') and folder.is_finished():
+    return {'eval': load(folder.path / PROBE)}
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
   files.check_metadata(files.Weights({}, {}, name, num_classes, overrides))

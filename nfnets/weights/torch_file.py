@@ -130,11 +130,13 @@ def _read_legacy(file: BinaryIO) -> Any:
 
   def stored(pid: Any) -> np.ndarray:
     dtype, key, size = _described(pid)
-    known = sum(storage.nbytes for storage in storages.values())
-    if key not in storages and known + size * dtype.itemsize > file_size:
-      raise restricted.Refused(f'storage {key!r} is larger than the file')
-    # Filled below: the bytes follow the pickle.
-    return storages.setdefault(key, np.zeros(size, dtype))
+    if key not in storages:
+      known = sum(storage.nbytes for storage in storages.values())
+      if known + size * dtype.itemsize > file_size:
+        raise restricted.Refused(f'storage {key!r} is larger than the file')
+      # Filled below: the bytes follow the pickle.
+      storages[key] = np.zeros(size, dtype)
+    return storages[key]
 
   content = _load(file, stored, file_size)
   for key in restricted.load(file):
