@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from experiments._published import SIZES, STEP_MS
 from experiments.records import Run
 from experiments.study import Experiment
+from nfnets import variants
 
 CHIP_FLOPS = 123e12  # peak of a TPUv3 chip (two cores) in bfloat16
 # The share of the peak that F0 reaches: 6 x 6.98 G x 1,024 images in 73.3 ms on
@@ -46,6 +47,14 @@ def chip_hours(row: str, config: ConfigDict) -> float:
 
 def step_ms(config: ConfigDict) -> float | None:
   """The step time on TPUv3 that paper A prints for a network, if it does."""
+  row = variants.find(config.model.name)
+  sizes = [config.model.get(key) for key in ('depths', 'widths')]
+  if (
+    sizes not in ([None, None], [row['depths'], row['widths']])
+    or config.data.train_image_size != row['train_image_size']
+    or (config.sam.rho and config.sam.ascent_fraction != 0.2)
+  ):
+    return None
   name = config.model.name.removeprefix('nfnet_')
   name += '_batchnorm' if config.model.get('normalizer') == 'batch' else ''
   return STEP_MS.get(name + ('_sam' if config.sam.rho else ''))

@@ -75,7 +75,12 @@ CHIPS = {
 
 def find(device_kind: str) -> Chip | None:
   """The chip of a `device_kind`, or None if it isn't in the table."""
-  fitting = [name for name in CHIPS if device_kind.startswith(name)]
+  fitting = [
+    name
+    for name in CHIPS
+    if device_kind.startswith(name)
+    and not device_kind[len(name) :][:1].isdigit()  # an L40 is no L4
+  ]
   return CHIPS[max(fitting, key=len)] if fitting else None
 
 

@@ -76,12 +76,12 @@ class Meter:
     if self._nonfinite_in_a_row == self._config.stop_after_nonfinite:
       self.diverged_at = self.diverged_at or step
     row = {}
+    if step == self._first_step + 1:  # the time so far includes compilation
+      self.restart_clock()
     if step % self._config.log_every == 0 or step == self._config.num_steps:
       row = self._row(newest['learning_rate'])
     if observed is not None and step % self._config.observe_every == 0:
       row |= zip(self._observed, map(float, parallel.to_host(observed)))
-    if step == self._first_step + 1:  # the time includes compilation
-      self.restart_clock()
     return row
 
   def _row(self, learning_rate: float) -> dict[str, float]:

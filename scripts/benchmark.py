@@ -178,6 +178,7 @@ def settings_of(
     'ema': EMA.value,
     'overrides': overrides,
     'against': AGAINST.value,
+    'torch_compile': TORCH_COMPILE.value if AGAINST.value else '',
     'device': jax.devices()[0].device_kind,
   }
 
@@ -185,7 +186,8 @@ def settings_of(
 def measured(settings: dict[str, Any]) -> dict[str, Any]:
   from nfnets.bench import programs, step_time
 
-  plain = {k: v for k, v in settings.items() if k not in ('against', 'device')}
+  others = 'against', 'torch_compile', 'device'
+  plain = {k: v for k, v in settings.items() if k not in others}
   config = programs.plain(recipe_of(settings['model']), **plain)
   if not settings['against']:
     return step_time.measure(config, settings['mode'], SECONDS.value)
@@ -195,12 +197,14 @@ def measured(settings: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(
       'torch and timm are not installed here: pass --timm_python=PATH'
     )
-  auto = 'none' if settings['device'] == 'cpu' else 'default'
+  compiler = settings['torch_compile']
+  if compiler == 'auto':
+    compiler = 'none' if settings['device'] == 'cpu' else 'default'
   return step_time.compare(
     config,
     settings['mode'],
     [TIMM_PYTHON.value or sys.executable, '-m', 'nfnets.bench.torch_step'],
-    compiler=TORCH_COMPILE.value.replace('auto', auto),
+    compiler=compiler,
     rounds=ROUNDS.value,
     seconds=SECONDS.value,
   )

@@ -85,11 +85,20 @@ def timm_name(weights: Any) -> str:
 
 def write_timm(target: pathlib.Path, weights: Any) -> None:
   """Writes timm's file, and prints where timm's network differs from ours."""
+  from nfnets import models
   from nfnets.weights import files, timm
 
   if target.suffix != '.safetensors':
     raise ValueError(f'{target}: timm reads .safetensors; name it that')
   name = timm_name(weights)
+  ours = models.arguments(weights.model, **weights.overrides)
+  theirs = models.arguments(timm.known(name))
+  for key in ('depths', 'widths'):
+    if ours[key] != theirs[key]:
+      raise ValueError(
+        f"timm's {name} has {key}={theirs[key]}, not {ours[key]}: only our own "
+        'format, without --to=timm, describes this network'
+      )
   differing = timm.changes(name, weights.model, weights.overrides)
   for key, value in differing.items():
     print(f"note: timm's {name} is this network with {key}={value!r}")

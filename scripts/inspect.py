@@ -22,6 +22,7 @@ numerics  runs one batch in float32 and in bfloat16 from the same parameters and
 changes the variance, 2 refused.
 """
 
+import itertools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -95,15 +96,21 @@ def captioned(
 
   Random numbers differ from training's, which depend on the device too.
   """
+  import jax
+
+  from nfnets.data import mixing
+
   batch, images, targets, names = _training_batch(config, count, step)
   images = images * np.float32(config.data.std) + np.float32(config.data.mean)
   images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-  before = [
-    (image, names[label])
-    for image, label in zip(batch['images'], batch['labels'])
-  ]
+  first, how = np.arange(len(images)), config.augment
+  if how.mix != 'none':
+    shape = batch['images'].shape  # which examples are mixed isn't random
+    plan = mixing.plan(jax.random.key(0), shape, how.mix, pairs=how.pairs)
+    first = np.asarray(plan.first)
+  before = [(batch['images'][i], names[batch['labels'][i]]) for i in first]
   after = [(x, caption(t, names)) for x, t in zip(images, targets)]
-  return before[:count], after
+  return before, after
 
 
 def caption(target: np.ndarray, names: Sequence[str]) -> str:
@@ -252,18 +259,33 @@ def _first_nonfinite(rows: Sequence[Any], found: dict[str, list]) -> list[str]:
 def _training_batch(
   config: ConfigDict, count: int, number: int
 ) -> tuple[dict, np.ndarray, np.ndarray, Sequence[str]]:
-  """Returns a host batch, its augmented images and targets, class names."""
+  """The first examples of a step's batch, for `count` augmented ones.
+
+  Returns:
+    The host's batch, its augmented images and targets, class names.
+  """
   import jax
 
   from nfnets import factory
-  from nfnets.data import augment
+  from nfnets.data import augment, pipeline
 
   with config.unlocked():
-    config.batch_size = count
     config.precision = 'float32'
-    config.data.update(on_device=False, num_threads=0)
+    config.data.num_threads = 0
   source, _ = factory.sources_of(config)
-  batch = next(factory.train_batches(config, source, number))
+  fresh = 2 if config.augment.pairs == 'fresh' else 1
+  stream = pipeline.train_batches(
+    source,
+    config.data,
+    batch_size=1,
+    seed=config.seed,
+    start_step=number * config.batch_size * fresh,
+  )
+  examples = list(itertools.islice(stream, count * fresh))
+  batch = {
+    name: np.concatenate([example[name] for example in examples])
+    for name in ('images', 'labels')
+  }
   key = jax.random.fold_in(jax.random.key(config.seed), number)
   run = jax.jit(lambda key, batch: augment.augment(config, key, batch))
   augmented = run(key, batch)

@@ -148,6 +148,11 @@ def sbatch_script(train: list[str]) -> str:
 def host_commands(train: list[str]) -> list[tuple[str, list[str]]]:
   """The host and the command of each process; a host may be repeated."""
   address = HOSTS.value[0].rpartition('@')[2]
+  if address in LOCAL and not set(HOSTS.value) <= set(LOCAL):
+    raise ValueError(
+      f'--hosts={",".join(HOSTS.value)}: the others connect to the first one: '
+      f'give the address at which they reach it, not {address!r}'
+    )
   commands = []
   for index, host in enumerate(HOSTS.value):
     if not host or host[0] == '-' or re.search(r'\s', host):
@@ -263,7 +268,8 @@ def run_all(commands: list[tuple[str, list[str]]]) -> int:
   for (host, _), child in zip(commands, children):
     if child.wait() in NOT_STARTED:
       return not_started(host, child.returncode)
-  codes = {abs(child.returncode) for child in children} - {0}
+  codes = {child.returncode for child in children} - {0}
+  codes = {code if code > 0 else 128 - code for code in codes}  # as in a shell
   return max(codes - {INTERRUPTED} or codes, default=0)
 
 

@@ -13,6 +13,9 @@ process dies, the others exit; start them again, on any number of machines, to
 resume.
 """
 
+import contextlib
+import sys
+
 from absl import flags
 
 from scripts import common
@@ -48,7 +51,8 @@ def main() -> int:
 
   config = common.needed(CONFIG, 'configs/nfnet_f0.py')
   if PRINT_CONFIG.value:
-    resolved, _ = train.complete(config, WORKDIR.value)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON
+      resolved, _ = train.complete(config, WORKDIR.value)
     print(workdir.dump_json(resolved.to_dict()), end='')
     return 0
   folder = common.needed(WORKDIR, 'runs/mine')

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from configs import cifar_resnet20, nfnet_f0
 from nfnets.analysis import counts
 from nfnets.bench import clock, pieces, programs, report, step_time
 from nfnets.bench import input as stages
+from scripts import benchmark
 
 TINY = {'depths': (1, 1, 1), 'widths': (8, 8, 8), 'normalizer': 'nf'}
 
@@ -144,6 +146,36 @@ def test_a_piece_is_compared_with_the_plain_steps_beside_it(monkeypatch, timer):
   assert found['SAM on the whole batch']['temp'] == 3
   table = report.pieces(found)
   assert '| AGC ' in table and '| 2 (2, 2) ' in table
+
+
+def test_pieces_that_do_not_fit_are_refused_before_any_is_measured(monkeypatch):
+  monkeypatch.setattr(programs, 'training', lambda _: pytest.fail('compiled'))
+  with pytest.raises(ValueError, match='config.micro_batches=4'):
+    pieces.measure(tiny.config(batch_size=2))
+
+
+@pytest.mark.parametrize(
+  ('flag', 'device', 'compiler'),
+  [
+    ('auto', 'cpu', 'none'),
+    ('auto', 'NVIDIA H100', 'default'),
+    ('max-autotune', 'cpu', 'max-autotune'),
+  ],
+)
+def test_pytorch_compiles_as_asked(monkeypatch, flag, device, compiler):
+  found = {}
+  compare = lambda *_, **values: found.update(values)
+  monkeypatch.setattr(step_time, 'compare', compare)
+  monkeypatch.setattr(programs, 'plain', lambda *_, **__: None)
+  flags = {'TIMM_PYTHON': 'p', 'ROUNDS': 1, 'SECONDS': 1.0}
+  for name, value in flags.items():
+    holder = types.SimpleNamespace(value=value)
+    monkeypatch.setattr(benchmark, name, holder)
+  benchmark.measured(
+    {'model': 'nfnet_f0', 'mode': 'eval', 'against': 'timm', 'device': device}
+    | {'torch_compile': flag}
+  )
+  assert found['compiler'] == compiler
 
 
 def test_a_whole_recipe_is_compiled_and_takes_steps():

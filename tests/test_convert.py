@@ -42,6 +42,17 @@ def test_a_published_file_becomes_ours_and_timms_and_ours_again(
   assert_same(back.params, timm.from_timm(arrays, 'nf_resnet50'))
 
 
+def test_a_network_that_timm_has_not_is_not_written_as_timms(tmp_path, convert):
+  sizes = {'depths': (1, 1, 1, 1), 'widths': (32, 32, 32, 32)}
+  params = fill(files.shapes('nf_resnet_50', 3, **sizes)[0])
+  made = weights.Weights(params, {}, 'nf_resnet_50', 3, sizes)
+  weights.write(tmp_path / 'w.npz', made)
+  out = tmp_path / 'timm.safetensors'
+  done = convert(tmp_path / 'w.npz', out, '--to=timm')
+  assert done.code == 2 and not out.exists()
+  assert 'has depths=(3, 4, 6, 3), not (1, 1, 1, 1)' in done.stderr
+
+
 def test_folded_weights_are_written_as_such(tmp_path, convert):
   weights.write(tmp_path / 'w.npz', small())
   done = convert(tmp_path / 'w.npz', tmp_path / 'f.npz', '--fold')

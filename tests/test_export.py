@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from nfnets import models, weights
+from nfnets import hub, models, weights
 from nfnets.weights import export, exported, files
 
 needs_onnx = pytest.mark.skipif(
@@ -108,6 +108,13 @@ def test_a_file_runs_where_nfnets_cannot_be_imported(form, tmp_path):
   assert told['is_folded'] and told['class_names'] == names
   assert told['input']['shape'] == ['batch', 21, 21, 3]
   assert told['preprocessing']['std'] == [4, 5, 6]
+
+
+def test_a_network_of_one_channel_takes_images_of_one_channel(tmp_path):
+  kept = hub.with_channels(make('cifar nf'), 1)
+  export.write(tmp_path / 'out', kept, 'stablehlo', image_size=20)
+  network = exported.load(str(tmp_path / 'out'))
+  assert network.description['input']['shape'] == ['batch', 20, 20, 1]
 
 
 def test_the_weights_inside_are_a_file_that_the_other_commands_read(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import tiny
 from PIL import Image
 
+from nfnets import factory
 from nfnets.data import sources
 from scripts import inspect
 
@@ -36,6 +37,27 @@ def test_mixed_examples_name_their_labels_and_are_as_many_as_asked(pairs):
   names = sources.create('digits', 'test').class_names
   assert all(text in names for _, text in before)
   assert any(' + ' in text for _, text in after)
+
+
+@pytest.mark.parametrize('mix', ['mixup', 'mixup_cutmix'])
+@pytest.mark.parametrize('pairs', ['batch', 'fresh'])
+def test_each_mixed_example_stands_beside_its_first_image(mix, pairs):
+  config = tiny.config(
+    augment__mix=mix,
+    augment__pairs=pairs,
+    augment__mixup_alpha=100.0,  # no share is too small for a caption
+  )
+  before, after = inspect.captioned(config, 8, 0)
+  assert all(label in text for (_, label), (_, text) in zip(before, after))
+
+
+def test_a_step_shows_the_examples_that_training_sees():
+  config = tiny.config(batch_size=16)
+  source, _ = factory.sources_of(config)
+  batch = next(factory.train_batches(config, source, 3))
+  before, _ = inspect.captioned(config, 5, 3)
+  for (image, _), wanted in zip(before, batch['images']):
+    np.testing.assert_array_equal(image, wanted)
 
 
 def test_a_batch_is_drawn(run_script, tmp_path):

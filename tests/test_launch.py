@@ -27,6 +27,7 @@ PROGRAMS = {
   'shown': 'pwd; exec {python} -c "import json, sys; '
   'print(json.dumps(sys.argv[1:]))" "$@"',
   'saved': 'exit 75',
+  'killed': 'kill -KILL $$',
   'waiting': 'trap "echo saved; exit 75" TERM; echo up; '
   'while :; do sleep 0.1; done',
 }
@@ -99,6 +100,17 @@ def test_hosts_get_their_places_too_and_their_lines_are_marked(programs):
       '--num_processes=2',
       f'--process_id={index}',
     ]
+
+
+def test_a_local_address_is_not_given_to_other_machines(programs):
+  done = launch(programs, 'shown', '--on=hosts', '--hosts=localhost,gpu1')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert "not 'localhost'" in done.stderr
+
+
+def test_a_process_that_a_signal_killed_gives_a_shells_code(programs):
+  done = launch(programs, 'killed', '--on=hosts', '--hosts=localhost')
+  assert done.returncode == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,14 @@ def test_speed_is_the_models_flops_over_the_chips_peak(clock, monkeypatch):
     assert utilization == (0.4 if peak else None)
 
 
+def test_a_compiling_step_that_is_logged_has_no_speed(clock):
+  meter = metrics.Meter(config(log_every=1), 9)
+  clock.time += 60
+  assert 'train/step_seconds' not in meter.add(10, dict(GOOD))
+  clock.time += 0.5
+  assert meter.add(11, dict(GOOD))['train/step_seconds'] == 0.5
+
+
 def test_the_wait_for_input_is_the_time_in_next(clock):
   def slow():
     while True:

@@ -75,6 +75,18 @@ def test_a_row_resolves_to_what_the_paper_says(module, run, facts):
     assert found == value, key
 
 
+@pytest.mark.parametrize(
+  'change',
+  [{'data.train_image_size': 384}, {'model.depths': (3, 6, 18, 9)}],
+)
+def test_a_published_step_time_is_that_of_the_published_size_alone(change):
+  config = table_imagenet.get_config('f0')
+  assert costs.step_ms(config) == 73.3
+  with config.unlocked():
+    config.update_from_flattened_dict(change)
+  assert costs.step_ms(config) is None
+
+
 def test_chip_hours_of_the_paper_s_own_step_agree_both_ways():
   config = table_imagenet.get_config('f0')
   by_time = costs.chip_hours('f0', config)

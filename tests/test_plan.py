@@ -154,6 +154,16 @@ def test_remedies_are_tried_from_the_mildest_until_one_fits():
   assert half.flops == pytest.approx(really.flops)
 
 
+def test_a_remedy_that_the_recipe_excludes_is_left_out():
+  config = tiny.config(batch_size=64, sam__rho=0.05, sam__m=64)
+  refused = compiled.estimate_step(config, POD)
+  small = POD._replace(chip=POD.chip._replace(memory=1.0))
+  tried = budget.remedies(config, small, refused, is_compiled=False)
+  flags = [remedy.flags for remedy in tried]
+  assert any('micro_batches' in flag for flag in flags)
+  assert not any('batch_size' in flag for flag in flags)  # m doesn't divide it
+
+
 def test_the_command_prints_bound_published_time_and_a_range_of_hours(
   run_script, monkeypatch
 ):

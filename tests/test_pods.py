@@ -6,6 +6,11 @@ from nfnets import chips
 from nfnets.plan import compiled, pods
 
 
+def test_a_chip_whose_name_begins_like_another_s_is_not_taken_for_it():
+  assert chips.find('NVIDIA L40') is None
+  assert chips.find('NVIDIA L4') and chips.find('NVIDIA H100 80GB HBM3')
+
+
 # Google Cloud's documentation; v3:8x8 is paper A's, the last are the largest.
 @pytest.mark.parametrize(
   ('name', 'shape', 'device', 'kind'),

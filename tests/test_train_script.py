@@ -77,6 +77,15 @@ def test_print_config_prints_the_resolved_config_as_json(run_script):
   assert config['augment']['randaugment_magnitude'] == 15
 
 
+def test_print_config_prints_nothing_else_to_stdout(run_script):
+  done = run_script(
+    'scripts.train', '--config=configs/quickstart.py', '--print_config',
+    '--config.data.num_train=0',
+  )  # fmt: skip
+  assert done.code == 0
+  assert json.loads(done.stdout)['data']['num_train'] == 1438
+
+
 def test_a_workdir_that_cannot_be_created_is_named(run_script):
   code, _, said = run_script(
     'scripts.train', RECIPE, '--workdir=/proc/run', OFF

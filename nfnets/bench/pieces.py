@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from nfnets import checks
 from nfnets.bench import clock, programs
 
 NEVER = 10**9
@@ -38,11 +39,17 @@ def measure(
     `clock.spread`), and `temp`, the compiler's count of temporary bytes.
     'plain' also has `seconds` per step, over all turns.
   """
+  augment = {f'augment.{key}': value for key, value in config.augment.items()}
+  pieces = {**PIECES, "the recipe's augmentation": augment}
+  configs = {
+    name: with_piece(config, values) for name, values in pieces.items()
+  }
+  for changed in configs.values():  # before anything is measured
+    checks.check(changed, 1)
   plain = programs.training(with_piece(config, {}))
   found, plain_seconds = {}, []
-  augment = {f'augment.{key}': value for key, value in config.augment.items()}
-  for name, values in {**PIECES, "the recipe's augmentation": augment}.items():
-    program = programs.training(with_piece(config, values))
+  for name, changed in configs.items():
+    program = programs.training(changed)
     pair = {'plain': plain.run, name: program.run}
     turns = {
       side: functools.partial(clock.median_step, run, seconds)

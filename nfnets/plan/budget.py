@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from nfnets import checks
 from nfnets.plan import compiled, pods
 from nfnets.plan.compiled import Program
 
@@ -95,6 +96,10 @@ def remedies(
     for values in kind:
       flags = ' '.join(f'--config.{k}={v}' for k, v in values.items())
       changed = _changed(config, values)
+      try:
+        checks.check(changed, pod.num_devices)
+      except ValueError:  # no remedy for this recipe
+        continue
       program = compiled.estimate_step(changed, pod)
       fits = scale * program.memory <= pod.chip.memory
       program = program._replace(fits=fits)

@@ -105,7 +105,12 @@ def describe(
     'is_folded': bool(weights.overrides.get('folded', False)),
     'input': {
       'name': 'images',
-      'shape': [size, image_size, image_size, 3],
+      'shape': [
+        size,
+        image_size,
+        image_size,
+        files.channels(weights.params),
+      ],
       'dtype': 'float32',
     },
     'output': {
@@ -225,7 +230,8 @@ def _difference(
     network = exported.load(str(path))
     run, leaves = jax.jit(inference(weights)), files.leaves(weights)
     for n in [batch] if batch else _CHECKED_BATCHES:
-      images = random.standard_normal((n, size, size, 3)).astype(np.float32)
+      shape = (n, size, size, files.channels(weights.params))
+      images = random.standard_normal(shape).astype(np.float32)
       found, wanted = network.run(images), np.asarray(run(leaves, images))
       errors.append(np.abs(found - wanted).max() / np.abs(wanted).max())
   return float(max(errors)) if np.isfinite(errors).all() else float('inf')
