@@ -59,7 +59,7 @@ REFUSED = [
   (f'launch --on=hosts --hosts=-oX=y {TRAIN}', "'-oX=y' is not an address"),
   (f'launch --on=hosts --hosts=a --port=-1 {TRAIN}', '--port=-1'),
   (
-    f'launch --on=hosts --hosts=localhost,gpu1 {TRAIN}',
+    f'launch --on=hosts --hosts=gpu0,gpu1 {TRAIN}',
     'is not installed on this machine',
   ),
   ('plan --table --images_per_core=nan', '--images_per_core=nan'),
