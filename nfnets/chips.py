@@ -80,6 +80,7 @@ def find(device_kind: str) -> Chip | None:
     for name in CHIPS
     if device_kind.startswith(name)
     and not device_kind[len(name) :][:1].isdigit()  # an L40 is no L4
+    and ('GeForce' not in name or device_kind == name)  # nor is a 3090 Ti one
   ]
   return CHIPS[max(fitting, key=len)] if fitting else None
 

@@ -177,6 +177,11 @@ def _build_run(
     copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
     config, opened = complete(config, copy.path)
     shapes, *splits = prepare(config, opened)
+    if profile_steps and profile_steps[1] > config.num_steps:
+      raise ValueError(
+        f'profile_steps={profile_steps[0]}:{profile_steps[1]}: the run has '
+        f'{config.num_steps} steps, from 0'
+      )
     folder = RunFolder(copy.path, url=copy.url)
     if is_first:
       stack.enter_context(folder.lock())

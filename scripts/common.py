@@ -108,13 +108,10 @@ def run(
     'traceback', False, 'Show the traceback of an error as well.'
   )
   flags.DEFINE_bool('help', False, 'Show this help and exit.', short_name='h')
-  if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
-    try:
-      print(manual(sys.modules[main.__module__]), flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has exited
-      leave(0)
-    sys.exit(0)
   try:
+    if {'-h', '-help', '--help'}.intersection(sys.argv[1:]):
+      print(manual(sys.modules[main.__module__]), flush=True)
+      sys.exit(0)
     argv = sys.argv if remote_paths else [_local(word) for word in sys.argv]
     arguments = _parse(argv)
     if arguments and not positional:
@@ -122,9 +119,13 @@ def run(
         f'unexpected argument {arguments[0]!r}; flags start with --'
       )
     with contextlib.nullcontext() if handles_ctrl_c else _exiting_on_ctrl_c():
-      sys.exit(main(arguments) if positional else main())
+      code = main(arguments) if positional else main()
+      sys.stdout.flush()
+    sys.exit(code)
   except KeyboardInterrupt:
     leave(refuse('stopped by Ctrl-C'))
+  except BrokenPipeError:  # the reader, such as `head`, has exited
+    leave(128 + signal.SIGPIPE)
   except Exception as error:
     why = explain(error)
     if why is None or '--traceback' in sys.argv:

@@ -10,8 +10,8 @@ run      trains each row with scripts.train, which receives the flags after --.
          All rows are trained with the first seed before the next seed begins.
          Recorded rows are skipped, interrupted ones resume from their
          checkpoint, and the record of an equal run of another experiment is
-         taken over. If a row fails, the others still run; Ctrl-C stops once the
-         current row has saved.
+         taken over. If a row fails, the others still run; Ctrl-C or SIGTERM
+         stops once the current row has saved.
 measure  measures each row of an experiment that trains nothing.
 report   writes README.md and plot.png of one experiment, or of all of them with
          an overview, and prints those that changed; --html=FILE also writes one
@@ -36,6 +36,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from typing import Any
 
 from absl import flags
 
@@ -191,17 +192,25 @@ def train(experiment: study.Experiment, one: Run, more: Sequence[str]) -> str:
 
 
 def call(arguments: Sequence[str]) -> tuple[int, bool]:
-  """Runs Python with these arguments, to the end even after Ctrl-C.
+  """Runs Python with these arguments, to the end even if told to stop.
 
   Returns:
-    Its exit code, and whether Ctrl-C came.
+    Its exit code, and whether Ctrl-C or SIGTERM came.
   """
   child = subprocess.Popen([sys.executable, *arguments])
   is_stopped = False
+
+  def stop(number: int, _: Any) -> None:
+    nonlocal is_stopped
+    is_stopped = True
+    child.send_signal(number)
+
+  before = signal.signal(signal.SIGTERM, stop)
   while True:
     try:
       code = child.wait()
-      return code, is_stopped or code == -signal.SIGINT
+      signal.signal(signal.SIGTERM, before)
+      return code, is_stopped or code in (-signal.SIGINT, -signal.SIGTERM)
     except KeyboardInterrupt:  # which the terminal sent to the child as well
       is_stopped = True
 

@@ -230,6 +230,8 @@ def _variables(
   read = None if workdir is None else weights.of_run(workdir, config)['eval']
   with config.unlocked():  # either would hide the modules inside blocks
     config.model.update(remat=False, scan=False)
+  if 'cross_replica_axis' in config.model:
+    config.model.cross_replica_axis = None  # there is no mapped axis
   network = factory.network_of(config)
   if read is not None:
     return network, read.params, read.state, f'parameters of {workdir}'

@@ -112,7 +112,8 @@ def of_all() -> str:
     train, evaluation = row['train_image_size'], row['eval_image_size']
     parts = counts.parts(name, evaluation)
     macs = sum(part.macs for part in parts)
-    train_macs = sum(part.macs for part in counts.parts(name, train))
+    training = parts if train == evaluation else counts.parts(name, train)
+    train_macs = sum(part.macs for part in training)
     params, published_macs, tag = SIZES.get(name, ('', '', ''))
     source = ' (code)' if tag == 'K' else ''
     weights, found = _weights_of(name)

@@ -193,18 +193,19 @@ def test_help_is_the_docstring_and_the_scripts_own_flags(run_thing):
   assert '--verbosity' not in out
 
 
-def test_help_into_a_closed_pipe_ends_quietly():
+@pytest.mark.parametrize('words', [['--help'], [QUICK, '--print_config']])
+def test_output_into_a_closed_pipe_ends_as_sigpipe_does(words):
   read, write = os.pipe()
   os.close(read)
   done = subprocess.run(
-    [sys.executable, '-m', 'scripts.train', '--help'],
+    [sys.executable, '-m', 'scripts.train', *words],
     cwd=pathlib.Path(__file__).parents[1],
     stdout=write,
     stderr=subprocess.PIPE,
     check=False,
   )
   os.close(write)
-  assert (done.returncode, done.stderr) == (0, b'')
+  assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b'')
 
 
 FAULTS = """

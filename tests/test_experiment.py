@@ -12,6 +12,7 @@ from invented import record
 
 from experiments import clipping_threshold, records, resnet20_three_ways
 from nfnets.workdir import RunFolder
+from scripts import experiment
 
 THREE_WAYS = ('--experiment=resnet20_three_ways', '--scale=cpu')
 
@@ -95,6 +96,16 @@ def test_ctrl_c_ends_the_runs_however_far_the_row_is(command, code, told):
   )
   assert (done.code, called) == (75, ['nf@cpu_seed0'])
   assert 'nf@cpu_seed0: ' in done.stdout and f'{told}\n' in done.stdout
+
+
+def test_sigterm_is_passed_on_to_the_training_which_may_save():
+  child = """if True:
+  import os, signal, time
+  signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+  os.kill(os.getppid(), signal.SIGTERM)
+  time.sleep(60)
+  """
+  assert experiment.call(['-c', child]) == (75, True)
 
 
 def test_a_crash_is_a_failure_though_its_exit_code_is_that_of_divergence(

@@ -8,6 +8,7 @@ from nfnets.plan import compiled, pods
 
 def test_a_chip_whose_name_begins_like_another_s_is_not_taken_for_it():
   assert chips.find('NVIDIA L40') is None
+  assert chips.find('NVIDIA GeForce RTX 3090 Ti') is None
   assert chips.find('NVIDIA L4') and chips.find('NVIDIA H100 80GB HBM3')
 
 

@@ -21,6 +21,7 @@ OFF = '--compilation_cache=off'  # it would stay for other tests
     (['--config.data.name=cifar10', '--config.data.data_dir=/nowhere'],
      'cifar10'),
     (['--profile_steps=15:10'], 'first step and the one after the last'),
+    (['--profile_steps=10:99999'], 'profile_steps=10:99999: the run has'),
     (['--coordinator_address=a:1'], 'missing: num_processes, process_id'),
   ],
 )  # fmt: skip
