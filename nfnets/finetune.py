@@ -129,6 +129,9 @@ def fitting(
       'without --fold'
     )
   check_same_function(config, weights)
+  own = weights.data.get('class_names')
+  if own and sorted(own) == sorted(class_names):  # perhaps in another order
+    weights = files.with_classes(weights, class_names)
   is_kept, why = _keeps_head(weights, config.data.num_classes, class_names)
   found, wanted = stack_like(weights.params, shapes.params), shapes.params
   if not is_kept:

@@ -129,8 +129,9 @@ def complete(
     from nfnets import finetune
 
     lines, opened = finetune.complete(config, workdir)
-    for line in lines:
-      print(line)
+    if jax.process_index() == 0:
+      for line in lines:
+        print(line)
   return checks.resolve(config), opened
 
 

@@ -2,9 +2,9 @@
 
 FILE is anything that scripts.convert reads or writes: a name of published
 weights, a published file, one of ours or timm's, or a run's folder. Prints the
-five likeliest classes of each picture with their probabilities. A file that
-isn't a picture is reported on stderr, and the others are still classified. Exit
-codes: 0 every picture was read, 1 some were not, 2 refused or failed.
+five likeliest classes of each picture with their softmax probabilities. A file
+that isn't a picture is reported on stderr, and the others are still classified.
+Exit codes: 0 every picture was read, 1 some were not, 2 refused or failed.
 """
 
 import json
@@ -47,6 +47,10 @@ def main(paths: Sequence[str]) -> int:
   common.note(found.note)
   files.require_head(found, source)
   net = hub.Network(found, image_size=IMAGE_SIZE.value)
+  if (channels := net.config['in_channels']) not in (1, 3):
+    raise ValueError(
+      f'{source}: takes images of {channels} channels, pictures have 3'
+    )
   predictions, errors = [], []
   for good, images, failures in read(paths, net.preprocess):
     errors += failures

@@ -284,6 +284,9 @@ def test_classes_are_matched_by_name_in_any_order():
     )
   assert found.data['class_names'] == ['dog', 'ant', 'bee', 'cat']
   assert_same(files.with_classes(small(), list('wxyz')).params, kept.params)
+  twice = small(class_names=['crane', 'ant', 'crane', 'bee'])  # as in ImageNet
+  same = files.with_classes(twice, twice.data['class_names'])
+  assert_same(same.params, twice.params)
   with pytest.raises(ValueError, match="other classes .*: 'cat', not 'chat'"):
     files.with_classes(kept, ['ant', 'bee', 'chat', 'dog'])
   with pytest.raises(ValueError, match='4 classes, the data 2'):

@@ -87,6 +87,15 @@ def test_the_head_is_kept_unless_its_class_names_differ(
   assert f'head: {word}, ' in capsys.readouterr().out
 
 
+def test_a_head_follows_class_names_in_another_order(tmp_path, capsys):
+  weights = given(num_classes=10, class_names=list('abcdefghij'))
+  _, after = started(write(tmp_path, weights), list('jihgfedcba'))
+  for leaf in ('w', 'b'):
+    wanted = weights.params[HEAD][leaf][..., ::-1]
+    np.testing.assert_array_equal(after.params[HEAD][leaf], wanted)
+  assert 'head: kept, ' in capsys.readouterr().out
+
+
 def test_a_mismatch_is_refused_before_compilation(tmp_path):
   path = write(tmp_path, given()._replace(params={}))
   config = tiny.config(weights=path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnets import evaluate, factory, models, parallel, step
+from nfnets import distributed, evaluate, factory, models, parallel, step
 from nfnets.data import sources
 from nfnets.weights import files, folding, pictures
 
@@ -54,6 +54,8 @@ def measure(
         f'{prefix}: the outputs of {one.model} are not finite; take other '
         'weights, or the mean and std that they were trained with'
       )
+  for others in distributed.exchange(skipped):
+    skipped |= others
   if skipped:
     say(evaluate.left_out(skipped))
   return metrics

@@ -201,7 +201,8 @@ def with_classes(weights: Weights, names: Sequence[str]) -> Weights:
     raise ValueError(
       f'the weights have other classes than the data: {mine!r}, not {other!r}'
     )
-  order = [own.index(name) for name in names]
+  order = np.empty(len(names), int)  # the first of two equal names stays first
+  order[np.argsort(names, kind='stable')] = np.argsort(own, kind='stable')
   params = {
     path: leaf[..., order] if match.is_head(path) else leaf
     for path, leaf in match.flatten(weights.params).items()
