@@ -55,12 +55,13 @@ class WorkingCopy(NamedTuple):
 
 @contextlib.contextmanager
 def working_copy(
-  place: str | os.PathLike[str], uploads: bool = True
+  place: str | os.PathLike[str], uploads: bool = True, whole: bool = True
 ) -> Iterator[WorkingCopy]:
   """A local folder to work in within the block; a local one is used itself.
 
   The copy of one in a bucket is uploaded at the end if this process `uploads`,
-  then removed; it is kept if that fails.
+  then removed; it is kept if that fails. Unless `whole`, it has only the run's
+  JSON files, and its checkpoints as empty folders, and isn't uploaded.
 
   Raises:
     ValueError: the scheme is unknown, or a package is missing.
@@ -78,8 +79,8 @@ def working_copy(
     temporary = tempfile.mkdtemp(prefix='nfnets-')
     stack.callback(shutil.rmtree, temporary, ignore_errors=True)
     copy = mirror.Mirror(url, pathlib.Path(temporary, scheme, path))
-    copy.fetch()
-    upload = copy.upload if uploads else None
+    copy.fetch(whole)
+    upload = copy.upload if uploads and whole else None
     first = None
     try:
       yield WorkingCopy(copy.path, url, upload)
@@ -100,13 +101,14 @@ def working_copy(
 
 
 @contextlib.contextmanager
-def fetched(place: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def fetched(
+  place: str | os.PathLike[str], whole: bool = True
+) -> Iterator[pathlib.Path]:
   """The path of a file or of a run's folder, to read within the block.
 
-  Raises:
-    As `working_copy`.
+  `whole` and errors are those of `working_copy`.
   """
-  with working_copy(place, uploads=False) as copy:
+  with working_copy(place, uploads=False, whole=whole) as copy:
     yield copy.path
 
 

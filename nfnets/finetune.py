@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from nfnets import bucket, checks, factory, models, step, variants
 from nfnets.data import sources
 from nfnets.weights import files, match, pictures, pretrained, stack_like
-from nfnets.workdir import RunFolder, read_json
+from nfnets.workdir import RunFolder
 
 # Arguments that affect how a network is trained, not what it computes.
 TRAINING_ONLY = (
@@ -179,22 +179,15 @@ def _earlier(
   """The config of the run in `workdir`, if it started from these weights.
 
   A recipe without weights resumes from whatever weights the run started from.
-  A folder without a checkpoint may be used for any config, so it has none; a
-  run in a bucket isn't fetched to find that out.
+  A folder without a checkpoint may be used for any config, so it has none.
   """
   if not workdir:
     return None
-  folder = RunFolder(workdir)
-  if bucket.is_url(workdir):
-    with bucket.fetched(f'{workdir}/config.json') as path:
-      before = read_json(path)
-  elif folder.saved_steps() or folder.is_finished():
-    before = folder.read_config()
-  else:
-    before = None
-  if before is None:
-    return None
-  own = before.get('weights', '')
+  with bucket.fetched(workdir, whole=False) as path:
+    folder = RunFolder(path)
+    has_begun = folder.saved_steps() or folder.is_finished()
+    before = folder.read_config() if has_begun else None
+  own = (before or {}).get('weights', '')
   return before if own and config.weights in ('', own) else None
 
 

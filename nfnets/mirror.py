@@ -15,6 +15,7 @@ import contextlib
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 
 import fsspec
@@ -23,9 +24,11 @@ UPLOADED = 'uploaded'  # an empty object beside the files of a checkpoint
 CHECKPOINTS = 'checkpoints/'
 # Not fetched: a run doesn't need them to go on.
 LEFT_THERE = ('tensorboard/', 'compilation_cache/', 'wandb/')
+JSON = re.compile(r'[^/]*\.json')  # what a run is, and how it ended
 # Not uploaded: of no use on another machine.
 LEFT_HERE = re.compile(r'lock$|wandb/|.*\.tmp$|checkpoints/\d*[^/\d]')
 TRIES = 3
+PAUSES = 1.0, 2.0, 4.0  # seconds between tries of an upload
 
 
 class Mirror:
@@ -37,16 +40,19 @@ class Mirror:
     self._fs, self._root = fsspec.core.url_to_fs(url)
     self._known: dict[str, tuple[int, int]] = {}  # files that both sides have
 
-  def fetch(self) -> None:
-    """Fetches everything but incomplete checkpoints and `LEFT_THERE`."""
+  def fetch(self, whole: bool = True) -> None:
+    """Fetches everything but incomplete checkpoints and `LEFT_THERE`.
+
+    Unless `whole`, only the JSON files, and checkpoints as empty folders.
+    """
     with self._naming('read'):
       for _ in range(TRIES):  # the run may delete an old checkpoint meanwhile
         with contextlib.suppress(FileNotFoundError):
-          return self._fetch()
+          return self._fetch(whole)
         shutil.rmtree(self.path, ignore_errors=True)
-      return self._fetch()
+      return self._fetch(whole)
 
-  def _fetch(self) -> None:
+  def _fetch(self, whole: bool) -> None:
     remote = self._remote()
     if not remote:
       return
@@ -59,12 +65,13 @@ class Mirror:
       # Even if all are incomplete: it tells that the run began.
       (self.path / CHECKPOINTS).mkdir(exist_ok=True)
     for step in {_step(name) for name in remote} - {''}:
-      if step + UPLOADED not in remote:
-        (self.path / f'{step[:-1]}.torn').mkdir(exist_ok=True)
+      ending = '' if step + UPLOADED in remote else '.torn'
+      (self.path / f'{step[:-1]}{ending}').mkdir(exist_ok=True)
     wanted = sorted(
       name
       for name in remote
-      if not name.startswith(LEFT_THERE)
+      if (whole or JSON.fullmatch(name))
+      and not name.startswith(LEFT_THERE)
       and not name.endswith('/' + UPLOADED)
       and (not (step := _step(name)) or step + UPLOADED in remote)
     )
@@ -79,9 +86,10 @@ class Mirror:
   def upload(self) -> None:
     """Uploads what changed, in an order that a kill may break anywhere."""
     with self._naming('written'):
-      for _ in range(TRIES):
+      for pause in PAUSES:
         with contextlib.suppress(Exception):  # each storage raises its own
           return self._upload()
+        time.sleep(pause)
       return self._upload()
 
   def _upload(self) -> None:

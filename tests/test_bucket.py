@@ -4,17 +4,27 @@ import contextlib
 import importlib.util
 import pathlib
 import tempfile
+import types
 
 import fsspec
 import numpy as np
 import pytest
 
-from nfnets import bucket, checkpoint, workdir
+from nfnets import bucket, checkpoint, mirror, workdir
 from nfnets.data import sources
 
 
 @pytest.fixture
-def memory(monkeypatch):
+def slept(monkeypatch):
+  """The pauses between tries, in seconds; they take no time."""
+  pauses = []
+  clock = types.SimpleNamespace(sleep=pauses.append)
+  monkeypatch.setattr(mirror, 'time', clock)
+  return pauses
+
+
+@pytest.fixture
+def memory(monkeypatch, slept):
   """fsspec's storage in memory stands in for a bucket: objects by name."""
   monkeypatch.setitem(bucket.PACKAGES, 'memory', 'fsspec')
   storage = fsspec.filesystem('memory')
@@ -108,6 +118,15 @@ def test_a_checkpoint_that_a_run_set_aside_stays_in_the_bucket(memory):
     steps = {folder.name for folder in (path / 'checkpoints').iterdir()}
     assert steps == {'5', '7', '10'}
     assert (path / 'checkpoints/10/meta').read_text() == '10'
+
+
+def test_what_a_run_is_can_be_read_without_its_checkpoints(memory, monkeypatch):
+  with bucket.working_copy('memory://b/run') as (path, *_):
+    write(path, 5, 10)
+  memory.rm('/b/run/checkpoints/10/uploaded')
+  with bucket.fetched('memory://b/run', whole=False) as path:
+    assert contents(path).keys() == {'config.json', 'summary.json'}
+    assert workdir.RunFolder(path).saved_steps() == [5]
 
 
 def test_other_processes_upload_nothing(memory):
@@ -268,13 +287,16 @@ def test_what_ended_a_run_is_said_though_its_last_upload_fails(
 
 
 @pytest.mark.parametrize('call', ['pipe_file', 'put_file'])
-def test_an_upload_is_tried_again(memory, monkeypatch, call):
+def test_an_upload_is_tried_again_after_a_pause(
+  memory, monkeypatch, slept, call
+):
   monkeypatch.setattr(memory, call, failing_once(getattr(memory, call)))
   with bucket.working_copy('memory://b/run') as (path, _, upload):
     write(path, 5)
     upload()
   assert 'checkpoints/5/uploaded' in names(memory)
   assert not path.exists()
+  assert len(slept) == 1 and slept[0] > 0
 
 
 def test_a_checkpoint_deleted_during_the_fetch_is_skipped(memory, monkeypatch):

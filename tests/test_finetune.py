@@ -9,7 +9,7 @@ import tiny
 
 from configs import finetune as recipe_file
 from configs import finetune_caltech101
-from nfnets import checkpoint, data, finetune, train, workdir
+from nfnets import bucket, checkpoint, data, finetune, train, workdir
 from nfnets.weights import files, folding, match
 
 HEAD = 'CIFAR_ResNet/~/linear'
@@ -222,18 +222,25 @@ def test_a_resumed_run_does_not_need_its_file(tmp_path):
 
 
 @pytest.mark.parametrize('ended', ['early', 'saved', 'finished'])
-def test_only_a_run_that_has_begun_keeps_its_overrides(tmp_path, ended):
+@pytest.mark.parametrize('storage', ['', 'memory:/'])
+def test_only_a_run_that_has_begun_keeps_its_overrides(
+  tmp_path, monkeypatch, storage, ended
+):
+  monkeypatch.setitem(bucket.PACKAGES, 'memory', 'fsspec')
   path = write(tmp_path, given(eval_image_size=8))
+  place = f'{storage}{tmp_path}/run'
   first = open_recipe(path, eval_image_size=12, train_image_size=12)
-  finetune.complete(first, tmp_path / 'run')
-  folder = workdir.RunFolder(tmp_path / 'run')
-  folder.write_config(first.copy_and_resolve_references().to_dict())
-  if ended == 'saved':
-    (folder.path / 'checkpoints' / '5').mkdir(parents=True)
-  if ended == 'finished':
-    folder.write_summary({'status': 'finished', 'step': first.num_steps})
+  finetune.complete(first, place)
+  with bucket.working_copy(place) as copy:
+    folder = workdir.RunFolder(copy.path)
+    folder.write_config(first.copy_and_resolve_references().to_dict())
+    if ended == 'saved':
+      (folder.path / 'checkpoints' / '5').mkdir(parents=True)
+      (folder.path / 'checkpoints' / '5' / 'data').touch()
+    if ended == 'finished':
+      folder.write_summary({'status': 'finished', 'step': first.num_steps})
   again = open_recipe(path)
-  finetune.complete(again, tmp_path / 'run')
+  finetune.complete(again, place)
   size = 8 if ended == 'early' else 12
   assert again.data.eval_image_size == again.data.train_image_size == size
 
