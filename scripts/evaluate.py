@@ -13,6 +13,7 @@ prints. Exit codes: 0 evaluated, 2 refused or failed.
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -48,8 +49,8 @@ def main() -> int:
     bucket.fetched(WORKDIR.value or '') as workdir,
   ):
     config = complete_config(workdir if WORKDIR.value else None)
-    candidates = read_weights(config, workdir)
-  say = common.note if jax.process_index() == 0 else lambda text: None
+    say = common.note if jax.process_index() == 0 else lambda text: None
+    candidates = read_weights(config, workdir, say)
   metrics = accuracy.measure(config, candidates, FOLD.value, say)
   if jax.process_index() > 0:
     return 0
@@ -78,7 +79,9 @@ def complete_config(workdir: pathlib.Path | None) -> ConfigDict:
   return checks.resolve(config, trains=False)
 
 
-def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def read_weights(
+  config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]
+) -> dict[str, Any]:
   """The weights to evaluate, by the prefix of their metrics."""
   from nfnets import weights
   from nfnets.weights import files, pictures
@@ -86,11 +89,11 @@ def read_weights(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   if WORKDIR.value:
     return weights.of_run(workdir, config if CONFIG.value else None)
   found = weights.load(WEIGHTS.value)
-  common.note(found.note)
+  say(found.note)
   files.require_head(found, WEIGHTS.value)
   own = pictures.image_size(found), pictures.crop_name(found)
   if own != (config.data.eval_image_size, config.data.eval_preprocessing):
-    common.note(
+    say(
       f'the weights were made for {own[0]} pixels, '
       f'{pictures.crop_words(own[1])}; to evaluate them so, use '
       '--config=configs/finetune.py, which takes both from the weights'
