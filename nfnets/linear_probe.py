@@ -113,7 +113,8 @@ def _probe(
   l2 = config.probe_l2 or choose_l2(*train, num_classes, seed=config.seed)
   linear, iterations = fit(*train, num_classes, l2)
   scores = {'train/top_1': score(linear, *train)['top_1']} | {
-    f'eval/{name}': value for name, value in score(linear, *test).items()
+    f'eval/{name}': value
+    for name, value in score(linear, *test, config.loss).items()
   }
   probed = _with_head(config, weights, linear, splits[0].class_names)
   weighing.write(folder.path / PROBE, probed)
@@ -230,11 +231,14 @@ def fit(
 
 
 def score(
-  linear: Linear, features: np.ndarray, labels: np.ndarray
+  linear: Linear,
+  features: np.ndarray,
+  labels: np.ndarray,
+  loss: str = 'softmax',
 ) -> dict[str, float]:
-  """Mean cross-entropy `loss`, and `top_1` and `top_5`, fractions of 1."""
+  """The means of `step.scores`: `loss`, and `top_1` and `top_5` (of 1)."""
   logits = jnp.asarray(features @ linear.w + linear.b)
-  values = step.scores(logits, jnp.asarray(labels))
+  values = step.scores(logits, jnp.asarray(labels), loss)
   return {name: float(jnp.mean(value)) for name, value in values.items()}
 
 

@@ -2,9 +2,10 @@
 
 FILE is anything that scripts.convert reads or writes: a name of published
 weights, a published file, one of ours or timm's, or a run's folder. Prints the
-five likeliest classes of each picture with their softmax probabilities. A file
-that isn't a picture is reported on stderr, and the others are still classified.
-Exit codes: 0 every picture was read, 1 some were not, 2 refused or failed.
+five likeliest classes of each picture with their probabilities, by a softmax,
+or by a sigmoid if a run was trained with config.loss='sigmoid'. A file that
+isn't a picture is reported on stderr, and the others are still classified. Exit
+codes: 0 every picture was read, 1 some were not, 2 refused or failed.
 """
 
 import json
@@ -51,19 +52,24 @@ def main(paths: Sequence[str]) -> int:
     raise ValueError(
       f'{source}: takes images of {channels} channels, pictures have 3'
     )
+  is_sigmoid = found.data.get('loss') == 'sigmoid'
+  probabilities_of = jax.nn.sigmoid if is_sigmoid else jax.nn.softmax
   predictions, errors = [], []
   for good, images, failures in read(paths, net.preprocess):
     errors += failures
     for failure in failures:
       common.refuse(f'{failure["image"]}: {failure["error"]}')
-    shares = np.asarray(jax.nn.softmax(net(images))) if good else ()
-    if not np.isfinite(shares).all():
+    if not good:
+      continue
+    logits = np.asarray(net(images))
+    if not np.isfinite(logits).all():
       raise ValueError(
         f'{source}: the outputs of {found.model} are not finite; use other '
         'weights'
       )
-    for path, probabilities in zip(good, shares):
-      row = {'image': path, 'classes': best(probabilities, net.class_names)}
+    probabilities = np.asarray(probabilities_of(logits))
+    for path, *scores in zip(good, logits, probabilities):
+      row = {'image': path, 'classes': best(*scores, net.class_names)}
       predictions.append(row)
       if not JSON.value:
         print(text(row), flush=True)
@@ -90,9 +96,12 @@ def read(
     yield good, np.array(images), failures
 
 
-def best(probabilities: np.ndarray, names: Sequence[str]) -> list[dict]:
+def best(
+  logits: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> list[dict]:
   """The likeliest classes of one image, best first."""
-  order = np.argsort(-probabilities, kind='stable')[:TOP]
+  # By logits, as the sigmoids of all large ones are exactly 1.
+  order = np.argsort(-logits, kind='stable')[:TOP]
   return [
     {
       'index': int(index),

@@ -244,6 +244,15 @@ def test_a_run_gives_its_average_unless_the_last_weights_are_requested(run):
     weights.of_run(path, tiny.config(model__alpha=0.3))
 
 
+def test_a_runs_loss_is_kept_in_a_file(run):
+  folder = RunFolder(run[0])
+  folder.write_config(folder.read_config() | {'loss': 'sigmoid'})
+  found = weights.load(folder.path)
+  weights.write(folder.path / 'w.npz', found)
+  for one in (found, weights.load(folder.path / 'w.npz')):
+    assert one.data['loss'] == 'sigmoid'
+
+
 def test_a_run_is_evaluated_as_it_was_trained(run, run_script):
   done = run_script('scripts.evaluate', f'--workdir={run[0]}', '--json')
   assert done.code == 0, done.stderr
@@ -355,6 +364,7 @@ HOSTILE = {
   'unknown model': lambda p: metadata(p, model='nfnet_f99'),
   'classes': lambda p: metadata(p, num_classes=-1),
   'names': lambda p: metadata(p, data={'class_names': ['a']}),
+  'loss': lambda p: metadata(p, data={'loss': 'hinge'}),
   'size': lambda p: metadata(p, data={'eval_image_size': 10**9}),
   'another size': lambda p: metadata(p, data={'eval_image_size': 4097}),
   **{

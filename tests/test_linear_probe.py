@@ -134,10 +134,12 @@ def test_features_equal_the_networks_pool_up_to_a_factor(setting):
   assert [source[i]['label'] for i in range(4)] == list(labels[:4])
 
 
+@pytest.mark.parametrize('loss', ['softmax', 'sigmoid'])
 def test_a_probe_leaves_a_run_whose_weights_score_the_same(
-  setting, tmp_path, capsys
+  setting, tmp_path, capsys, loss
 ):
-  config, folder = setting[0], tmp_path
+  config, folder = setting[0].copy_and_resolve_references(), tmp_path
+  config.loss = loss
   summary = train.train_and_evaluate(config, folder)
   said = capsys.readouterr().out
   told = [

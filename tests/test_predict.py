@@ -10,7 +10,7 @@ import pytest
 from test_files import small
 from test_images import encoded
 
-from nfnets import models, weights
+from nfnets import hub, models, weights
 from nfnets.data import augment
 from nfnets.weights import pictures
 
@@ -68,6 +68,36 @@ def test_five_classes_of_each_picture_and_a_line_for_the_others(
       probabilities[order],
       rtol=1e-4,
     )
+
+
+def test_the_sigmoid_loss_gives_each_class_a_probability_of_its_own(
+  folder, run_script
+):
+  kept = small(7, loss='sigmoid', **DATA)
+  # Sigmoids of such large logits are all 1: the order must not be that of ties.
+  kept.params['CIFAR_ResNet/~/linear']['b'][:] = [20, 0, 60, 80, 40, 0, 0]
+  weights.write(folder / 'sigmoid.npz', kept)
+  flags = '--json', f'--weights={folder}/sigmoid.npz'
+  done = run_script('scripts.predict', *flags, folder / MANY[0])
+  assert done.code == 0, done.stderr
+  (row,) = json.loads(done.stdout)['predictions']
+  net = hub.load(folder / 'sigmoid.npz')
+  (logits,) = np.asarray(net(net.preprocess(folder / MANY[0])), np.float64)
+  order = np.argsort(-logits)[:5]
+  assert [c['index'] for c in row['classes']] == list(order)
+  np.testing.assert_allclose(
+    [c['probability'] for c in row['classes']],
+    1 / (1 + np.exp(-logits[order])),
+    rtol=1e-5,
+  )
+
+
+def test_a_network_that_takes_no_pictures_is_refused_once(folder, run_script):
+  weights.write(folder / 'four.npz', hub.with_channels(small(7, **DATA), 4))
+  pair = folder / MANY[0], folder / MANY[1]
+  done = run_script('scripts.predict', f'--weights={folder}/four.npz', *pair)
+  assert done.code == 2 and done.stderr.count('\n') == 1
+  assert 'four.npz: takes images of 4 channels' in done.stderr
 
 
 def test_outputs_that_are_not_finite_are_no_predictions(folder, run_script):

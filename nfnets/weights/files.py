@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from nfnets import models, variants
+from nfnets import checks, models, variants
 from nfnets.data import images
 from nfnets.weights import match, restricted
 
@@ -44,7 +44,8 @@ class Weights(NamedTuple):
     num_classes: 0 without a head.
     overrides: of the network's arguments: JSON values, tuples for lists.
     data: the keys of `config.data` that differ from the model's defaults, among
-      `eval_image_size`, `eval_preprocessing`, `mean`, `std`, `class_names`.
+      `eval_image_size`, `eval_preprocessing`, `mean`, `std`, `class_names`;
+      and `loss`, with which they were trained, if a run's config tells.
     note: what to tell the user about their origin; not written to files.
   """
 
@@ -383,6 +384,8 @@ def check_metadata(weights: Weights) -> None:
   how = data.get('eval_preprocessing', 'none')
   require(isinstance(how, str) and len(how) < 100, 'eval_preprocessing')
   images.preparation(how)
+  loss = data.get('loss', 'softmax')
+  require(loss in checks.CHOICES['loss'], 'loss')
   for key, lowest in (('mean', -1e6), ('std', 1e-3)):  # in grey levels
     value = data.get(key, [1.0] * 3)
     numbers = isinstance(value, list) and all(

@@ -88,7 +88,10 @@ def of_run(
     return {'eval': load(folder.path / PROBE)}
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
-  files.check_metadata(files.Weights({}, {}, name, num_classes, overrides))
+  data = {'loss': own.get('loss', 'softmax')}
+  files.check_metadata(
+    files.Weights({}, {}, name, num_classes, overrides, data)
+  )
   overrides = files.as_overrides(overrides)
   checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
   try:
@@ -101,7 +104,7 @@ def of_run(
   if own.ema.mode != 'none':
     found['eval_ema'] = (restored['ema_params'], restored['ema_state'])
   keys = ('eval_image_size', 'eval_preprocessing', 'mean', 'std')
-  data = {key: own.data[key] for key in keys} | _class_names(folder, own.data)
+  data |= {key: own.data[key] for key in keys} | _class_names(folder, own.data)
   weights = {
     prefix: files.Weights(
       *map(stacked.unstack, trees), name, num_classes, overrides, data
