@@ -16,9 +16,11 @@ from matplotlib.lines import Line2D
 
 from experiments.study import Experiment, NotRun, Plot, Row, Rows
 
-# Okabe and Ito's colors, which suit color-blind readers; then other markers.
+# Okabe and Ito's colors, which suit color-blind readers, and a brown; then
+# other markers.
 COLORS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
+  '#8c6d31',
 )  # fmt: skip
 MARKERS = 'os^'
 DIVERGED = 'diverged'
@@ -166,6 +168,9 @@ def _runs(
   label: str, row: Row, metric: tuple[str, float, str]
 ) -> Iterable[Curve]:
   key, factor, _ = metric
+  averaged = key.replace('eval/', 'eval_ema/')  # as in tables
+  if any(averaged in point for r in row.records for point in r['curve']):
+    key = averaged
   for run in row.records:
     points = [p for p in run['curve'] if key in p]
     points = points or [p for p in run.get('epochs', ()) if key in p]

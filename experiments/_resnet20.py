@@ -89,5 +89,5 @@ LABELS = {
   'none_agc': 'no normalization, AGC',
   'nf': 'normalizer-free',
   'nf_agc': 'normalizer-free, AGC, skip gains exempt',
-  'nf_agc_clipped': 'normalizer-free, AGC as published',
+  'nf_agc_clipped': 'normalizer-free, AGC on skip gains too',
 }

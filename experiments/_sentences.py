@@ -1,6 +1,7 @@
 """The claims of the report that the study tests, and the checks that decide.
 
-The report is *A minimal ablation study of NFNets*. Its claims are in our words;
+The report is Thakur's *Exploring Adaptive Gradient Clipping and NFNets* (2021),
+"a minimal ablation study". Its claims are in our words;
 the last ones come from the papers that it discusses. Each maps to one or more
 checks, (experiment, check).
 """
@@ -19,7 +20,7 @@ SENTENCES = {
     sentence: [
       ('agc_grid', f'{NONE}: {check}'),
       ('agc_grid', f'{NF}: {check}'),
-      ('agc_sweep', f'no normalization: {check}'),
+      ('agc_sweep', f'{NONE}: {check}'),
     ]
     for sentence, check in {
       'Batch size correlates negatively with accuracy': (
@@ -43,6 +44,7 @@ SENTENCES = {
   'Batch normalization allows large learning rates': [
     ('pilot', 'no normalization needs a lower rate than BN'),
     ('learning_rate', 'at batch 128 BN allows a larger rate than NF'),
+    ('learning_rate', 'at batch 1024 BN allows a larger rate than NF'),
   ],
   'Batch normalization allows large batches': [
     ('large_batch', 'no normalization is worse than BN')

@@ -13,7 +13,7 @@ from experiments.study import FULL, Experiment, Scale
 
 GRIDS = [
   _grid.Grid('nf', 'normalizer-free', _resnet20.NF | _resnet20.AGC),
-  _grid.Grid('none', 'no normalization', _resnet20.NONE | _resnet20.AGC),
+  _grid.Grid('none', 'no normalization, AGC', _resnet20.NONE | _resnet20.AGC),
 ]
 SMALL = [*_grid.rows(GRIDS, (16, 32, 64, 128))]
 LARGE = [*_grid.rows(GRIDS, (128, 256, 512, 1024))]

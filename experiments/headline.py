@@ -1,9 +1,9 @@
 """Five networks at batch 128, each at its own learning rate. CIFAR-10.
 
 Each arm has the learning rate that `pilot` chose on held-out training images
-(`--config.learning_rate_factor=ITS_OWN`); AGC's lambda is 0.16. Two more rows
-are what the paper would have run: AGC that clips skip gains too, and skip gains
-that start at 1. The comparisons were planned before the runs. Row
+(`--config.learning_rate_factor=ITS_OWN`); AGC's lambda is 0.16. In two more
+rows AGC clips skip gains too, as in the paper; in the second of them, skip
+gains start at 1 instead of 0. The comparisons were planned before the runs. Row
 `none_agc_slow` was added after the first seed: without normalization, the rate
 that the pilot's short runs chose with AGC is eight times the one without.
 """
@@ -44,7 +44,7 @@ EXPERIMENT = Experiment(
   labels={
     **_resnet20.LABELS,
     'none_agc_slow': 'no normalization, AGC, at the rate of no normalization',
-    'nf_agc_gain1': 'normalizer-free, AGC as published, skip gains start at 1',
+    'nf_agc_gain1': 'normalizer-free, AGC on skip gains too, which start at 1',
   },
   scales={FULL: _resnet20.epochs(164), 'short': _resnet20.epochs(20)},
   seeds=(0, 1, 2),

@@ -4,8 +4,8 @@ These are ImageNet's networks on 32-pixel images, which their stem of stride 4
 reduces to 8 x 8. All arms have learning rate 0.1 x batch / 128 after a linear
 warm-up over 5 % of the steps, cosine decay to 0, Nesterov momentum 0.9, and
 weight decay 5e-4 on weights; AGC's lambda is 20.48 / batch, 0.08 at 256 and
-0.16 at 128. The claim is what the curves in Thakur's report show; their numbers
-are not available. Intervals use the spread of ResNet-20 over seeds.
+0.16 at 128. The claim is what the curves in Thakur's report show. Intervals use
+the spread of ResNet-20 over seeds.
 """
 
 from ml_collections import ConfigDict

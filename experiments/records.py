@@ -109,7 +109,23 @@ def read(path: pathlib.Path) -> Record:
     ValueError: the file is damaged.
   """
   remedy = 'restore it, or remove it and run the row again'
-  return texts.parse_json(path.read_bytes(), str(path), remedy)
+  record = texts.parse_json(path.read_bytes(), str(path), remedy)
+  if missing := {'row', 'seed', 'status', 'config'} - record.keys():
+    raise ValueError(f'{path} has no {min(missing)!r}: {remedy}')
+  return record
+
+
+def require_alike(found: Sequence[Record]) -> None:
+  """Raises ValueError if the seeds of a row weren't trained alike."""
+  for record in found[1:]:
+    for key in ('learning_rate', 'batch_size', 'num_steps'):
+      here, there = (r['config'].get(key) for r in (record, found[0]))
+      if here != there:
+        raise ValueError(
+          f'{record["row"]}: config.{key} is {here} with seed '
+          f'{record["seed"]}, {there} with seed {found[0]["seed"]}; run one of '
+          'them again, with the flags of the other'
+        )
 
 
 def twin(root: pathlib.Path, config: ConfigDict, run: Run) -> Record | None:

@@ -33,20 +33,27 @@ IDLE = 'Ready to run; not run, or only as smoke tests'
 WORDS = (*ANSWERS.values(), NOT_RUN)
 # Its plot answers the study's question best so far; the README shows it too.
 ANSWER = 'pilot'
+CAPTION = (
+  'The short runs that chose the learning rates: held-out accuracy by rate. In '
+  'the longer runs, above, the order differs.'
+)
 LEAD = """\
 Each of our numbers comes from a record in `NAME/runs/`, which holds its config
 and hardware. A run that diverged is reported as such and enters no mean. A
 check that compares trained rows is decided if the 95 % t interval of their
-difference lies on one side of the bound. If the rows diverged in unequal shares
-of their runs, the one that diverged less is better. Otherwise the check is
-undecided, and so it is if AGC kept a row's skip gains from opening. Differences
-are paired by seed. Their spread is what row and seed, as additive effects,
-leave of the accuracies of all rows of an experiment; one with a single seed
-uses that of ResNet-20 runs with three, 1.6 points. In tables, ± is the standard
-deviation over seeds; in differences, half the 95 % interval. Brackets are 95 %
-intervals of correlations, and t tests whether two of them differ. BN is batch
-normalization, NF normalizer-free. Paper A is arXiv 2102.06171, paper B arXiv
-2101.08692."""
+difference lies on one side of the bound, or if all runs of one row diverged and
+none of the other. Otherwise it is undecided, and so it is if the row with the
+better runs diverged more often, or if AGC kept a row's skip gains from opening.
+Differences are paired by seed. Their spread is what row and seed, as additive
+effects, leave of the accuracies of all rows of an experiment, as planned; one
+with a single seed uses that of ResNet-20 runs with three, 1.6 points. That
+suits neither rows much steadier nor much less steady than the others, so the
+interval by a difference's own pairs alone stands beside it; it decides nothing.
+The many checks are not corrected for their number. In tables, ± is the standard
+deviation over seeds; in differences, half the 95 % interval. Brackets behind
+correlations are 95 % intervals, and t tests whether two of them differ. BN is
+batch normalization, NF normalizer-free. Paper A is arXiv 2102.06171, paper B
+arXiv 2101.08692."""
 GROWTH = (
   'Gain growth is the sum of learning rate x lambda / (1 - momentum) over the '
   'updates. A skip gain that starts at 0 and is clipped by AGC can reach 1 '
@@ -252,12 +259,15 @@ def commands(
     if experiment.measure:
       lines.append(f'{call} measure {place}')
       continue
-    alike: dict[tuple[str, ...], list[str]] = {}  # rows by their further flags
+    alike: dict[tuple, list[str]] = {}  # rows by their seeds and further flags
     for row in found.get(scale, {}).values():
       flags = records.further_flags(row.records[0])
-      alike.setdefault(flags, []).append(row.name)
-    for flags, rows in (alike or {(): []}).items():
-      only = f' --only={",".join(rows)}' if any(alike) else ''
+      seeds = sorted(record['seed'] for record in row.records)
+      seeds = () if seeds == list(experiment.seeds) else tuple(seeds)
+      alike.setdefault((seeds, flags), []).append(row.name)
+    for (seeds, flags), rows in (alike or {((), ()): []}).items():
+      only = f' --only={",".join(rows)}' if len(alike) > 1 or flags else ''
+      only += f' --seeds={",".join(map(str, seeds))}' if seeds else ''
       words = ' '.join(('--config.data.data_dir=DATA', *flags))
       lines.append(f'{call} run {place}{only} -- {words}')
   return '\n'.join([*lines, f'{call} report --experiment={name}', '```'])
@@ -266,19 +276,24 @@ def commands(
 def not_run(
   name: str, experiment: Experiment, found: Mapping[str, Rows]
 ) -> str:
-  """The rows without a record, of the fullest scale and those with records."""
+  """The runs without a record, of the fullest scale and those with records."""
   lines = []
   for scale in dict.fromkeys([next(iter(experiment.scales)), *found]):
     for row in experiment.rows_at(scale):
-      if row not in found.get(scale, ()):
+      recorded = found.get(scale, {}).get(row)
+      done = [r['seed'] for r in recorded.records] if recorded else []
+      left = [seed for seed in experiment.seeds if seed not in done]
+      if left and not (done and experiment.measure):
         run = records.Run(name, row, scale)
-        lines.append((f'`{run.place}`', costs.of_seed(experiment, run)))
+        cost = costs.of_seed(experiment, run)
+        lines.append((f'`{run.place}`', ', '.join(map(str, left)), cost))
   command = f'train --config=experiments/{name}.py:ROW --workdir=runs/ROW'
   if experiment.measure:
     command = f'experiment measure --experiment={name} --only=ROW'
-  text = tabulate.tabulate(lines, ('ROW', 'cost of a seed'), 'github')
+  header = ('ROW', 'seeds', 'cost of a seed')
+  text = tabulate.tabulate(lines, header, 'github', disable_numparse=True)
   text = f'`python -m scripts.{command}`\n\n{text}' if lines else ''
-  return folded(f'Not run: {len(lines)}', text)
+  return folded(f'Rows not run, or not with all seeds: {len(lines)}', text)
 
 
 def folded(summary: str, text: str) -> str:
@@ -321,7 +336,8 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
   claims, ready = sentences(root), '\n'.join(idle)
   if preface:
     is_there = (root / ANSWER / 'plot.png').exists()
-    picture = f'![{ANSWER}]({ANSWER}/plot.png)' if is_there else ''
+    picture = f'![{CAPTION}]({ANSWER}/plot.png)\n\n*{CAPTION}*'
+    picture = picture if is_there else ''
     ready = f'{IDLE}:\n\n{ready}' if idle else ''
     parts = [preface, picture, claims, LEAD, table, ready]
   else:
@@ -348,6 +364,7 @@ def sentences(root: pathlib.Path) -> str:
       word, scale, numbers = answer(check, experiment, found)
       about = experiment.scales[scale].note if scale else ''
       link = f'[{claim}]({name}/README.md)'
+      link += ' (exploratory)' if claim in experiment.explored else ''
       if word == NOT_RUN:
         untested.append(f'- {sentence}: {link}')
       else:
@@ -368,7 +385,9 @@ def write_html(root: pathlib.Path, path: pathlib.Path) -> None:
     return f'src="data:image/png;base64,{data.decode()}"'
 
   overview = (root / 'README.md').read_text()
-  parts = [re.sub(r'\(([\w-]+)/README\.md\)', r'(#\1)', overview)]
+  overview = re.sub(r'\(([\w-]+)/README\.md\)', r'(#\1)', overview)
+  # The page stands alone: other files are named, not linked.
+  parts = [re.sub(r'\[([^]]+)\]\((\w+\.md)\)', r'\1 (`\2`)', overview)]
   names = sorted(study.names(), key=lambda n: not records.read_all(root, n))
   for name in names:
     page = root / name / 'README.md'

@@ -3,10 +3,9 @@
 Batch 1,024 at scales full and short. All six networks train alike, with
 learning rate 0.1 x batch / 128 after a linear warm-up over 5 % of the steps,
 cosine decay to 0, Nesterov momentum 0.9, weight decay 5e-4 on weights, and
-pad-crop-flip. The report that this repeats is a public one by Thakur, known
-here at second hand from Composer's notes on gradient clipping. It found AGC no
-better than nothing at batch 1,024 with lambda 0.01, and suspected that 0.01 is
-too tight.
+pad-crop-flip. The report that this repeats (Thakur, *Exploring Adaptive
+Gradient Clipping and NFNets*, 2021) found AGC no better than nothing at batch
+1,024 with lambda 0.01, and suspected that 0.01 is too tight.
 """
 
 from experiments import _figures, _resnet20

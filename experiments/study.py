@@ -145,6 +145,8 @@ class Experiment:
       for record in found:
         if record['scale'] == scale and record['row'] in runs:
           runs[record['row']].append(record)
+      for own in runs.values():
+        records.require_alike(own)
       rows = {row: Row(row, tuple(rs)) for row, rs in runs.items() if rs}
       if rows:
         by_scale[scale] = Rows(rows, self.spread)
@@ -306,6 +308,15 @@ class Rows(dict[str, Row]):
     half = t * deviation * math.sqrt(2 / len(found))
     return float(np.mean(found)), float(half), len(found)
 
+  def own_half(self, a: str, b: str) -> float:
+    """Half the 95 % interval of a - b by the spread of its own pairs alone.
+
+    It tells whether rows of unequal spread make the pooled one misleading.
+    """
+    found = self.differences(a, b)
+    t = special.stdtrit(len(found) - 1, 0.975)
+    return float(t * np.std(found, ddof=1) / math.sqrt(len(found)))
+
   def best(self, names: Sequence[str]) -> list[str]:
     """The best of these rows, and all that it isn't clearly `Above`."""
     done = [name for name in names if not self[name].diverged]
@@ -320,9 +331,9 @@ class Above:
   """Checks that one row is better than another by more than `by` points.
 
   Differences are paired by seed; the check is undecided if their 95 % t
-  interval contains `by`. If the rows diverged in unequal shares of their runs,
-  the one that diverged less is better. The check is also undecided if AGC can't
-  have let the skip gains of one of them open.
+  interval contains `by`. A row of which all runs diverged is worse than one of
+  which none did; other unequal shares must agree with the interval. The check
+  is also undecided if AGC can't have let the skip gains of one of them open.
   """
 
   better: str
@@ -334,10 +345,13 @@ class Above:
     if min(a.growth, b.growth) < OPEN:
       return None
     shares = [len(row.diverged) / len(row.records) for row in (a, b)]
-    if shares[0] != shares[1]:
-      return shares[0] < shares[1]
     mean, half, _ = rows.interval(self.better, self.worse)
-    return mean > self.by if abs(mean - self.by) > half else None
+    found = mean > self.by if abs(mean - self.by) > half else None
+    if shares[0] == shares[1]:
+      return found
+    diverged_less = shares[0] < shares[1]
+    is_clear = set(shares) == {0, 1} or found is diverged_less
+    return diverged_less if is_clear else None
 
   def numbers(self, rows: Rows) -> str:
     """The difference with its interval, or the reason why there is none."""
@@ -351,6 +365,8 @@ class Above:
     mean, half, count = rows.interval(self.better, self.worse)
     if count:
       half = f' ± {half:.1f}' if math.isfinite(half) else ''
+      if count > 1:
+        half += f' (own pairs ± {rows.own_half(self.better, self.worse):.1f})'
       names = f'{self.better} - {self.worse}'
       found.append(f'{names} = {mean:+.1f}{half} points, {seeds(count)}')
     return '; '.join(found)

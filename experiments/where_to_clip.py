@@ -5,7 +5,7 @@ Batch 1,024 at scales full and short. Lambda is 20.48 / batch, 0.02 at 1,024 and
 this of ResNets on ImageNet, without numbers). Scales x8 and x16 multiply the
 learning rate by 8 and 16, with a lambda whose product with it equals that of 4
 times the rate and 0.16; the study uses the first at which the unclipped network
-diverges. The comparisons were planned before the runs.
+diverges. The comparisons were planned before the runs at scales x8 and x16.
 """
 
 from experiments import _figures, _resnet20

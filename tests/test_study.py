@@ -157,12 +157,34 @@ def test_a_difference_within_its_interval_is_undecided_on_either_side():
     study.Above('a', 'c')(found)
 
 
-def test_who_diverges_less_is_better_and_no_diverged_run_is_in_a_difference():
-  gone = [record('b', 0, seed, status='diverged') for seed in (1, 2)]
-  found = rows(*runs('a', 40, 40, 40), *runs('b', 60), *gone)
+def test_divergence_decides_alone_only_if_all_runs_stand_against_none():
+  gone = [record('b', 0, seed, status='diverged') for seed in (0, 1, 2)]
   check = study.Above('a', 'b')
-  assert check(found) is True and found.differences('a', 'b') == [-20]
-  assert 'b diverged in 2 of 3' in check.numbers(found)
+  some = rows(*runs('a', 40, 40, 40), *runs('b', 60), *gone[1:])
+  assert check(some) is None and some.differences('a', 'b') == [-20]
+  assert 'b diverged in 2 of 3' in check.numbers(some)
+  assert check(rows(*runs('a', 40, 40, 40), *gone)) is True
+  ahead = rows(*runs('a', 90, 90, 90), *runs('b', 60), *gone[1:])
+  assert check(ahead) is None  # of no spread
+  ahead = rows(*runs('a', 90, 91, 93), *runs('b', 60), *gone[1:], spread=(1, 9))
+  assert check(ahead) is True
+  assert study.Above('b', 'a')(rows(*runs('a', 40), *gone)) is False
+
+
+def test_the_interval_of_own_pairs_is_the_paired_t_interval():
+  found = arms({'a': [60.0, 62.0, 67.0], 'b': [50.0, 55.0, 54.0]})
+  differences = [10.0, 7.0, 13.0]
+  low, high = stats.t.interval(
+    0.95, 2, np.mean(differences), stats.sem(differences)
+  )
+  assert found.own_half('a', 'b') == pytest.approx((high - low) / 2)
+
+
+def test_seeds_that_were_not_trained_alike_are_refused():
+  one, other = record('batch', 0.9, 0), record('batch', 0.9, 1)
+  other['config'] = other['config'] | {'learning_rate': 6.4}
+  with pytest.raises(ValueError, match='batch: config.learning_rate is 6.4'):
+    study.load('headline').gather([one, other])
 
 
 def agc(num_steps, **optimizer):
