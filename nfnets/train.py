@@ -164,6 +164,14 @@ def prepare(
   return shapes, train, evaluation
 
 
+def _check_profile(steps: tuple[int, int] | None, num_steps: int) -> None:
+  if steps and steps[1] > num_steps:
+    raise ValueError(
+      f'profile_steps={steps[0]}:{steps[1]}: the run has {num_steps} steps, '
+      'from 0'
+    )
+
+
 def _build_run(
   config: ConfigDict,
   workdir: str | os.PathLike[str],
@@ -178,11 +186,7 @@ def _build_run(
     copy = stack.enter_context(bucket.working_copy(workdir, uploads=is_first))
     config, opened = complete(config, copy.path)
     shapes, *splits = prepare(config, opened)
-    if profile_steps and profile_steps[1] > config.num_steps:
-      raise ValueError(
-        f'profile_steps={profile_steps[0]}:{profile_steps[1]}: the run has '
-        f'{config.num_steps} steps, from 0'
-      )
+    _check_profile(profile_steps, config.num_steps)
     folder = RunFolder(copy.path, url=copy.url)
     if is_first:
       stack.enter_context(folder.lock())

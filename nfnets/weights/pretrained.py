@@ -89,9 +89,8 @@ def of_run(
   overrides = own.model.to_dict()
   name, num_classes = overrides.pop('name'), own.data.num_classes
   data = {'loss': own.get('loss', 'softmax')}
-  files.check_metadata(
-    files.Weights({}, {}, name, num_classes, overrides, data)
-  )
+  described = files.Weights({}, {}, name, num_classes, overrides, data)
+  files.check_metadata(described)
   overrides = files.as_overrides(overrides)
   checkpoints = checkpoint.Checkpoints(folder.path, read_only=True)
   try:
