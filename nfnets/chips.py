@@ -1,5 +1,6 @@
 """Accelerators' published peaks, by JAX's `device_kind`; imports no jax."""
 
+import re
 from typing import NamedTuple
 
 
@@ -38,8 +39,8 @@ def _tpu(
   return Chip(peak, peak, memory * 2**30, bandwidth * 1e9, interconnect * 1e9)
 
 
-# Prefixes of `device_kind`; the longest match counts. From the makers' data
-# sheets and Google Cloud's TPU documentation; without sparsity.
+# By `device_kind`, less what `SAME` matches. From the makers' data sheets and
+# Google Cloud's TPU documentation; without sparsity.
 CHIPS = {
   'NVIDIA GB300': _gpu(2500, 1250),  # an NVL72's, divided by 72
   'NVIDIA GB200': _gpu(2500, 1250),  # likewise
@@ -52,10 +53,13 @@ CHIPS = {
   'NVIDIA H100 NVL': _gpu(835, 417),
   'NVIDIA H20': _gpu(148, 74),
   'NVIDIA A100': _gpu(312, 156),
+  'NVIDIA A100-PCIE': _gpu(312, 156),
+  'NVIDIA A100 80GB PCIe': _gpu(312, 156),
   'NVIDIA A10G': _gpu(70, 35),
   'NVIDIA L4': _gpu(121, 60),
   'NVIDIA L40S': _gpu(362, 183),
-  'Tesla V100': _gpu(125, 15.7),
+  'Tesla V100-SXM2': _gpu(125, 15.7),
+  'Tesla V100-PCIE': _gpu(112, 14),
   'Tesla T4': _gpu(65, 8.1),
   'NVIDIA GeForce RTX 3090': _gpu(71, 35.6),  # accumulating in float32
   'NVIDIA GeForce RTX 4090': _gpu(165.2, 82.6),
@@ -65,6 +69,7 @@ CHIPS = {
   'TPU v3': _tpu(61.5, 15.48, 450, 166),
   'TPU v4': _tpu(275, 30.75, 1200, 268),
   'TPU v5': _tpu(459, 95.74, 2765, 600),
+  'TPU v5p': _tpu(459, 95.74, 2765, 600),
   'TPU v5 lite': _tpu(197, 15.75, 819, 200),
   'TPU v5e': _tpu(197, 15.75, 819, 200),
   'TPU v6 lite': _tpu(918, 31.25, 1638, 400),
@@ -72,17 +77,17 @@ CHIPS = {
   'TPU7x': _tpu(1153.5, 94.75, 3690, 300),
 }
 
+# What may follow a name in the table: memory and module. Any other word makes
+# another product (Ti, NVL, X, lite), or a part of one (MIG).
+SAME = r'([ -](\d+GB?|HBM3e?|SXM\d?|AC|OAM))*'
+
 
 def find(device_kind: str) -> Chip | None:
   """The chip of a `device_kind`, or None if it isn't in the table."""
-  fitting = [
-    name
-    for name in CHIPS
-    if device_kind.startswith(name)
-    and not device_kind[len(name) :][:1].isdigit()  # an L40 is no L4
-    and ('GeForce' not in name or device_kind == name)  # nor is a 3090 Ti one
-  ]
-  return CHIPS[max(fitting, key=len)] if fitting else None
+  for name, chip in CHIPS.items():
+    if re.fullmatch(re.escape(name) + SAME, device_kind):
+      return chip
+  return None
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:

@@ -59,7 +59,7 @@ def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
     CLIPPED.fullmatch(key)[1].partition('/~/')[2].replace('/~/', ' ')
     for key in keys
   ]
-  height = min(1.6 + 0.16 * len(keys), 24)
+  height = min(1.8 + 0.16 * len(keys), 24)
   figure = Figure(figsize=(11, height), layout='constrained')
   axis = figure.subplots()
   # Each cell extends back to the previous observation.
@@ -74,8 +74,9 @@ def heat_map(rows: Rows, path: pathlib.Path, title: str) -> bool:
   shown = range(0, len(keys), 1 + len(keys) // 150)
   axis.set_yticks(shown, [labels[index] for index in shown], fontsize=6)
   axis.invert_yaxis()
-  axis.set(xlabel='step', title=title)
-  figure.colorbar(mesh, ax=axis, label='fraction of units that AGC clips')
+  title = f"Share of each layer's units that AGC clips\n{title}"
+  axis.set(xlabel='step', ylabel='layer', title=title)
+  figure.colorbar(mesh, ax=axis, label='share of units clipped by AGC')
   figure.savefig(path, dpi=110)
   return True
 

@@ -9,7 +9,8 @@ import tiny
 from jax.sharding import Mesh
 
 from configs import nfnet_f0
-from nfnets import parallel, step
+from nfnets import factory, parallel, step
+from nfnets.data import pipeline
 from nfnets.plan import budget, compiled, pods
 
 POD = pods.find('v3:2x2')  # 8 devices on 1 host
@@ -30,6 +31,17 @@ def test_arguments_are_the_state_and_a_devices_images(estimate):
   assert estimate.arguments == state + 2 * (8 * 8 * 3 + 4)
   assert estimate.method == 'estimated' and estimate.code is None
   assert estimate.memory == estimate.arguments + estimate.temporaries
+
+
+def test_a_set_on_the_device_is_counted_whole_on_each(estimate):
+  config = tiny.config(
+    data__on_device=True, data__crop='none', data__flip=False
+  )
+  held = compiled.measure(config, POD, is_compiled=False)
+  examples = pipeline.load_all(factory.sources_of(config)[0], config.data)
+  size = sum(array.nbytes for array in examples.values())
+  assert held.arguments == estimate.arguments + size
+  assert held.state_bytes == estimate.state_bytes
 
 
 def test_collectives_carry_every_gradient_once(estimate):

@@ -6,10 +6,27 @@ from nfnets import chips
 from nfnets.plan import compiled, pods
 
 
-def test_a_chip_whose_name_begins_like_another_s_is_not_taken_for_it():
-  assert chips.find('NVIDIA L40') is None
-  assert chips.find('NVIDIA GeForce RTX 3090 Ti') is None
-  assert chips.find('NVIDIA L4') and chips.find('NVIDIA H100 80GB HBM3')
+@pytest.mark.parametrize(
+  'device_kind',
+  [
+    'NVIDIA L40',
+    'NVIDIA A10',
+    'NVIDIA A100X',
+    'NVIDIA A100-SXM4-40GB MIG 1g.5gb',
+    'NVIDIA H20-3e',
+    'NVIDIA H200 NVL',
+    'NVIDIA GeForce RTX 3090 Ti',
+    'NVIDIA GeForce RTX 4090 D',
+    'NVIDIA GeForce RTX 4090 Laptop GPU',
+    'Tesla V100S-PCIE-32GB',
+    'AMD Instinct MI300X VF',
+    'TPU v4 lite',
+  ],
+)
+def test_a_chip_whose_name_begins_like_another_s_is_not_taken_for_it(
+  device_kind,
+):
+  assert chips.find(device_kind) is None
 
 
 # Google Cloud's documentation; v3:8x8 is paper A's, the last are the largest.
@@ -83,7 +100,14 @@ def test_an_unknown_topology_is_refused(name, says):
     ('NVIDIA H200', 989),
     ('NVIDIA B300 SXM6 AC', 2250),
     ('NVIDIA GB200', 2500),
+    ('NVIDIA GH200 144G HBM3e', 989),
+    ('NVIDIA L4', 121),
     ('NVIDIA A100-SXM4-40GB', 312),
+    ('NVIDIA A100-SXM-64GB', 312),
+    ('NVIDIA A100-PCIE-40GB', 312),
+    ('NVIDIA A100 80GB PCIe', 312),
+    ('Tesla V100-SXM2-16GB', 125),
+    ('Tesla V100-PCIE-32GB', 112),
     ('AMD Instinct MI300X', 1307.4),
     ('TPU v3', 61.5),
     ('TPU v5 lite', 197),
@@ -91,7 +115,7 @@ def test_an_unknown_topology_is_refused(name, says):
     ('TPU7x', 2307 / 2),
   ],
 )
-def test_the_longest_fitting_name_is_the_chips(device_kind, tera):
+def test_memory_and_module_in_a_name_do_not_change_the_peak(device_kind, tera):
   assert chips.peak_flops(device_kind, 'bfloat16') == tera * 1e12
 
 

@@ -15,6 +15,10 @@ from nfnets.models.nf_block import NFBlock
 class NFNet(network.Network):
   """NFNet-F: a stem of 3x3 convolutions, four stages of grouped bottlenecks.
 
+  Strides reduce the images 32-fold: 32 pixels become maps of 2x2 in stage 3 and
+  1x1 in stage 4. For tiny images give the `stem` strides of 1, which makes all
+  maps 4 times as wide and high (and training about 16 times as costly).
+
   Args:
     variant: see `network.Network`; its widths may be 'default', the ResNet
       widths of Table 2.

@@ -42,7 +42,7 @@ class Program(NamedTuple):
   Attributes:
     method: 'compiled', 'estimated', or 'refused' if the compiler found that it
       needs too much memory; all figures but its memory are then estimates.
-    arguments: bytes of the state and the batch.
+    arguments: bytes of the state, the batch and a data set on the device.
     temporaries: bytes of intermediate results.
     code: bytes of the program; None unless compiled.
     flops: a multiply-add counts as two.
@@ -94,6 +94,7 @@ def estimate_step(config: ConfigDict, pod: pods.Pod) -> Program:
     traced = jax.make_jaxpr(_mapped(train_step, mesh))(*shapes)
   work = abstract.work(traced)
   state_bytes, arguments = _argument_bytes(shapes, pod)
+  arguments += held_bytes(config)
   remat = config.model.get('remat', False)
   scale = REMAT_TEMPORARIES if remat else TEMPORARIES
   temporaries = scale * work.temporaries
@@ -121,6 +122,7 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
   """
   estimate = estimate_step(config, pod)
   train_step, shapes = step_of(config)
+  held = held_bytes(config)
   mesh = Mesh(np.array(devices(pod)), (parallel.AXIS,))
   try:
     made = lower(train_step, shapes, mesh).compile()
@@ -130,19 +132,20 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
       raise
     return estimate._replace(
       method='refused',
-      temporaries=max(needed - estimate.arguments, 0.0),
+      temporaries=max(needed + held - estimate.arguments, 0.0),
       fits=False,
     )
   memory = made.memory_analysis()
   # Results overwrite the donated arguments.
   new_results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  peak = getattr(memory, 'peak_memory_in_bytes', 0)
   program = estimate._replace(
     method='compiled',
-    arguments=float(memory.argument_size_in_bytes + new_results),
+    arguments=float(memory.argument_size_in_bytes + new_results + held),
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
     fits=True,
-    peak=getattr(memory, 'peak_memory_in_bytes', None) or None,
+    peak=peak + held if peak else None,
   )
   if has_loops(config):  # the compiler's cost analysis counts a body once
     return program
@@ -153,7 +156,10 @@ def compile_step(config: ConfigDict, pod: pods.Pod) -> Program:
 
 
 def step_of(config: ConfigDict) -> tuple[Any, tuple]:
-  """Returns the training step and shapes of its state, global batch and key."""
+  """Returns the training step and shapes of its state, global batch and key.
+
+  The batch consists of images even with `data.on_device`; see `held_bytes`.
+  """
   key = jax.eval_shape(lambda: jax.random.key(0))
   size = config.data.train_image_size
   count = config.batch_size * (2 if config.augment.pairs == 'fresh' else 1)
@@ -163,6 +169,12 @@ def step_of(config: ConfigDict) -> tuple[Any, tuple]:
   }
   shapes = step.state_shapes(config), batch, key
   return step.make_train_step(config), shapes
+
+
+def held_bytes(config: ConfigDict) -> int:
+  """Returns the bytes of the data set that each device holds, if it does."""
+  data = config.data
+  return data.on_device * data.num_train * (3 * data.train_image_size**2 + 4)
 
 
 def lower(train_step: Any, shapes: tuple, mesh: Mesh) -> jax.stages.Lowered:
