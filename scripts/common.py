@@ -19,6 +19,7 @@ import pathlib
 import platform
 import re
 import runpy
+import select
 import signal
 import sys
 import textwrap
@@ -120,17 +121,26 @@ def run(
       )
     with contextlib.nullcontext() if handles_ctrl_c else _exiting_on_ctrl_c():
       code = main(arguments) if positional else main()
-      sys.stdout.flush()
+      print(end='', flush=True)  # stdout may be None
     sys.exit(code)
   except KeyboardInterrupt:
     leave(refuse('stopped by Ctrl-C'))
-  except BrokenPipeError:  # the reader, such as `head`, has exited
-    leave(128 + signal.SIGPIPE)
   except Exception as error:
+    if isinstance(error, BrokenPipeError) and _has_lost_reader():
+      leave(128 + signal.SIGPIPE)
     why = explain(error)
     if why is None or '--traceback' in sys.argv:
       traceback.print_exc()
     sys.exit(REFUSED if why is None else refuse(why))
+
+
+def _has_lost_reader() -> bool:
+  """Whether the reader of stdout or stderr, such as `head`, has exited."""
+  streams = select.poll()
+  for number in (1, 2):
+    streams.register(number, 0)  # reports errors only
+  lost = select.POLLERR | select.POLLHUP
+  return any(event & lost for _, event in streams.poll(0))
 
 
 @contextlib.contextmanager

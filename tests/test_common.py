@@ -35,6 +35,8 @@ def main() -> int:
     lines""")
   if PROCESSES()['process_id'] == 3:
     raise AssertionError('a fault of ours')
+  if PROCESSES()['process_id'] == 4:
+    raise BrokenPipeError(32, 'Broken pipe')  # as of a socket
   if PROCESSES()['coordinator_address']:
     print(PROCESSES()['coordinator_address'])
     return 0
@@ -206,6 +208,11 @@ def test_output_into_a_closed_pipe_ends_as_sigpipe_does(words):
   )
   os.close(write)
   assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b'')
+
+
+def test_another_broken_pipe_is_told(run_thing):
+  code, _, said = run_thing('--process_id=4')
+  assert (code, said) == (2, 'error: Broken pipe\n')
 
 
 FAULTS = """
