@@ -97,6 +97,8 @@ def train_and_evaluate(
   if processes is not None:
     distributed.initialize(**processes)
   if config.probe:
+    if profile_steps:
+      raise ValueError('profile_steps: a linear probe takes no training steps')
     from nfnets import linear_probe
 
     config, opened = complete(config, workdir)

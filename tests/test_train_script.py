@@ -22,6 +22,7 @@ OFF = '--compilation_cache=off'  # it would stay for other tests
      'cifar10'),
     (['--profile_steps=15:10'], 'first step and the one after the last'),
     (['--profile_steps=10:99999'], 'profile_steps=10:99999: the run has'),
+    (['--profile_steps=1:2', '--config.probe=True'], 'a linear probe takes no'),
     (['--coordinator_address=a:1'], 'missing: num_processes, process_id'),
   ],
 )  # fmt: skip
