@@ -79,7 +79,7 @@ CHIPS = {
 
 # What may follow a name in the table: memory and module. Any other word makes
 # another product (Ti, NVL, X, lite), or a part of one (MIG).
-SAME = r'([ -](\d+GB?|HBM3e?|SXM\d?|AC|OAM))*'
+SAME = r'([ -](\d+GB?|HBM3e?|SXM\d|AC|OAM))*'
 
 
 def find(device_kind: str) -> Chip | None:

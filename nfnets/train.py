@@ -81,8 +81,7 @@ def train_and_evaluate(
       (bucket.py).
     defaults: `configs.base.defaults()`: the values of keys that the config of
       an older version's run lacks.
-    processes: arguments of `distributed.initialize`, to join other processes;
-      None if there are none, or if they have been joined before.
+    processes: arguments of `distributed.initialize`; None to join no others.
     profile_steps: (A, B) traces steps A to B - 1.
 
   Returns:

@@ -127,6 +127,8 @@ def test_convolutions_start_with_fixup_s_deviations():
     ('nf_regnet_b0', {'group_size': 64}, 'conv0: .* 0 output.*group_size'),
     ('nf_regnet_b0', {'group_size': 0}, 'group_size=0: give 1'),
     ('nfnet_f0', {'group_size': 0}, 'group_size=0: give 1'),
+    ('nf_resnet_50', {'depths': (1, 0, 1, 1)}, 'depths=.*0, 1, 1.: give 1'),
+    ('nf_resnet_50', {'widths': (8, 8, 8, -8)}, 'widths=.*-8.: give 1'),
     ('nf_regnet_b0', {'width': 0.0}, 'initial_conv: .* 0 output.*width'),
     ('nf_regnet_b0', {'width': 0.1}, 'conv0: .* 0 output.*width'),
     ('nf_regnet_b0', {'expansion': 0.0}, 'conv0: .* 0 output.*expansion'),

@@ -121,6 +121,13 @@ def test_recomputing_blocks_and_bfloat16_change_no_gradient():
   assert_equal(low(scan=True), low(), 0.02)
 
 
+def test_pixels_that_are_not_normalized_are_refused():
+  net = models.create('cifar_resnet_20', 10)
+  pixels = jax.ShapeDtypeStruct((2, 32, 32, 3), np.uint8)
+  with pytest.raises(TypeError, match='images are uint8, must be floats'):
+    jax.eval_shape(functools.partial(net.init, is_training=True), None, pixels)
+
+
 def test_a_loop_runs_parameters_at_the_public_paths_too():
   loss, params = made('cifar_resnet_20')
   scanned, _ = made('cifar_resnet_20', scan=True)

@@ -369,6 +369,13 @@ def test_momentum_is_float32_under_bfloat16_gradients():
     assert old.dtype == new.dtype != jnp.bfloat16
 
 
+def test_optax_can_inject_the_learning_rate():
+  params = {'net/~/conv': {'w': jnp.ones((2, 2))}}
+  injected = optax.inject_hyperparams(lambda rate: optim.sgd(rate, clipping=1))
+  after, _ = take(injected(rate=0.1), params, params)
+  assert_close(after, take(optim.sgd(0.1, clipping=1), params, params)[0])
+
+
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [

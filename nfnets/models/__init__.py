@@ -26,7 +26,7 @@ _NETWORKS = {
 }
 # Arguments of every network, besides those of its family.
 _SWITCHES = ('remat', 'scan', 'features', 'folded')
-_DIVISORS = {'group_size', 'channel_divisor'}
+_POSITIVE = {'depths', 'widths', 'group_size', 'channel_divisor'}
 _COMMON = ('depths', 'widths', 'drop_rate', 'stochdepth_rate', *_SWITCHES)
 
 
@@ -93,8 +93,9 @@ def arguments(name: str, **overrides: object) -> dict[str, Any]:
   values = dict.fromkeys(_SWITCHES, False) | row | own | given
   values = {key: as_tuples(value) for key, value in values.items()}
   activations.get(values['activation'])  # refuses an unknown name early
-  for key in _DIVISORS & values.keys():
-    if isinstance(values[key], int | float) and values[key] < 1:
+  for key in _POSITIVE & values.keys():
+    sizes = values[key] if isinstance(values[key], tuple) else (values[key],)
+    if any(isinstance(size, int | float) and size < 1 for size in sizes):
       raise ValueError(f'{name}: {key}={values[key]}: give 1 or more.')
   return values
 

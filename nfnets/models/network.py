@@ -125,7 +125,15 @@ class Network(hk.Module):
       stride to `[N, H / stride, W / stride, C]`: the outputs of stem and stages
       (of the final convolution instead of the last stage, as in timm), which
       only networks with post-activation have activated.
+
+    Raises:
+      TypeError: if the images aren't floating-point numbers.
     """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise TypeError(
+        f'images are {images.dtype}, must be floats: subtract the mean and '
+        'divide by the std, as in `config.data`'
+      )
     key, variant = hk.maybe_next_rng_key(), self.variant
     x, features = self._stem_and_stages(images, key, is_training)
     if self.made.final_channels:

@@ -58,7 +58,9 @@ def stages(params: Tree) -> Tree:
 
   A block begins a stage if it projects its shortcut or changes the width. All
   that follows the last block is `final`, including the head. `other` is for
-  modules whose names aren't those of our networks.
+  modules whose names aren't those of our networks. A CIFAR network without
+  normalization or with batch normalization pads its shortcuts: two of its
+  stages count as one if their widths are equal.
   """
   of_block = _stage_of_each_block(params)
 
