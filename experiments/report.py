@@ -315,11 +315,12 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
 
 def write_overview(root: pathlib.Path) -> pathlib.Path:
-  """Writes `root`/README.md: the hand-written note, the claims, all checks.
+  """Writes `root`/README.md: a paragraph, a figure, the claims, all checks.
 
-  Without a note it is a user's own folder: what has records comes first.
+  The paragraph is the first one of the hand-written note; the others follow the
+  claims. Without a note, it is a user's own folder: records come first.
   """
-  preface, lines, idle = note(root), [], []
+  (preface, _, details), lines, idle = note(root).partition('\n\n'), [], []
   for name in study.names():
     experiment = study.load(name)
     found = experiment.gather(records.read_all(root, name))
@@ -339,7 +340,7 @@ def write_overview(root: pathlib.Path) -> pathlib.Path:
     picture = f'![{CAPTION}]({ANSWER}/plot.png)\n\n*{CAPTION}*'
     picture = picture if is_there else ''
     ready = f'{IDLE}:\n\n{ready}' if idle else ''
-    parts = [preface, picture, claims, LEAD, table, ready]
+    parts = [preface, picture, claims, details, LEAD, table, ready]
   else:
     table = table if lines else 'There are no records yet.'
     parts = [OWN, table, LEAD, folded(IDLE, ready)]

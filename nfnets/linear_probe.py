@@ -1,7 +1,7 @@
 """A linear probe: a classifier on the features of fixed weights.
 
 The folded network computes the features of each picture once; scikit-learn fits
-the classifier, a multinomial logistic regression.
+the classifier, a multinomial logistic regression whatever `config.loss` is.
 """
 
 import os
