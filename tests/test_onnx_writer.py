@@ -1,5 +1,6 @@
 """ONNX graphs against the functions that they are traced from."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,9 @@ FUNCTIONS = {
   'symmetric padding': lambda x: layers.conv2d(x, KERNEL, 2, 2, 'symmetric')[
     :, :4, :3
   ],
-  'mean of the pixels there are': network.avg_pool,
+  'mean of the pixels there are': lambda x: hk.avg_pool(
+    x, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME'
+  ),
   'maximum': network.max_pool,
   'maximum, symmetric': lambda x: network.max_pool(x, 'symmetric'),
   'gate': lambda x: x * jax.nn.sigmoid(jnp.mean(x, (1, 2)))[:, None, None],

@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nfnets.models import layers, network
+from nfnets.models import layers, network, nf_block
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,7 +55,11 @@ class CIFARResNet(network.Network):
     is_nf, block, init = self.normalizer == 'nf', BasicBlock, None
     if is_nf:
       block = functools.partial(
-        NFBasicBlock, alpha=self.alpha, skipinit_gain=self.skipinit_gain
+        nf_block.NFBlock,
+        branch_convs=basic,
+        alpha=self.alpha,
+        skipinit_gain=self.skipinit_gain,
+        pools_shortcut=False,
       )
       init = hk.initializers.RandomNormal(0.01)
     return network.Design(
@@ -69,48 +73,9 @@ class CIFARResNet(network.Network):
     )
 
 
-@dataclasses.dataclass(eq=False)
-class NFBasicBlock(hk.Module):
-  """shortcut + alpha g conv1(act(conv0(act(x) / expected_std))), paper B."""
-
-  in_channels: int
-  out_channels: int
-  stride: int
-  _: dataclasses.KW_ONLY
-  parts: layers.Parts
-  alpha: float
-  skipinit_gain: float | layers.Initializer
-  name: str = 'nf_block'
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    conv, channels, stride = self.parts.conv, self.out_channels, self.stride
-    self.conv0 = conv(channels, 3, stride, name='conv0')
-    self.conv1 = conv(channels, 3, name='conv1')
-    self.conv_shortcut = None
-    if stride > 1 or self.in_channels != channels:
-      self.conv_shortcut = conv(channels, 1, stride, name='conv_shortcut')
-
-  def __call__(
-    self,
-    x: jax.Array,
-    is_training: bool,
-    key: jax.Array | None,
-    stochdepth_rate: float,
-    expected_std: float = 1.0,
-  ) -> jax.Array:
-    """`[N, H, W, C]` to `[N, H / stride, W / stride, O]`."""
-    act = self.parts.activation(x) / expected_std
-    shortcut = self.conv_shortcut(act) if self.conv_shortcut else x
-    branch = self.branch(act)
-    branch = layers.stoch_depth(branch, stochdepth_rate, key, is_training)
-    gain = layers.skip_gain(self.skipinit_gain)
-    branch = branch * (gain * self.alpha).astype(branch.dtype)
-    return shortcut + branch
-
-  def branch(self, act: jax.Array) -> jax.Array:
-    """The residual branch before stochastic depth, gain and alpha."""
-    return self.conv1(self.parts.activation(self.conv0(act)))
+def basic(in_channels: int, out_channels: int, stride: int) -> network.Convs:
+  """The branch of a normalizer-free block: two 3x3 convolutions."""
+  return {'conv0': (out_channels, 3, stride), 'conv1': (out_channels, 3)}
 
 
 @dataclasses.dataclass(eq=False)

@@ -282,11 +282,6 @@ def max_pool(x: jax.Array, padding: str = 'same') -> jax.Array:
   return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
 
 
-def avg_pool(x: jax.Array) -> jax.Array:
-  """2x2 average pooling of `[N, H, W, C]` at stride 2, ignoring padding."""
-  return hk.avg_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')
-
-
 def fold_in(key: jax.Array | None, index: int | jax.Array) -> jax.Array | None:
   """A key that depends only on the index, not on the order of calls."""
   return None if key is None else jax.random.fold_in(key, index)

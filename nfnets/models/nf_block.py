@@ -1,4 +1,4 @@
-"""The bottleneck block of NFNets, NF-ResNets, NF-RegNets and their twins."""
+"""The block of all normalizer-free networks and their twins."""
 
 import dataclasses
 from collections.abc import Callable
@@ -116,7 +116,7 @@ class NFBlock(hk.Module):
     if self.conv_shortcut is None:
       return x
     if self.stride > 1 and self.pools_shortcut:
-      act = network.avg_pool(act)
+      act = hk.avg_pool(act, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')
     return self.conv_shortcut(act)
 
   def _gate(self, x: jax.Array) -> jax.Array:
