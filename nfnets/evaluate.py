@@ -54,14 +54,6 @@ def _added(sums: dict[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
   return jax.tree.map(operator.add, sums, found) if sums else found
 
 
-def variables_of(state: Any, ema_mode: str) -> dict[str, Any]:
-  """The weights of a `TrainState` to evaluate: its own and their average."""
-  variables = {'eval': (state.params, state.state)}
-  if ema_mode != 'none':
-    variables['eval_ema'] = (state.ema_params, state.ema_state)
-  return variables
-
-
 def eval_batches(
   config: ConfigDict,
   source: sources.Source,

@@ -39,13 +39,9 @@ def map_step(
   )
 
 
-def map_eval(
-  step: Callable[..., Any], devices: Sequence[jax.Device] | None = None
-) -> Callable[..., Any]:
+def map_eval(step: Callable[..., Any]) -> Callable[..., Any]:
   """Maps `step(variables, batch)` over devices; donates nothing."""
-  return jax.pmap(
-    step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices
-  )
+  return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
 
 
 def mean(tree: Any) -> Any:

@@ -181,20 +181,17 @@ def make_gradient(
 
   gradient = jax.grad(loss, has_aux=True)
   gradient = sam.accumulate(gradient, config.micro_batches)
-  if config.sam.rho:
-    gradient = sam.sharpness_aware(
-      gradient,
-      config.sam.rho,
-      ascent_fraction=config.sam.ascent_fraction,
-      # With m, the axis tells how many devices there are to form groups of.
-      axis_name=parallel.AXIS
-      if config.sam.synchronized or config.sam.m
-      else None,
-      m=config.sam.m or None,
-      perturbed=config.sam.perturbed or ('.',),  # '.' matches every path
-      multiple_of=config.micro_batches,
-    )
-  return gradient
+  # With m, the axis tells how many devices there are to form groups of.
+  crosses_devices = config.sam.synchronized or config.sam.m
+  return sam.sharpness_aware(
+    gradient,
+    config.sam.rho,
+    ascent_fraction=config.sam.ascent_fraction,
+    axis_name=parallel.AXIS if crosses_devices else None,
+    m=config.sam.m or None,
+    perturbed=config.sam.perturbed or ('.',),  # '.' matches every path
+    multiple_of=config.micro_batches,
+  )
 
 
 def make_eval_step(

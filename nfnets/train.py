@@ -393,7 +393,9 @@ def _evaluate(
   run: Run, eval_step: Any, state: step.TrainState
 ) -> dict[str, float]:
   batches = evaluate.eval_batches(run.config, run.eval_source, run.skipped)
-  variables = evaluate.variables_of(state, run.config.ema.mode)
+  variables = {'eval': (state.params, state.state)}
+  if run.config.ema.mode != 'none':
+    variables['eval_ema'] = (state.ema_params, state.ema_state)
   return evaluate.evaluate(eval_step, variables, run.interrupts.each(batches))
 
 

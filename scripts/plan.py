@@ -173,7 +173,7 @@ def of_run(config: ConfigDict, pod: Pod, program: Program) -> dict[str, str]:
   slowest, why = SLOWEST * bound, f'{SLOWEST} times the bound'
   if published := published_ms(config, pod):
     slowest, why = published / 1e3, 'the published step time'
-  fast, slow = (budget.hours(config, each) for each in (bound, slowest))
+  fast, slow = (config.num_steps * each / 3600 for each in (bound, slowest))
   images = budget.host_images_per_second(config, pod, bound)
   rate, cores = IMAGES_PER_CORE.value, pod.generation.host_cores
   return {
@@ -250,9 +250,9 @@ def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
   fits = 'yes' if is_within(program, pod) else 'not known'
   if not program.fits:
     remedies = [
-      f'`{remedy.flags.removeprefix("--config.")}`'
-      for remedy in budget.remedies(config, pod, program, is_compiled=False)
-      if remedy.program.fits
+      f'`{flags_.removeprefix("--config.")}`'
+      for flags_, tried in budget.remedies(config, pod, program, False)
+      if tried.fits
     ]
     fits = f'no; {"with " + " or ".join(remedies) or "more chips"}'
   sam, remat = config.sam.rho > 0, config.model.remat

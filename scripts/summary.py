@@ -78,6 +78,7 @@ def of_model(
 ) -> list[str]:
   """A network's table by stages, at --image_size or at both of `sizes`."""
   from nfnets.analysis import counts
+  from nfnets.bench import report
 
   sections, given = [], IMAGE_SIZE.value
   own = (sizes['train_image_size'], sizes['eval_image_size'])
@@ -97,7 +98,7 @@ def of_model(
     macs = sum(part.macs for part in parts) / 1e9
     total = ('total', '', '', f'{params:,}', f'{macs:.3f} G')
     rows.append(dict(zip(rows[0], total)))
-    sections.append(f'{name} at {size} x {size} pixels\n\n{_table(rows)}')
+    sections.append(f'{name} at {size} x {size} pixels\n\n{report.table(rows)}')
   return sections
 
 
@@ -106,6 +107,7 @@ def of_all() -> str:
   from experiments._published import SIZES
   from nfnets import variants
   from nfnets.analysis import counts
+  from nfnets.bench import report
 
   rows = []
   for name, row in variants.ALL.items():
@@ -136,7 +138,7 @@ def of_all() -> str:
         'licence': found.licence if found else '',
       }
     )
-  return _table(rows)
+  return report.table(rows)
 
 
 def _weights_of(model: str) -> tuple[str, Any]:
@@ -155,12 +157,6 @@ def of_optimizer() -> str:
   params = step.state_shapes(config).params
   settings = optim.Settings(**config.optimizer)
   return optim.table(params, config.learning_rate, settings)
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-  from tabulate import tabulate
-
-  return tabulate(rows, 'keys', 'github', disable_numparse=True)
 
 
 if __name__ == '__main__':

@@ -60,7 +60,7 @@ def mapped():
   return (
     config,
     eval_step,
-    parallel.replicate(evaluate.variables_of(state, 'none')),
+    parallel.replicate({'eval': (state.params, state.state)}),
   )
 
 

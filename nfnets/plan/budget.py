@@ -29,18 +29,6 @@ class Roofline(NamedTuple):
     return max(self)
 
 
-class Remedy(NamedTuple):
-  """A change to the recipe that was tried.
-
-  Attributes:
-    flags: command-line flags that make the change.
-    program: the changed step.
-  """
-
-  flags: str
-  program: Program
-
-
 def roofline(config: ConfigDict, pod: pods.Pod, program: Program) -> Roofline:
   """Returns lower bounds on the time of one step."""
   chip = pod.chip
@@ -49,11 +37,6 @@ def roofline(config: ConfigDict, pod: pods.Pod, program: Program) -> Roofline:
     program.bytes_accessed / chip.bandwidth,
     2 * program.collective_bytes / chip.interconnect,
   )
-
-
-def hours(config: ConfigDict, step_seconds: float) -> float:
-  """Returns the hours of a recipe's training, without evaluations."""
-  return config.num_steps * step_seconds / 3600
 
 
 def host_images_per_second(
@@ -72,7 +55,7 @@ def remedies(
   refused: Program,
   is_compiled: bool,
   report: Callable[[str], None] = lambda line: None,
-) -> list[Remedy]:
+) -> list[tuple[str, Program]]:
   """Tries rematerialization, micro-batches and smaller batches per device.
 
   Changes of each kind are tried from the mildest one on, until one fits. With
@@ -86,7 +69,8 @@ def remedies(
     report: called with a line of progress before each compilation.
 
   Returns:
-    All trials in order; the last one of each kind fits, if any does.
+    All trials in order: the flags that make the change, and the changed step.
+    The last one of each kind fits, if any does.
   """
   scale = 1.0
   if refused.method != 'estimated':
@@ -106,7 +90,7 @@ def remedies(
       if is_compiled and fits:
         report(f'compiling {flags}')
         program = compiled.compile_step(changed, pod)
-      tried.append(Remedy(flags, program))
+      tried.append((flags, program))
       if program.fits:
         break
   return tried
