@@ -244,13 +244,12 @@ def plot(grids: Sequence[Grid]) -> Plot:
 
 
 def _panels(grid: Grid, rows: Rows) -> _figures.Panels:
-  cells = grid.cells(rows)
-  found = [
-    _figures.Curve(
-      f'batch {size}', LAMBDAS, [cells[size, v].mean for v in LAMBDAS]
-    )
-    for size in grid.sizes(rows)
-  ]
+  cells, found = grid.cells(rows), []
+  for size in grid.sizes(rows):
+    line = [cells[size, v] for v in LAMBDAS]
+    means, spreads = zip(*((row.mean, row.spread) for row in line))
+    errors = np.nan_to_num(spreads).tolist()
+    found.append(_figures.Curve(f'batch {size}', LAMBDAS, means, errors))
   yield _figures.Panel('lambda', 'top-1 (%)', found, grid.label, 'x')
   inputs, top_1 = grid.judged(rows)
   if len(top_1) >= 5:  # else there is no correlation
