@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nfnets import models
-from nfnets.models import activations, fixup_resnet, layers, nf_block
+from nfnets.models import activations, fixup_resnet
 
 KEY = jax.random.key(0)
 IMAGE = golden_lib.images((1, 32, 32, 3))
@@ -28,33 +28,6 @@ IMAGE = golden_lib.images((1, 32, 32, 3))
 )
 def test_logits_and_paths_equal_the_golden_numbers(golden, name):
   assert golden_lib.difference(name, golden_lib.load(golden)) < 1e-4
-
-
-def test_a_block_equals_its_equation():
-  def forward(x, stochdepth_rate):
-    block = nf_block.NFBlock(
-      8, 16, 2, branch_convs=nf_block.bottleneck,
-      parts=layers.parts('nf', 'relu'), alpha=0.2, skipinit_gain=0.7,
-      pools_shortcut=False, name='block',
-    )  # fmt: skip
-    return block(x, False, None, stochdepth_rate, expected_std=1.3)
-
-  net = hk.transform(forward)
-  x = golden_lib.images((2, 6, 6, 8))
-  params = net.init(KEY, x, 0.0)
-  act = activations.get('relu')
-
-  def conv(name, x, stride=1):
-    leaf = params[f'block/~/{name}']
-    w = layers.standardize(leaf['w'], leaf['gain'])
-    return layers.conv2d(x, w, stride)
-
-  a = act(x) / 1.3
-  branch = conv('conv2', act(conv('conv1', act(conv('conv0', a)), 2)))
-  want = conv('conv_shortcut', a, 2) + 0.2 * 0.7 * branch
-  np.testing.assert_allclose(
-    net.apply(params, None, x, 0.0), want, rtol=1e-4, atol=1e-5
-  )
 
 
 def test_squeeze_excite_follows_the_last_convolution_of_an_nf_resnet():
