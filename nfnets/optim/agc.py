@@ -64,11 +64,7 @@ def adaptive_grad_clip(
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
       raise ValueError('adaptive_grad_clip needs update(..., params=params)')
-
-    def clip(name: str, grad: jax.Array, param: jax.Array) -> jax.Array:
-      unit = unit_axes(param.shape, name, axes)
-      return clip_units(grad, param, clipping, eps, unit)
-
+    clip = functools.partial(_clip_block, clipping, eps, axes)
     return parameters.map_blocks(clip, updates, params), state
 
   def clipped(params: optax.Params) -> Any:
@@ -77,6 +73,18 @@ def adaptive_grad_clip(
   clipper = optax.GradientTransformation(init, update)
   some = parameters.as_entries(unclipped)
   return optax.masked(clipper, clipped) if some else clipper
+
+
+def _clip_block(
+  clipping: float,
+  eps: float,
+  axes: Axes | None,
+  name: str,
+  grad: jax.Array,
+  param: jax.Array,
+) -> jax.Array:
+  unit = unit_axes(param.shape, name, axes)
+  return clip_units(grad, param, clipping, eps, unit)
 
 
 # Jitted separately, so that tensors of equal shape are traced only once.
