@@ -36,7 +36,7 @@ class Curve(NamedTuple):
   label: str
   x: Sequence[float] | Sequence[str]
   y: Sequence[float]
-  error: Sequence[float] | None = None
+  error: Sequence[float] | None = None  # NaN for no bar
   line: str = '-'
   marker: str | None = None  # by default the label's
 
@@ -98,7 +98,8 @@ def _draw_panel(ax: Axes, panel: Panel, labels: dict[str, int]) -> None:
     style = {'color': color, 'ls': line, 'marker': marker, 'ms': 5, 'lw': 1.4}
     if number % 2 and marker != 'X':  # a ring, so that dots inside it show
       style |= {'ms': 7.5, 'mfc': 'none'}
-    error = error if np.any(error or 0) else None  # the legend shows bars
+    error = np.nan_to_num(error or 0)  # a single seed has no spread
+    error = error if error.any() else None  # the legend shows bars
     ax.errorbar(x, y, error, label=label, **style)
     if gone := [at for at, value in zip(x, y) if math.isnan(value)]:
       style = {'transform': ax.get_xaxis_transform(), 'clip_on': False}
@@ -247,7 +248,7 @@ def _series(
   for name, (mean, spread, diverged) in values.items():
     if place := locate(name):
       series = points.setdefault(place[1], [])
-      series.append((place[0], mean, np.nan_to_num(spread)))
+      series.append((place[0], mean, spread))
       ends.add(place[0])
       if diverged and not math.isnan(mean):
         series.append((place[0], math.nan, 0.0))

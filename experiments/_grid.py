@@ -248,8 +248,7 @@ def _panels(grid: Grid, rows: Rows) -> _figures.Panels:
   for size in grid.sizes(rows):
     line = [cells[size, v] for v in LAMBDAS]
     means, spreads = zip(*((row.mean, row.spread) for row in line))
-    errors = np.nan_to_num(spreads).tolist()
-    found.append(_figures.Curve(f'batch {size}', LAMBDAS, means, errors))
+    found.append(_figures.Curve(f'batch {size}', LAMBDAS, means, spreads))
   yield _figures.Panel('lambda', 'top-1 (%)', found, grid.label, 'x')
   inputs, top_1 = grid.judged(rows)
   if len(top_1) >= 5:  # else there is no correlation
