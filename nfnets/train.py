@@ -81,7 +81,7 @@ def train_and_evaluate(
       (bucket.py).
     defaults: `configs.base.defaults()`: the values of keys that the config of
       an older version's run lacks.
-    processes: arguments of `distributed.initialize`; None to join no others.
+    processes: arguments of `distributed.initialize`; None if alone or joined.
     profile_steps: (A, B) traces steps A to B - 1.
 
   Returns:

@@ -251,7 +251,9 @@ def table_row(recipe: str, place: str, is_compiled: bool) -> list[str]:
   if not program.fits:
     remedies = [
       f'`{flags_.removeprefix("--config.")}`'
-      for flags_, tried in budget.remedies(config, pod, program, False)
+      for flags_, tried in budget.remedies(
+        config, pod, program, is_compiled=False
+      )
       if tried.fits
     ]
     fits = f'no; {"with " + " or ".join(remedies) or "more chips"}'

@@ -55,7 +55,8 @@ def create(
       folded: use weights made by `nfnets.weights.fold`; inference only.
 
   Raises:
-    ValueError: if a name or an override is unknown; suggests the nearest.
+    ValueError: if a name or an override is unknown (suggests the nearest), or a
+      size is below 1. `apply` and `init` refuse images that aren't floats.
   """
   if num_classes < 0:
     raise ValueError(f'num_classes={num_classes}: give 0 (no head) or more.')

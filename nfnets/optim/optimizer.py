@@ -96,9 +96,9 @@ def sgd(
   """The published optimizer, if given its settings: SGD with Nesterov momentum.
 
   By default nothing is clipped or decayed; F0 has `clipping=0.01` and
-  `weight_decay=2e-5`. The head, which isn't clipped, is `<root>/~/linear`:
-  select another name by a pattern, `unclipped=('my_net/logits',)`. To inject
-  hyperparameters, choose them:
+  `weight_decay=2e-5`. Clipping leaves out the head, `<root>/~/linear`; if
+  yours has another name, pass a pattern, `unclipped=('my_net/logits',)`.
+  `optax.inject_hyperparams` takes a function of what it injects:
   `optax.inject_hyperparams(lambda rate: sgd(rate, clipping=0.01))(rate=0.1)`.
 
   Args:
